@@ -1,0 +1,1 @@
+//! Checkpoints on object stores: shards, manifests, discovery and retention.

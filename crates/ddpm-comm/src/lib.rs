@@ -1,0 +1,1 @@
+//! Ranks: the MPI world and the collectives that training needs.

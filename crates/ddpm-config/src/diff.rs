@@ -1,0 +1,88 @@
+//! What changed between two settings, and whether a resumed run may take the change.
+
+use std::fmt::{self, Write as _};
+
+use sha2::{Digest, Sha256};
+
+use crate::Settings;
+use crate::keys::flatten;
+
+/// One key that differs between two settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The dotted key.
+    pub key: String,
+    /// Our value, as JSON; `null` where it is not set.
+    pub ours: String,
+    /// The other's value, likewise.
+    pub theirs: String,
+    /// Whether a run may change it when it resumes.
+    pub kind: DifferenceKind,
+}
+
+/// Whether a run may change a key when it resumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// It decides what is learned: refused on resume unless allowed by name.
+    Learned,
+    /// It decides how, where or for how long: changes freely.
+    Free,
+}
+
+/// Sections, and keys of the others, that change freely. What is not here counts as learned, new keys included.
+const FREE: &[&str] = &[
+    "run",
+    "comm",
+    "checkpoint",
+    "monitor",
+    "data.workers",
+    "data.on_corrupt",
+    "train.steps",
+    "train.micro_batch",
+    "train.lr",
+    "train.warmup_steps",
+    "train.lr_schedule",
+    "train.weight_decay",
+    "train.betas",
+    "train.adam_eps",
+    "train.grad_clip",
+    "train.precision",
+    "train.skip_nonfinite",
+];
+
+impl DifferenceKind {
+    fn of(key: &str) -> Self {
+        let section = key.split('.').next().unwrap_or(key);
+        if FREE.contains(&key) || FREE.contains(&section) { Self::Free } else { Self::Learned }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} here, {} there", self.key, self.ours, self.theirs)
+    }
+}
+
+impl Settings {
+    /// The keys in which `other` differs, in alphabetical order.
+    pub fn diff(&self, other: &Self) -> Vec<Difference> {
+        let differs = flatten(self).into_iter().zip(flatten(other)).filter(|((_, ours), (_, theirs))| ours != theirs);
+        differs
+            .map(|((key, ours), (_, theirs))| Difference {
+                kind: DifferenceKind::of(&key),
+                key,
+                ours: ours.to_string(),
+                theirs: theirs.to_string(),
+            })
+            .collect()
+    }
+
+    /// SHA-256, in hexadecimal, of the settings' JSON: equal if and only if every key is.
+    pub fn fingerprint(&self) -> String {
+        let json = serde_json::to_vec(self).expect("settings hold only what JSON can express");
+        Sha256::digest(json).iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}

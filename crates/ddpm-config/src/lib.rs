@@ -1,0 +1,29 @@
+//! The configuration of a run: TOML options merged, checked and resolved into validated settings.
+//!
+//! ```
+//! use ddpm_config::{Schedule, Settings};
+//!
+//! let settings = Settings::load("mnist", &["train.lr=1e-4".into(), "diffusion.schedule=cosine".into()])?;
+//! assert_eq!(settings.train.lr, 1e-4);
+//! assert_eq!(settings.diffusion.schedule, Schedule::Cosine);
+//! assert_eq!(settings.run.dir, "runs/mnist");
+//! settings.check_world(2)?;
+//! # Ok::<(), ddpm_config::Error>(())
+//! ```
+
+mod de;
+mod diff;
+mod error;
+mod keys;
+mod labels;
+mod merge;
+mod presets;
+mod settings;
+mod validate;
+
+pub use diff::{Difference, DifferenceKind};
+pub use error::Error;
+pub use keys::check_key;
+pub use labels::Labels;
+pub use presets::{PRESETS, Preset};
+pub use settings::*;

@@ -1,0 +1,297 @@
+//! Layers of raw options (`extends`, file, `--set`) merged into one table and read into [`Settings`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::de::{FaultKind, Reader};
+use crate::keys::{nearest, unknown_key};
+use crate::presets::{PRESETS, Preset};
+use crate::{Error, ModelKind, Settings};
+
+impl Settings {
+    /// Loads, merges and validates a configuration.
+    ///
+    /// `config` is a file or the name of a preset; `overrides` are the `--set` arguments, `a.b=value`. Precedence:
+    /// defaults < `extends` < file < `--set`. `extends` is looked up beside the extending file, then in the current
+    /// folder, then among the presets.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing but the files themselves has been touched.
+    pub fn load(config: &str, overrides: &[String]) -> Result<Self, Error> {
+        let source = Source::find(config, None)?;
+        resolve(source, overrides)
+    }
+
+    /// Like [`Settings::load`], from text; `file` is its name in messages and, without its extension, the run's
+    /// default name.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn from_toml(text: &str, file: &str, overrides: &[String]) -> Result<Self, Error> {
+        resolve(Source { place: Place::Text(file.into()), text: text.to_owned() }, overrides)
+    }
+
+    /// The settings as TOML, every key in its place; [`Settings::from_toml`] reads them back equal.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings hold only what TOML can express")
+    }
+}
+
+/// The options of one file or one `--set`.
+struct Layer {
+    origin: String,
+    table: Table,
+}
+
+/// A configuration text and where it was found.
+struct Source {
+    place: Place,
+    text: String,
+}
+
+#[derive(Clone, PartialEq)]
+enum Place {
+    File(PathBuf),
+    Preset(&'static str),
+    Text(PathBuf),
+}
+
+impl Place {
+    fn describe(&self) -> String {
+        match self {
+            Self::File(path) | Self::Text(path) => path.display().to_string(),
+            Self::Preset(name) => format!("the preset {name}"),
+        }
+    }
+
+    fn stem(&self) -> String {
+        match self {
+            Self::File(path) | Self::Text(path) => {
+                path.file_stem().map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned())
+            }
+            Self::Preset(name) => (*name).to_owned(),
+        }
+    }
+
+    /// Whether two places hold the same text, whatever the spelling of their paths.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(a), Self::File(b)) => match (fs::canonicalize(a), fs::canonicalize(b)) {
+                (Ok(a), Ok(b)) => a == b,
+                _ => a == b,
+            },
+            _ => self == other,
+        }
+    }
+}
+
+impl Source {
+    /// Finds `given` beside the file that extends it, in the current folder, or among the presets.
+    fn find(given: &str, extended_by: Option<&Place>) -> Result<Self, Error> {
+        let beside = match extended_by {
+            Some(Place::File(path) | Place::Text(path)) => path.parent().map(|folder| folder.join(given)),
+            _ => None,
+        };
+        // A preset extends presets only: a file of the same name in the current folder is another matter.
+        let here = (!matches!(extended_by, Some(Place::Preset(_)))).then(|| PathBuf::from(given));
+        if let Some(path) = [beside, here].into_iter().flatten().find(|path| path.is_file()) {
+            let text = fs::read_to_string(&path).map_err(|source| Error::Read { file: path.clone(), source })?;
+            return Ok(Self { place: Place::File(path), text });
+        }
+        if let Some(preset) = Preset::named(given) {
+            return Ok(Self { place: Place::Preset(preset.name), text: preset.text.to_owned() });
+        }
+        let names = PRESETS.iter().map(|preset| preset.name);
+        let all = names.clone().collect::<Vec<_>>().join(", ");
+        let stem = Path::new(given).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let hint = match nearest(&stem, names) {
+            Some(name) => format!("Did you mean the preset `{name}`? There are {all}."),
+            None => format!("Give the path of a file, or one of the presets {all}."),
+        };
+        let wanted_by = extended_by.map(|by| format!(", which {} extends", by.describe())).unwrap_or_default();
+        Err(Error::NotFound { given: given.to_owned(), wanted_by, hint })
+    }
+}
+
+fn resolve(source: Source, overrides: &[String]) -> Result<Settings, Error> {
+    let (origin, stem) = (source.place.describe(), source.place.stem());
+    let mut layers = Vec::new();
+    read_chain(source, &mut Vec::new(), &mut layers)?;
+    for text in overrides {
+        layers.push(parse_override(text)?);
+    }
+    let mut merged = Table::new();
+    for layer in &layers {
+        merge(&mut merged, &layer.table);
+    }
+    let mut complete = merged.clone();
+    fill_dependent_defaults(&mut complete, &stem);
+    let settings = Settings::deserialize(Reader(&Value::Table(complete)))
+        .map_err(|fault| explain(&fault.key, fault.kind, &merged, &layers))?;
+    if lookup(&merged, "data.kind").is_none() {
+        return Err(Error::Missing { origin });
+    }
+    settings.validate()?;
+    Ok(settings)
+}
+
+/// Reads a source and, first, what it extends, so that `layers` ends up in order of precedence.
+fn read_chain(source: Source, above: &mut Vec<Place>, layers: &mut Vec<Layer>) -> Result<(), Error> {
+    let origin = source.place.describe();
+    if above.iter().any(|place| place.same(&source.place)) {
+        let chain: Vec<String> = above.iter().chain([&source.place]).map(Place::describe).collect();
+        return Err(Error::Cycle { chain: chain.join(" -> ") });
+    }
+    let mut table: Table = source.text.parse().map_err(|error: toml::de::Error| syntax(&origin, &source.text, &error))?;
+    above.push(source.place.clone());
+    match table.remove("extends") {
+        None => {}
+        Some(Value::String(base)) => read_chain(Source::find(&base, Some(&source.place))?, above, layers)?,
+        Some(other) => {
+            return Err(Error::WrongType {
+                key: "extends".into(),
+                origin,
+                wanted: "a string".into(),
+                found: show(&other),
+                hint: "Write one file, such as extends = \"configs/mnist.toml\".".into(),
+            });
+        }
+    }
+    layers.push(Layer { origin, table });
+    Ok(())
+}
+
+/// One line of the parser's message, with its place in the text.
+fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> Error {
+    let reason = error.message().lines().next().unwrap_or_default().trim_end_matches('.');
+    let reason = match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            format!("line {line}, column {column}: {reason}")
+        }
+        None => reason.to_owned(),
+    };
+    Error::Syntax { origin: origin.to_owned(), reason }
+}
+
+/// `a.b=value`: the value is TOML, or else a bare word, which is taken as a string.
+fn parse_override(text: &str) -> Result<Layer, Error> {
+    let bad = || Error::Override { text: text.to_owned() };
+    let (key, value) = text.split_once('=').ok_or_else(bad)?;
+    let (key, value) = (key.trim(), value.trim());
+    let names: Vec<&str> = key.split('.').collect();
+    if names.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+        return Err(bad());
+    }
+    let origin = format!("--set {text}");
+    let value = match value.parse::<Value>() {
+        Ok(value) => value,
+        // What opens like a list, a table or a quoted string was meant to be one.
+        Err(error) if value.starts_with(['[', '{', '"', '\'']) => {
+            let reason = error.message().lines().next().unwrap_or_default().to_owned();
+            return Err(Error::Syntax { origin, reason });
+        }
+        Err(_) => Value::String(value.to_owned()),
+    };
+    if names == ["extends"] {
+        return Err(Error::UnknownKey {
+            key: key.to_owned(),
+            origin,
+            hint: "Write it in a configuration file, or give that file to --config.".into(),
+        });
+    }
+    let value = names.iter().rev().fold(value, |inner, name| Value::Table(Table::from_iter([((*name).to_owned(), inner)])));
+    match value {
+        Value::Table(table) => Ok(Layer { origin, table }),
+        _ => Err(bad()),
+    }
+}
+
+/// Lays `over` on `base`: tables merge, everything else is replaced.
+fn merge(base: &mut Table, over: &Table) {
+    for (name, value) in over {
+        match (base.get_mut(name), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
+            _ => {
+                base.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Defaults that follow from other keys. Values of the wrong type are left for the strict reading to refuse.
+fn fill_dependent_defaults(table: &mut Table, stem: &str) {
+    let mut section = |name: &str, fill: &dyn Fn(&mut Table)| {
+        if let Value::Table(section) = table.entry(name.to_owned()).or_insert_with(|| Value::Table(Table::new())) {
+            fill(section);
+        }
+    };
+    section("run", &|run| {
+        let name = run.entry("name").or_insert_with(|| Value::String(stem.to_owned()));
+        let dir = format!("runs/{}", name.as_str().unwrap_or(stem));
+        run.entry("dir").or_insert(Value::String(dir));
+    });
+    section("model", &|model| {
+        let small = model.get("kind").and_then(Value::as_str) == Some("small");
+        let kind = if small { ModelKind::Small } else { ModelKind::Unet };
+        let widths = || Value::Array(kind.default_channels().iter().map(|&width| Value::from(width)).collect());
+        let levels = model.entry("channels").or_insert_with(widths).as_array().map_or(0, Vec::len);
+        let attention = kind.default_attention(levels).into_iter().map(Value::Boolean).collect();
+        model.entry("attention").or_insert(Value::Array(attention));
+    });
+}
+
+/// The value of a dotted key, if it is set.
+fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let mut names = key.split('.');
+    let first = table.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}
+
+/// Turns a fault of the strict reading into an error that names key, origin and remedy.
+fn explain(key: &str, kind: FaultKind, merged: &Table, layers: &[Layer]) -> Error {
+    let whole = key.split('[').next().unwrap_or(key);
+    let origin = layers.iter().rev().find(|layer| lookup(&layer.table, whole).is_some());
+    let origin = origin.map_or("the defaults", |layer| &layer.origin);
+    let value = lookup(merged, whole);
+    let item = key.strip_prefix(whole).and_then(|index| index.trim_matches(['[', ']']).parse::<usize>().ok());
+    let value = item.and_then(|index| value?.get(index)).or(value);
+    let found = value.map(show).unwrap_or_default();
+    let key = key.to_owned();
+    match kind {
+        FaultKind::UnknownKey => unknown_key(&key, origin),
+        FaultKind::UnknownValue(choices) => {
+            let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+            let near = value.and_then(Value::as_str).and_then(|word| nearest(word, choices.iter().copied()));
+            let hint = match near {
+                Some(choice) => format!("Did you mean \"{choice}\"?"),
+                None => "Choose one of these.".into(),
+            };
+            Error::UnknownValue { key, origin: origin.to_owned(), found, choices: quoted.join(", "), hint }
+        }
+        FaultKind::WrongType(wanted) => {
+            let hint = match value {
+                Some(Value::Float(number)) if wanted.starts_with("a whole") && number.fract() == 0.0 => {
+                    format!("Write {number:.0}.")
+                }
+                Some(value) if wanted == "a string" && origin.starts_with("--set") => {
+                    format!("Quote it: --set '{key}=\"{value}\"'.")
+                }
+                _ => "Change the value.".into(),
+            };
+            Error::WrongType { key, origin: origin.to_owned(), wanted, found, hint }
+        }
+    }
+}
+
+/// A value as it stands in a message.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".into(),
+        other => other.to_string(),
+    }
+}

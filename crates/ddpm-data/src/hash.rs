@@ -1,0 +1,38 @@
+//! Keyed hashing of counters: randomness without state, the same on every machine.
+
+/// Weyl increment of SplitMix64: 2^64 divided by the golden ratio, odd.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's finalizer (Steele, Lea, Flood 2014; Stafford's variant 13): a bijection in which every input bit
+/// flips every output bit with probability near one half.
+pub(crate) fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// 64 bits that depend on `seed`, on what they are for (`stream`) and on `counter`.
+pub(crate) fn keyed(seed: u64, stream: u64, counter: u64) -> u64 {
+    let key = mix(mix(seed.wrapping_add(GAMMA)) ^ stream.wrapping_mul(GAMMA));
+    mix(key ^ mix(counter.wrapping_add(GAMMA)))
+}
+
+/// SplitMix64 started from a key: the few draws that one sample needs.
+pub(crate) struct Draws(u64);
+
+impl Draws {
+    pub(crate) fn new(key: u64) -> Self {
+        Draws(key)
+    }
+
+    pub(crate) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(GAMMA);
+        mix(self.0)
+    }
+
+    /// Uniform in `[low, high)`, from the 24 highest bits.
+    pub(crate) fn uniform(&mut self, low: f32, high: f32) -> f32 {
+        let unit = (self.bits() >> 40) as f32 / (1u32 << 24) as f32;
+        low + (high - low) * unit
+    }
+}

@@ -1,0 +1,179 @@
+//! IDX files, the format of MNIST and Fashion-MNIST, plain or gzip, held in memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::{DataError, ImageSpec, Source, Split, check_request, pixels};
+
+/// Unsigned bytes in three dimensions: count, rows, columns.
+const IMAGES: u32 = 0x0803;
+/// Unsigned bytes in one dimension.
+const LABELS: u32 = 0x0801;
+
+/// Grey images of one size from an IDX file.
+pub(crate) struct Idx {
+    path: PathBuf,
+    pixels: Vec<u8>,
+    labels: Option<Vec<u8>>,
+    width: usize,
+    height: usize,
+    /// Width and height of the centred part that is used.
+    window: (usize, usize),
+    spec: ImageSpec,
+}
+
+impl Idx {
+    pub(crate) fn open(
+        images: &Path,
+        labels: Option<&Path>,
+        split: Split,
+        spec: ImageSpec,
+        crop: Option<u32>,
+    ) -> Result<Self, DataError> {
+        let path = find(images, "images", 3, split)?;
+        let labels = match labels {
+            Some(labels) => Some(find(labels, "labels", 1, split)?),
+            None if images.is_dir() => find(images, "labels", 1, split).ok(),
+            None => None,
+        };
+        let (pixels, dims) = load(&path, IMAGES)?;
+        let (count, height, width) = (dims[0], dims[1], dims[2]);
+        if count == 0 || height == 0 || width == 0 {
+            return Err(DataError::format(
+                &path,
+                format!("the header promises {count} images of {height}x{width}, so there is nothing in it; fetch the file again"),
+            ));
+        }
+        let labels = labels
+            .map(|file| {
+                let (labels, dims) = load(&file, LABELS)?;
+                if dims[0] == count {
+                    return Ok(labels);
+                }
+                let reason = format!(
+                    "{} labels for the {count} images of {}; name the label file of the same split",
+                    dims[0],
+                    path.display()
+                );
+                Err(DataError::format(&file, reason))
+            })
+            .transpose()?;
+        let square = width.min(height);
+        let window = match crop.map(|side| side as usize) {
+            Some(side) if side > square => {
+                return Err(DataError::format(
+                    &path,
+                    format!("its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or leave it out"),
+                ));
+            }
+            Some(side) => (side, side),
+            None if width.max(height) <= spec.size => (width, height),
+            None => (square, square),
+        };
+        Ok(Idx { path, pixels, labels, width, height, window, spec })
+    }
+}
+
+impl Source for Idx {
+    fn len(&self) -> u64 {
+        (self.pixels.len() / (self.width * self.height)) as u64
+    }
+
+    fn spec(&self) -> ImageSpec {
+        self.spec
+    }
+
+    fn classes(&self) -> Option<usize> {
+        let labels = self.labels.as_ref()?;
+        labels.iter().max().map(|&last| usize::from(last) + 1)
+    }
+
+    fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
+        check_request(self, id, out)?;
+        let id = id as usize;
+        let bytes = self.width * self.height;
+        let image = &self.pixels[id * bytes..][..bytes];
+        if self.window.0.max(self.window.1) <= self.spec.size {
+            pixels::pad(image, (self.width, self.height), self.window, self.spec, out);
+        } else {
+            let (dims, crop) = ((self.width as u32, self.height as u32), Some(self.window.0 as u32));
+            pixels::scale(image, dims, 1, crop, self.spec, out)
+                .map_err(|reason| DataError::Image { path: self.path.clone(), reason })?;
+        }
+        Ok(self.labels.as_ref().map(|labels| u32::from(labels[id])))
+    }
+
+    fn describe(&self) -> String {
+        let classes = self.classes().map_or("no labels".into(), |n| format!("{n} classes"));
+        let (w, h) = (self.width, self.height);
+        format!("{} grey images of {w}x{h} from {}, {classes}", self.len(), self.path.display())
+    }
+}
+
+/// `path` itself, or in a folder the standard file of `split` that holds `what`, in any of its usual spellings.
+fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, DataError> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let prefix = match split {
+        Split::Train => "train",
+        Split::Test => "t10k",
+        Split::Valid => {
+            return Err(DataError::format(path, "IDX sets have no valid split; ask for train or test"));
+        }
+    };
+    let names = ["-", "."].map(|dash| format!("{prefix}-{what}{dash}idx{dims}-ubyte"));
+    let mut spellings = names.iter().flat_map(|name| [path.join(name), path.join(format!("{name}.gz"))]);
+    spellings.find(|file| file.is_file()).ok_or_else(|| {
+        DataError::format(
+            path,
+            format!("this folder holds no {} (plain or .gz); fetch it with scripts/datasets.sh or name the file itself", names[0]),
+        )
+    })
+}
+
+/// The payload and the dimensions of one IDX file, which must hold exactly what its header promises.
+fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
+    let mut file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
+    let gzip = file.fill_buf().map_err(DataError::io(path))?.starts_with(&[0x1f, 0x8b]);
+    let mut reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let broken = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            DataError::format(path, "the file ends early; it is truncated, fetch it again")
+        }
+        _ if gzip => DataError::format(path, format!("the gzip stream is damaged ({error}); fetch the file again")),
+        _ => DataError::io(path)(error),
+    };
+    let mut word = || -> Result<u32, DataError> {
+        let mut bytes = [0; 4];
+        reader.read_exact(&mut bytes).map_err(broken)?;
+        Ok(u32::from_be_bytes(bytes))
+    };
+    let found = word()?;
+    if found != magic {
+        let holds = if magic == IMAGES { "images" } else { "labels" };
+        let reason = format!(
+            "an IDX file of {holds} starts with {magic:#010x}, this one with {found:#010x}; name the file of {holds}"
+        );
+        return Err(DataError::format(path, reason));
+    }
+    let dims = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<Vec<_>, DataError>>()?;
+    let promised = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).ok_or_else(|| {
+        DataError::format(path, format!("the header promises {dims:?} bytes, more than can exist; fetch the file again"))
+    })?;
+    let mut payload = Vec::new();
+    // One byte more than promised: finds trailing bytes, and makes gzip verify its checksum.
+    reader.take((promised as u64).saturating_add(1)).read_to_end(&mut payload).map_err(broken)?;
+    if payload.len() == promised {
+        return Ok((payload, dims));
+    }
+    let reason = if payload.len() < promised {
+        format!("the header promises {promised} bytes but only {} follow; the file is truncated, fetch it again", payload.len())
+    } else {
+        format!("bytes follow the {promised} that the header promises; fetch the file again")
+    };
+    Err(DataError::format(path, reason))
+}

@@ -1,0 +1,202 @@
+//! Image data sets as square u8 images, the order a run sees them in, and the loader that decodes ahead.
+//!
+//! A [`Source`] maps an id in `0..len` to one image and its class. An [`Order`] maps a position in the run to an id,
+//! a [`Loader`] joins the two for one rank's slice of every global batch. Each is a pure function of its settings, so
+//! what a step trains on depends neither on the number of ranks nor on how often the run was restarted.
+
+mod celeba;
+mod error;
+mod folder;
+mod glyphs;
+mod hash;
+mod idx;
+mod loader;
+mod order;
+mod pixels;
+mod synthetic;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use error::DataError;
+pub use loader::{Batch, Loader, LoaderConfig};
+pub use order::Order;
+
+/// The shape of every image of a source: planar `C, H, W`, square, one byte a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSpec {
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Height and width in pixels.
+    pub size: usize,
+}
+
+impl ImageSpec {
+    /// Bytes of one image, `C * H * W`.
+    pub fn bytes(&self) -> usize {
+        self.channels * self.size * self.size
+    }
+}
+
+/// A data set: any number of images of one shape, each found by its id.
+pub trait Source: Send + Sync {
+    /// Number of images, at least 1 in any source from [`open`]; ids run from 0 to `len - 1`.
+    #[expect(clippy::len_without_is_empty, reason = "an empty source cannot be opened")]
+    fn len(&self) -> u64;
+
+    /// The shape of every image.
+    fn spec(&self) -> ImageSpec;
+
+    /// Number of classes, `None` where the images carry no labels.
+    fn classes(&self) -> Option<usize>;
+
+    /// Writes image `id` as planar `C, H, W` into `out` (exactly [`ImageSpec::bytes`] long) and returns its class.
+    ///
+    /// # Errors
+    /// [`DataError::Image`] where this one image cannot be used, [`DataError::Io`] where its file cannot be read,
+    /// [`DataError::Request`] where `id` or the length of `out` is wrong. `out` then holds nothing of use.
+    fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError>;
+
+    /// One phrase for the log: how many images, of what, from where.
+    fn describe(&self) -> String;
+}
+
+/// Which part of a data set to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// What models are trained on.
+    Train,
+    /// CelebA's validation images; IDX sets have none.
+    Valid,
+    /// What was held out.
+    Test,
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Valid => "valid",
+            Split::Test => "test",
+        })
+    }
+}
+
+/// Where the classes of a folder of images come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FolderLabels {
+    /// No classes.
+    None,
+    /// The first folder below the root, numbered in sorted order.
+    SubFolder,
+    /// A column of `list_attr_celeba.txt`: class 0 for -1, class 1 for 1.
+    Attribute(String),
+}
+
+/// What to do about an image that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCorrupt {
+    /// Stop with an error that names the file.
+    Error,
+    /// Warn, and use the next id that decodes in its place.
+    Skip,
+}
+
+/// Where the images are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// MNIST's format, plain or gzip.
+    Idx {
+        /// The image file, or a folder that holds the standard files of MNIST or Fashion-MNIST.
+        images: PathBuf,
+        /// The label file or its folder; by default the one beside the images where `images` is a folder, else none.
+        labels: Option<PathBuf>,
+        /// Which of a folder's files to use; of no effect where `images` names a file.
+        split: Split,
+    },
+    /// JPEG and PNG files below a folder, CelebA's layout included.
+    Folder {
+        /// The folder, searched with all its sub-folders.
+        root: PathBuf,
+        /// The part to use; other than `Train` it needs CelebA's `list_eval_partition.txt`.
+        split: Split,
+        /// Where classes come from.
+        labels: FolderLabels,
+    },
+    /// The built-in drawn digits.
+    Synthetic {
+        /// How many digits there are in an epoch.
+        count: u64,
+        /// Seed of their shapes; another seed gives other digits.
+        seed: u64,
+    },
+}
+
+/// A data set and the shape its images are brought to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataSpec {
+    /// Where the images are.
+    pub kind: SourceKind,
+    /// Height and width of the result in pixels.
+    pub image_size: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
+    pub crop: Option<u32>,
+    /// What to do about an image that CelebA's lists do not mention ([`LoaderConfig::on_corrupt`] is about decoding).
+    pub on_corrupt: OnCorrupt,
+}
+
+/// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding.
+///
+/// # Errors
+/// Names the file or the setting that is wrong and how to mend it.
+pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
+    let image = ImageSpec { channels: spec.channels, size: spec.image_size };
+    if !matches!(image.channels, 1 | 3) {
+        return Err(DataError::Setting(format!(
+            "data.channels is {}, but images have 1 channel (grey) or 3 (RGB); set one of these",
+            image.channels
+        )));
+    }
+    if !(1..=pixels::MAX_SIDE as usize).contains(&image.size) || spec.crop == Some(0) {
+        return Err(DataError::Setting(format!(
+            "data.image_size is {} and data.crop is {}; image_size can be 1 to {}, crop can be left out or at least 1",
+            image.size,
+            spec.crop.map_or("not set".into(), |side| side.to_string()),
+            pixels::MAX_SIDE
+        )));
+    }
+    Ok(match &spec.kind {
+        SourceKind::Idx { images, labels, split } => {
+            Arc::new(idx::Idx::open(images, labels.as_deref(), *split, image, spec.crop)?)
+        }
+        SourceKind::Folder { root, split, labels } => {
+            Arc::new(folder::Folder::open(root, *split, labels, image, spec.crop, spec.on_corrupt)?)
+        }
+        SourceKind::Synthetic { count, seed } => Arc::new(synthetic::Synthetic::new(*count, *seed, image)?),
+    })
+}
+
+/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set.
+///
+/// # Errors
+/// Those of [`Source::read`]; ids beyond the end are refused.
+pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataError> {
+    let bytes = source.spec().bytes();
+    let mut batch = Batch { first_position: first, images: vec![0; n * bytes], ..Batch::default() };
+    for (id, out) in (first..).zip(batch.images.chunks_exact_mut(bytes)) {
+        batch.labels.push(loader::label(source.read(id, out)?));
+        batch.ids.push(id);
+    }
+    Ok(batch)
+}
+
+/// Refuses an id beyond the end and a buffer of the wrong length, the two ways to misuse [`Source::read`].
+fn check_request(source: &dyn Source, id: u64, out: &[u8]) -> Result<(), DataError> {
+    let (len, bytes) = (source.len(), source.spec().bytes());
+    if id < len && out.len() == bytes {
+        return Ok(());
+    }
+    Err(DataError::Request { id, len, buffer: out.len(), bytes })
+}

@@ -1,0 +1,267 @@
+//! The loader: threads that decode one rank's slice of the coming batches ahead of the trainer.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::hash::keyed;
+use crate::{DataError, ImageSpec, OnCorrupt, Order, Source};
+
+/// Stream of [`keyed`] that belongs to flips.
+const STREAM: u64 = 3;
+/// Corrupt images in a row after which there is no point in looking for one that decodes.
+const GIVE_UP: u64 = 1000;
+
+/// What a rank loads, and how.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// Images in a step over all ranks.
+    pub global_batch: usize,
+    /// This rank's slots inside the global batch.
+    pub slice: Range<usize>,
+    /// The step of the first batch.
+    pub start_step: u64,
+    /// Decoding threads, at least 1; each works on a batch of its own.
+    pub workers: usize,
+    /// Batches ready or being decoded at any time, at least one a worker. This bounds the loader's memory.
+    pub prefetch: usize,
+    /// Mirror half of the images left to right.
+    pub flip: bool,
+    /// With the position decides which ones.
+    pub flip_seed: u64,
+    /// What to do about an image that does not decode. `Skip` takes the next id that does, `id + 1` modulo the number
+    /// of images and so on: the same choice on any rank of any world.
+    pub on_corrupt: OnCorrupt,
+}
+
+/// One rank's slice of one global batch, in the order of its slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The step it is for.
+    pub step: u64,
+    /// Position in the run of the first image; the others follow one by one.
+    pub first_position: u64,
+    /// `[n, C, H, W]`, one byte a value.
+    pub images: Vec<u8>,
+    /// `[n]`: the class, or -1 where there is none.
+    pub labels: Vec<i64>,
+    /// `[n]`: the sample ids, of the replacement where a corrupt image was skipped.
+    pub ids: Vec<u64>,
+    /// How many of the images replace a corrupt one.
+    pub skipped: u64,
+}
+
+/// Delivers batch after batch from `start_step` on, for ever: the same ones whatever the number of threads.
+///
+/// Dropping it ends the threads once each has finished the image at hand.
+pub struct Loader {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts the threads; they begin to decode at once.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] where slice, batch, workers or prefetch make no sense or `order` is of another length
+    /// than `source`; [`DataError::Thread`] where a thread cannot be started.
+    pub fn new(source: Arc<dyn Source>, order: Order, config: LoaderConfig) -> Result<Self, DataError> {
+        let LoaderConfig { global_batch, slice, workers, prefetch, .. } = &config;
+        if slice.is_empty() || slice.end > *global_batch {
+            return Err(DataError::Setting(format!(
+                "slots {slice:?} are no part of a global batch of {global_batch}; give every rank at least one image"
+            )));
+        }
+        if *workers == 0 || *prefetch == 0 {
+            return Err(DataError::Setting(format!(
+                "data.workers is {workers} and data.prefetch is {prefetch}; both must be at least 1"
+            )));
+        }
+        if order.len() != source.len() {
+            return Err(DataError::Setting(format!(
+                "the order covers {} samples, the data set has {}; make the order from the data set's length",
+                order.len(),
+                source.len()
+            )));
+        }
+        let (workers, start) = (*workers, config.start_step);
+        let window = (*prefetch).max(workers) as u64;
+        let queue = Queue { claimed: start, wanted: start, done: BTreeMap::new(), spare: Vec::new(), skipped: 0 };
+        let shared = Arc::new(Shared {
+            spec: source.spec(),
+            source,
+            order,
+            config,
+            window,
+            corrupt: Mutex::default(),
+            stop: AtomicBool::new(false),
+            queue: Mutex::new(queue),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        let mut loader = Loader { shared, threads: Vec::with_capacity(workers) };
+        for i in 0..workers {
+            let shared = Arc::clone(&loader.shared);
+            let thread = thread::Builder::new().name(format!("loader-{i}")).spawn(move || shared.work());
+            loader.threads.push(thread.map_err(DataError::Thread)?);
+        }
+        Ok(loader)
+    }
+
+    /// The next step's batch, waiting for it where it is not ready.
+    ///
+    /// # Errors
+    /// Those of [`Source::read`], at the step they belong to and not before; the call after gives the step after.
+    pub fn next(&self) -> Result<Batch, DataError> {
+        let mut queue = self.shared.queue();
+        loop {
+            let step = queue.wanted;
+            if let Some(result) = queue.done.remove(&step) {
+                queue.wanted += 1;
+                queue.skipped += result.as_ref().map_or(0, |batch| batch.skipped);
+                self.shared.room.notify_one();
+                return result;
+            }
+            queue = self.shared.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Hands a batch back, so that its memory serves a later one.
+    pub fn recycle(&self, batch: Batch) {
+        let mut queue = self.shared.queue();
+        if (queue.spare.len() as u64) < self.shared.window {
+            queue.spare.push(batch);
+        }
+    }
+
+    /// How many corrupt images were replaced in the batches delivered so far.
+    pub fn skipped(&self) -> u64 {
+        self.shared.queue().skipped
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Taking the lock orders the flag before the wait of any worker that is about to sleep.
+        drop(self.shared.queue());
+        self.shared.room.notify_all();
+        for thread in self.threads.drain(..) {
+            // Workers catch panics themselves; there is no result to look at.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The class as a tensor of classes holds it.
+pub(crate) fn label(class: Option<u32>) -> i64 {
+    class.map_or(-1, i64::from)
+}
+
+struct Shared {
+    source: Arc<dyn Source>,
+    spec: ImageSpec,
+    order: Order,
+    config: LoaderConfig,
+    window: u64,
+    /// Ids known not to decode, so that each is warned about once.
+    corrupt: Mutex<HashSet<u64>>,
+    stop: AtomicBool,
+    queue: Mutex<Queue>,
+    /// Signalled when a batch was taken and another may be begun.
+    room: Condvar,
+    /// Signalled when a batch is finished.
+    ready: Condvar,
+}
+
+/// Steps `wanted..claimed` are finished (`done`) or being decoded.
+struct Queue {
+    claimed: u64,
+    wanted: u64,
+    done: BTreeMap<u64, Result<Batch, DataError>>,
+    spare: Vec<Batch>,
+    skipped: u64,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A worker's life: claim the next step while there is room, decode it, put it down.
+    fn work(&self) {
+        let mut queue = self.queue();
+        while !self.stopped() {
+            if queue.claimed - queue.wanted >= self.window {
+                queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let step = queue.claimed;
+            queue.claimed += 1;
+            let spare = queue.spare.pop().unwrap_or_default();
+            drop(queue);
+            let result = catch_unwind(AssertUnwindSafe(|| self.fill(step, spare)))
+                .unwrap_or(Err(DataError::Panicked { step }));
+            queue = self.queue();
+            queue.done.insert(step, result);
+            self.ready.notify_all();
+        }
+    }
+
+    fn fill(&self, step: u64, mut batch: Batch) -> Result<Batch, DataError> {
+        let LoaderConfig { global_batch, slice, flip, flip_seed, .. } = &self.config;
+        let bytes = self.spec.bytes();
+        batch.step = step;
+        batch.first_position = step * *global_batch as u64 + slice.start as u64;
+        batch.images.resize(slice.len() * bytes, 0);
+        batch.labels.clear();
+        batch.ids.clear();
+        batch.skipped = 0;
+        for (position, out) in (batch.first_position..).zip(batch.images.chunks_exact_mut(bytes)) {
+            if self.stopped() {
+                break;
+            }
+            let wanted = self.order.id_at(position);
+            let (id, class) = self.read(wanted, out)?;
+            batch.skipped += u64::from(id != wanted);
+            batch.ids.push(id);
+            batch.labels.push(label(class));
+            if *flip && keyed(*flip_seed, STREAM, position) & 1 == 1 {
+                out.chunks_exact_mut(self.spec.size).for_each(<[u8]>::reverse);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Reads `id`, or where corrupt images are skipped the next one that decodes.
+    fn read(&self, mut id: u64, out: &mut [u8]) -> Result<(u64, Option<u32>), DataError> {
+        let n = self.source.len();
+        let corrupt = || self.corrupt.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = None;
+        for _ in 0..n.min(GIVE_UP) {
+            // A file that cannot be read at all is never skipped: that may be one machine's trouble only, and ranks
+            // would no longer agree on the samples.
+            match self.source.read(id, out) {
+                Err(error @ DataError::Image { .. }) if self.config.on_corrupt == OnCorrupt::Skip => {
+                    if corrupt().insert(id) {
+                        tracing::warn!(id, "skipped: {error}");
+                    }
+                    last = Some(error);
+                }
+                other => return other.map(|class| (id, class)),
+            }
+            id = (id + 1) % n;
+        }
+        Err(match last {
+            Some(last) => DataError::NothingDecodes { tried: n.min(GIVE_UP), last: Box::new(last) },
+            None => DataError::Setting("the data set is empty; name one that holds images".into()),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The order samples are seen in: a keyed permutation of all ids per epoch, in constant memory.
+
+use crate::hash::{keyed, mix};
+
+/// Stream of [`keyed`] that belongs to the order.
+const STREAM: u64 = 1;
+/// Four rounds already make a pseudo-random permutation of a good round function (Luby and Rackoff 1988); the halves
+/// here are short, so two more are spent.
+const ROUNDS: usize = 6;
+
+/// The sequence of sample ids of a whole run.
+///
+/// Position `p` belongs to epoch `p / n`, and within each epoch every id in `0..n` comes exactly once. An id is
+/// computed from its position alone: nothing has to be kept or replayed to resume, and ranks that take disjoint
+/// positions take disjoint samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    n: u64,
+    seed: u64,
+    half_bits: u32,
+}
+
+impl Order {
+    /// The order of `n` samples under `seed`.
+    ///
+    /// # Panics
+    /// If `n` is 0; sources from [`crate::open`] are never empty.
+    pub fn new(n: u64, seed: u64) -> Self {
+        assert!(n > 0, "an order needs at least one sample");
+        // The network permutes numbers of 2 * half_bits bits: fewer than 4 n of them, but for small n at least 64, so
+        // that even then epochs differ.
+        let bits = u64::BITS - (n - 1).leading_zeros();
+        Order { n, seed, half_bits: bits.div_ceil(2).max(3) }
+    }
+
+    /// Number of samples in an epoch.
+    #[expect(clippy::len_without_is_empty, reason = "an order is never empty")]
+    pub fn len(&self) -> u64 {
+        self.n
+    }
+
+    /// The epoch that `position` lies in, 0-based.
+    pub fn epoch_of(&self, position: u64) -> u64 {
+        position / self.n
+    }
+
+    /// The sample id at `position`.
+    pub fn id_at(&self, position: u64) -> u64 {
+        let key = keyed(self.seed, STREAM, self.epoch_of(position));
+        // Cycle walking (Black and Rogaway 2002): following a permutation of a larger set from inside `0..n` until it
+        // is inside again permutes `0..n`.
+        let mut id = position % self.n;
+        loop {
+            id = self.network(key, id);
+            if id < self.n {
+                return id;
+            }
+        }
+    }
+
+    /// A balanced Feistel network: a bijection on numbers of `2 * half_bits` bits whatever the round function is.
+    fn network(&self, key: u64, value: u64) -> u64 {
+        let mask = (1u64 << self.half_bits) - 1;
+        let (mut left, mut right) = (value >> self.half_bits, value & mask);
+        for round in 0..ROUNDS as u64 {
+            let f = mix(key.wrapping_add(mix(right ^ (round << 56)))) >> (u64::BITS - self.half_bits);
+            (left, right) = (right, left ^ f);
+        }
+        left << self.half_bits | right
+    }
+}

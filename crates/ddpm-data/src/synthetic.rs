@@ -1,0 +1,134 @@
+//! Drawn digits: a labelled data set that needs no download.
+
+use crate::hash::{Draws, keyed};
+use crate::{DataError, ImageSpec, Source, check_request, glyphs};
+
+/// Stream of [`keyed`] that belongs to the digits.
+const STREAM: u64 = 2;
+/// MNIST's digits fill 20 of 28 pixels.
+const FILL: f32 = 20.0 / 28.0;
+
+/// `count` digits, white (or tinted, where there are three channels) on black. Digit `id` is of class `id % 10`; its
+/// way of writing, slant, size, place and pen are a function of (seed, id) alone.
+pub(crate) struct Synthetic {
+    count: u64,
+    seed: u64,
+    spec: ImageSpec,
+}
+
+impl Synthetic {
+    pub(crate) fn new(count: u64, seed: u64, spec: ImageSpec) -> Result<Self, DataError> {
+        if count == 0 {
+            return Err(DataError::Setting("data.count is 0; set how many digits make an epoch".into()));
+        }
+        Ok(Synthetic { count, seed, spec })
+    }
+}
+
+impl Source for Synthetic {
+    fn len(&self) -> u64 {
+        self.count
+    }
+
+    fn spec(&self) -> ImageSpec {
+        self.spec
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(10)
+    }
+
+    fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
+        check_request(self, id, out)?;
+        let class = id % 10;
+        let mut draws = Draws::new(keyed(self.seed, STREAM, id));
+        let ways = glyphs::shapes(class as usize);
+        let shape = &ways[(draws.bits() % ways.len() as u64) as usize];
+        let pose = Pose::draw(&mut draws, self.spec.size as f32);
+        let (first, rest) = out.split_at_mut(self.spec.size * self.spec.size);
+        first.fill(0);
+        for &[from, to] in shape {
+            stroke(first, self.spec.size, pose.place(from), pose.place(to), pose.half_width);
+        }
+        if !rest.is_empty() {
+            let tint = tint(&mut draws);
+            for (plane, tint) in rest.chunks_exact_mut(first.len()).zip(&tint[1..]) {
+                plane.iter_mut().zip(&*first).for_each(|(out, &value)| *out = (f32::from(value) * tint) as u8);
+            }
+            first.iter_mut().for_each(|value| *value = (f32::from(*value) * tint[0]) as u8);
+        }
+        Ok(Some(class as u32))
+    }
+
+    fn describe(&self) -> String {
+        format!("{} drawn digits of seed {}, 10 classes", self.count, self.seed)
+    }
+}
+
+/// How one digit stands in its image: an affine map from the glyph's box to pixels, and the pen.
+struct Pose {
+    matrix: [f32; 4],
+    shift: (f32, f32),
+    half_width: f32,
+}
+
+impl Pose {
+    fn draw(draws: &mut Draws, side: f32) -> Self {
+        let pen = draws.uniform(0.08, 0.15);
+        // The pen adds its width to the height of the shape.
+        let height = side * FILL * draws.uniform(0.86, 1.04) / (1.0 + pen);
+        let width = height * draws.uniform(0.85, 1.15);
+        // Rotation by up to 11 degrees, from the tangent of the half angle: exact arithmetic, alike on every machine.
+        let t = draws.uniform(-0.1, 0.1);
+        let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
+        let shear = draws.uniform(-0.22, 0.1);
+        let mut place = || side * (0.5 + draws.uniform(-0.05, 0.05));
+        Pose {
+            matrix: [cos * width, cos * shear * height - sin * height, sin * width, sin * shear * height + cos * height],
+            shift: (place(), place()),
+            half_width: 0.5 * pen * height,
+        }
+    }
+
+    fn place(&self, (x, y): (f32, f32)) -> (f32, f32) {
+        let [a, b, c, d] = self.matrix;
+        (a * x + b * y + self.shift.0, c * x + d * y + self.shift.1)
+    }
+}
+
+/// Draws one straight stroke with round ends: each pixel's brightness is how far its centre lies inside the pen's
+/// track, over one pixel's width. Only pixels that the track can reach are visited; where strokes meet the brighter
+/// value stays.
+fn stroke(plane: &mut [u8], size: usize, from: (f32, f32), to: (f32, f32), half_width: f32) {
+    let reach = half_width + 0.5;
+    let span = |a: f32, b: f32| {
+        let first = (a.min(b) - reach).max(0.0) as usize;
+        let last = (a.max(b) + reach).ceil().clamp(0.0, size as f32) as usize;
+        first.min(last)..last
+    };
+    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    let length = (dx * dx + dy * dy).max(f32::MIN_POSITIVE);
+    let columns = span(from.0, to.0);
+    for y in span(from.1, to.1) {
+        let row = &mut plane[y * size..][columns.clone()];
+        let v = y as f32 + 0.5 - from.1;
+        for (x, pixel) in columns.clone().zip(row) {
+            let u = x as f32 + 0.5 - from.0;
+            let along = ((u * dx + v * dy) / length).clamp(0.0, 1.0);
+            let (ex, ey) = (u - along * dx, v - along * dy);
+            let inside = (reach - (ex * ex + ey * ey).sqrt()).clamp(0.0, 1.0);
+            *pixel = (*pixel).max((inside * 255.0 + 0.5) as u8);
+        }
+    }
+}
+
+/// A light colour of any hue: red, green and blue, the strongest 1, the weakest at least 0.2.
+fn tint(draws: &mut Draws) -> [f32; 3] {
+    let hue = draws.uniform(0.0, 6.0);
+    let white = draws.uniform(0.2, 0.6);
+    [3.0, 5.0, 1.0].map(|opposite: f32| {
+        let away = (hue - opposite).abs();
+        let pure = (away.min(6.0 - away) - 1.0).clamp(0.0, 1.0);
+        white + (1.0 - white) * pure
+    })
+}

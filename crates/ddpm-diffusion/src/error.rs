@@ -1,0 +1,110 @@
+//! The crate's error type.
+
+use tch::TchError;
+
+/// What can be wrong with a diffusion process or with what it is given.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffusionError {
+    /// A schedule of no timesteps was asked for.
+    #[error("a diffusion process needs at least one timestep and was given none. Set timesteps to 1 or more")]
+    NoTimesteps,
+
+    /// A beta outside (0, 1).
+    #[error("beta[{index}] is {value}, outside the open interval (0, 1). Change the schedule's ends so that every beta lies inside it")]
+    BetaOutOfRange {
+        /// The 0-based timestep.
+        index: usize,
+        /// Its beta.
+        value: f64,
+    },
+
+    /// An explicit list of betas whose length is not the number of timesteps.
+    #[error("the schedule lists {found} betas for {expected} timesteps. Give one beta for each timestep")]
+    ScheduleLength {
+        /// The number of timesteps.
+        expected: usize,
+        /// The number of betas listed.
+        found: usize,
+    },
+
+    /// A respacing that cannot be carried out.
+    #[error("cannot respace {timesteps} timesteps as \"{spec}\": {reason}. Use \"N\" or \"a,b,c\" with no section longer than its share, or \"ddimN\" with an N that a whole stride gives")]
+    Spacing {
+        /// The length of the process that is respaced.
+        timesteps: usize,
+        /// What was asked for.
+        spec: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A list of kept timesteps that is empty, out of order or out of range.
+    #[error("the kept timesteps must rise strictly within 0..{timesteps}, and entry {index} does not. Sort them and drop duplicates")]
+    KeptTimesteps {
+        /// The length of the process that is respaced.
+        timesteps: usize,
+        /// The first entry at fault.
+        index: usize,
+    },
+
+    /// A timestep that the process does not have.
+    #[error("timestep {t} does not exist in a process of {timesteps} timesteps. Use 0 to {last}", last = timesteps.saturating_sub(1))]
+    TimestepOutOfRange {
+        /// The 0-based timestep.
+        t: usize,
+        /// The number of timesteps.
+        timesteps: usize,
+    },
+
+    /// Settings that contradict each other.
+    #[error("{problem}. {remedy}")]
+    Settings {
+        /// What contradicts what.
+        problem: &'static str,
+        /// How to mend it.
+        remedy: &'static str,
+    },
+
+    /// A parameter outside its range.
+    #[error("{name} is {value}, outside {range}. Set it inside that range")]
+    OutOfRange {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// Where it may lie.
+        range: &'static str,
+    },
+
+    /// A model output of the wrong shape.
+    #[error("the model returned shape {found:?} where {expected:?} was due. Check its out_channels: learned_range needs twice the image's channels, the fixed variances just those")]
+    ModelShape {
+        /// The shape that the settings imply.
+        expected: Vec<i64>,
+        /// The shape that came.
+        found: Vec<i64>,
+    },
+
+    /// Sample indices that do not match the batch.
+    #[error("{indices} sample indices were given for a batch of {batch}. Give one index for each sample")]
+    SampleIndices {
+        /// How many indices.
+        indices: usize,
+        /// How many samples.
+        batch: i64,
+    },
+
+    /// The network failed.
+    #[error("the model failed at timestep {t}. Its own error says why")]
+    Model {
+        /// The 0-based original timestep.
+        t: i64,
+        /// The network's error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// libtorch failed.
+    #[error("libtorch refused an operation. Check shapes, kinds and devices of the tensors given: {0}")]
+    Torch(#[from] TchError),
+}

@@ -1,0 +1,45 @@
+//! The mathematics of denoising diffusion: schedules, objectives, respacing and samplers.
+//!
+//! A [`Diffusion`] holds one noise process: its `f64` tables, what the network predicts and what it is trained for.
+//! Everything else is a method on it or a small type beside it:
+//!
+//! | file | what |
+//! |---|---|
+//! | `schedule` | [`BetaSchedule`]: the noise schedules |
+//! | `tables` | [`Diffusion`] and its per-timestep constants |
+//! | `process` | `q_sample`, posteriors, conversions between eps, x_start and v, `p_mean_variance`, guidance |
+//! | `objective` | [`Diffusion::training_terms`]: per-sample losses |
+//! | `bound` | [`Diffusion::bits_per_dim`]: the full variational bound |
+//! | `timesteps` | [`TimestepSampler`]: which t each training sample gets |
+//! | `respace` | [`space_timesteps`], [`Spacing`], [`Diffusion::respaced`] |
+//! | `sampler`, `ancestral`, `ddim`, `dpm_solver` | [`Diffusion::sample`], [`Diffusion::encode`] and their steps |
+//! | `rng` | randomness as a function of (seed, stream, position) |
+//!
+//! t is 0-based everywhere: `t = 0` is the least noise, a paper's `t` is ours plus one. In a respaced process t counts
+//! the kept timesteps; the network is always given the original ones. Images are `[B, C, H, W]` in `[-1, 1]`.
+
+mod ancestral;
+mod bound;
+mod ddim;
+mod dpm_solver;
+mod error;
+mod objective;
+mod process;
+mod respace;
+mod rng;
+mod sampler;
+mod schedule;
+mod tables;
+mod timesteps;
+
+pub use bound::Bound;
+pub use ddim::Direction;
+pub use error::DiffusionError;
+pub use objective::{Loss, Terms, Weighting};
+pub use process::{Clip, Gaussian, ModelPosterior, Prediction, VarianceKind};
+pub use respace::{Spacing, space_timesteps};
+pub use rng::{Stream, noise_batch, normals, uniform};
+pub use sampler::{SampleOptions, Sampler, Step};
+pub use schedule::BetaSchedule;
+pub use tables::{Diffusion, Settings, VISIBLE_SIGNAL};
+pub use timesteps::{Draw, LossSecondMoment, TimestepSampler};

@@ -1,0 +1,255 @@
+//! The forward process, its posterior, and what a model output says about the reverse step.
+
+use tch::{Kind, Tensor};
+
+use crate::DiffusionError;
+use crate::tables::{Diffusion, Row};
+
+/// What the network's first C output channels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise in x_t (Ho et al. 2020). The score of x_t is -eps / sqrt(1 - abar_t).
+    Eps,
+    /// x_0 itself.
+    XStart,
+    /// v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022).
+    V,
+}
+
+/// Where the variance of p(x_{t-1} | x_t) comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VarianceKind {
+    /// The posterior's variance, exact for a single data point.
+    FixedSmall,
+    /// beta_t, exact for standard normal data; at t = 0 the posterior's variance at t = 1.
+    FixedLarge,
+    /// C further channels v interpolate between the two in log space, at (v + 1)/2 of the way from small to large
+    /// (Nichol & Dhariwal 2021, eq. 15).
+    LearnedRange,
+}
+
+impl VarianceKind {
+    /// How many channels the network must return for images of `channels`.
+    pub fn model_channels(self, channels: i64) -> i64 {
+        match self {
+            Self::FixedSmall | Self::FixedLarge => channels,
+            Self::LearnedRange => 2 * channels,
+        }
+    }
+}
+
+/// What is done to the predicted x_0 before a reverse step uses it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// Nothing.
+    None,
+    /// Clamped to `[-1, 1]`.
+    Unit,
+    /// Clamped to the sample's own quantile of |x_0| where that exceeds 1, and divided by it (Saharia et al. 2022,
+    /// section 2.3). The value is the quantile in (0, 1], commonly 0.995.
+    Dynamic(f64),
+}
+
+/// A diagonal Gaussian over images; every tensor broadcasts against `[B, C, H, W]`.
+#[derive(Debug)]
+pub struct Gaussian {
+    /// The mean.
+    pub mean: Tensor,
+    /// The variance.
+    pub variance: Tensor,
+    /// Its logarithm; finite where the variance is 0, see [`Diffusion::posterior_log_variance_clipped`].
+    pub log_variance: Tensor,
+}
+
+/// The model's p(x_{t-1} | x_t), every tensor `[B, C, H, W]`.
+#[derive(Debug)]
+pub struct ModelPosterior {
+    /// The mean.
+    pub mean: Tensor,
+    /// The variance.
+    pub variance: Tensor,
+    /// Its logarithm.
+    pub log_variance: Tensor,
+    /// The predicted x_0, clipped as asked.
+    pub pred_x_start: Tensor,
+}
+
+impl Diffusion {
+    /// x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al. 2020, eq. 4), for `t` `[B]`.
+    pub fn q_sample(&self, x_start: &Tensor, t: &Tensor, noise: &Tensor) -> Tensor {
+        self.at(Row::SqrtAlphasCumprod, t, x_start) * x_start + self.at(Row::SqrtOneMinusAlphasCumprod, t, x_start) * noise
+    }
+
+    /// q(x_t | x_0) (Ho et al. 2020, eq. 4). The variances are `[B, 1, 1, 1]`.
+    pub fn q_mean_variance(&self, x_start: &Tensor, t: &Tensor) -> Gaussian {
+        Gaussian {
+            mean: self.at(Row::SqrtAlphasCumprod, t, x_start) * x_start,
+            variance: self.at(Row::SqrtOneMinusAlphasCumprod, t, x_start).square(),
+            log_variance: self.at(Row::LogOneMinusAlphasCumprod, t, x_start),
+        }
+    }
+
+    /// q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 6 and 7). The variances are `[B, 1, 1, 1]`.
+    pub fn q_posterior_mean_variance(&self, x_start: &Tensor, x_t: &Tensor, t: &Tensor) -> Gaussian {
+        Gaussian {
+            mean: self.at(Row::PosteriorMeanCoef1, t, x_t) * x_start + self.at(Row::PosteriorMeanCoef2, t, x_t) * x_t,
+            variance: self.at(Row::PosteriorVariance, t, x_t),
+            log_variance: self.at(Row::PosteriorLogVariance, t, x_t),
+        }
+    }
+
+    /// x_0 from a prediction of the given kind at x_t.
+    pub fn x_start_from(&self, kind: Prediction, predicted: &Tensor, x_t: &Tensor, t: &Tensor) -> Tensor {
+        match kind {
+            Prediction::XStart => predicted.shallow_clone(),
+            Prediction::Eps => {
+                self.at(Row::SqrtRecipAlphasCumprod, t, x_t) * x_t
+                    - self.at(Row::SqrtRecipM1AlphasCumprod, t, x_t) * predicted
+            }
+            Prediction::V => {
+                self.at(Row::SqrtAlphasCumprod, t, x_t) * x_t
+                    - self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t) * predicted
+            }
+        }
+    }
+
+    /// eps from a prediction of the given kind at x_t.
+    pub fn eps_from(&self, kind: Prediction, predicted: &Tensor, x_t: &Tensor, t: &Tensor) -> Tensor {
+        match kind {
+            Prediction::Eps => predicted.shallow_clone(),
+            Prediction::XStart => {
+                (self.at(Row::SqrtRecipAlphasCumprod, t, x_t) * x_t - predicted)
+                    / self.at(Row::SqrtRecipM1AlphasCumprod, t, x_t)
+            }
+            Prediction::V => {
+                self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t) * x_t + self.at(Row::SqrtAlphasCumprod, t, x_t) * predicted
+            }
+        }
+    }
+
+    /// What a perfect network returns for x_0 and the noise in x_t: the regression target.
+    pub fn target(&self, kind: Prediction, x_start: &Tensor, noise: &Tensor, t: &Tensor) -> Tensor {
+        match kind {
+            Prediction::Eps => noise.shallow_clone(),
+            Prediction::XStart => x_start.shallow_clone(),
+            Prediction::V => {
+                self.at(Row::SqrtAlphasCumprod, t, noise) * noise
+                    - self.at(Row::SqrtOneMinusAlphasCumprod, t, noise) * x_start
+            }
+        }
+    }
+
+    /// p(x_{t-1} | x_t) as the model output `[B, C or 2C, H, W]` describes it.
+    ///
+    /// # Errors
+    /// The output's shape does not fit x_t and the kind of variance.
+    pub fn p_mean_variance(
+        &self,
+        model_output: &Tensor,
+        x_t: &Tensor,
+        t: &Tensor,
+        clip: Clip,
+    ) -> Result<ModelPosterior, DiffusionError> {
+        let (predicted, variance_channels) = self.split(model_output, x_t)?;
+        self.model_posterior(&predicted, variance_channels.as_ref(), x_t, t, clip)
+    }
+
+    /// Classifier-free guidance (Ho & Salimans 2022, eq. 6): `uncond + scale (cond - uncond)` on the prediction.
+    ///
+    /// `scale` 1 is the conditional model and 0 the unconditional one; the paper's w is `scale - 1`. A learned variance
+    /// is the conditional model's.
+    ///
+    /// # Errors
+    /// The two outputs differ in shape.
+    pub fn guide(&self, cond: &Tensor, uncond: &Tensor, scale: f64) -> Result<Tensor, DiffusionError> {
+        check_shape(uncond, cond.size())?;
+        let guided = |cond: &Tensor, uncond: &Tensor| uncond + scale * (cond - uncond);
+        Ok(match self.settings().variance {
+            VarianceKind::FixedSmall | VarianceKind::FixedLarge => guided(cond, uncond),
+            VarianceKind::LearnedRange => {
+                let half = cond.size()[1] / 2;
+                let prediction = guided(&cond.narrow(1, 0, half), &uncond.narrow(1, 0, half));
+                Tensor::f_cat(&[prediction, cond.narrow(1, half, half)], 1)?
+            }
+        })
+    }
+
+    /// The prediction and, for a learned variance, its channels, both in the kind of x_t.
+    pub(crate) fn split(&self, model_output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>), DiffusionError> {
+        let mut expected = x_t.size();
+        let channels = expected[1];
+        expected[1] = self.settings().variance.model_channels(channels);
+        check_shape(model_output, expected)?;
+        // A network under reduced precision still leaves sums and logarithms of small numbers to the images' kind.
+        let output = model_output.to_kind(x_t.kind());
+        Ok(match self.settings().variance {
+            VarianceKind::FixedSmall | VarianceKind::FixedLarge => (output, None),
+            VarianceKind::LearnedRange => {
+                (output.narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
+            }
+        })
+    }
+
+    pub(crate) fn model_posterior(
+        &self,
+        predicted: &Tensor,
+        variance_channels: Option<&Tensor>,
+        x_t: &Tensor,
+        t: &Tensor,
+        clip: Clip,
+    ) -> Result<ModelPosterior, DiffusionError> {
+        let pred_x_start = clip.apply(self.x_start_from(self.settings().prediction, predicted, x_t, t))?;
+        let posterior = self.q_posterior_mean_variance(&pred_x_start, x_t, t);
+        let small = posterior.log_variance;
+        let (variance, log_variance) = match (self.settings().variance, variance_channels) {
+            (VarianceKind::LearnedRange, Some(channels)) => {
+                let fraction = (channels + 1.0) / 2.0;
+                let log_variance: Tensor = &fraction * self.at(Row::LogBetas, t, x_t) + (1.0 - &fraction) * small;
+                (log_variance.exp(), log_variance)
+            }
+            (VarianceKind::FixedLarge, _) => {
+                let first = t.eq(0).view([-1, 1, 1, 1]);
+                let log_variance = small.where_self(&first, &self.at(Row::LogBetas, t, x_t));
+                (log_variance.exp(), log_variance)
+            }
+            _ => (posterior.variance, small),
+        };
+        Ok(ModelPosterior {
+            mean: posterior.mean,
+            variance: variance.expand_as(x_t),
+            log_variance: log_variance.expand_as(x_t),
+            pred_x_start,
+        })
+    }
+}
+
+impl Clip {
+    /// Refuses a quantile outside (0, 1].
+    pub(crate) fn apply(self, x_start: Tensor) -> Result<Tensor, DiffusionError> {
+        match self {
+            Self::None => Ok(x_start),
+            Self::Unit => Ok(x_start.clamp(-1.0, 1.0)),
+            Self::Dynamic(quantile) if quantile > 0.0 && quantile <= 1.0 => {
+                let flat = x_start.flatten(1, -1);
+                let bound = flat.abs().f_quantile_scalar(quantile, 1, true, "linear")?.clamp_min(1.0);
+                let clipped = flat.clamp_tensor(Some(-&bound), Some(bound.shallow_clone())) / bound;
+                Ok(clipped.view_as(&x_start))
+            }
+            Self::Dynamic(quantile) => Err(DiffusionError::OutOfRange {
+                name: "the dynamic threshold's quantile",
+                value: quantile,
+                range: "(0, 1]",
+            }),
+        }
+    }
+}
+
+fn check_shape(tensor: &Tensor, expected: Vec<i64>) -> Result<(), DiffusionError> {
+    let found = tensor.size();
+    if found == expected { Ok(()) } else { Err(DiffusionError::ModelShape { expected, found }) }
+}
+
+/// The mean over all but the batch dimension: `[B]`.
+pub(crate) fn mean_flat(tensor: &Tensor) -> Tensor {
+    tensor.flatten(1, -1).mean_dim(1, false, None::<Kind>)
+}

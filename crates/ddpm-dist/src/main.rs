@@ -1,0 +1,3 @@
+//! The `ddpm-dist` binary.
+
+fn main() {}

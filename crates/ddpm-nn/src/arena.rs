@@ -1,0 +1,231 @@
+//! The parameter arena: a table of named parameters and the flat buffers they are views of.
+
+use std::ops::Index;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+use crate::NnError;
+
+/// A handle to one parameter of a [`Layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param(usize);
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Uniform in `±1/sqrt(fan_in)`, PyTorch's default for convolutions and linear layers.
+    Uniform {
+        /// Number of inputs that one output sums over.
+        fan_in: i64,
+    },
+    /// Standard normal, PyTorch's default for embeddings.
+    Normal,
+    /// Zero: biases of norms, and last layers of residual branches (Ho et al. 2020, appendix B).
+    Zeros,
+    /// One: scales of norms.
+    Ones,
+}
+
+/// One parameter's place in the flat buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayoutEntry {
+    /// Name, as diffusers' UNet2DModel has it.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<i64>,
+    /// First element in the flat buffer.
+    pub offset: i64,
+    /// How it starts.
+    pub init: Init,
+}
+
+impl LayoutEntry {
+    /// Number of elements.
+    pub fn len(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The table of parameters of a network, in the order its constructor declared them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    entries: Vec<LayoutEntry>,
+    len: i64,
+}
+
+impl Layout {
+    /// Declares a parameter and gives its handle.
+    pub(crate) fn declare(&mut self, name: String, shape: &[i64], init: Init) -> Param {
+        let entry = LayoutEntry { name, shape: shape.to_vec(), offset: self.len, init };
+        self.len += entry.len();
+        self.entries.push(entry);
+        Param(self.entries.len() - 1)
+    }
+
+    /// The parameters, in order; their ranges tile `0..len`.
+    pub fn entries(&self) -> &[LayoutEntry] {
+        &self.entries
+    }
+
+    /// Number of scalars in all parameters together.
+    pub fn len(&self) -> i64 {
+        self.len
+    }
+
+    /// Whether nothing was declared.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn views(&self, flat: &Tensor) -> Vec<Tensor> {
+        self.entries.iter().map(|e| flat.narrow(0, e.offset, e.len()).view(e.shape.as_slice())).collect()
+    }
+}
+
+/// Values of all parameters: one flat f32 buffer and a view per parameter.
+#[derive(Debug)]
+pub struct Weights {
+    flat: Tensor,
+    views: Vec<Tensor>,
+}
+
+impl Index<Param> for Weights {
+    type Output = Tensor;
+
+    fn index(&self, param: Param) -> &Tensor {
+        &self.views[param.0]
+    }
+}
+
+impl Weights {
+    /// Views into `flat` (f32, `[layout.len()]`), which the caller may go on using: they share memory.
+    ///
+    /// # Errors
+    /// `flat` has another length or dtype than the layout needs.
+    pub fn over(layout: &Layout, flat: Tensor) -> Result<Self, NnError> {
+        if flat.size() != [layout.len()] || flat.kind() != Kind::Float {
+            return Err(NnError::Architecture(format!(
+                "a weight buffer of {:?} {:?} does not fit a network of {} f32 parameters; use weights of the same architecture",
+                flat.kind(),
+                flat.size(),
+                layout.len()
+            )));
+        }
+        let views = layout.views(&flat);
+        Ok(Self { flat, views })
+    }
+
+    /// Fresh weights: parameter `i` is drawn from a stream keyed by `(seed, i)`, so every rank and device starts equal.
+    ///
+    /// # Errors
+    /// None in practice; the buffer is made to fit.
+    pub fn initialise(layout: &Layout, seed: u64, device: Device) -> Result<Self, NnError> {
+        let mut values = vec![0f32; layout.len() as usize];
+        for (index, entry) in layout.entries().iter().enumerate() {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(index as u64);
+            let range = entry.offset as usize..(entry.offset + entry.len()) as usize;
+            match entry.init {
+                Init::Zeros => {}
+                Init::Ones => values[range].fill(1.0),
+                Init::Normal => values[range].fill_with(|| rng.sample(rand_distr::StandardNormal)),
+                Init::Uniform { fan_in } => {
+                    let bound = 1.0 / (fan_in as f32).sqrt();
+                    values[range].fill_with(|| rng.random_range(-bound..bound));
+                }
+            }
+        }
+        Self::over(layout, Tensor::from_slice(&values).to_device(device))
+    }
+
+    /// The flat buffer, f32 `[layout.len()]`.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// The view of each parameter, in layout order.
+    pub fn views(&self) -> &[Tensor] {
+        &self.views
+    }
+}
+
+/// Gradients of trainable weights: one flat buffer into which backward accumulates.
+#[derive(Debug)]
+pub struct Gradients {
+    flat: Tensor,
+}
+
+impl Gradients {
+    /// Makes `weights` trainable, with gradients that are views into one buffer (see `tch_ext::set_grad`).
+    ///
+    /// # Errors
+    /// libtorch refuses to attach a gradient.
+    pub fn attach(layout: &Layout, weights: &Weights) -> Result<Self, NnError> {
+        let flat = weights.flat.zeros_like();
+        for (param, grad) in weights.views.iter().zip(layout.views(&flat)) {
+            tch_ext::set_grad(&param.set_requires_grad(true), &grad)?;
+        }
+        Ok(Self { flat })
+    }
+
+    /// The flat buffer, f32 `[layout.len()]`, in the order of the weights.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Forgets what was accumulated, keeping the memory.
+    pub fn clear(&mut self) {
+        let _ = self.flat.zero_();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        let mut layout = Layout::default();
+        layout.declare("a".into(), &[2, 3], Init::Uniform { fan_in: 3 });
+        layout.declare("b".into(), &[3], Init::Ones);
+        layout.declare("c".into(), &[1, 2], Init::Normal);
+        layout
+    }
+
+    #[test]
+    fn gradients_arrive_in_the_flat_buffer_and_add_up() {
+        let layout = layout();
+        let weights = Weights::initialise(&layout, 0, Device::Cpu).unwrap();
+        let mut gradients = Gradients::attach(&layout, &weights).unwrap();
+        let loss = || (&weights[Param(0)] * 2.0).sum(Kind::Float) + (&weights[Param(2)] * 5.0).sum(Kind::Float);
+        loss().backward();
+        loss().backward();
+        let expected = [4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.0, 0.0, 0.0, 10.0, 10.0];
+        assert_eq!(Vec::<f32>::try_from(gradients.flat()).unwrap(), expected);
+        gradients.clear();
+        loss().backward();
+        assert_eq!(Vec::<f32>::try_from(gradients.flat()).unwrap(), expected.map(|g| g / 2.0));
+    }
+
+    #[test]
+    fn initial_values_depend_on_the_seed_and_the_parameter_only() {
+        let layout = layout();
+        let values = |seed| Vec::<f32>::try_from(Weights::initialise(&layout, seed, Device::Cpu).unwrap().flat()).unwrap();
+        assert_eq!(values(7), values(7));
+        assert_ne!(values(7)[..6], values(8)[..6]);
+        assert_eq!(values(7)[6..9], [1.0; 3]);
+        assert!(values(7)[..6].iter().all(|v| v.abs() <= 1.0 / 3f32.sqrt()));
+    }
+
+    #[test]
+    fn a_buffer_of_another_length_is_refused() {
+        let error = Weights::over(&layout(), Tensor::zeros([12], (Kind::Float, Device::Cpu))).unwrap_err();
+        assert!(error.to_string().contains("11 f32 parameters"), "{error}");
+    }
+}

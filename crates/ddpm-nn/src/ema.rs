@@ -1,0 +1,67 @@
+//! Exponential moving averages of the weights.
+
+use tch::{Device, Tensor};
+
+/// One moving average: `ema <- r ema + (1 - r) weights` per update.
+#[derive(Debug)]
+pub struct Ema {
+    rate: f64,
+    warmup: bool,
+    updates: u64,
+    flat: Tensor,
+}
+
+impl Ema {
+    /// Starts at `weights` (f32 flat). With `warmup`, update `n` (from 0) uses `min(rate, (1 + n) / (10 + n))`, so
+    /// that the average is not held back by its starting point.
+    pub fn new(weights: &Tensor, rate: f64, warmup: bool) -> Self {
+        Self { rate, warmup, updates: 0, flat: weights.detach().copy() }
+    }
+
+    /// Continues an average from its saved buffer and counter.
+    pub fn restore(rate: f64, warmup: bool, updates: u64, flat: &Tensor, device: Device) -> Self {
+        Self { rate, warmup, updates, flat: flat.to_device(device).copy() }
+    }
+
+    /// The rate it was asked for.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Number of updates so far.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The averaged weights, f32 flat.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Takes in the present `weights` (f32 flat).
+    pub fn update(&mut self, weights: &Tensor) {
+        let n = self.updates as f64;
+        let rate = if self.warmup { self.rate.min((1.0 + n) / (10.0 + n)) } else { self.rate };
+        let _ = tch::no_grad(|| self.flat.lerp_(weights, 1.0 - rate));
+        self.updates += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_up_forgets_the_start_quickly() {
+        let start = Tensor::from_slice(&[0f32]);
+        let target = Tensor::from_slice(&[1f32]);
+        let (mut plain, mut warm) = (Ema::new(&start, 0.999, false), Ema::new(&start, 0.999, true));
+        for _ in 0..20 {
+            plain.update(&target);
+            warm.update(&target);
+        }
+        assert!((plain.flat().double_value(&[0]) - (1.0 - 0.999f64.powi(20))).abs() < 1e-5);
+        assert!(warm.flat().double_value(&[0]) > 0.99);
+        assert_eq!(warm.updates(), 20);
+    }
+}

@@ -1,0 +1,38 @@
+//! What can go wrong in this crate.
+
+use std::path::PathBuf;
+
+/// An architecture that cannot be built, or weights that do not fit it.
+#[derive(Debug, thiserror::Error)]
+pub enum NnError {
+    /// The architecture contradicts itself.
+    #[error("{0}")]
+    Architecture(String),
+    /// A file of a diffusers directory cannot be read.
+    #[error("cannot read {path}: {reason}; expected a diffusers directory with unet/config.json and its weights")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A diffusers model that this crate does not implement.
+    #[error("{path} asks for {what}, which is not supported; only UNet2DModel's convolutional family is")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Key and value.
+        what: String,
+    },
+    /// A weight file does not hold exactly the tensors of the network.
+    #[error("{path} does not fit the network: {what}; check that config.json belongs to these weights")]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor, and how it differs.
+        what: String,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}

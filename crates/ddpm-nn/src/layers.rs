@@ -1,0 +1,127 @@
+//! Layers as handles into the arena: a convolution, a linear map, a group norm, an embedding table.
+
+use tch::Tensor;
+
+use crate::arena::{Init, Layout, Param, Weights};
+
+/// Where a layer's parameters are declared: a layout and the prefix of their names.
+pub(crate) struct Scope<'a> {
+    layout: &'a mut Layout,
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn root(layout: &'a mut Layout) -> Self {
+        Self { layout, prefix: String::new() }
+    }
+
+    /// The scope `prefix.name`.
+    pub(crate) fn sub(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
+        let prefix = format!("{}{name}.", self.prefix);
+        Scope { layout: self.layout, prefix }
+    }
+
+    fn param(&mut self, name: &str, shape: &[i64], init: Init) -> Param {
+        self.layout.declare(format!("{}{name}", self.prefix), shape, init)
+    }
+}
+
+/// Whether a layer starts as PyTorch starts it, or at zero as the last layer of a residual branch does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Start {
+    Default,
+    Zero,
+}
+
+impl Start {
+    fn init(self, fan_in: i64) -> Init {
+        match self {
+            Start::Default => Init::Uniform { fan_in },
+            Start::Zero => Init::Zeros,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Conv2d {
+    weight: Param,
+    bias: Param,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// A `kernel`×`kernel` convolution with bias that keeps the image's size at stride 1.
+    pub(crate) fn new(scope: &mut Scope, input: i64, output: i64, kernel: i64, start: Start) -> Self {
+        let init = start.init(input * kernel * kernel);
+        Self {
+            weight: scope.param("weight", &[output, input, kernel, kernel], init),
+            bias: scope.param("bias", &[output], init),
+            stride: 1,
+            padding: kernel / 2,
+        }
+    }
+
+    pub(crate) fn with_stride(self, stride: i64, padding: i64) -> Self {
+        Self { stride, padding, ..self }
+    }
+
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+        x.conv2d(&w[self.weight], Some(&w[self.bias]), [self.stride; 2], [self.padding; 2], [1; 2], 1)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Param,
+    bias: Param,
+}
+
+impl Linear {
+    pub(crate) fn new(scope: &mut Scope, input: i64, output: i64, start: Start) -> Self {
+        let init = start.init(input);
+        Self { weight: scope.param("weight", &[output, input], init), bias: scope.param("bias", &[output], init) }
+    }
+
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+        x.linear(&w[self.weight], Some(&w[self.bias]))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct GroupNorm {
+    weight: Param,
+    bias: Param,
+    groups: i64,
+    eps: f64,
+}
+
+impl GroupNorm {
+    pub(crate) fn new(scope: &mut Scope, channels: i64, groups: i64, eps: f64) -> Self {
+        Self {
+            weight: scope.param("weight", &[channels], Init::Ones),
+            bias: scope.param("bias", &[channels], Init::Zeros),
+            groups,
+            eps,
+        }
+    }
+
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+        x.group_norm(self.groups, Some(&w[self.weight]), Some(&w[self.bias]), self.eps, false)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    weight: Param,
+}
+
+impl Embedding {
+    pub(crate) fn new(scope: &mut Scope, rows: i64, width: i64) -> Self {
+        Self { weight: scope.param("weight", &[rows, width], Init::Normal) }
+    }
+
+    pub(crate) fn forward(&self, w: &Weights, indices: &Tensor) -> Tensor {
+        Tensor::embedding(&w[self.weight], indices, -1, false, false)
+    }
+}

@@ -1,0 +1,30 @@
+//! U-Nets on a flat parameter arena, AdamW, learning-rate schedules and EMA.
+//!
+//! A network is a value without tensors: its layers hold [`Param`] handles into a [`Layout`]. The numbers live in
+//! [`Weights`], one flat buffer with a view per parameter, so the same network runs on the raw weights, on any EMA of
+//! them, or on weights read from a file, and what the optimizer, the collectives and the checkpoints see is one buffer.
+
+mod arena;
+mod diffusers;
+mod dropout;
+mod ema;
+mod error;
+mod layers;
+mod lr;
+mod network;
+mod optim;
+mod small;
+mod time;
+mod unet;
+
+pub use arena::{Gradients, Init, Layout, LayoutEntry, Param, Weights};
+pub use diffusers::{UNetFile, read_unet_config, read_unet_weights};
+pub use dropout::DropoutKeys;
+pub use ema::Ema;
+pub use error::NnError;
+pub use lr::LrSchedule;
+pub use network::{Architecture, Inputs, Network};
+pub use optim::{AdamW, clip_by_global_norm};
+pub use small::{SmallUNet, SmallUNetConfig};
+pub use time::sinusoidal_embedding;
+pub use unet::{UNet, UNetConfig};

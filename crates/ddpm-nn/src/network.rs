@@ -1,0 +1,88 @@
+//! Either network behind one interface.
+
+use tch::Tensor;
+
+use crate::NnError;
+use crate::arena::{Layout, Weights};
+use crate::dropout::DropoutKeys;
+use crate::small::{SmallUNet, SmallUNetConfig};
+use crate::unet::{UNet, UNetConfig};
+
+/// What to build.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Architecture {
+    /// The UNet2DModel family.
+    UNet(UNetConfig),
+    /// The tutorial's small U-Net.
+    Small(SmallUNetConfig),
+}
+
+/// What a network is applied to.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Noised images, f32 `[B, C, H, W]`.
+    pub x: &'a Tensor,
+    /// Timesteps, i64 `[B]`, 0-based, of the process trained on (never of a respaced one).
+    pub t: &'a Tensor,
+    /// Classes, i64 `[B]`, for a class-conditional network.
+    pub labels: Option<&'a Tensor>,
+    /// Given in training only.
+    pub dropout: Option<&'a DropoutKeys>,
+}
+
+/// A network without its numbers, and the table of its parameters.
+#[derive(Debug)]
+pub struct Network {
+    kind: Kind,
+    layout: Layout,
+}
+
+#[derive(Debug)]
+enum Kind {
+    UNet(UNet),
+    Small(SmallUNet),
+}
+
+impl Network {
+    /// Builds the network.
+    ///
+    /// # Errors
+    /// The architecture contradicts itself.
+    pub fn new(architecture: Architecture) -> Result<Self, NnError> {
+        let mut layout = Layout::default();
+        let kind = match architecture {
+            Architecture::UNet(config) => Kind::UNet(UNet::new(config, &mut layout)?),
+            Architecture::Small(config) => Kind::Small(SmallUNet::new(config, &mut layout)?),
+        };
+        Ok(Self { kind, layout })
+    }
+
+    /// Names, shapes and places of the parameters.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Number of classes it can be asked for (a null class included), if class-conditional.
+    pub fn classes(&self) -> Option<i64> {
+        match &self.kind {
+            Kind::UNet(net) => net.config().classes,
+            Kind::Small(_) => None,
+        }
+    }
+
+    /// Channels and side of the images it is applied to.
+    pub fn image(&self) -> (i64, i64) {
+        match &self.kind {
+            Kind::UNet(net) => (net.config().in_channels, net.config().image_size),
+            Kind::Small(net) => (net.config().in_channels, net.config().image_size),
+        }
+    }
+
+    /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`.
+    pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
+        match &self.kind {
+            Kind::UNet(net) => net.forward(w, inputs),
+            Kind::Small(net) => net.forward(w, inputs),
+        }
+    }
+}

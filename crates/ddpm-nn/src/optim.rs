@@ -1,0 +1,80 @@
+//! AdamW over the flat buffers, and clipping by the global norm.
+
+use tch::{Device, Kind, Tensor};
+use tch_ext::{AdamWBuffers, AdamWOptions, fused_adamw};
+
+use crate::NnError;
+
+/// AdamW (Loshchilov & Hutter 2019); with `weight_decay` 0 it is Adam (Kingma & Ba 2015).
+#[derive(Debug)]
+pub struct AdamW {
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    steps: u64,
+    betas: [f64; 2],
+    weight_decay: f64,
+    eps: f64,
+}
+
+impl AdamW {
+    /// Fresh moments for `weights` (f32 flat).
+    pub fn new(weights: &Tensor, betas: [f64; 2], weight_decay: f64, eps: f64) -> Self {
+        let zeros = || weights.detach().zeros_like();
+        Self { exp_avg: zeros(), exp_avg_sq: zeros(), steps: 0, betas, weight_decay, eps }
+    }
+
+    /// Replaces moments and step count by saved ones (f32 flat).
+    ///
+    /// # Errors
+    /// A buffer has another length.
+    pub fn restore(&mut self, exp_avg: &Tensor, exp_avg_sq: &Tensor, steps: u64) -> Result<(), NnError> {
+        self.exp_avg.f_copy_(exp_avg)?;
+        self.exp_avg_sq.f_copy_(exp_avg_sq)?;
+        self.steps = steps;
+        Ok(())
+    }
+
+    /// First moments, f32 flat.
+    pub fn exp_avg(&self) -> &Tensor {
+        &self.exp_avg
+    }
+
+    /// Second moments, f32 flat.
+    pub fn exp_avg_sq(&self) -> &Tensor {
+        &self.exp_avg_sq
+    }
+
+    /// Number of steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Updates `weights` in place from `gradients` (both f32 flat) at learning rate `lr`.
+    ///
+    /// # Errors
+    /// The buffers do not fit each other.
+    pub fn step(&mut self, weights: &Tensor, gradients: &Tensor, lr: f64) -> Result<(), NnError> {
+        self.steps += 1;
+        let step = Tensor::from_slice(&[self.steps as f32]).to_device(weights.device()).squeeze();
+        let buffers = AdamWBuffers {
+            param: weights,
+            grad: gradients,
+            exp_avg: &self.exp_avg,
+            exp_avg_sq: &self.exp_avg_sq,
+            step: &step,
+        };
+        let options = AdamWOptions { lr, betas: self.betas, weight_decay: self.weight_decay, eps: self.eps };
+        Ok(fused_adamw(&buffers, options)?)
+    }
+}
+
+/// Scales `gradients` (f32 flat) so that their norm is at most `max_norm`, and returns the norm before scaling.
+/// A norm that is not finite leaves them as they are: the step must be skipped. `max_norm` 0 only measures.
+pub fn clip_by_global_norm(gradients: &mut Tensor, max_norm: f64) -> f64 {
+    let norm = gradients.norm().to_device(Device::Cpu).to_kind(Kind::Double).double_value(&[]);
+    if max_norm > 0.0 && norm.is_finite() && norm > max_norm {
+        // The same guard against a zero norm as in torch.nn.utils.clip_grad_norm_.
+        let _ = gradients.g_mul_scalar_(max_norm / (norm + 1e-6));
+    }
+    norm
+}

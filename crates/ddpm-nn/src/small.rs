@@ -1,0 +1,130 @@
+//! The small U-Net of MNIST tutorials: four levels of plain convolutions, time entering on the way up.
+
+use tch::Tensor;
+
+use crate::NnError;
+use crate::arena::{Layout, Weights};
+use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
+use crate::network::Inputs;
+use crate::time::sinusoidal_embedding;
+
+/// Sizes of the small U-Net.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SmallUNetConfig {
+    /// Side of the (square) images; each level halves it.
+    pub image_size: i64,
+    /// Channels of the images.
+    pub in_channels: i64,
+    /// Channels of the prediction.
+    pub out_channels: i64,
+    /// Width of each level, highest resolution first; the tutorial has 4, 10, 20, 40.
+    pub channels: Vec<i64>,
+    /// Width of the sinusoidal time embedding; the tutorial has 60.
+    pub time_width: i64,
+}
+
+/// Half the channels of a level each: the widths are small and even.
+const GROUPS: i64 = 2;
+const EPS: f64 = 1e-5;
+
+/// Three 3×3 convolutions with group norm and ReLU; the first one's output is added to the last one's.
+#[derive(Debug)]
+struct Triple([(Conv2d, GroupNorm); 3]);
+
+impl Triple {
+    fn new(scope: &mut Scope, input: i64, output: i64) -> Self {
+        Self([0, 1, 2].map(|j| {
+            let from = if j == 0 { input } else { output };
+            let conv = Conv2d::new(&mut scope.sub(format_args!("conv{}", j + 1)), from, output, 3, Start::Default);
+            (conv, GroupNorm::new(&mut scope.sub(format_args!("norm{}", j + 1)), output, GROUPS, EPS))
+        }))
+    }
+
+    fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+        let [first, second, third] = &self.0;
+        let apply = |(conv, norm): &(Conv2d, GroupNorm), x: &Tensor| norm.forward(w, &conv.forward(w, x)).relu();
+        let x = apply(first, x);
+        apply(third, &apply(second, &x)) + x
+    }
+}
+
+#[derive(Debug)]
+struct UpLevel {
+    time: Linear,
+    triple: Triple,
+}
+
+/// The small U-Net without its numbers.
+#[derive(Debug)]
+pub struct SmallUNet {
+    config: SmallUNetConfig,
+    down: Vec<Triple>,
+    bottom: Triple,
+    up: Vec<UpLevel>,
+    out: Conv2d,
+}
+
+impl SmallUNet {
+    /// Declares the network's parameters in `layout`.
+    ///
+    /// # Errors
+    /// Odd widths, or images that cannot be halved once per level.
+    pub fn new(config: SmallUNetConfig, layout: &mut Layout) -> Result<Self, NnError> {
+        let levels = config.channels.len();
+        if levels == 0 || config.channels.iter().any(|c| *c < 2 || c % GROUPS != 0) || config.time_width % 2 != 0 {
+            return Err(NnError::Architecture(
+                "the small U-Net needs one or more even channel widths and an even time width".into(),
+            ));
+        }
+        if config.image_size % (1 << levels) != 0 {
+            return Err(NnError::Architecture(format!(
+                "images of {} pixels cannot be halved {levels} times; choose an image_size divisible by {}",
+                config.image_size,
+                1 << levels
+            )));
+        }
+        let mut root = Scope::root(layout);
+        let mut input = config.in_channels;
+        let mut down = Vec::new();
+        for (level, &width) in config.channels.iter().enumerate() {
+            down.push(Triple::new(&mut root.sub(format_args!("down_blocks.{level}")), input, width));
+            input = width;
+        }
+        let bottom = Triple::new(&mut root.sub("mid_block"), input, input);
+        let mut up = Vec::new();
+        for (step, &width) in config.channels.iter().rev().enumerate() {
+            let scope = &mut root.sub(format_args!("up_blocks.{step}"));
+            let time = Linear::new(&mut scope.sub("time_emb_proj"), config.time_width, input + width, Start::Default);
+            up.push(UpLevel { time, triple: Triple::new(scope, input + width, width) });
+            input = width;
+        }
+        let out = Conv2d::new(&mut root.sub("conv_out"), input, config.out_channels, 1, Start::Default);
+        Ok(Self { config, down, bottom, up, out })
+    }
+
+    /// What it was built from.
+    pub fn config(&self) -> &SmallUNetConfig {
+        &self.config
+    }
+
+    /// The network's prediction, `[B, out_channels, H, W]`.
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
+        let time = sinusoidal_embedding(inputs.t, self.config.time_width, false, 0.0);
+        let mut x = inputs.x.shallow_clone();
+        let mut skips = Vec::new();
+        for triple in &self.down {
+            let level = triple.forward(w, &x);
+            x = level.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false);
+            skips.push(level);
+        }
+        x = self.bottom.forward(w, &x);
+        for level in &self.up {
+            let skip = skips.pop().expect("one skip per level");
+            let (height, width) = (skip.size()[2], skip.size()[3]);
+            let joined = Tensor::cat(&[x.upsample_nearest2d([height, width], None, None), skip], 1);
+            let shift = level.time.forward(w, &time).unsqueeze(-1).unsqueeze(-1);
+            x = level.triple.forward(w, &(joined + shift));
+        }
+        self.out.forward(w, &x)
+    }
+}

@@ -1,0 +1,279 @@
+//! Blocks of the U-Net: residual, attention, and the down, bottom and up paths made of them.
+
+use tch::Tensor;
+
+use super::UNetConfig;
+use crate::arena::Weights;
+use crate::dropout::DropoutKeys;
+use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
+
+/// What all blocks of one network share.
+pub(super) struct BlockConfig {
+    layers: i64,
+    groups: i64,
+    eps: f64,
+    mid_attention_groups: Option<i64>,
+    head_dim: Option<i64>,
+    dropout: f64,
+    scale_shift: bool,
+    downsample_padding: i64,
+    embedding: i64,
+}
+
+impl BlockConfig {
+    pub(super) fn of(config: &UNetConfig, embedding: i64) -> Self {
+        Self {
+            layers: config.layers_per_block,
+            groups: config.norm_groups,
+            eps: config.norm_eps,
+            mid_attention_groups: config.mid_attention_groups,
+            head_dim: config.head_dim,
+            dropout: config.dropout,
+            scale_shift: config.time_scale_shift,
+            downsample_padding: config.downsample_padding,
+            embedding,
+        }
+    }
+}
+
+/// What all blocks of one forward pass share.
+pub(super) struct Pass<'a> {
+    pub(super) w: &'a Weights,
+    /// SiLU of the time (and class) embedding, `[B, 4 * channels[0]]`.
+    pub(super) embedding: Tensor,
+    pub(super) dropout: Option<&'a DropoutKeys>,
+}
+
+/// Norm, SiLU, convolution, twice, with the embedding in between and a residual around.
+#[derive(Debug)]
+struct ResBlock {
+    norm_1: GroupNorm,
+    conv_1: Conv2d,
+    embedding: Linear,
+    norm_2: GroupNorm,
+    conv_2: Conv2d,
+    shortcut: Option<Conv2d>,
+    scale_shift: bool,
+    dropout: f64,
+    dropout_layer: u64,
+}
+
+impl ResBlock {
+    fn new(scope: &mut Scope, c: &BlockConfig, input: i64, output: i64, dropouts: &mut u64) -> Self {
+        let dropout_layer = *dropouts;
+        *dropouts += 1;
+        let projected = if c.scale_shift { 2 * output } else { output };
+        Self {
+            norm_1: GroupNorm::new(&mut scope.sub("norm1"), input, c.groups, c.eps),
+            conv_1: Conv2d::new(&mut scope.sub("conv1"), input, output, 3, Start::Default),
+            embedding: Linear::new(&mut scope.sub("time_emb_proj"), c.embedding, projected, Start::Default),
+            norm_2: GroupNorm::new(&mut scope.sub("norm2"), output, c.groups, c.eps),
+            conv_2: Conv2d::new(&mut scope.sub("conv2"), output, output, 3, Start::Zero),
+            shortcut: (input != output)
+                .then(|| Conv2d::new(&mut scope.sub("conv_shortcut"), input, output, 1, Start::Default)),
+            scale_shift: c.scale_shift,
+            dropout: c.dropout,
+            dropout_layer,
+        }
+    }
+
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
+        let w = pass.w;
+        let mut h = self.conv_1.forward(w, &self.norm_1.forward(w, x).silu());
+        let embedding = self.embedding.forward(w, &pass.embedding).unsqueeze(-1).unsqueeze(-1);
+        h = if self.scale_shift {
+            let parts = embedding.chunk(2, 1);
+            self.norm_2.forward(w, &h) * (&parts[0] + 1.0) + &parts[1]
+        } else {
+            self.norm_2.forward(w, &(h + embedding))
+        };
+        h = h.silu();
+        if let (Some(keys), true) = (pass.dropout, self.dropout > 0.0) {
+            h = keys.apply(&h, self.dropout, self.dropout_layer);
+        }
+        h = self.conv_2.forward(w, &h);
+        match &self.shortcut {
+            Some(conv) => conv.forward(w, x) + h,
+            None => x + h,
+        }
+    }
+}
+
+/// Self-attention over all positions, with a residual around.
+#[derive(Debug)]
+struct Attention {
+    norm: Option<GroupNorm>,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    head_dim: i64,
+}
+
+impl Attention {
+    fn new(scope: &mut Scope, c: &BlockConfig, channels: i64, norm_groups: Option<i64>) -> Self {
+        Self {
+            norm: norm_groups.map(|groups| GroupNorm::new(&mut scope.sub("group_norm"), channels, groups, c.eps)),
+            to_q: Linear::new(&mut scope.sub("to_q"), channels, channels, Start::Default),
+            to_k: Linear::new(&mut scope.sub("to_k"), channels, channels, Start::Default),
+            to_v: Linear::new(&mut scope.sub("to_v"), channels, channels, Start::Default),
+            to_out: Linear::new(&mut scope.sub("to_out.0"), channels, channels, Start::Zero),
+            head_dim: c.head_dim.unwrap_or(channels),
+        }
+    }
+
+    fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+        let (batch, channels, height, width) = x.size4().expect("images are [B, C, H, W]");
+        let normed = self.norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(w, x));
+        let tokens = normed.flatten(2, 3).transpose(1, 2);
+        let heads = |linear: &Linear| {
+            linear.forward(w, &tokens).view([batch, height * width, channels / self.head_dim, self.head_dim]).transpose(1, 2)
+        };
+        let (q, k, v) = (heads(&self.to_q), heads(&self.to_k), heads(&self.to_v));
+        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
+        let mixed = mixed.transpose(1, 2).reshape([batch, height * width, channels]);
+        self.to_out.forward(w, &mixed).transpose(1, 2).reshape([batch, channels, height, width]) + x
+    }
+}
+
+/// One level on the way down.
+#[derive(Debug)]
+pub(super) struct Down {
+    layers: Vec<(ResBlock, Option<Attention>)>,
+    downsample: Option<Conv2d>,
+    pads_far_side: bool,
+}
+
+impl Down {
+    pub(super) fn new(
+        scope: &mut Scope,
+        c: &BlockConfig,
+        input: i64,
+        output: i64,
+        attends: bool,
+        shrinks: bool,
+        dropouts: &mut u64,
+    ) -> Self {
+        let layers = (0..c.layers)
+            .map(|j| {
+                let from = if j == 0 { input } else { output };
+                layer(scope, c, j, from, output, attends, dropouts)
+            })
+            .collect();
+        let downsample = shrinks.then(|| {
+            Conv2d::new(&mut scope.sub("downsamplers.0.conv"), output, output, 3, Start::Default)
+                .with_stride(2, c.downsample_padding)
+        });
+        Self { layers, downsample, pads_far_side: c.downsample_padding == 0 }
+    }
+
+    pub(super) fn forward(&self, pass: &Pass, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
+        for (residual, attention) in &self.layers {
+            x = forward_layer(pass, residual, attention.as_ref(), &x);
+            skips.push(x.shallow_clone());
+        }
+        if let Some(conv) = &self.downsample {
+            let padded = if self.pads_far_side { x.constant_pad_nd([0, 1, 0, 1]) } else { x };
+            x = conv.forward(pass.w, &padded);
+            skips.push(x.shallow_clone());
+        }
+        x
+    }
+}
+
+/// The bottom: residual, attention, residual.
+#[derive(Debug)]
+pub(super) struct Mid {
+    before: ResBlock,
+    attention: Attention,
+    after: ResBlock,
+}
+
+impl Mid {
+    pub(super) fn new(scope: &mut Scope, c: &BlockConfig, channels: i64, dropouts: &mut u64) -> Self {
+        Self {
+            before: ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, dropouts),
+            attention: Attention::new(&mut scope.sub("attentions.0"), c, channels, c.mid_attention_groups),
+            after: ResBlock::new(&mut scope.sub("resnets.1"), c, channels, channels, dropouts),
+        }
+    }
+
+    pub(super) fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
+        let x = self.before.forward(pass, x);
+        self.after.forward(pass, &self.attention.forward(pass.w, &x))
+    }
+}
+
+/// Channels that meet in one level on the way up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UpChannels {
+    /// Of what comes from the level below.
+    pub(super) from_below: i64,
+    /// Of this level, and of all its skips but the last.
+    pub(super) output: i64,
+    /// Of the last skip, which left the next higher level.
+    pub(super) skip_of_last: i64,
+}
+
+/// One level on the way up.
+#[derive(Debug)]
+pub(super) struct Up {
+    layers: Vec<(ResBlock, Option<Attention>)>,
+    upsample: Option<Conv2d>,
+}
+
+impl Up {
+    pub(super) fn new(
+        scope: &mut Scope,
+        c: &BlockConfig,
+        sides: UpChannels,
+        attends: bool,
+        grows: bool,
+        dropouts: &mut u64,
+    ) -> Self {
+        let layers = (0..=c.layers)
+            .map(|j| {
+                let from = if j == 0 { sides.from_below } else { sides.output };
+                let skip = if j == c.layers { sides.skip_of_last } else { sides.output };
+                layer(scope, c, j, from + skip, sides.output, attends, dropouts)
+            })
+            .collect();
+        let upsample = grows
+            .then(|| Conv2d::new(&mut scope.sub("upsamplers.0.conv"), sides.output, sides.output, 3, Start::Default));
+        Self { layers, upsample }
+    }
+
+    pub(super) fn forward(&self, pass: &Pass, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
+        for (residual, attention) in &self.layers {
+            let skip = skips.pop().expect("as many skips leave the way down as enter the way up");
+            x = forward_layer(pass, residual, attention.as_ref(), &Tensor::cat(&[x, skip], 1));
+        }
+        match &self.upsample {
+            Some(conv) => {
+                let (height, width) = (x.size()[2], x.size()[3]);
+                conv.forward(pass.w, &x.upsample_nearest2d([2 * height, 2 * width], None, None))
+            }
+            None => x,
+        }
+    }
+}
+
+fn layer(
+    scope: &mut Scope,
+    c: &BlockConfig,
+    index: i64,
+    input: i64,
+    output: i64,
+    attends: bool,
+    dropouts: &mut u64,
+) -> (ResBlock, Option<Attention>) {
+    let residual = ResBlock::new(&mut scope.sub(format_args!("resnets.{index}")), c, input, output, dropouts);
+    let attention = attends
+        .then(|| Attention::new(&mut scope.sub(format_args!("attentions.{index}")), c, output, Some(c.groups)));
+    (residual, attention)
+}
+
+fn forward_layer(pass: &Pass, residual: &ResBlock, attention: Option<&Attention>, x: &Tensor) -> Tensor {
+    let x = residual.forward(pass, x);
+    attention.map_or(x.shallow_clone(), |attention| attention.forward(pass.w, &x))
+}

@@ -1,0 +1,172 @@
+//! Against numbers from diffusers and PyTorch (tests/golden).
+
+use std::path::{Path, PathBuf};
+
+use ddpm_nn::{
+    AdamW, Architecture, Ema, Inputs, Network, SmallUNetConfig, UNetConfig, UNetFile, Weights, clip_by_global_norm,
+    read_unet_config, read_unet_weights,
+};
+use safetensors::SafeTensors;
+use tch::{Device, Kind, Tensor};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+fn load(name: &str) -> impl Fn(&str) -> Tensor + use<> {
+    let bytes = std::fs::read(golden(name)).unwrap();
+    move |key| {
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = file.tensor(key).unwrap();
+        let shape: Vec<i64> = tensor.shape().iter().map(|n| *n as i64).collect();
+        let kind = match tensor.dtype() {
+            safetensors::Dtype::I64 => Kind::Int64,
+            safetensors::Dtype::F32 => Kind::Float,
+            other => panic!("{key} is {other:?}"),
+        };
+        Tensor::from_data_size(tensor.data(), &shape, kind)
+    }
+}
+
+fn check_close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
+    let distance = (ours - theirs).abs().max().double_value(&[]);
+    assert!(distance <= tolerance, "{what} differs by {distance:e}, more than {tolerance:e}");
+}
+
+fn check_pipeline(name: &str) {
+    let files = UNetFile::within(&golden(&format!("pipeline-{name}")));
+    let network = Network::new(Architecture::UNet(read_unet_config(&files.config).unwrap())).unwrap();
+    let weights = read_unet_weights(&files.weights, network.layout(), Device::Cpu).unwrap();
+    let tensors = load(&format!("unet-{name}.safetensors"));
+    let (x, t) = (tensors("x"), tensors("t"));
+    let labels = network.classes().map(|_| tensors("labels"));
+    let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
+    let y = tch::no_grad(|| network.forward(&weights, &inputs));
+    check_close(name, &y, &tensors("y"), 1e-4);
+}
+
+#[test]
+fn digits_pipeline() {
+    check_pipeline("digits");
+}
+
+#[test]
+fn ho_pipeline() {
+    check_pipeline("ho");
+}
+
+#[test]
+fn improved_pipeline() {
+    check_pipeline("improved");
+}
+
+fn ho_cifar10() -> UNetConfig {
+    UNetConfig {
+        image_size: 32,
+        in_channels: 3,
+        out_channels: 3,
+        channels: vec![128, 256, 256, 256],
+        layers_per_block: 2,
+        attention: vec![false, true, false, false],
+        head_dim: None,
+        norm_groups: 32,
+        norm_eps: 1e-6,
+        mid_attention_groups: Some(32),
+        dropout: 0.1,
+        time_scale_shift: false,
+        downsample_padding: 0,
+        flip_sin_to_cos: false,
+        freq_shift: 1,
+        classes: None,
+    }
+}
+
+#[test]
+fn published_sizes() {
+    let ho = Network::new(Architecture::UNet(ho_cifar10())).unwrap();
+    assert_eq!((ho.layout().len(), ho.layout().entries().len()), (35_746_307, 328));
+    let improved = UNetConfig {
+        out_channels: 6,
+        layers_per_block: 3,
+        channels: vec![128, 256, 256, 256],
+        attention: vec![false, true, true, false],
+        head_dim: Some(64),
+        norm_eps: 1e-5,
+        time_scale_shift: true,
+        downsample_padding: 1,
+        ..ho_cifar10()
+    };
+    let improved = Network::new(Architecture::UNet(improved)).unwrap();
+    assert_eq!(improved.layout().entries().len(), 506);
+    assert_eq!((improved.layout().len() as f64 / 1e3).round(), 52_546.0);
+}
+
+#[test]
+fn every_parameter_of_the_small_unet_is_used() {
+    let config = SmallUNetConfig {
+        image_size: 32,
+        in_channels: 1,
+        out_channels: 1,
+        channels: vec![4, 10, 20, 40],
+        time_width: 60,
+    };
+    let network = Network::new(Architecture::Small(config)).unwrap();
+    let weights = Weights::initialise(network.layout(), 1, Device::Cpu).unwrap();
+    let gradients = ddpm_nn::Gradients::attach(network.layout(), &weights).unwrap();
+    tch::manual_seed(0);
+    let x = Tensor::randn([2, 1, 32, 32], (Kind::Float, Device::Cpu));
+    let t = Tensor::from_slice(&[3i64, 900]);
+    let y = network.forward(&weights, &Inputs { x: &x, t: &t, labels: None, dropout: None });
+    assert_eq!(y.size(), [2, 1, 32, 32]);
+    (&y * &x).sum(Kind::Float).backward();
+    for entry in network.layout().entries() {
+        let largest = gradients.flat().narrow(0, entry.offset, entry.len()).abs().max().double_value(&[]);
+        assert!(largest > 0.0, "{} has no gradient", entry.name);
+    }
+}
+
+#[test]
+fn clipping_adamw_and_ema_follow_pytorch() {
+    let tensors = load("adamw.safetensors");
+    let weights = tensors("param0");
+    let mut optimizer = AdamW::new(&weights, [0.9, 0.99], 0.1, 1e-8);
+    let mut ema = Ema::new(&weights, 0.9, false);
+    for step in 0..6 {
+        let mut gradient = tensors(&format!("grad{step}"));
+        let norm = clip_by_global_norm(&mut gradient, 1.0);
+        let expected = tensors(&format!("norm{step}")).double_value(&[0]);
+        assert!((norm - expected).abs() <= 1e-5 * expected, "norm {norm} at step {step}, not {expected}");
+        optimizer.step(&weights, &gradient, 0.01).unwrap();
+        ema.update(&weights);
+        check_close("weights", &weights, &tensors(&format!("param{}", step + 1)), 1e-6);
+        check_close("ema", ema.flat(), &tensors(&format!("ema{}", step + 1)), 1e-6);
+    }
+    check_close("exp_avg", optimizer.exp_avg(), &tensors("exp_avg"), 1e-7);
+    check_close("exp_avg_sq", optimizer.exp_avg_sq(), &tensors("exp_avg_sq"), 1e-7);
+}
+
+#[test]
+fn weights_of_another_network_are_refused_by_tensor_name() {
+    let files = UNetFile::within(&golden("pipeline-ho"));
+    let digits = read_unet_config(&UNetFile::within(&golden("pipeline-digits")).config).unwrap();
+    let network = Network::new(Architecture::UNet(digits)).unwrap();
+    let error = read_unet_weights(&files.weights, network.layout(), Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("conv_in.weight is F32 [16, 3, 3, 3]"), "{error}");
+    let error = read_unet_config(&golden("pipeline-ho/scheduler/scheduler_config.json")).unwrap_err().to_string();
+    assert!(error.contains("missing field"), "{error}");
+}
+
+#[test]
+fn contradictory_architectures_are_refused() {
+    let cases: [(UNetConfig, &str); 5] = [
+        (UNetConfig { attention: vec![false], ..ho_cifar10() }, "1 attention flags"),
+        (UNetConfig { norm_groups: 48, ..ho_cifar10() }, "128 channels do not divide into 48 groups"),
+        (UNetConfig { head_dim: Some(48), ..ho_cifar10() }, "heads of 48"),
+        (UNetConfig { image_size: 28, ..ho_cifar10() }, "divisible by 8"),
+        (UNetConfig { dropout: 1.0, ..ho_cifar10() }, "dropout 1"),
+    ];
+    for (config, expected) in cases {
+        let error = Network::new(Architecture::UNet(config)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error} does not say {expected:?}");
+    }
+}

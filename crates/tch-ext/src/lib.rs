@@ -1,0 +1,129 @@
+//! The only C++ of the project: what tch does not expose of libtorch.
+//!
+//! Each function borrows its tensors for the call only and turns a C++ exception into [`TchError::Torch`].
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char};
+
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn tch_ext_free(message: *mut c_char);
+    fn tch_ext_set_grad(param: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;
+    fn tch_ext_fused_adamw(
+        param: *mut C_tensor,
+        grad: *mut C_tensor,
+        exp_avg: *mut C_tensor,
+        exp_avg_sq: *mut C_tensor,
+        step: *mut C_tensor,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+}
+
+/// Makes `grad` the gradient tensor of the leaf `param`.
+///
+/// Backward then accumulates into `grad`'s memory, which may be a view into a larger buffer, for as long as nobody
+/// resets the gradient to "undefined": clear it with `zero_`, never with `Tensor::zero_grad`, which drops the view.
+///
+/// # Errors
+/// `grad` differs from `param` in shape, dtype or device.
+pub fn set_grad(param: &Tensor, grad: &Tensor) -> Result<(), TchError> {
+    // SAFETY: both pointers come from live tensors and are used during the call only; libtorch keeps its own
+    // reference to `grad`'s storage.
+    unsafe { check(tch_ext_set_grad(param.as_ptr().cast_mut(), grad.as_ptr())) }
+}
+
+/// Hyper-parameters of one AdamW step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWOptions {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// Decoupled weight decay; the parameter shrinks by `lr * weight_decay`.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// The buffers that an AdamW step reads and updates; all but `step` of one shape, dtype and device.
+#[derive(Debug)]
+pub struct AdamWBuffers<'a> {
+    /// Updated in place.
+    pub param: &'a Tensor,
+    /// Read.
+    pub grad: &'a Tensor,
+    /// First moment, updated in place.
+    pub exp_avg: &'a Tensor,
+    /// Second moment, updated in place.
+    pub exp_avg_sq: &'a Tensor,
+    /// f32 scalar: the number of this step, counted from 1. The caller advances it.
+    pub step: &'a Tensor,
+}
+
+/// One step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) in a single fused pass over memory.
+///
+/// # Errors
+/// The buffers differ in shape, dtype or device.
+pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<(), TchError> {
+    let AdamWOptions { lr, betas: [beta1, beta2], weight_decay, eps } = options;
+    // SAFETY: all pointers come from live tensors and are used during the call only.
+    unsafe {
+        check(tch_ext_fused_adamw(
+            buffers.param.as_ptr().cast_mut(),
+            buffers.grad.as_ptr().cast_mut(),
+            buffers.exp_avg.as_ptr().cast_mut(),
+            buffers.exp_avg_sq.as_ptr().cast_mut(),
+            buffers.step.as_ptr().cast_mut(),
+            lr,
+            beta1,
+            beta2,
+            weight_decay,
+            eps,
+        ))
+    }
+}
+
+/// Turns the shim's message, if any, into an error.
+///
+/// # Safety
+/// `message` is null or a string that the shim allocated and that nobody else frees.
+unsafe fn check(message: *mut c_char) -> Result<(), TchError> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: by this function's contract `message` is a valid C string, owned by us until tch_ext_free.
+    let text = unsafe { CStr::from_ptr(message).to_string_lossy().into_owned() };
+    // SAFETY: as above; it is not used afterwards.
+    unsafe { tch_ext_free(message) };
+    Err(TchError::Torch(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn backward_accumulates_into_the_view() {
+        let flat = Tensor::zeros([6], (Kind::Float, tch::Device::Cpu));
+        let param = Tensor::ones([2, 2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        set_grad(&param, &flat.narrow(0, 1, 4).view([2, 2])).unwrap();
+        for _ in 0..2 {
+            (&param * 3.0).sum(Kind::Float).backward();
+        }
+        assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [0.0, 6.0, 6.0, 6.0, 6.0, 0.0]);
+    }
+
+    #[test]
+    fn a_gradient_of_another_shape_is_refused() {
+        let param = Tensor::ones([2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        let wrong = Tensor::zeros([3], (Kind::Float, tch::Device::Cpu));
+        assert!(matches!(set_grad(&param, &wrong), Err(TchError::Torch(_))));
+    }
+}

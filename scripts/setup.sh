@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Installs what ddpm-dist builds and runs with, then points cargo at it. Safe to run again: what is there is kept.
+#
+#   scripts/setup.sh            compilers, MPI, libtorch, .cargo/config.toml
+#   scripts/setup.sh --tests    the same, and what scripts/test.sh needs besides
+#   scripts/setup.sh --ci       the same, and what .ci/run needs besides
+#
+# DDPM_CACHE   where downloads and tools are kept   (default: ~/.cache/ddpm-dist)
+# DDPM_TORCH   cpu | cuda: which libtorch to fetch  (default: cuda where nvidia-smi lists a GPU, else cpu)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+TORCH_VERSION=2.13.0
+NEXTEST_VERSION=0.9.143
+DENY_VERSION=0.20.2
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+have() { command -v "$1" >/dev/null; }
+installed() { have dpkg-query && dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+case ${1:-} in
+    '' | --tests | --ci) wanted=${1:-} ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
+    *) die "unknown option '$1'; it can be --tests or --ci" ;;
+esac
+case $(uname -sm) in
+    'Linux x86_64' | 'Linux aarch64') ;;
+    *) die "libtorch $TORCH_VERSION is fetched for Linux on x86_64 and aarch64 only, and this is $(uname -sm)" ;;
+esac
+have cargo || die "no cargo on the PATH: install Rust from https://rustup.rs, open a new shell and run this again"
+
+# One run at a time, and large temporary files beside their destination: /tmp is often small.
+mkdir -p "$CACHE/tmp"
+export TMPDIR=$CACHE/tmp
+exec 9>"$CACHE/setup.lock"
+flock 9
+
+# --- Debian packages -------------------------------------------------------------------------------------------
+# What is there already counts, whoever installed it: a cluster's own MPI, say.
+need=()
+have c++ || need+=(build-essential)
+{ have mpicc && have mpirun; } || need+=(libopenmpi-dev openmpi-bin)
+[ -n "${LIBCLANG_PATH:-}" ] || installed libclang-dev || need+=(libclang-dev)
+have pip3 || need+=(python3-pip)
+if [ ${#need[@]} -gt 0 ]; then
+    have apt-get || die "missing, by the names of their Debian packages: ${need[*]}. Install them with this system's package manager (libclang elsewhere than Debian: set LIBCLANG_PATH) and run this again"
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        have sudo || die "these Debian packages are missing and there is no sudo: ask for 'apt-get install ${need[*]}' and run this again"
+        as_root=sudo
+    fi
+    say "installing Debian packages: ${need[*]}"
+    $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "${need[@]}" >/dev/null
+else
+    say "compiler, MPI, libclang and pip: present"
+fi
+
+# --- libtorch --------------------------------------------------------------------------------------------------
+kind=${DDPM_TORCH:-}
+if [ -z "$kind" ]; then
+    kind=cpu
+    if have nvidia-smi && nvidia-smi -L 2>/dev/null | grep -q GPU; then kind=cuda; fi
+fi
+case $kind in
+    # The wheel links against two small CUDA libraries even where there is no GPU; the other 2 GB are not needed.
+    cpu) wheels=(--no-deps "torch==$TORCH_VERSION" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85) ;;
+    cuda) wheels=("torch==$TORCH_VERSION") ;;
+    *) die "DDPM_TORCH is '$kind'; it can be cpu or cuda" ;;
+esac
+home=$CACHE/libtorch-$TORCH_VERSION-$kind
+if [ ! -e "$home/.complete" ]; then
+    say "fetching libtorch $TORCH_VERSION ($kind) into $home"
+    rm -rf "$home"
+    # Only the wheel's C++ libraries are used, so any Python will do: --python-version names one that has a wheel.
+    # --target installs nothing into that Python, which is why "externally managed" ones allow it.
+    PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --only-binary=:all: \
+        --python-version 3.12 --target "$home" "${wheels[@]}" ||
+        die "pip could not fetch libtorch $TORCH_VERSION: its message is above. It needs the network, 3 GB of disk (cuda: 10 GB), glibc 2.28 and pip 20.3 or newer ($(pip3 --version | cut -d' ' -f1,2) here)"
+    touch "$home/.complete"
+else
+    say "libtorch $TORCH_VERSION ($kind): present in $home"
+fi
+
+# --- cargo -----------------------------------------------------------------------------------------------------
+# torch-sys sets no rpath; with it here, binaries and tests find libtorch in any shell without LD_LIBRARY_PATH.
+mkdir -p .cargo
+config=$(cat <<EOF
+# Written by scripts/setup.sh: where libtorch is on this machine.
+[env]
+LIBTORCH = { value = "$home/torch", force = true }
+
+[build]
+rustflags = ["-C", "link-arg=-Wl,-rpath,$home/torch/lib"]
+rustdocflags = ["-C", "link-arg=-Wl,-rpath,$home/torch/lib"]
+EOF
+)
+if [ "$(cat .cargo/config.toml 2>/dev/null)" != "$config" ]; then
+    printf '%s\n' "$config" >.cargo/config.toml
+    say "wrote .cargo/config.toml"
+fi
+
+# --- tools for tests and checks ----------------------------------------------------------------------------------
+tool() { # CRATE VERSION OPTIONS...
+    ! cargo "${1#cargo-}" --version >/dev/null 2>&1 || return 0
+    say "building $1 $2 (once, some minutes) into $CACHE/bin"
+    # Away from this workspace, whose cargo settings are not meant for it.
+    (cd / && env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$CACHE" --version "$2" "${@:3}" "$1")
+}
+if [ -n "$wanted" ]; then
+    tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update
+fi
+if [ "$wanted" = --ci ]; then
+    tool cargo-deny "$DENY_VERSION"
+    { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
+fi
+say "done"

@@ -18,7 +18,7 @@ DENY_VERSION=0.20.2
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 have() { command -v "$1" >/dev/null; }
-installed() { have dpkg-query && dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+installed() { [[ $(dpkg-query -W -f='${Status}' "$1" 2>/dev/null) == *' installed' ]]; }
 
 case ${1:-} in
     '' | --tests | --ci) wanted=${1:-} ;;
@@ -41,28 +41,29 @@ flock 9
 # What is there already counts, whoever installed it: a cluster's own MPI, say.
 need=()
 have c++ || need+=(build-essential)
-{ have mpicc && have mpirun; } || need+=(libopenmpi-dev openmpi-bin)
+{ have mpicc && [[ $(mpirun --version 2>/dev/null) == *'Open MPI'* ]]; } || need+=(libopenmpi-dev openmpi-bin)
 [ -n "${LIBCLANG_PATH:-}" ] || installed libclang-dev || need+=(libclang-dev)
 have pip3 || need+=(python3-pip)
+have curl || need+=(curl)
 if [ ${#need[@]} -gt 0 ]; then
-    have apt-get || die "missing, by the names of their Debian packages: ${need[*]}. Install them with this system's package manager (libclang elsewhere than Debian: set LIBCLANG_PATH) and run this again"
+    have apt-get || die "missing, by the names of their Debian packages: ${need[*]}. Install their like with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"
     as_root=
     if [ "$(id -u)" != 0 ]; then
-        have sudo || die "these Debian packages are missing and there is no sudo: ask for 'apt-get install ${need[*]}' and run this again"
+        have sudo || die "these Debian packages are missing and there is no sudo: ask an administrator for 'apt-get install ${need[*]}' and run this again"
         as_root=sudo
     fi
     say "installing Debian packages: ${need[*]}"
     $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "${need[@]}" >/dev/null
 else
-    say "compiler, MPI, libclang and pip: present"
+    say "compiler, MPI, libclang, pip and curl: present"
 fi
 
 # --- libtorch --------------------------------------------------------------------------------------------------
 kind=${DDPM_TORCH:-}
 if [ -z "$kind" ]; then
     kind=cpu
-    if have nvidia-smi && nvidia-smi -L 2>/dev/null | grep -q GPU; then kind=cuda; fi
+    if [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]; then kind=cuda; fi
 fi
 case $kind in
     # The wheel links against two small CUDA libraries even where there is no GPU; the other 2 GB are not needed.

@@ -1,1 +1,41 @@
 //! Checkpoints on object stores: shards, manifests, discovery and retention.
+//!
+//! A checkpoint holds named flat `f32` buffers ("weights", "exp_avg", "ema/0.9999", ...), cut into one contiguous range
+//! per writing rank, and everything else that a bit-exact continuation needs. What a store holds, under one prefix:
+//!
+//! ```text
+//! run.json                                                    created once: schema, run id, resolved configuration
+//! ckpt/{step:012}-{attempt}/r{rank:05}-of-{world:05}.safetensors    shards, written once
+//! manifest/{step:012}.json                                    the commit: created last, never overwritten
+//! aside/{step:012}-{ulid}.json                                manifests a rewind took out of the line
+//! ```
+//!
+//! A checkpoint is valid if and only if its manifest exists and every byte that it names verifies: shards by their
+//! size and SHA-256, the manifest by the checksum in its own last line. A store that cannot be read is an error, never
+//! "no checkpoint". Shards are ranges of the whole, so what 4 ranks wrote is read by 1, 3 or 8.
+//!
+//! A save: rank 0 draws an [`Attempt`] and shares it; every rank calls [`Store::write_shard`] with its [`share`] of
+//! each buffer; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`] and calls [`Store::commit`], then
+//! [`Store::retain`].
+//! A resume: rank 0 calls [`Store::discover`], then [`Store::rewind`]; rank i of w reads shards i, i+w, ... with
+//! [`Store::read_shard`] and the ranks exchange them.
+//!
+//! Calls block; the runtime they need is the store's own, so they must not be made from inside an async task.
+
+mod discover;
+mod error;
+mod layout;
+mod manifest;
+mod retain;
+mod shard;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use discover::{Found, Report, Want};
+pub use error::CheckpointError;
+pub use layout::{Attempt, nonce, share};
+pub use manifest::{BufferEntry, Dtype, Hold, Manifest, Run, SCHEMA, ShardEntry, TensorEntry};
+pub use retain::Retained;
+pub use shard::{BufferSlice, ShardData};
+pub use store::Store;

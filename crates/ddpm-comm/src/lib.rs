@@ -1,1 +1,64 @@
-//! Ranks: the MPI world and the collectives that training needs.
+//! Ranks: the MPI world, the collectives that training needs, and how a run ends when a rank fails.
+//!
+//! A *rank* is one process of the run, numbered 0 to `size - 1`. [`World::init`] joins the run: under
+//! a launcher (mpirun, srun) all ranks form one MPI world, otherwise the process is a world of its
+//! own, and MPI is not touched. [`World::collective`] gives the operations in which all ranks take
+//! part; the caller does not see which kind of world it is in.
+//!
+//! ```no_run
+//! use ddpm_comm::{Reduce, Verdict, Vote, World, abort, install_panic_hook, set_step};
+//!
+//! let world = World::init().unwrap_or_else(|error| abort(2, &error.to_string()));
+//! install_panic_hook();
+//! world.watch(std::time::Duration::from_secs(600));
+//! let comm = world.collective();
+//! let mut grads = vec![world.rank() as f32; 1000];
+//! for step in 0..10 {
+//!     set_step(step);
+//!     comm.all_reduce(&mut grads, Reduce::Mean);
+//!     match comm.vote(Vote::Ok) {
+//!         Verdict::Ok => {}
+//!         Verdict::Stop => world.finish(75),
+//!         Verdict::Failed { rank, message } => abort(1, &format!("rank {rank} failed: {message}")),
+//!     }
+//! }
+//! world.finish(0)
+//! ```
+//!
+//! # Invariants
+//!
+//! - Every rank reaches every collective in the same order, with the same lengths, reduction and
+//!   root; only [`Collective::gather_bytes`] and [`Collective::vote`] take what differs in length.
+//!   MPI does not check this. Collectives may be called from any thread, one at a time: they wait
+//!   for each other within a rank, but two threads that call them unordered break the first rule.
+//! - A rank that cannot go on says so with [`Vote::Failed`] at the next vote, so that all leave
+//!   together; where no vote is near, it calls [`abort`]. It never just leaves: its peers would wait
+//!   for it. A [`World`] dropped without [`World::finish`] therefore ends the run.
+//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the
+//!   same world size and length. A NaN on one rank is a NaN on all.
+//! - MPI's errors stay fatal: a collective that returns has succeeded.
+//! - Nothing may be left to do after [`World::finish`]: once a rank has exited with a code other than
+//!   0, mpirun kills the ranks that have not.
+//!
+//! # Which end for which case
+//!
+//! | case | call | effect |
+//! |---|---|---|
+//! | all ranks agree to end | [`World::finish`] | finalizes MPI, exits with the code |
+//! | this rank met an error | [`abort`] | shows it once with rank and step, ends all ranks |
+//! | this rank panicked | [`install_panic_hook`] | the same, with code 101 |
+//! | a collective takes too long | [`World::watch`] | the same, with code 1 |
+//! | this rank was killed | (mpirun) | mpirun ends the others within 3 seconds |
+//! | mpirun was killed | (Open MPI) | every rank ends itself |
+#![allow(unsafe_code)] // One MPI call that rsmpi lacks, and `_exit`.
+
+mod abort;
+mod collective;
+mod mpi;
+mod solo;
+mod watch;
+mod world;
+
+pub use abort::{abort, install_panic_hook, set_step};
+pub use collective::{Collective, Reduce, Verdict, Vote};
+pub use world::{CommError, World};

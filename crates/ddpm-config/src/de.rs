@@ -173,7 +173,7 @@ impl<'de> SeqAccess<'de> for &mut List<'_> {
 }
 
 struct Entries<'a> {
-    entries: toml::map::Iter<'a>,
+    entries: toml::map::Iter<'a, String, Value>,
     current: Option<(&'a str, &'a Value)>,
 }
 

@@ -15,7 +15,6 @@ mod de;
 mod diff;
 mod error;
 mod keys;
-mod labels;
 mod merge;
 mod presets;
 mod settings;
@@ -24,6 +23,9 @@ mod validate;
 pub use diff::{Difference, DifferenceKind};
 pub use error::Error;
 pub use keys::check_key;
-pub use labels::Labels;
 pub use presets::{PRESETS, Preset};
-pub use settings::*;
+pub use settings::{
+    Backend, CheckpointSettings, CommSettings, DataKind, DataSettings, DiffusionSettings, EmaSettings, GridSampler,
+    Labels, Loss, LrSchedule, ModelKind, ModelSettings, MonitorSettings, OnCorrupt, OnFailure, Precision, Predict,
+    RunSettings, Schedule, Settings, TimestepSampler, TrainSettings, Variance, Weighting, WhenBusy,
+};

@@ -145,7 +145,8 @@ fn read_chain(source: Source, above: &mut Vec<Place>, layers: &mut Vec<Layer>) -
         let chain: Vec<String> = above.iter().chain([&source.place]).map(Place::describe).collect();
         return Err(Error::Cycle { chain: chain.join(" -> ") });
     }
-    let mut table: Table = source.text.parse().map_err(|error: toml::de::Error| syntax(&origin, &source.text, &error))?;
+    let mut table: Table =
+        source.text.parse().map_err(|error: toml::de::Error| syntax(&origin, &source.text, &error))?;
     above.push(source.place.clone());
     match table.remove("extends") {
         None => {}
@@ -204,7 +205,8 @@ fn parse_override(text: &str) -> Result<Layer, Error> {
             hint: "Write it in a configuration file, or give that file to --config.".into(),
         });
     }
-    let value = names.iter().rev().fold(value, |inner, name| Value::Table(Table::from_iter([((*name).to_owned(), inner)])));
+    let value =
+        names.iter().rev().fold(value, |inner, name| Value::Table(Table::from_iter([((*name).to_owned(), inner)])));
     match value {
         Value::Table(table) => Ok(Layer { origin, table }),
         _ => Err(bad()),

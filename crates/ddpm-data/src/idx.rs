@@ -44,7 +44,9 @@ impl Idx {
         if count == 0 || height == 0 || width == 0 {
             return Err(DataError::format(
                 &path,
-                format!("the header promises {count} images of {height}x{width}, so there is nothing in it; fetch the file again"),
+                format!(
+                    "the header promises {count} images of {height}x{width}, so there is nothing in it; fetch the file again"
+                ),
             ));
         }
         let labels = labels
@@ -66,7 +68,9 @@ impl Idx {
             Some(side) if side > square => {
                 return Err(DataError::format(
                     &path,
-                    format!("its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or leave it out"),
+                    format!(
+                        "its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or leave it out"
+                    ),
                 ));
             }
             Some(side) => (side, side),
@@ -130,7 +134,10 @@ fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, Dat
     spellings.find(|file| file.is_file()).ok_or_else(|| {
         DataError::format(
             path,
-            format!("this folder holds no {} (plain or .gz); fetch it with scripts/datasets.sh or name the file itself", names[0]),
+            format!(
+                "this folder holds no {} (plain or .gz); fetch it with scripts/datasets.sh or name the file itself",
+                names[0]
+            ),
         )
     })
 }
@@ -141,9 +148,7 @@ fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
     let gzip = file.fill_buf().map_err(DataError::io(path))?.starts_with(&[0x1f, 0x8b]);
     let mut reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let broken = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            DataError::format(path, "the file ends early; it is truncated, fetch it again")
-        }
+        io::ErrorKind::UnexpectedEof => DataError::format(path, "the file ends early; it is truncated, fetch it again"),
         _ if gzip => DataError::format(path, format!("the gzip stream is damaged ({error}); fetch the file again")),
         _ => DataError::io(path)(error),
     };
@@ -162,7 +167,10 @@ fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
     }
     let dims = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<Vec<_>, DataError>>()?;
     let promised = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).ok_or_else(|| {
-        DataError::format(path, format!("the header promises {dims:?} bytes, more than can exist; fetch the file again"))
+        DataError::format(
+            path,
+            format!("the header promises {dims:?} bytes, more than can exist; fetch the file again"),
+        )
     })?;
     let mut payload = Vec::new();
     // One byte more than promised: finds trailing bytes, and makes gzip verify its checksum.
@@ -171,7 +179,10 @@ fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
         return Ok((payload, dims));
     }
     let reason = if payload.len() < promised {
-        format!("the header promises {promised} bytes but only {} follow; the file is truncated, fetch it again", payload.len())
+        format!(
+            "the header promises {promised} bytes but only {} follow; the file is truncated, fetch it again",
+            payload.len()
+        )
     } else {
         format!("bytes follow the {promised} that the header promises; fetch the file again")
     };

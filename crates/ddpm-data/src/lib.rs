@@ -39,9 +39,9 @@ impl ImageSpec {
 }
 
 /// A data set: any number of images of one shape, each found by its id.
+#[expect(clippy::len_without_is_empty, reason = "an empty source cannot be opened")]
 pub trait Source: Send + Sync {
     /// Number of images, at least 1 in any source from [`open`]; ids run from 0 to `len - 1`.
-    #[expect(clippy::len_without_is_empty, reason = "an empty source cannot be opened")]
     fn len(&self) -> u64;
 
     /// The shape of every image.

@@ -66,7 +66,7 @@ impl Loader {
     /// Starts the threads; they begin to decode at once.
     ///
     /// # Errors
-    /// [`DataError::Setting`] where slice, batch, workers or prefetch make no sense or `order` is of another length
+    /// [`DataError::Setting`] where slice, batch or workers make no sense or `order` is of another length
     /// than `source`; [`DataError::Thread`] where a thread cannot be started.
     pub fn new(source: Arc<dyn Source>, order: Order, config: LoaderConfig) -> Result<Self, DataError> {
         let LoaderConfig { global_batch, slice, workers, prefetch, .. } = &config;
@@ -75,10 +75,8 @@ impl Loader {
                 "slots {slice:?} are no part of a global batch of {global_batch}; give every rank at least one image"
             )));
         }
-        if *workers == 0 || *prefetch == 0 {
-            return Err(DataError::Setting(format!(
-                "data.workers is {workers} and data.prefetch is {prefetch}; both must be at least 1"
-            )));
+        if *workers == 0 {
+            return Err(DataError::Setting("data.workers is 0; set it to at least 1".into()));
         }
         if order.len() != source.len() {
             return Err(DataError::Setting(format!(
@@ -207,8 +205,8 @@ impl Shared {
             queue.claimed += 1;
             let spare = queue.spare.pop().unwrap_or_default();
             drop(queue);
-            let result = catch_unwind(AssertUnwindSafe(|| self.fill(step, spare)))
-                .unwrap_or(Err(DataError::Panicked { step }));
+            let result =
+                catch_unwind(AssertUnwindSafe(|| self.fill(step, spare))).unwrap_or(Err(DataError::Panicked { step }));
             queue = self.queue();
             queue.done.insert(step, result);
             self.ready.notify_all();
@@ -243,25 +241,22 @@ impl Shared {
     /// Reads `id`, or where corrupt images are skipped the next one that decodes.
     fn read(&self, mut id: u64, out: &mut [u8]) -> Result<(u64, Option<u32>), DataError> {
         let n = self.source.len();
-        let corrupt = || self.corrupt.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = None;
-        for _ in 0..n.min(GIVE_UP) {
+        let mut tried = 0;
+        loop {
             // A file that cannot be read at all is never skipped: that may be one machine's trouble only, and ranks
             // would no longer agree on the samples.
-            match self.source.read(id, out) {
-                Err(error @ DataError::Image { .. }) if self.config.on_corrupt == OnCorrupt::Skip => {
-                    if corrupt().insert(id) {
-                        tracing::warn!(id, "skipped: {error}");
-                    }
-                    last = Some(error);
-                }
+            let error = match self.source.read(id, out) {
+                Err(error @ DataError::Image { .. }) if self.config.on_corrupt == OnCorrupt::Skip => error,
                 other => return other.map(|class| (id, class)),
+            };
+            if self.corrupt.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+                tracing::warn!(id, "skipped: {error}");
+            }
+            tried += 1;
+            if tried == n.min(GIVE_UP) {
+                return Err(DataError::NothingDecodes { tried, last: Box::new(error) });
             }
             id = (id + 1) % n;
         }
-        Err(match last {
-            Some(last) => DataError::NothingDecodes { tried: n.min(GIVE_UP), last: Box::new(last) },
-            None => DataError::Setting("the data set is empty; name one that holds images".into()),
-        })
     }
 }

@@ -20,6 +20,7 @@ pub struct Order {
     half_bits: u32,
 }
 
+#[expect(clippy::len_without_is_empty, reason = "an order is never empty")]
 impl Order {
     /// The order of `n` samples under `seed`.
     ///
@@ -34,7 +35,6 @@ impl Order {
     }
 
     /// Number of samples in an epoch.
-    #[expect(clippy::len_without_is_empty, reason = "an order is never empty")]
     pub fn len(&self) -> u64 {
         self.n
     }

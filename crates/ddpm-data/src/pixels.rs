@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
@@ -22,8 +22,7 @@ thread_local! {
 /// Decodes a JPEG or PNG by its content, upright (EXIF orientation applied), as interleaved grey or RGB of `channels`.
 /// What is transparent is laid over black. The error is a phrase on what is wrong.
 pub(crate) fn decode(bytes: &[u8], channels: usize) -> Result<(Vec<u8>, u32, u32), String> {
-    let mut reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     let Some(format @ (ImageFormat::Jpeg | ImageFormat::Png)) = reader.format() else {
         return Err("this is neither a JPEG nor a PNG image".into());
     };
@@ -68,21 +67,18 @@ pub(crate) fn scale(
         return Err(format!("this image of {width}x{height} is smaller than data.crop = {side}"));
     }
     let filter = if side as usize > spec.size { FilterType::Lanczos3 } else { FilterType::CatmullRom };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(
-        f64::from((width - side) / 2),
-        f64::from((height - side) / 2),
-        f64::from(side),
-        f64::from(side),
-    );
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let source = ImageRef::new(width, height, pixels, kind).map_err(|error| error.to_string())?;
+    let whole = ImageRef::new(width, height, pixels, kind).map_err(|error| error.to_string())?;
+    // A view of the square, not the resizer's crop option: with that, the filter reads pixels beyond the square.
+    let square = CroppedImage::new(&whole, (width - side) / 2, (height - side) / 2, side, side)
+        .map_err(|error| error.to_string())?;
     let plane = spec.size * spec.size;
     let size = spec.size as u32;
     SCRATCH.with_borrow_mut(|(resizer, interleaved)| {
         interleaved.resize(plane * channels, 0);
-        let mut target =
-            Image::from_slice_u8(size, size, interleaved, kind).map_err(|error| error.to_string())?;
-        resizer.resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
+        let mut target = Image::from_slice_u8(size, size, interleaved, kind).map_err(|error| error.to_string())?;
+        resizer.resize(&square, &mut target, &options).map_err(|error| error.to_string())?;
         for (c, out) in out.chunks_exact_mut(plane).enumerate() {
             for (out, pixel) in out.iter_mut().zip(interleaved.chunks_exact(channels)) {
                 *out = pixel[c % channels];
@@ -94,7 +90,13 @@ pub(crate) fn scale(
 
 /// Copies the centred `window` (width, height; no larger than the result) of a grey image into the middle of zeros,
 /// all planes alike.
-pub(crate) fn pad(pixels: &[u8], (width, height): (usize, usize), window: (usize, usize), spec: ImageSpec, out: &mut [u8]) {
+pub(crate) fn pad(
+    pixels: &[u8],
+    (width, height): (usize, usize),
+    window: (usize, usize),
+    spec: ImageSpec,
+    out: &mut [u8],
+) {
     let (left, top) = ((width - window.0) / 2, (height - window.1) / 2);
     let (x, y) = ((spec.size - window.0) / 2, (spec.size - window.1) / 2);
     out.fill(0);

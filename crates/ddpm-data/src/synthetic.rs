@@ -77,14 +77,19 @@ impl Pose {
         let pen = draws.uniform(0.08, 0.15);
         // The pen adds its width to the height of the shape.
         let height = side * FILL * draws.uniform(0.86, 1.04) / (1.0 + pen);
-        let width = height * draws.uniform(0.85, 1.15);
+        let width = height * draws.uniform(0.82, 1.08);
         // Rotation by up to 11 degrees, from the tangent of the half angle: exact arithmetic, alike on every machine.
         let t = draws.uniform(-0.1, 0.1);
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
-        let shear = draws.uniform(-0.22, 0.1);
-        let mut place = || side * (0.5 + draws.uniform(-0.05, 0.05));
+        let shear = draws.uniform(-0.2, 0.1);
+        let mut place = || side * (0.5 + draws.uniform(-0.04, 0.04));
         Pose {
-            matrix: [cos * width, cos * shear * height - sin * height, sin * width, sin * shear * height + cos * height],
+            matrix: [
+                cos * width,
+                cos * shear * height - sin * height,
+                sin * width,
+                sin * shear * height + cos * height,
+            ],
             shift: (place(), place()),
             half_width: 0.5 * pen * height,
         }

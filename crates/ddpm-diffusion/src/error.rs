@@ -2,6 +2,9 @@
 
 use tch::TchError;
 
+/// Whatever a network's forward pass fails with.
+pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
+
 /// What can be wrong with a diffusion process or with what it is given.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffusionError {
@@ -10,7 +13,9 @@ pub enum DiffusionError {
     NoTimesteps,
 
     /// A beta outside (0, 1).
-    #[error("beta[{index}] is {value}, outside the open interval (0, 1). Change the schedule's ends so that every beta lies inside it")]
+    #[error(
+        "beta[{index}] is {value}, outside the open interval (0, 1). Change the schedule's ends so that every beta lies inside it"
+    )]
     BetaOutOfRange {
         /// The 0-based timestep.
         index: usize,
@@ -28,7 +33,9 @@ pub enum DiffusionError {
     },
 
     /// A respacing that cannot be carried out.
-    #[error("cannot respace {timesteps} timesteps as \"{spec}\": {reason}. Use \"N\" or \"a,b,c\" with no section longer than its share, or \"ddimN\" with an N that a whole stride gives")]
+    #[error(
+        "cannot respace {timesteps} timesteps as \"{spec}\": {reason}. Use \"N\" or \"a,b,c\" with no section longer than its share, or \"ddimN\" with an N that a whole stride gives"
+    )]
     Spacing {
         /// The length of the process that is respaced.
         timesteps: usize,
@@ -39,7 +46,9 @@ pub enum DiffusionError {
     },
 
     /// A list of kept timesteps that is empty, out of order or out of range.
-    #[error("the kept timesteps must rise strictly within 0..{timesteps}, and entry {index} does not. Sort them and drop duplicates")]
+    #[error(
+        "the kept timesteps must rise strictly within 0..{timesteps}, and entry {index} does not. Sort them and drop duplicates"
+    )]
     KeptTimesteps {
         /// The length of the process that is respaced.
         timesteps: usize,
@@ -77,7 +86,9 @@ pub enum DiffusionError {
     },
 
     /// A model output of the wrong shape.
-    #[error("the model returned shape {found:?} where {expected:?} was due. Check its out_channels: learned_range needs twice the image's channels, the fixed variances just those")]
+    #[error(
+        "the model returned shape {found:?} where {expected:?} was due. Check its out_channels: learned_range needs twice the image's channels, the fixed variances just those"
+    )]
     ModelShape {
         /// The shape that the settings imply.
         expected: Vec<i64>,
@@ -101,7 +112,7 @@ pub enum DiffusionError {
         t: i64,
         /// The network's error.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: ModelError,
     },
 
     /// libtorch failed.

@@ -33,13 +33,13 @@ mod tables;
 mod timesteps;
 
 pub use bound::Bound;
-pub use ddim::Direction;
-pub use error::DiffusionError;
+pub use ddim::{Ddim, Direction};
+pub use error::{DiffusionError, ModelError};
 pub use objective::{Loss, Terms, Weighting};
 pub use process::{Clip, Gaussian, ModelPosterior, Prediction, VarianceKind};
 pub use respace::{Spacing, space_timesteps};
 pub use rng::{Stream, noise_batch, normals, uniform};
-pub use sampler::{SampleOptions, Sampler, Step};
+pub use sampler::{ReverseStep, SampleOptions, Sampler, Step};
 pub use schedule::BetaSchedule;
 pub use tables::{Diffusion, Settings, VISIBLE_SIGNAL};
 pub use timesteps::{Draw, LossSecondMoment, TimestepSampler};

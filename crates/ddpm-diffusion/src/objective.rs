@@ -4,9 +4,9 @@ use std::f64::consts::{LN_2, PI};
 
 use tch::Tensor;
 
+use crate::DiffusionError;
 use crate::process::{Clip, ModelPosterior, Prediction, VarianceKind, mean_flat};
 use crate::tables::{Diffusion, Row};
-use crate::DiffusionError;
 
 /// Half of the width of one of 256 grey levels in `[-1, 1]`.
 const HALF_BIN: f64 = 1.0 / 255.0;
@@ -195,5 +195,6 @@ fn decoder_log_likelihood(x: &Tensor, mean: &Tensor, log_scale: &Tensor) -> Tens
 
 /// The normal distribution function by the tanh approximation that published bits per dimension rest on.
 fn standard_normal_cdf(x: &Tensor) -> Tensor {
-    0.5 * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.pow_tensor_scalar(3))).tanh())
+    let inner: Tensor = (x.pow_tensor_scalar(3) * 0.044715 + x) * (2.0 / PI).sqrt();
+    (inner.tanh() + 1.0) * 0.5
 }

@@ -77,15 +77,17 @@ pub struct ModelPosterior {
 impl Diffusion {
     /// x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al. 2020, eq. 4), for `t` `[B]`.
     pub fn q_sample(&self, x_start: &Tensor, t: &Tensor, noise: &Tensor) -> Tensor {
-        self.at(Row::SqrtAlphasCumprod, t, x_start) * x_start + self.at(Row::SqrtOneMinusAlphasCumprod, t, x_start) * noise
+        self.at(Row::SqrtAlphasCumprod, t, x_start) * x_start
+            + self.at(Row::SqrtOneMinusAlphasCumprod, t, x_start) * noise
     }
 
     /// q(x_t | x_0) (Ho et al. 2020, eq. 4). The variances are `[B, 1, 1, 1]`.
     pub fn q_mean_variance(&self, x_start: &Tensor, t: &Tensor) -> Gaussian {
+        let variance: Tensor = 1.0 - self.exactly_at(Row::AlphasCumprod, t, x_start);
         Gaussian {
             mean: self.at(Row::SqrtAlphasCumprod, t, x_start) * x_start,
-            variance: self.at(Row::SqrtOneMinusAlphasCumprod, t, x_start).square(),
-            log_variance: self.at(Row::LogOneMinusAlphasCumprod, t, x_start),
+            log_variance: variance.log().to_kind(x_start.kind()),
+            variance: variance.to_kind(x_start.kind()),
         }
     }
 
@@ -122,7 +124,8 @@ impl Diffusion {
                     / self.at(Row::SqrtRecipM1AlphasCumprod, t, x_t)
             }
             Prediction::V => {
-                self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t) * x_t + self.at(Row::SqrtAlphasCumprod, t, x_t) * predicted
+                self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t) * x_t
+                    + self.at(Row::SqrtAlphasCumprod, t, x_t) * predicted
             }
         }
     }
@@ -175,7 +178,11 @@ impl Diffusion {
     }
 
     /// The prediction and, for a learned variance, its channels, both in the kind of x_t.
-    pub(crate) fn split(&self, model_output: &Tensor, x_t: &Tensor) -> Result<(Tensor, Option<Tensor>), DiffusionError> {
+    pub(crate) fn split(
+        &self,
+        model_output: &Tensor,
+        x_t: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>), DiffusionError> {
         let mut expected = x_t.size();
         let channels = expected[1];
         expected[1] = self.settings().variance.model_channels(channels);
@@ -184,9 +191,7 @@ impl Diffusion {
         let output = model_output.to_kind(x_t.kind());
         Ok(match self.settings().variance {
             VarianceKind::FixedSmall | VarianceKind::FixedLarge => (output, None),
-            VarianceKind::LearnedRange => {
-                (output.narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
-            }
+            VarianceKind::LearnedRange => (output.narrow(1, 0, channels), Some(output.narrow(1, channels, channels))),
         })
     }
 

@@ -58,10 +58,8 @@ pub(crate) enum Row {
     SqrtOneMinusAlphasCumprod,
     SqrtRecipAlphasCumprod,
     SqrtRecipM1AlphasCumprod,
-    LogOneMinusAlphasCumprod,
     AlphasCumprod,
     AlphasCumprodPrev,
-    AlphasCumprodNext,
     PosteriorVariance,
     PosteriorLogVariance,
     PosteriorMeanCoef1,
@@ -127,7 +125,8 @@ impl Diffusion {
             settings,
             device,
         };
-        diffusion.rows = Row::ALL.iter().map(|&row| Tensor::from_slice(&diffusion.row(row)).to_device(device)).collect();
+        diffusion.rows =
+            Row::ALL.iter().map(|&row| Tensor::from_slice(&diffusion.row(row)).to_device(device)).collect();
         Ok(diffusion)
     }
 
@@ -156,11 +155,16 @@ impl Diffusion {
         self.model_timesteps.index_select(0, t)
     }
 
-    /// A table's values at `t` `[B]`, in the kind of `like` `[B, ...]` and shaped to broadcast against it.
-    pub(crate) fn at(&self, row: Row, t: &Tensor, like: &Tensor) -> Tensor {
+    /// A table's values at `t` `[B]` in `f64`, shaped to broadcast against `like` `[B, ...]`.
+    pub(crate) fn exactly_at(&self, row: Row, t: &Tensor, like: &Tensor) -> Tensor {
         let mut shape = vec![1; like.dim()];
         shape[0] = -1;
-        self.rows[row as usize].index_select(0, t).to_kind(like.kind()).view(shape.as_slice())
+        self.rows[row as usize].index_select(0, t).view(shape.as_slice())
+    }
+
+    /// The same in the kind of `like`.
+    pub(crate) fn at(&self, row: Row, t: &Tensor, like: &Tensor) -> Tensor {
+        self.exactly_at(row, t, like).to_kind(like.kind())
     }
 
     /// `t` `[batch]` with every entry `index`, on the tables' device.
@@ -176,10 +180,8 @@ impl Diffusion {
             Row::SqrtOneMinusAlphasCumprod => map(abar, &|a| (1.0 - a).sqrt()),
             Row::SqrtRecipAlphasCumprod => map(abar, &|a| (1.0 / a).sqrt()),
             Row::SqrtRecipM1AlphasCumprod => map(abar, &|a| (1.0 / a - 1.0).sqrt()),
-            Row::LogOneMinusAlphasCumprod => map(abar, &|a| (1.0 - a).ln()),
             Row::AlphasCumprod => abar.clone(),
             Row::AlphasCumprodPrev => self.alphas_cumprod_prev.clone(),
-            Row::AlphasCumprodNext => abar[1..].iter().chain(&[0.0]).copied().collect(),
             Row::PosteriorVariance => self.posterior_variance.clone(),
             Row::PosteriorLogVariance => self.posterior_log_variance_clipped.clone(),
             Row::PosteriorMeanCoef1 => self.posterior_mean_coef1.clone(),
@@ -191,15 +193,13 @@ impl Diffusion {
 }
 
 impl Row {
-    const ALL: [Row; 14] = [
+    const ALL: [Row; 12] = [
         Row::SqrtAlphasCumprod,
         Row::SqrtOneMinusAlphasCumprod,
         Row::SqrtRecipAlphasCumprod,
         Row::SqrtRecipM1AlphasCumprod,
-        Row::LogOneMinusAlphasCumprod,
         Row::AlphasCumprod,
         Row::AlphasCumprodPrev,
-        Row::AlphasCumprodNext,
         Row::PosteriorVariance,
         Row::PosteriorLogVariance,
         Row::PosteriorMeanCoef1,

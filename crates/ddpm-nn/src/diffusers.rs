@@ -88,7 +88,7 @@ pub fn read_unet_config(path: &Path) -> Result<UNetConfig, NnError> {
     for (key, only) in FIXED {
         match raw.rest.get(key) {
             None | Some(serde_json::Value::Null) => {}
-            Some(value) if value.as_str() == Some(only) || value.to_string() == only => {}
+            Some(value) if value.to_string().trim_matches('"') == only => {}
             Some(value) => return Err(unsupported(format!("{key} = {value}"))),
         }
     }

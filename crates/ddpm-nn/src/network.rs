@@ -39,8 +39,8 @@ pub struct Network {
 
 #[derive(Debug)]
 enum Kind {
-    UNet(UNet),
-    Small(SmallUNet),
+    UNet(Box<UNet>),
+    Small(Box<SmallUNet>),
 }
 
 impl Network {
@@ -51,8 +51,8 @@ impl Network {
     pub fn new(architecture: Architecture) -> Result<Self, NnError> {
         let mut layout = Layout::default();
         let kind = match architecture {
-            Architecture::UNet(config) => Kind::UNet(UNet::new(config, &mut layout)?),
-            Architecture::Small(config) => Kind::Small(SmallUNet::new(config, &mut layout)?),
+            Architecture::UNet(config) => Kind::UNet(Box::new(UNet::new(config, &mut layout)?)),
+            Architecture::Small(config) => Kind::Small(Box::new(SmallUNet::new(config, &mut layout)?)),
         };
         Ok(Self { kind, layout })
     }

@@ -89,6 +89,30 @@ pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<
     }
 }
 
+/// Lends the memory of a contiguous f32 tensor on the CPU to `body`, so that it can be reduced or copied in place.
+///
+/// `body` must not touch the tensor, or a view of it, by other means.
+///
+/// # Errors
+/// The tensor is not f32, not on the CPU, or not contiguous.
+pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
+    if tensor.kind() != tch::Kind::Float || tensor.device() != tch::Device::Cpu || !tensor.is_contiguous() {
+        return Err(TchError::Kind(format!(
+            "a contiguous f32 tensor on the CPU is needed, not {:?} on {:?}",
+            tensor.kind(),
+            tensor.device()
+        )));
+    }
+    let len = tensor.numel();
+    if len == 0 {
+        return Ok(body(&mut []));
+    }
+    // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on; it lives as long as the
+    // borrow; the borrow is exclusive, and views of the same storage are not touched by this function's contract.
+    let values = unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), len) };
+    Ok(body(values))
+}
+
 /// Turns the shim's message, if any, into an error.
 ///
 /// # Safety
@@ -118,6 +142,15 @@ mod tests {
             (&param * 3.0).sum(Kind::Float).backward();
         }
         assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [0.0, 6.0, 6.0, 6.0, 6.0, 0.0]);
+    }
+
+    #[test]
+    fn memory_is_lent_in_place_and_only_if_contiguous() {
+        let mut flat = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]);
+        assert_eq!(with_f32_mut(&mut flat.narrow(0, 1, 2), |v| v.iter_mut().for_each(|v| *v *= 10.0)), Ok(()));
+        assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [1.0, 20.0, 30.0, 4.0]);
+        assert!(with_f32_mut(&mut flat.view([2, 2]).transpose(0, 1), |_| ()).is_err());
+        assert!(with_f32_mut(&mut flat.to_kind(Kind::Double), |_| ()).is_err());
     }
 
     #[test]

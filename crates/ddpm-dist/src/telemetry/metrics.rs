@@ -145,7 +145,13 @@ pub fn rss_mb() -> f64 {
     fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
-            let kib: f64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+            let kib: f64 = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:"))?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse()
+                .ok()?;
             Some(kib * 1024.0 / 1e6)
         })
         .unwrap_or(f64::NAN)

@@ -5,7 +5,7 @@
 //! text is not there.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,10 @@ use super::{BestEffort, Metrics, Picture};
 const PREFIX: &str = "events.out.tfevents.";
 
 /// The event file of one start of the run. It never fails: see the module `telemetry`.
-pub struct TensorBoard(BestEffort<RecordWriter<BufWriter<File>>>);
+pub struct TensorBoard {
+    records: BestEffort<RecordWriter<BufWriter<File>>>,
+    first_step: u64,
+}
 
 impl TensorBoard {
     /// Starts an event file in `dir` for a run that goes on after `resume_step`, or starts afresh where that is
@@ -31,10 +34,11 @@ impl TensorBoard {
     }
 
     fn begin(path: &Path, file: io::Result<File>, resume_step: Option<u64>) -> Self {
-        let mut this = Self(BestEffort::new(path, file.map(|file| RecordWriter::new(BufWriter::new(file)))));
+        let records = BestEffort::new(path, file.map(|file| RecordWriter::new(BufWriter::new(file))));
+        let mut this = Self { records, first_step: resume_step.map_or(0, |step| step + 1) };
         this.event(0, |event| event.set_file_version("brain.Event:2".into()));
         // A session that starts at step s says that earlier sessions are void from s on.
-        this.event(resume_step.map_or(0, |step| step + 1), |event| {
+        this.event(this.first_step, |event| {
             let mut session = SessionLog::new();
             session.set_status(SessionLog_SessionStatus::START);
             event.set_session_log(session);
@@ -64,8 +68,8 @@ impl TensorBoard {
         self.summary(step, vec![value]);
     }
 
-    /// Shows `text` at `step`, as it stands.
-    pub fn text(&mut self, step: u64, tag: &str, text: &str) {
+    /// Shows `text` as it stands, at the first step of this start of the run.
+    pub fn text(&mut self, tag: &str, text: &str) {
         // The text plug-in reads Markdown; four spaces keep it from reading anything into this.
         let verbatim: String = text.lines().map(|line| format!("    {line}\n")).collect();
         let mut tensor = TensorProto::new();
@@ -75,7 +79,7 @@ impl TensorBoard {
         let mut value = tagged(tag);
         value.mut_metadata().mut_plugin_data().set_plugin_name("text".into());
         value.set_tensor(tensor);
-        self.summary(step, vec![value]);
+        self.summary(self.first_step, vec![value]);
     }
 
     fn summary(&mut self, step: u64, values: Vec<Summary_Value>) {
@@ -87,7 +91,7 @@ impl TensorBoard {
     }
 
     fn event(&mut self, step: u64, fill: impl FnOnce(&mut Event)) {
-        self.0.attempt(|records| {
+        self.records.attempt(|records| {
             let mut event = Event::new();
             event.set_wall_time(unix_time());
             event.set_step(step as i64);
@@ -174,7 +178,7 @@ mod tests {
         let metrics = Metrics { step: 7, loss: 0.25, vb: Some(1.5), grad_norm: f64::NAN, ..Default::default() };
         let picture = grid(&[1, 2, 3, 4, 5, 6], [1, 1, 2, 3], 1, Scale::Exact).unwrap();
         let mut board = TensorBoard::open(dir.path(), None);
-        board.text(0, "config", "seed = 0\n# *no* Markdown");
+        board.text("config", "seed = 0\n# *no* Markdown");
         board.metrics(&metrics);
         board.picture(8, "samples", &picture);
 
@@ -217,7 +221,7 @@ mod tests {
         let warnings = logged(|| {
             let mut board = TensorBoard::begin(Path::new("tb"), File::create("/dev/full"), None);
             board.metrics(&Metrics::default());
-            board.text(0, "config", "seed = 0");
+            board.text("config", "seed = 0");
             drop(TensorBoard::open(Path::new("/dev/null/tb"), None));
         });
         assert_eq!(warnings.matches("tb cannot be written").count(), 2, "{warnings}");

@@ -83,7 +83,7 @@ impl UNet {
         let sinusoid = sinusoidal_embedding(inputs.t, c.channels[0], c.flip_sin_to_cos, c.freq_shift as f64);
         let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid).silu());
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
-            embedding = embedding + table.forward(w, labels);
+            embedding += table.forward(w, labels);
         }
         // Every residual block starts by this SiLU: once here instead of once in each.
         let pass = Pass { w, embedding: embedding.silu(), dropout: inputs.dropout };

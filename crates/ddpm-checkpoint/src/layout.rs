@@ -1,0 +1,108 @@
+//! Names of objects, names of attempts, and who holds which range of a buffer.
+
+use std::{fmt, ops::Range, str::FromStr, time::SystemTime};
+
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+/// The folder of the commits.
+pub(crate) const MANIFESTS: &str = "manifest";
+/// The folder of the shards.
+pub(crate) const SHARDS: &str = "ckpt";
+
+/// The range of a buffer of `n` elements that rank `rank` of `world` holds: `rank * n / world..(rank + 1) * n / world`.
+/// Over all ranks the ranges tile `0..n`; their lengths differ by one at most.
+///
+/// # Panics
+/// If `rank` is not below `world`.
+pub fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
+    assert!(rank < world, "rank {rank} is not one of {world}");
+    let bound = |r: usize| (r as u128 * n as u128 / world as u128) as usize;
+    bound(rank)..bound(rank + 1)
+}
+
+/// A string that no other call has ever given: proof of authorship for [`Manifest::nonce`](crate::Manifest::nonce).
+pub fn nonce() -> String {
+    Ulid::generate().to_string()
+}
+
+/// One try at saving one step, the same on every rank: rank 0 draws it and sends its 26 characters to the others. Two
+/// tries at one step never share an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Attempt(Ulid);
+
+impl Attempt {
+    /// Draws a fresh attempt.
+    pub fn generate() -> Self {
+        Self(Ulid::generate())
+    }
+
+    /// When the attempt was drawn, by the clock of rank 0.
+    pub fn time(&self) -> SystemTime {
+        self.0.datetime()
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Attempt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ulid::from_string(text).map(Self).map_err(|e| format!("{text:?} is not a ULID: {e}"))
+    }
+}
+
+impl TryFrom<String> for Attempt {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Attempt> for String {
+    fn from(attempt: Attempt) -> Self {
+        attempt.to_string()
+    }
+}
+
+pub(crate) fn run_path() -> Path {
+    Path::from("run.json")
+}
+
+pub(crate) fn manifest_path(step: u64) -> Path {
+    Path::from(format!("{MANIFESTS}/{step:012}.json"))
+}
+
+/// Where a rewind puts a manifest: a name of its own each time, so that nothing is ever overwritten.
+pub(crate) fn aside_path(step: u64) -> Path {
+    Path::from(format!("aside/{step:012}-{}.json", Ulid::generate()))
+}
+
+pub(crate) fn attempt_folder(step: u64, attempt: &Attempt) -> Path {
+    Path::from(format!("{SHARDS}/{step:012}-{attempt}"))
+}
+
+pub(crate) fn shard_path(step: u64, attempt: &Attempt, rank: usize, world: usize) -> Path {
+    Path::from(format!("{}/r{rank:05}-of-{world:05}.safetensors", attempt_folder(step, attempt)))
+}
+
+/// The step that a manifest's file name stands for; `None` for a foreign file.
+pub(crate) fn step_of_manifest(name: &str) -> Option<u64> {
+    let step = name.strip_suffix(".json")?.parse().ok()?;
+    (name == format!("{step:012}.json")).then_some(step)
+}
+
+/// The step and attempt that an attempt folder's name stands for; `None` for a foreign folder.
+pub(crate) fn attempt_of_folder(name: &str) -> Option<(u64, Attempt)> {
+    let (step, attempt) = name.split_once('-')?;
+    let (step, attempt) = (step.parse().ok()?, attempt.parse().ok()?);
+    (name == format!("{step:012}-{attempt}")).then_some((step, attempt))
+}

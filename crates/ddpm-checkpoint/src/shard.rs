@@ -1,0 +1,243 @@
+//! Shards: one rank's ranges of every buffer, as one safetensors file.
+
+use std::ops::Range;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Attempt, CheckpointError, Hold, Manifest, ShardEntry, Store,
+    layout::{manifest_path, shard_path},
+    manifest::hex,
+};
+
+/// Bytes per part of an upload and per request of a download; a multiple of 4, so that no element straddles two.
+const BLOCK: usize = 8 << 20;
+/// Parts, or requests, in flight at once: what bounds the memory.
+const IN_FLIGHT: usize = 4;
+/// Elements serialised at a time.
+const CHUNK: usize = 1 << 16;
+
+/// A range of a named flat buffer with its values, to be written or as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BufferSlice<'a> {
+    /// The buffer's name.
+    pub name: &'a str,
+    /// Where in the buffer the values belong, in elements.
+    pub range: Range<usize>,
+    /// The values; as many as the range is long.
+    pub data: &'a [f32],
+}
+
+/// A shard in memory, verified.
+#[derive(Debug)]
+pub struct ShardData {
+    /// The file as 32-bit words: header and values alike, so that reading takes no second copy.
+    words: Vec<f32>,
+    /// What it holds, and at which word that starts.
+    holds: Vec<(Hold, usize)>,
+}
+
+impl ShardData {
+    /// The ranges that the shard holds, in the order in which they were written.
+    pub fn slices(&self) -> impl Iterator<Item = BufferSlice<'_>> {
+        self.holds.iter().map(|(hold, at)| {
+            let range = hold.start as usize..hold.end as usize;
+            BufferSlice { name: &hold.buffer, data: &self.words[*at..at + range.len()], range }
+        })
+    }
+}
+
+impl Store {
+    /// Writes the shard of `rank` of `world` for one attempt at saving `step`. The values go out as they are, a NaN's
+    /// bits included, and are on the disk when this returns. Nothing counts until [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// `Store` if the store failed, `Invalid` if a range and its values differ in length, a name comes twice, or the
+    /// rank is none of `world`.
+    pub fn write_shard(
+        &self,
+        step: u64,
+        attempt: &Attempt,
+        rank: usize,
+        world: usize,
+        buffers: &[BufferSlice<'_>],
+    ) -> Result<ShardEntry, CheckpointError> {
+        let path = shard_path(step, attempt, rank, world);
+        let header = match rank < world {
+            true => header(buffers),
+            false => Err(format!("rank {rank} is not one of {world}")),
+        };
+        let header = header.map_err(|reason| CheckpointError::Invalid { path: path.to_string(), reason })?;
+        let written = self.block_on(self.upload(&path, &header, buffers));
+        let (size, sha256) = written.map_err(|e| self.failed("write", &path, e))?;
+        let hold =
+            |b: &BufferSlice<'_>| Hold { buffer: b.name.into(), start: b.range.start as u64, end: b.range.end as u64 };
+        Ok(ShardEntry { path: path.to_string(), size, sha256, holds: buffers.iter().map(hold).collect() })
+    }
+
+    /// Streams header and values to `path`; gives the size and the SHA-256 of what was sent.
+    async fn upload(
+        &self,
+        path: &Path,
+        header: &[u8],
+        buffers: &[BufferSlice<'_>],
+    ) -> object_store::Result<(u64, String)> {
+        let mut out = WriteMultipart::new_with_chunk_size(self.objects.put_multipart(path).await?, BLOCK);
+        let mut hash = Sha256::new();
+        hash.update(header);
+        out.write(header);
+        let mut size = header.len();
+        let mut scratch = vec![0; 4 * CHUNK];
+        for values in buffers.iter().flat_map(|buffer| buffer.data.chunks(CHUNK)) {
+            let bytes = &mut scratch[..4 * values.len()];
+            for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                *place = value.to_le_bytes();
+            }
+            if let Err(e) = out.wait_for_capacity(IN_FLIGHT).await {
+                // The failure to report is the upload's; what the abort leaves behind, retention sweeps.
+                let _ = out.abort().await;
+                return Err(e);
+            }
+            hash.update(&*bytes);
+            out.write(bytes);
+            size += bytes.len();
+        }
+        out.finish().await?;
+        Ok((size as u64, hex(&hash.finalize())))
+    }
+
+    /// Reads shard `index` of a checkpoint and checks its size, its SHA-256 and that it holds what the manifest says.
+    ///
+    /// # Errors
+    /// `Damaged`, `Store`; `Invalid` if there is no such shard.
+    pub fn read_shard(&self, manifest: &Manifest, index: usize) -> Result<ShardData, CheckpointError> {
+        let entry = manifest.shards.get(index).ok_or_else(|| CheckpointError::Invalid {
+            path: manifest_path(manifest.step).to_string(),
+            reason: format!("shard {index} was asked for, there are {}", manifest.world()),
+        })?;
+        let mut words = Vec::new();
+        self.block_on(self.scan(entry, |block| {
+            words.extend(block.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+        }))?;
+        let holds = locate(&words, entry).map_err(|reason| self.damaged(&Path::from(entry.path.as_str()), reason))?;
+        Ok(ShardData { words, holds })
+    }
+
+    /// One whole buffer of a checkpoint, put together from the shards that hold it, each of which is verified whole.
+    ///
+    /// # Errors
+    /// As [`read_shard`](Self::read_shard); `NotFound`, with the names that there are, if the checkpoint has no such
+    /// buffer.
+    pub fn load_buffer(&self, manifest: &Manifest, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        if !manifest.buffers.iter().any(|buffer| buffer.name == name) {
+            let names: Vec<_> = manifest.buffers.iter().map(|buffer| buffer.name.as_str()).collect();
+            return Err(CheckpointError::NotFound {
+                uri: self.uri().into(),
+                path: format!("the buffer {name} of step {}", manifest.step),
+                hint: format!(": it holds {}", names.join(", ")),
+            });
+        }
+        let start = |shard: &ShardEntry| {
+            let hold = shard.holds.iter().find(|hold| hold.buffer == name && hold.start < hold.end);
+            hold.map(|hold| hold.start)
+        };
+        let shards = manifest.shards.iter().enumerate();
+        let mut order: Vec<_> = shards.filter_map(|(index, shard)| Some((start(shard)?, index))).collect();
+        order.sort_unstable();
+        let mut whole = Vec::new();
+        for (_, index) in order {
+            let shard = self.read_shard(manifest, index)?;
+            shard.slices().filter(|slice| slice.name == name).for_each(|slice| whole.extend_from_slice(slice.data));
+        }
+        Ok(whole)
+    }
+
+    /// Whether every shard is there with its size; the cheap half of verification.
+    pub(crate) async fn check_sizes(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        stream::iter(&manifest.shards).map(|entry| self.check_size(entry)).buffered(IN_FLIGHT).try_collect().await
+    }
+
+    async fn check_size(&self, entry: &ShardEntry) -> Result<(), CheckpointError> {
+        let path = Path::from(entry.path.as_str());
+        match self.objects.head(&path).await {
+            Ok(found) if found.size == entry.size => Ok(()),
+            Ok(found) => Err(self.damaged(&path, format!("it has {} bytes instead of {}", found.size, entry.size))),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(self
+                    .damaged(&path, "it is missing (ranks on several machines need one store that all of them see)"))
+            }
+            Err(e) => Err(self.failed("read", &path, e)),
+        }
+    }
+
+    /// Reads a shard block by block in order, memory bounded, and checks its size and SHA-256. What `each` was given is
+    /// to be believed only if this succeeds.
+    pub(crate) async fn scan(&self, entry: &ShardEntry, mut each: impl FnMut(&[u8])) -> Result<(), CheckpointError> {
+        self.check_size(entry).await?;
+        let path = Path::from(entry.path.as_str());
+        let starts = (0..entry.size).step_by(BLOCK);
+        let mut blocks = stream::iter(starts)
+            .map(|start| self.objects.get_range(&path, start..entry.size.min(start + BLOCK as u64)))
+            .buffered(IN_FLIGHT);
+        let mut hash = Sha256::new();
+        while let Some(block) = blocks.next().await {
+            let block = block.map_err(|e| self.failed("read", &path, e))?;
+            hash.update(&block);
+            each(&block);
+        }
+        match hex(&hash.finalize()) == entry.sha256 {
+            true => Ok(()),
+            false => Err(self.damaged(&path, "its SHA-256 is not the one in the manifest")),
+        }
+    }
+}
+
+/// The start of a safetensors file with one tensor per slice: the header's length, the header, padded to 8 bytes.
+fn header(buffers: &[BufferSlice<'_>]) -> Result<Vec<u8>, String> {
+    let mut tensors: Vec<(String, TensorInfo)> = Vec::with_capacity(buffers.len());
+    let mut at = 0;
+    for BufferSlice { name, range, data } in buffers {
+        if data.len() != range.len() {
+            return Err(format!("{} values were given for the range {range:?} of {name}", data.len()));
+        }
+        if tensors.iter().any(|(other, _)| other == name) {
+            return Err(format!("{name} was given twice"));
+        }
+        let end = at + 4 * data.len();
+        let info = TensorInfo { dtype: Dtype::F32, shape: vec![data.len()], data_offsets: (at, end) };
+        tensors.push((name.to_string(), info));
+        at = end;
+    }
+    let metadata = Metadata::new(None, tensors).map_err(|e| e.to_string())?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
+}
+
+/// Finds what the manifest says a shard holds: each range with the word at which its values start.
+fn locate(words: &[f32], entry: &ShardEntry) -> Result<Vec<(Hold, usize)>, String> {
+    let bytes = |words: &[f32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let (length, rest) = words.split_at_checked(2).ok_or("it is too short for a safetensors file")?;
+    let length = u64::from_le_bytes(bytes(length).try_into().expect("two words are eight bytes"));
+    let length = usize::try_from(length).ok().filter(|length| length % 4 == 0).map(|length| length / 4);
+    let (json, values) =
+        length.and_then(|length| rest.split_at_checked(length)).ok_or("its header has an impossible length")?;
+    let metadata: Metadata =
+        serde_json::from_slice(&bytes(json)).map_err(|e| format!("its header does not parse: {e}"))?;
+    let whole = words.len() as u64 * 4 == entry.size && metadata.data_len() == 4 * values.len();
+    if !whole || metadata.tensors().len() != entry.holds.len() {
+        return Err("its header does not match its size or the manifest".into());
+    }
+    let place = |hold: &Hold| {
+        let info = metadata.info(&hold.buffer).filter(|info| info.dtype == Dtype::F32)?;
+        let len = hold.end.checked_sub(hold.start)?;
+        let at = info.data_offsets.0;
+        (info.shape == [usize::try_from(len).ok()?] && at % 4 == 0)
+            .then(|| (hold.clone(), words.len() - values.len() + at / 4))
+    };
+    let missing = |hold: &Hold| format!("it does not hold {}..{} of {}", hold.start, hold.end, hold.buffer);
+    entry.holds.iter().map(|hold| place(hold).ok_or_else(|| missing(hold))).collect()
+}

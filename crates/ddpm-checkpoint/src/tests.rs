@@ -1,0 +1,108 @@
+//! One conformance suite, run against every kind of store this build has.
+
+mod damage;
+mod lines;
+mod round_trip;
+
+use object_store::{ObjectStoreExt, path::Path};
+use serde_json::json;
+
+use crate::*;
+
+/// Runs `check` on an empty store of each kind.
+fn on_each_store(check: impl Fn(&Store)) {
+    check(&Store::open("memory://").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    check(&local(&dir));
+}
+
+fn local(dir: &tempfile::TempDir) -> Store {
+    Store::open(dir.path().to_str().unwrap()).unwrap()
+}
+
+/// `n` floats of every kind: normal, subnormal, infinite, and NaNs with payloads, quiet and signalling.
+fn values(n: usize, salt: u32) -> Vec<f32> {
+    let special = [0x7fc0_1234, 0x7f80_0001, 0xffff_ffff, 0x8000_0000, 0x0000_0001, 0xff80_0000];
+    let bits = |i: u32| special.get(i as usize % 97).copied().unwrap_or((i ^ salt).wrapping_mul(0x9e37_79b1));
+    (0..n as u32).map(|i| f32::from_bits(bits(i))).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Writes the shards of a checkpoint, every rank on a thread of its own, and gives the manifest to commit.
+fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -> Manifest {
+    let attempt = Attempt::generate();
+    let rank_writes = &|rank| {
+        let slices: Vec<_> = buffers
+            .iter()
+            .map(|(name, data)| {
+                let range = share(data.len(), rank, world);
+                BufferSlice { name, data: &data[range.clone()], range }
+            })
+            .collect();
+        store.write_shard(step, &attempt, rank, world, &slices).unwrap()
+    };
+    let shards = std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..world).map(|rank| scope.spawn(move || rank_writes(rank))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    });
+    let weights = buffers[0].1.len() as u64;
+    Manifest {
+        schema: SCHEMA,
+        step,
+        position: step * 128,
+        epoch: 3,
+        seed: u64::MAX,
+        attempt,
+        nonce: nonce(),
+        lease: 0,
+        program: "0.1.0".into(),
+        config_hash: "c0ffee".into(),
+        config: json!({ "train": { "lr": 2e-4 } }),
+        state: json!({ "adam_steps": step, "loss_history": [0.1, 1e-300, -0.0] }),
+        buffers: buffers
+            .iter()
+            .map(|(name, data)| BufferEntry { name: name.to_string(), len: data.len() as u64 })
+            .collect(),
+        shards,
+        tensors: vec![TensorEntry {
+            name: "conv_in.weight".into(),
+            shape: vec![weights],
+            offset: 0,
+            dtype: Dtype::F32,
+        }],
+    }
+}
+
+/// A committed checkpoint of two small buffers.
+fn save(store: &Store, step: u64, world: usize) -> Manifest {
+    let buffers = [("weights", values(10, step as u32)), ("ema/0.9999", values(10, !step as u32))];
+    let manifest = write(store, step, world, &buffers);
+    store.commit(&manifest).unwrap();
+    manifest
+}
+
+fn get(store: &Store, path: &str) -> Vec<u8> {
+    let path = Path::from(path);
+    store.block_on(async { store.objects.get(&path).await.unwrap().bytes().await.unwrap().to_vec() })
+}
+
+fn put(store: &Store, path: &str, bytes: Vec<u8>) {
+    store.block_on(store.objects.put(&Path::from(path), bytes.into())).unwrap();
+}
+
+fn remove(store: &Store, path: &str) {
+    store.block_on(store.objects.delete(&Path::from(path))).unwrap();
+}
+
+fn manifest_name(step: u64) -> String {
+    layout::manifest_path(step).to_string()
+}
+
+/// The step that a resume would take, and those it would pass over.
+fn latest(store: &Store) -> Option<(u64, Vec<u64>)> {
+    let found = store.discover(Want::Latest).unwrap()?;
+    Some((found.manifest.step, found.skipped.iter().map(|(step, _)| *step).collect()))
+}

@@ -1,0 +1,225 @@
+//! The line of commits: who may add to it, what is listed, kept, swept and set aside.
+
+use std::{fs, time::Duration};
+
+use super::*;
+
+/// The folders of attempts that still hold anything.
+fn folders(store: &Store) -> Vec<String> {
+    let found = store.block_on(store.objects.list_with_delimiter(Some(&Path::from("ckpt")))).unwrap();
+    found.common_prefixes.iter().map(Path::to_string).collect()
+}
+
+fn folder(manifest: &Manifest) -> String {
+    layout::attempt_folder(manifest.step, &manifest.attempt).to_string()
+}
+
+#[test]
+fn an_empty_store_has_no_checkpoint() {
+    on_each_store(|store| {
+        assert_eq!(store.list().unwrap(), [0; 0]);
+        assert_eq!(latest(store), None);
+        assert!(matches!(store.discover(Want::Step(1)), Err(CheckpointError::NotFound { .. })));
+        assert!(matches!(store.read_manifest(1), Err(CheckpointError::NotFound { .. })));
+    });
+}
+
+#[test]
+fn commits_are_listed_newest_first_and_foreign_files_ignored() {
+    on_each_store(|store| {
+        for step in [9, 1_000_000_000_000, 10] {
+            save(store, step, 1);
+        }
+        put(store, "manifest/notes.txt", vec![]);
+        put(store, "manifest/11.json", vec![]);
+        assert_eq!(store.list().unwrap(), [1_000_000_000_000, 10, 9]);
+        assert_eq!(store.discover(Want::Step(10)).unwrap().unwrap().manifest.step, 10);
+    });
+}
+
+#[test]
+fn an_interrupted_save_does_not_count() {
+    on_each_store(|store| {
+        let buffers = [("weights", values(10, 1))];
+        write(store, 10, 2, &buffers);
+        assert_eq!(latest(store), None);
+        save(store, 10, 2);
+        write(store, 20, 2, &buffers);
+        assert_eq!(latest(store), Some((10, vec![])));
+    });
+}
+
+#[test]
+fn a_commit_may_be_repeated_by_its_author_only() {
+    on_each_store(|store| {
+        let ours = save(store, 10, 2);
+        store.commit(&ours).unwrap();
+        let theirs = write(store, 10, 2, &[("weights", values(4, 1))]);
+        let error = store.commit(&theirs).unwrap_err();
+        let CheckpointError::Fenced { step: 10, attempt, .. } = error else { panic!("{error}") };
+        assert_eq!(attempt, ours.attempt.to_string());
+        assert_eq!(store.read_manifest(10).unwrap(), ours);
+    });
+}
+
+#[test]
+fn of_many_writers_one_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let writer = || {
+            let store = local(&dir);
+            store.commit(&write(&store, 10, 1, &[("weights", values(4, 1))]))
+        };
+        let writers: Vec<_> = (0..6).map(|_| scope.spawn(writer)).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    let fenced = |outcome: &&Result<_, _>| matches!(outcome, Err(CheckpointError::Fenced { .. }));
+    assert_eq!(outcomes.iter().filter(fenced).count(), 5, "{outcomes:?}");
+    assert_eq!(latest(&local(&dir)), Some((10, vec![])));
+}
+
+#[test]
+fn a_commit_without_its_shards_is_refused() {
+    on_each_store(|store| {
+        let manifest = write(store, 10, 2, &[("weights", values(4, 1))]);
+        remove(store, &manifest.shards[1].path);
+        assert!(matches!(store.commit(&manifest), Err(CheckpointError::Damaged { .. })));
+        assert_eq!(store.list().unwrap(), [0; 0]);
+    });
+}
+
+#[test]
+fn retention_keeps_what_it_must_and_no_more() {
+    on_each_store(|store| {
+        let saved: Vec<_> = (1..=6).map(|i| save(store, 10 * i, 2)).collect();
+        let done = store.retain(2, Some(30), Some(20)).unwrap();
+        assert_eq!(done, Retained { deleted: vec![40, 10], ..Retained::default() });
+        assert_eq!(store.list().unwrap(), [60, 50, 30, 20]);
+        let kept: Vec<_> = saved.iter().filter(|m| ![10, 40].contains(&m.step)).map(folder).collect();
+        assert_eq!(folders(store), kept);
+        for step in store.list().unwrap() {
+            assert_eq!(store.verify(step).unwrap().faults, [""; 0]);
+        }
+        assert_eq!(store.retain(2, Some(30), Some(20)).unwrap(), Retained::default());
+        assert!(matches!(store.retain(0, None, None), Err(CheckpointError::Invalid { .. })));
+    });
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_count_as_kept() {
+    on_each_store(|store| {
+        let saved: Vec<_> = (1..=5).map(|i| save(store, i, 2)).collect();
+        remove(store, &saved[4].shards[0].path);
+        put(store, &manifest_name(4), b"garbage".to_vec());
+        let done = store.retain(2, None, None).unwrap();
+        assert_eq!((done.deleted, done.warnings.len()), (vec![1], 2));
+        assert_eq!(store.list().unwrap(), [5, 4, 3, 2]);
+        assert_eq!(latest(store), Some((3, vec![5, 4])));
+    });
+}
+
+#[test]
+fn only_old_orphans_are_swept() {
+    on_each_store(|store| {
+        let committed = save(store, 10, 1);
+        let buffers = [("weights", values(4, 1))];
+        let orphans = [write(store, 10, 1, &buffers), write(store, 20, 1, &buffers)];
+        assert_eq!(store.retain(1, None, None).unwrap(), Retained::default());
+        let mut done = Retained::default();
+        store.sweep(Duration::ZERO, &mut done).unwrap();
+        done.swept.sort();
+        assert_eq!(done, Retained { swept: orphans.iter().map(folder).collect(), ..Retained::default() });
+        assert_eq!(folders(store), [folder(&committed)]);
+        assert_eq!(latest(store), Some((10, vec![])));
+    });
+}
+
+#[test]
+fn a_directory_is_swept_by_the_age_of_its_files_and_with_its_staging_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(&dir);
+    save(&store, 10, 1);
+    let orphan = write(&store, 20, 1, &[("weights", values(4, 1))]);
+    let shard = dir.path().join(&orphan.shards[0].path);
+    fs::write(format!("{}#1", shard.display()), "half").unwrap();
+    let two_days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86400);
+    fs::File::options().write(true).open(&shard).unwrap().set_modified(two_days_ago).unwrap();
+    assert_eq!(store.retain(1, None, None).unwrap().swept, [folder(&orphan)]);
+    assert!(!shard.parent().unwrap().exists());
+}
+
+#[test]
+fn a_deletion_that_fails_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(&dir);
+    let (old, _) = (save(&store, 10, 1), save(&store, 20, 1));
+    let folder = dir.path().join(folder(&old));
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let done = store.retain(1, None, None).unwrap();
+    assert_eq!((done.deleted, done.warnings.len()), (vec![10], 1));
+    assert_eq!(latest(&store), Some((20, vec![])));
+}
+
+#[test]
+fn a_rewind_lets_the_steps_be_committed_anew() {
+    on_each_store(|store| {
+        for step in [10, 20, 30] {
+            save(store, step, 1);
+        }
+        put(store, &manifest_name(30), b"garbage".to_vec());
+        assert_eq!(store.rewind(Some(10)).unwrap(), [30, 20]);
+        assert_eq!(latest(store), Some((10, vec![])));
+        let again = save(store, 20, 1);
+        assert_eq!(store.read_manifest(20).unwrap(), again);
+        assert_eq!(store.rewind(None).unwrap(), [20, 10]);
+        assert_eq!(latest(store), None);
+        let aside = store.block_on(store.objects.list_with_delimiter(Some(&Path::from("aside")))).unwrap();
+        assert_eq!(aside.objects.len(), 4);
+    });
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_an_error() {
+    let is_store_error = |store: &Store| {
+        matches!(store.list(), Err(CheckpointError::Store { .. }))
+            && matches!(store.discover(Want::Latest), Err(CheckpointError::Store { .. }))
+            && matches!(store.rewind(None), Err(CheckpointError::Store { .. }))
+            && matches!(store.retain(1, None, None), Err(CheckpointError::Store { .. }))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(&dir);
+    fs::write(dir.path().join("manifest"), "a file").unwrap();
+    assert!(is_store_error(&store), "a file in the place of the manifests");
+    fs::remove_file(dir.path().join("manifest")).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("manifest")).unwrap();
+    assert!(is_store_error(&store), "a link to nowhere");
+    fs::write(dir.path().join("ckpt"), "a file").unwrap();
+    let slice = BufferSlice { name: "weights", range: 0..1, data: &[1.0] };
+    let written = store.write_shard(1, &Attempt::generate(), 0, 1, &[slice]);
+    assert!(matches!(written, Err(CheckpointError::Store { .. })), "a file in the place of the shards");
+    dir.close().unwrap();
+    assert!(is_store_error(&store), "a directory that vanished");
+}
+
+#[test]
+fn addresses_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    for uri in ["s3://bucket/run", "gs://bucket", "ftp://host/x", "memory://x", "file://host/x", "file:///a%20b", ""] {
+        assert!(matches!(Store::open(uri), Err(CheckpointError::Address { .. })), "{uri}");
+    }
+    let (new, file) = (format!("{root}/a/b"), format!("{root}/file"));
+    let Err(error) = Store::open_existing(&new) else { panic!("opened what is not there") };
+    assert!(matches!(error, CheckpointError::NotFound { .. }), "{error}");
+    assert_eq!(latest(&Store::open(&new).unwrap()), None);
+    let store = Store::open_existing(&format!("file://{new}")).unwrap();
+    assert_eq!(store.uri(), format!("file://{new}"));
+    save(&store, 10, 1);
+    assert_eq!(latest(&Store::open(&new).unwrap()), Some((10, vec![])));
+    fs::write(&file, "").unwrap();
+    for opened in [Store::open(&file), Store::open_existing(&file), Store::open(&format!("{file}/below"))] {
+        assert!(matches!(opened, Err(CheckpointError::Store { .. })));
+    }
+}

@@ -1,0 +1,96 @@
+//! What ranks do together: the operations, and the vote by which they agree to go on or to end.
+
+/// Operations in which every rank of the world takes part.
+///
+/// Each call blocks until all ranks have made it. See the [crate's invariants](crate#invariants):
+/// same order, same lengths, same arguments on every rank. A `root` outside `0..size` panics.
+pub trait Collective: Send + Sync {
+    /// This process's number, in `0..size`.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are.
+    fn size(&self) -> usize;
+
+    /// Replaces each element by its sum or mean over all ranks; the same bits on every rank.
+    fn all_reduce(&self, values: &mut [f32], reduce: Reduce);
+
+    /// [`all_reduce`](Self::all_reduce) in double precision.
+    fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce);
+
+    /// Replaces `values` on every rank by those of `root`.
+    fn broadcast(&self, values: &mut [f32], root: usize);
+
+    /// Returns the bytes of `root` on every rank; what the others pass is ignored and may be empty.
+    fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize) -> Vec<u8>;
+
+    /// Returns every rank's bytes, of any lengths, in rank order, on every rank.
+    fn gather_bytes(&self, bytes: &[u8]) -> Vec<Vec<u8>>;
+
+    /// Returns once every rank has called it.
+    fn barrier(&self);
+
+    /// Tells every rank how this one fares and returns the common verdict, equal on all ranks:
+    /// any failure wins over stop, stop over ok.
+    ///
+    /// Cheap enough for every step: 8 bytes per rank while all is well.
+    fn vote(&self, vote: Vote) -> Verdict {
+        // An empty ballot for the usual case, so that only lengths travel.
+        let ballot = match vote {
+            Vote::Ok => Vec::new(),
+            Vote::Stop => vec![STOP],
+            Vote::Failed(message) => [&[FAILED], message.as_bytes()].concat(),
+        };
+        let ballots = self.gather_bytes(&ballot);
+        let mut failures = ballots.iter().enumerate().filter_map(|(rank, ballot)| {
+            let message = ballot.strip_prefix(&[FAILED])?;
+            Some((rank, String::from_utf8_lossy(message).into_owned()))
+        });
+        if let Some((rank, first)) = failures.next() {
+            let message = failures.fold(first, |text, (rank, next)| format!("{text}; rank {rank}: {next}"));
+            Verdict::Failed { rank, message }
+        } else if ballots.iter().any(|ballot| ballot == &[STOP]) {
+            Verdict::Stop
+        } else {
+            Verdict::Ok
+        }
+    }
+}
+
+const STOP: u8 = 1;
+const FAILED: u8 = 2;
+
+/// How an all-reduce combines the ranks' values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduce {
+    /// x_0 + x_1 + ... + x_{size-1}
+    Sum,
+    /// The sum, divided by the number of ranks.
+    Mean,
+}
+
+/// What one rank has to say at a vote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vote {
+    /// Nothing to report.
+    Ok,
+    /// It was asked to stop (a signal, the last step).
+    Stop,
+    /// It cannot go on; the message says why.
+    Failed(String),
+}
+
+/// What all ranks, having voted, will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All voted [`Vote::Ok`].
+    Ok,
+    /// At least one asked to stop, none failed.
+    Stop,
+    /// At least one failed.
+    Failed {
+        /// The lowest rank that failed.
+        rank: usize,
+        /// Its message; where more ranks failed, theirs follow, each after `; rank R: `.
+        message: String,
+    },
+}

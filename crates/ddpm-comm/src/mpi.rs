@@ -1,0 +1,146 @@
+//! The collectives over MPI, for ranks started by a launcher.
+
+use std::ffi::c_void;
+use std::ops::DivAssign;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ::mpi::datatype::Equivalence;
+use ::mpi::environment::library_version;
+use ::mpi::ffi;
+use ::mpi::topology::SimpleCommunicator;
+use ::mpi::traits::*;
+
+use crate::watch::{Entered, Watch};
+use crate::{Collective, Reduce};
+
+/// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces; a small
+/// limit costs nothing (64 MB is far beyond where bandwidth levels off) and is reached by tests.
+const CHUNK: usize = 1 << 24;
+
+pub(crate) struct Mpi {
+    rank: usize,
+    size: usize,
+    in_place: InPlace,
+    turn: Mutex<()>,
+    pub(crate) watch: Arc<Watch>,
+}
+
+impl Mpi {
+    /// Wraps `MPI_COMM_WORLD`; MPI must be initialized, with at least `MPI_THREAD_SERIALIZED`.
+    pub(crate) fn new() -> Self {
+        let world = SimpleCommunicator::world();
+        Self {
+            rank: world.rank() as usize,
+            size: world.size() as usize,
+            in_place: InPlace::of_this_library(),
+            turn: Mutex::new(()),
+            watch: Arc::default(),
+        }
+    }
+
+    /// Takes this rank's turn at MPI, so that threads do not meet inside a collective, and tells
+    /// the watchdog what the rank is doing from now on.
+    fn enter(&self, operation: &'static str) -> (Entered<'_>, MutexGuard<'_, ()>) {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.watch.enter(operation), turn)
+    }
+
+    fn sum_or_mean<T: Equivalence + DivAssign + Copy>(&self, values: &mut [T], reduce: Reduce, size: T) {
+        let _entered = self.enter("all_reduce");
+        for chunk in values.chunks_mut(CHUNK) {
+            // SAFETY: `chunk` is valid for reads and writes of its length, which fits a C int, and
+            // of the datatype's layout; MPI does not keep the pointer beyond this blocking call.
+            // The handles are MPI's own constants. A failure does not return (errors are fatal).
+            unsafe {
+                ffi::MPI_Allreduce(
+                    self.in_place.0 as *const c_void,
+                    chunk.as_mut_ptr().cast(),
+                    chunk.len() as i32,
+                    T::equivalent_datatype().as_raw(),
+                    ffi::RSMPI_SUM,
+                    ffi::RSMPI_COMM_WORLD,
+                );
+            }
+            if reduce == Reduce::Mean {
+                chunk.iter_mut().for_each(|value| *value /= size);
+            }
+        }
+    }
+
+    fn broadcast_chunks<T>(&self, values: &mut [T], root: usize)
+    where
+        [T]: BufferMut,
+    {
+        let world = SimpleCommunicator::world();
+        for chunk in values.chunks_mut(CHUNK) {
+            world.process_at_rank(root as i32).broadcast_into(chunk);
+        }
+    }
+}
+
+impl Collective for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn all_reduce(&self, values: &mut [f32], reduce: Reduce) {
+        self.sum_or_mean(values, reduce, self.size as f32);
+    }
+
+    fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce) {
+        self.sum_or_mean(values, reduce, self.size as f64);
+    }
+
+    fn broadcast(&self, values: &mut [f32], root: usize) {
+        let _entered = self.enter("broadcast");
+        self.broadcast_chunks(values, root);
+    }
+
+    fn broadcast_bytes(&self, mut bytes: Vec<u8>, root: usize) -> Vec<u8> {
+        let _entered = self.enter("broadcast_bytes");
+        let mut len = [bytes.len() as u64];
+        self.broadcast_chunks(&mut len, root);
+        bytes.resize(len[0] as usize, 0);
+        self.broadcast_chunks(&mut bytes, root);
+        bytes
+    }
+
+    fn gather_bytes(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let _entered = self.enter("gather_bytes");
+        let mut lens = vec![0u64; self.size];
+        SimpleCommunicator::world().all_gather_into(&(bytes.len() as u64), &mut lens[..]);
+        // One broadcast per rank that has something to say: MPI_Allgatherv would limit the total
+        // to 2 GiB, and most gathers are small or (votes) empty.
+        lens.iter()
+            .enumerate()
+            .map(|(root, &len)| {
+                let mut theirs = vec![0; len as usize];
+                if root == self.rank {
+                    theirs.copy_from_slice(bytes);
+                }
+                self.broadcast_chunks(&mut theirs, root);
+                theirs
+            })
+            .collect()
+    }
+
+    fn barrier(&self) {
+        let _entered = self.enter("barrier");
+        SimpleCommunicator::world().barrier();
+    }
+}
+
+/// The value of `MPI_IN_PLACE`, a C macro that rsmpi does not carry over.
+struct InPlace(isize);
+
+impl InPlace {
+    fn of_this_library() -> Self {
+        // 1 in Open MPI's mpi.h; -1 in MPICH's, whose ABI Intel MPI, MVAPICH and Cray MPICH share.
+        let open_mpi = library_version().is_ok_and(|version| version.starts_with("Open MPI"));
+        Self(if open_mpi { 1 } else { -1 })
+    }
+}

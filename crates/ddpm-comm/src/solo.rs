@@ -1,0 +1,38 @@
+//! The world of one rank, without MPI: every collective is the identity.
+
+use crate::{Collective, Reduce};
+
+pub(crate) struct Solo;
+
+impl Collective for Solo {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn all_reduce(&self, _values: &mut [f32], _reduce: Reduce) {}
+
+    fn all_reduce_f64(&self, _values: &mut [f64], _reduce: Reduce) {}
+
+    fn broadcast(&self, _values: &mut [f32], root: usize) {
+        check_root(root);
+    }
+
+    fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize) -> Vec<u8> {
+        check_root(root);
+        bytes
+    }
+
+    fn gather_bytes(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        vec![bytes.to_vec()]
+    }
+
+    fn barrier(&self) {}
+}
+
+fn check_root(root: usize) {
+    assert!(root == 0, "the root {root} is not a rank of a world of one");
+}

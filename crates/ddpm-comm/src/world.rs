@@ -1,0 +1,235 @@
+//! Joining the run and leaving it: who the ranks are, where they run, and the clean end.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, mem, process};
+
+use ::mpi::environment::Universe;
+use ::mpi::topology::SimpleCommunicator;
+use ::mpi::traits::Communicator;
+use ::mpi::{Threading, initialize_with_threading};
+
+use crate::abort::set_rank;
+use crate::mpi::Mpi;
+use crate::solo::Solo;
+use crate::{Collective, abort};
+
+/// This process's place among the ranks of the run.
+///
+/// One per process. Ends with [`World::finish`]; an MPI world that is dropped instead aborts the
+/// run, because its peers would wait for this rank without end.
+pub struct World {
+    rank: usize,
+    size: usize,
+    local_rank: usize,
+    local_size: usize,
+    host: String,
+    backend: Backend,
+}
+
+enum Backend {
+    Solo,
+    Mpi { universe: Universe, mpi: Arc<Mpi> },
+}
+
+/// Why a process could not join the run.
+#[derive(Debug, thiserror::Error)]
+pub enum CommError {
+    /// The process belongs to a Slurm step of several tasks that cannot find each other.
+    #[error(
+        "srun started {tasks} tasks without an MPI interface, so each would train alone. \
+         Add --mpi=pmix to srun, or start the ranks with mpirun"
+    )]
+    NoPmi {
+        /// The tasks of the Slurm step.
+        tasks: usize,
+    },
+    /// The launcher belongs to another MPI library than the one this program uses.
+    #[error(
+        "the launcher started {expected} ranks, but the MPI library found {found}: they belong to \
+         different MPI installations. Use the mpirun of the MPI this program was built with"
+    )]
+    OtherLauncher {
+        /// The number of ranks the launcher announced.
+        expected: usize,
+        /// The size of `MPI_COMM_WORLD`.
+        found: usize,
+    },
+    /// The MPI library was built without the thread support that collectives need.
+    #[error(
+        "the MPI library offers thread level {provided:?}, but at least Serialized is needed. \
+         Use an MPI built with thread support"
+    )]
+    Threads {
+        /// The level that MPI_Init_thread granted.
+        provided: Threading,
+    },
+    /// [`World::init`] was called before in this process.
+    #[error("MPI is already initialized in this process. Call World::init once and share the World")]
+    AlreadyInitialized,
+}
+
+impl World {
+    /// Joins the run; the first call on every rank, from the main thread.
+    ///
+    /// MPI is initialized only if a launcher started the process: `OMPI_COMM_WORLD_SIZE` (Open
+    /// MPI's mpirun), `PMI_SIZE`, `PMI_RANK` (Hydra, srun --mpi=pmi2) or `PMIX_RANK` (PRRTE, srun
+    /// --mpi=pmix) is set. Otherwise this is a world of one rank.
+    ///
+    /// # Errors
+    /// See [`CommError`]: a launcher and an MPI that do not belong together, too little thread
+    /// support, a second call.
+    pub fn init() -> Result<Self, CommError> {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "localhost".into(), |name| name.trim().into());
+        let expected = match launch(|name| std::env::var(name).ok())? {
+            Launch::Ranks(expected) => expected,
+            Launch::Alone => {
+                return Ok(Self { rank: 0, size: 1, local_rank: 0, local_size: 1, host, backend: Backend::Solo });
+            }
+        };
+        let (universe, provided) =
+            initialize_with_threading(Threading::Multiple).ok_or(CommError::AlreadyInitialized)?;
+        if provided < Threading::Serialized {
+            return Err(CommError::Threads { provided });
+        }
+        let mpi = Arc::new(Mpi::new());
+        let (rank, size) = (mpi.rank(), mpi.size());
+        if let Some(expected) = expected.filter(|&expected| expected != size) {
+            return Err(CommError::OtherLauncher { expected, found: size });
+        }
+        set_rank(rank);
+        let neighbours = SimpleCommunicator::world().split_shared(rank as i32);
+        Ok(Self {
+            rank,
+            size,
+            local_rank: neighbours.rank() as usize,
+            local_size: neighbours.size() as usize,
+            host,
+            backend: Backend::Mpi { universe, mpi },
+        })
+    }
+
+    /// This process's number, in `0..size`.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many ranks the run has.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// This process's number among the ranks of its machine, in `0..local_size`: its GPU.
+    pub fn local_rank(&self) -> usize {
+        self.local_rank
+    }
+
+    /// How many ranks run on this machine.
+    pub fn local_size(&self) -> usize {
+        self.local_size
+    }
+
+    /// This machine's name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The operations of this world. Not to be called after [`World::finish`].
+    pub fn collective(&self) -> Arc<dyn Collective> {
+        match &self.backend {
+            Backend::Solo => Arc::new(Solo),
+            Backend::Mpi { mpi, .. } => Arc::clone(mpi) as _,
+        }
+    }
+
+    /// From now on aborts the run if one collective, or the end in [`World::finish`], lasts
+    /// `timeout` or longer: a peer is frozen, or the network is down. To be called once.
+    pub fn watch(&self, timeout: Duration) {
+        if let Backend::Mpi { mpi, .. } = &self.backend {
+            mpi.watch.start(timeout);
+        }
+    }
+
+    /// Leaves the run and exits with `code`; every rank calls it, with the same code.
+    ///
+    /// Waits for the other ranks. All output must be on its way before: see the
+    /// [crate's invariants](crate#invariants).
+    pub fn finish(mut self, code: i32) -> ! {
+        if let Backend::Mpi { universe, mpi } = mem::replace(&mut self.backend, Backend::Solo) {
+            let _entered = mpi.watch.enter("finish");
+            drop(universe); // MPI_Finalize
+        }
+        process::exit(code)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Backend::Mpi { .. } = self.backend {
+            // Dropping the universe would wait in MPI_Finalize for peers that wait for this rank.
+            abort(1, "the rank left its run without World::finish. Vote or abort before leaving");
+        }
+    }
+}
+
+/// How this process was started.
+#[derive(Debug)]
+enum Launch {
+    Alone,
+    /// By a launcher, with so many ranks if it says.
+    Ranks(Option<usize>),
+}
+
+fn launch(variable: impl Fn(&str) -> Option<String>) -> Result<Launch, CommError> {
+    let number = |name| variable(name)?.parse::<usize>().ok();
+    // Not SLURM_NTASKS, which a batch script sees too, where no step has begun.
+    let tasks = number("SLURM_STEP_NUM_TASKS");
+    if let Some(size) = number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE")) {
+        Ok(Launch::Ranks(Some(size)))
+    } else if variable("PMIX_RANK").is_some() || variable("PMI_RANK").is_some() {
+        Ok(Launch::Ranks(tasks))
+    } else {
+        match tasks {
+            Some(tasks) if tasks > 1 => Err(CommError::NoPmi { tasks }),
+            _ => Ok(Launch::Alone),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched(variables: &[(&str, &str)]) -> String {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(key, _)| *key == name)?;
+            Some(found.1.to_owned())
+        };
+        match launch(variable) {
+            Ok(launch) => format!("{launch:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn launchers_are_recognised_by_their_variables() {
+        assert_eq!(launched(&[]), "Alone");
+        assert_eq!(launched(&[("OMPI_COMM_WORLD_SIZE", "4")]), "Ranks(Some(4))");
+        assert_eq!(launched(&[("PMI_RANK", "1"), ("PMI_SIZE", "2")]), "Ranks(Some(2))");
+        assert_eq!(launched(&[("PMIX_RANK", "0")]), "Ranks(None)");
+        let pmix = [("PMIX_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "8")];
+        assert_eq!(launched(&pmix), "Ranks(Some(8))");
+        // mpirun inside a Slurm step that started its daemons: mpirun's word counts.
+        let nested = [("OMPI_COMM_WORLD_SIZE", "16"), ("SLURM_STEP_NUM_TASKS", "2")];
+        assert_eq!(launched(&nested), "Ranks(Some(16))");
+    }
+
+    #[test]
+    fn slurm_without_an_mpi_interface_is_refused() {
+        // The batch script itself, or an interactive shell, is alone.
+        assert_eq!(launched(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]), "Alone");
+        assert_eq!(launched(&[("SLURM_STEP_NUM_TASKS", "1")]), "Alone");
+        assert!(launched(&[("SLURM_STEP_NUM_TASKS", "8")]).contains("--mpi=pmix"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The collectives in both worlds, and how runs of several ranks end; with a real mpirun.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use ddpm_comm::World;
+
+mod job;
+mod suite;
+
+use job::Job;
+
+/// Runs `rank SCENARIO...` (examples/rank.rs) on `ranks` ranks; returns mpirun's code and the lines.
+fn run(ranks: usize, scenario: &[&str]) -> (i32, Vec<String>) {
+    start(ranks, scenario).end()
+}
+
+fn start(ranks: usize, scenario: &[&str]) -> Job {
+    let mut mpirun = Command::new("mpirun");
+    mpirun.args(["--quiet", "--oversubscribe", "--bind-to", "none"]);
+    mpirun.args(["--mca", "mpi_yield_when_idle", "1", "-np", &ranks.to_string()]);
+    // What --allow-run-as-root stands for, harmless for others.
+    mpirun.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
+    Job::start(mpirun.arg(example()).args(scenario))
+}
+
+/// Cargo builds examples along with tests, in the folder beside the tests' own.
+fn example() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its path");
+    let target = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
+    let example = target.join("examples/rank");
+    assert!(example.exists(), "build it: cargo build --release -p ddpm-comm --example rank");
+    example
+}
+
+/// All lines that are neither process ids nor "done".
+fn messages(lines: &[String]) -> Vec<&str> {
+    let lines = lines.iter().map(String::as_str);
+    lines.filter(|line| !line.starts_with("pid ") && *line != "done").collect()
+}
+
+#[test]
+fn solo_conforms() {
+    let world = World::init().expect("a test is not started by mpirun");
+    assert_eq!((world.rank(), world.size()), (0, 1));
+    assert_eq!((world.local_rank(), world.local_size()), (0, 1));
+    suite::check(&*world.collective());
+}
+
+fn mpi_conforms(ranks: usize) {
+    let (code, lines) = run(ranks, &["suite"]);
+    assert_eq!(code, 0, "{lines:#?}");
+    assert_eq!(messages(&lines), [""; 0]);
+    assert_eq!(lines.iter().filter(|line| *line == "done").count(), ranks);
+}
+
+#[test]
+fn mpi_conforms_on_1() {
+    mpi_conforms(1);
+}
+
+#[test]
+fn mpi_conforms_on_2() {
+    mpi_conforms(2);
+}
+
+#[test]
+fn mpi_conforms_on_3() {
+    mpi_conforms(3);
+}
+
+#[test]
+fn mpi_conforms_on_4() {
+    mpi_conforms(4);
+}
+
+#[test]
+fn ranks_know_their_place() {
+    let host = World::init().expect("a test is not started by mpirun").host().to_owned();
+    let (code, lines) = run(3, &["place"]);
+    let mut places = messages(&lines);
+    places.sort_unstable();
+    let expected: Vec<_> = (0..3).map(|rank| format!("rank {rank} of 3, {rank} of 3 on {host}")).collect();
+    assert_eq!((code, places), (0, expected.iter().map(String::as_str).collect()));
+}
+
+#[test]
+fn an_agreed_end_is_quiet_and_keeps_its_code() {
+    let (code, lines) = run(3, &["finish", "75"]);
+    assert_eq!((code, messages(&lines)), (75, vec![]));
+}
+
+#[test]
+fn a_panic_ends_all_ranks() {
+    let (code, lines) = run(3, &["panic"]);
+    let messages = messages(&lines);
+    assert_eq!((code, messages.len()), (101, 1), "{lines:#?}");
+    assert!(messages[0].starts_with("rank 1 step 12: an index out of range (at "), "{lines:#?}");
+}
+
+#[test]
+fn a_panic_of_another_thread_ends_all_ranks() {
+    let (code, lines) = run(2, &["thread-panic"]);
+    let messages = messages(&lines);
+    assert_eq!((code, messages.len()), (101, 1), "{lines:#?}");
+    assert!(messages[0].starts_with("rank 1 step 12: a worker failed (at "), "{lines:#?}");
+}
+
+#[test]
+fn an_abort_shows_its_message_once_and_keeps_its_code() {
+    let (code, lines) = run(3, &["abort", "4"]);
+    assert_eq!((code, messages(&lines)), (4, vec!["rank 1 step 12: no space left on the disk"]));
+}
+
+#[test]
+fn a_rank_that_just_leaves_ends_the_run() {
+    let (code, lines) = run(2, &["leave"]);
+    let message = "rank 1 step 12: the rank left its run without World::finish. \
+                   Vote or abort before leaving";
+    assert_eq!((code, messages(&lines)), (1, vec![message]));
+}
+
+#[test]
+fn a_killed_rank_ends_the_run() {
+    let (code, _) = run(3, &["die"]);
+    assert_eq!(code, 128 + 9);
+}
+
+#[test]
+fn ranks_end_with_a_killed_mpirun() {
+    let mut job = start(2, &["wait"]);
+    job.wait_for("waiting", 2);
+    job.signal_group("KILL"); // ranks have groups of their own
+    let (code, _) = job.end();
+    assert_eq!(code, 128 + 9);
+}
+
+#[test]
+fn a_frozen_rank_ends_the_run() {
+    let (code, lines) = run(2, &["freeze"]);
+    let message = "rank 0 step 12: waited 1.5 s in all_reduce: a peer is frozen or the network is \
+                   down. See what the ranks that do not report this were doing, or raise \
+                   comm.timeout_s";
+    assert_eq!((code, messages(&lines)), (1, vec![message]));
+}
+
+#[test]
+fn a_rank_frozen_at_the_end_ends_the_run() {
+    let (code, lines) = run(2, &["freeze-at-end"]);
+    let messages = messages(&lines);
+    assert_eq!((code, messages.len()), (1, 1), "{lines:#?}");
+    assert!(messages[0].starts_with("rank 0 step 12: waited 1.5 s in finish: "), "{lines:#?}");
+}

@@ -1,0 +1,186 @@
+//! What every `Collective` must do, whatever the world; run on each rank at once.
+
+use ddpm_comm::{Collective, Reduce, Verdict, Vote};
+
+/// Panics at the first thing that does not hold.
+pub fn check(comm: &dyn Collective) {
+    assert!(comm.rank() < comm.size());
+    let mut lens = vec![0, 1, 2, 3, 7, 64, 1023, 4097, 1_500_001];
+    let mut random = Random(7);
+    lens.extend((0..10).map(|_| (random.next() % 40_000) as usize));
+    for &len in &lens {
+        reduces(comm, len);
+        broadcasts(comm, len);
+    }
+    reduces_what_is_not_finite(comm);
+    gathers(comm);
+    votes(comm);
+    keeps_order(comm, &mut random);
+    serves_other_threads(comm);
+    exceeds_one_call(comm);
+}
+
+/// More elements than the MPI implementation hands over in one call.
+fn exceeds_one_call(comm: &dyn Collective) {
+    let len = (1 << 24) + 5;
+    let mut values = vec![comm.rank() as f32; len];
+    comm.all_reduce(&mut values, Reduce::Mean);
+    let mean = (0..comm.size()).sum::<usize>() as f32 / comm.size() as f32;
+    assert!(values.iter().all(|&x| x == mean));
+    let bytes = comm.broadcast_bytes(vec![comm.rank() as u8 + 1; len], 0);
+    assert!(bytes.len() == len && bytes.iter().all(|&x| x == 1));
+}
+
+fn reduces(comm: &dyn Collective, len: usize) {
+    let size = comm.size() as u64;
+    let sum = |i: u64| (0..size).map(|rank| whole(rank, i)).sum::<u64>();
+    let mine = || (0..len as u64).map(|i| whole(comm.rank() as u64, i));
+
+    // Whole numbers: exact in any order of summation.
+    let mut values: Vec<f32> = mine().map(|x| x as f32).collect();
+    comm.all_reduce(&mut values, Reduce::Sum);
+    assert!((0..).zip(&values).all(|(i, &x)| x == sum(i) as f32), "sum of {len}");
+    let mut values: Vec<f32> = mine().map(|x| x as f32).collect();
+    comm.all_reduce(&mut values, Reduce::Mean);
+    assert!((0..).zip(&values).all(|(i, &x)| x == sum(i) as f32 / size as f32), "mean of {len}");
+    let mut values: Vec<f64> = mine().map(|x| x as f64).collect();
+    comm.all_reduce_f64(&mut values, Reduce::Mean);
+    assert!((0..).zip(&values).all(|(i, &x)| x == sum(i) as f64 / size as f64), "f64 of {len}");
+
+    // Fractions: the order shows in the last bits, which must agree on all ranks, twice.
+    let mut repeated = [0, 1].map(|_| {
+        let mut values: Vec<f32> = mine().map(|x| (x as f32 + 0.1).sin()).collect();
+        comm.all_reduce(&mut values, Reduce::Mean);
+        hash(values.iter().flat_map(|x| x.to_ne_bytes()))
+    });
+    assert_eq!(repeated[0], repeated[1], "two reductions of {len}");
+    for theirs in comm.gather_bytes(&repeated[0].to_ne_bytes()) {
+        assert_eq!(theirs, repeated[0].to_ne_bytes(), "bits of {len}");
+    }
+    let mut values: Vec<f64> = mine().map(|x| (x as f64 + 0.1).sin()).collect();
+    comm.all_reduce_f64(&mut values, Reduce::Sum);
+    repeated[0] = hash(values.iter().flat_map(|x| x.to_ne_bytes()));
+    for theirs in comm.gather_bytes(&repeated[0].to_ne_bytes()) {
+        assert_eq!(theirs, repeated[0].to_ne_bytes(), "f64 bits of {len}");
+    }
+}
+
+fn reduces_what_is_not_finite(comm: &dyn Collective) {
+    let last = comm.rank() == comm.size() - 1;
+    let mut values = [1.0, if last { f32::NAN } else { 1.0 }, if last { f32::INFINITY } else { 1.0 }];
+    comm.all_reduce(&mut values, Reduce::Mean);
+    assert_eq!(values[0], 1.0);
+    assert!(values[1].is_nan());
+    assert_eq!(values[2], f32::INFINITY);
+}
+
+fn broadcasts(comm: &dyn Collective, len: usize) {
+    // Every root in turn, or one where the buffers are large.
+    let roots = if len < 100_000 { 0..comm.size() } else { comm.size() - 1..comm.size() };
+    for root in roots {
+        let of = |rank: usize| (0..len as u64).map(move |i| whole(rank as u64, i));
+        let mut values: Vec<f32> = of(comm.rank()).map(|x| x as f32).collect();
+        comm.broadcast(&mut values, root);
+        assert!(values.iter().zip(of(root)).all(|(&x, y)| x == y as f32), "{len} from {root}");
+
+        // What other ranks pass is ignored, longer or shorter.
+        let mine = if comm.rank() == root { of(root).map(|x| x as u8).collect() } else { vec![9; comm.rank() * 5] };
+        let bytes = comm.broadcast_bytes(mine, root);
+        assert_eq!(bytes.len(), len);
+        assert!(bytes.iter().zip(of(root)).all(|(&x, y)| x == y as u8), "{len} from {root}");
+    }
+}
+
+fn gathers(comm: &dyn Collective) {
+    // The lowest rank sends nothing; the others, more and more, up to megabytes.
+    for factor in [0, 1, 13, 1_000_003] {
+        let of = |rank: usize| (0..(rank * factor) as u64).map(|i| whole(rank as u64, i) as u8).collect::<Vec<_>>();
+        let all = comm.gather_bytes(&of(comm.rank()));
+        assert_eq!(all.len(), comm.size());
+        for (rank, theirs) in all.iter().enumerate() {
+            assert!(*theirs == of(rank), "{factor} bytes per rank, from {rank}");
+        }
+    }
+}
+
+fn votes(comm: &dyn Collective) {
+    let (rank, last) = (comm.rank(), comm.size() - 1);
+    assert_eq!(comm.vote(Vote::Ok), Verdict::Ok);
+
+    let stop = if rank == last { Vote::Stop } else { Vote::Ok };
+    assert_eq!(comm.vote(stop), Verdict::Stop);
+
+    // A failure wins over stops, with the lowest rank first and nobody's message lost.
+    let failed = |rank: usize| Vote::Failed(format!("disk {rank} is full"));
+    let vote = if rank == last { failed(rank) } else { Vote::Stop };
+    let verdict = Verdict::Failed { rank: last, message: format!("disk {last} is full") };
+    assert_eq!(comm.vote(vote), verdict);
+
+    let others: String = (1..=last).map(|r| format!("; rank {r}: disk {r} is full")).collect();
+    let verdict = Verdict::Failed { rank: 0, message: format!("disk 0 is full{others}") };
+    assert_eq!(comm.vote(failed(rank)), verdict);
+
+    let silent = Verdict::Failed { rank: 0, message: String::new() };
+    let vote = if rank == 0 { Vote::Failed(String::new()) } else { Vote::Ok };
+    assert_eq!(comm.vote(vote), silent);
+    assert_eq!(comm.vote(Vote::Ok), Verdict::Ok);
+}
+
+/// A long mixed sequence without barriers: no operation may take another's data.
+fn keeps_order(comm: &dyn Collective, random: &mut Random) {
+    let size = comm.size();
+    for round in 0..300 {
+        let root = random.next() as usize % size;
+        match random.next() % 5 {
+            0 => {
+                let mut values = [round as f64];
+                comm.all_reduce_f64(&mut values, Reduce::Sum);
+                assert_eq!(values, [(round * size) as f64]);
+            }
+            1 => {
+                let mut values = [(round * size + comm.rank()) as f32; 3];
+                comm.broadcast(&mut values, root);
+                assert_eq!(values, [(round * size + root) as f32; 3]);
+            }
+            2 => {
+                let text = format!("{round} of {}", comm.rank());
+                let text = comm.broadcast_bytes(text.into(), root);
+                assert_eq!(text, format!("{round} of {root}").as_bytes());
+            }
+            3 => {
+                let stop = if comm.rank() == root { Vote::Stop } else { Vote::Ok };
+                assert_eq!(comm.vote(stop), Verdict::Stop);
+            }
+            _ => comm.barrier(),
+        }
+    }
+}
+
+fn serves_other_threads(comm: &dyn Collective) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| reduces(comm, 1000));
+    });
+    reduces(comm, 1000);
+}
+
+/// A whole number below 2^16, different for neighbouring ranks and indices.
+fn whole(rank: u64, i: u64) -> u64 {
+    Random(rank << 40 | i).next() & 0xffff
+}
+
+/// SplitMix64: the same sequence on every rank.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// FNV-1a.
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

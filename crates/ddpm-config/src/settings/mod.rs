@@ -1,0 +1,81 @@
+//! The resolved settings of a run: one struct per section, one field per key, with meaning, unit and default.
+//!
+//! These structs are the only list of keys there is. The parser, the suggestions for misspelt names, `config.toml`
+//! and the comparison on resume are all derived from them.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+mod data;
+mod diffusion;
+mod labels;
+mod model;
+mod services;
+mod train;
+
+pub use data::{DataKind, DataSettings, OnCorrupt};
+pub use diffusion::{DiffusionSettings, Loss, Predict, Schedule, TimestepSampler, Variance, Weighting};
+pub use labels::Labels;
+pub use model::{ModelKind, ModelSettings};
+pub use services::{Backend, CheckpointSettings, CommSettings, GridSampler, MonitorSettings, OnFailure, WhenBusy};
+pub use train::{EmaSettings, LrSchedule, Precision, TrainSettings};
+
+/// Everything that defines a run, resolved and of the right types.
+///
+/// [`Settings::load`](crate::Settings::load) returns it validated. It serialises to TOML (`config.toml`) and to JSON
+/// (broadcast to the ranks, kept in checkpoints), and reads back equal from either.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Key of every random draw: weights, sample order, noise, timesteps. Default 0.
+    pub seed: u64,
+    /// Where the run lives.
+    pub run: RunSettings,
+    /// What it learns from.
+    pub data: DataSettings,
+    /// The network.
+    pub model: ModelSettings,
+    /// The diffusion process and its objective.
+    pub diffusion: DiffusionSettings,
+    /// The optimisation.
+    pub train: TrainSettings,
+    /// Averaged copies of the weights.
+    pub ema: EmaSettings,
+    /// How ranks talk to each other.
+    pub comm: CommSettings,
+    /// What is saved, where and when.
+    pub checkpoint: CheckpointSettings,
+    /// What is reported while training.
+    pub monitor: MonitorSettings,
+}
+
+/// `[run]`: where the run lives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSettings {
+    /// Folder of the run's files. Default `runs/<name>`.
+    pub dir: String,
+    /// Name shown in logs. Default: the configuration file's name without its extension.
+    pub name: String,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self { dir: "runs/run".into(), name: "run".into() }
+    }
+}
+
+impl Settings {
+    /// Where checkpoints go: `checkpoint.uri`, or `<run.dir>/checkpoints`.
+    pub fn checkpoint_uri(&self) -> String {
+        self.checkpoint.uri.clone().unwrap_or_else(|| format!("{}/checkpoints", self.run.dir))
+    }
+}
+
+/// Reads 0 as "not set", so that `--set` and an extending file can undo a value, which TOML itself cannot.
+fn zero_is_none<'de, D, N>(deserializer: D) -> Result<Option<N>, D::Error>
+where
+    D: Deserializer<'de>,
+    N: Deserialize<'de> + PartialEq + Default,
+{
+    Ok(Option::<N>::deserialize(deserializer)?.filter(|n| *n != N::default()))
+}

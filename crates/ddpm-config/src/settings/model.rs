@@ -1,0 +1,86 @@
+//! `[model]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::zero_is_none;
+
+/// `[model]`: the network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Architecture. Default `unet`.
+    pub kind: ModelKind,
+    /// Width of each resolution level, highest resolution first. Default `[32, 64, 128]`; `[4, 10, 20, 40]` for `small`.
+    pub channels: Vec<u32>,
+    /// Residual blocks per level on the way down; one more on the way up. Default 2.
+    pub layers_per_block: u32,
+    /// Self-attention at each level, as long as `channels`. Default: the last level but one; none for `small`.
+    pub attention: Vec<bool>,
+    /// Channels per attention head; absent or 0: one head over all channels.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub head_dim: Option<u32>,
+    /// Groups of every group normalisation. Default 32.
+    pub norm_groups: u32,
+    /// Dropout probability inside residual blocks. Default 0.
+    pub dropout: f64,
+    /// The time embedding scales and shifts the normalised activations (Nichol & Dhariwal 2021) instead of being
+    /// added to them (Ho et al. 2020). Default false.
+    pub time_scale_shift: bool,
+    /// Padding of the strided convolutions: 1 on every side, or 0 for right and bottom only, as Ho et al. Default 1.
+    pub downsample_padding: u32,
+    /// Subtracted from half the embedding's width in the sinusoids' exponent: 1 as Ho et al., 0 later. Default 0.
+    pub freq_shift: u32,
+    /// Time embedding is [cos, sin] rather than [sin, cos]. Default true.
+    pub flip_sin_to_cos: bool,
+    /// Added to the variance in group normalisation. Default 1e-5.
+    pub norm_eps: f64,
+    /// Number of classes the network is conditioned on; absent or 0: unconditional.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub classes: Option<u32>,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        let channels = ModelKind::Unet.default_channels().to_vec();
+        Self {
+            kind: ModelKind::Unet,
+            attention: ModelKind::Unet.default_attention(channels.len()),
+            channels,
+            layers_per_block: 2,
+            head_dim: None,
+            norm_groups: 32,
+            dropout: 0.0,
+            time_scale_shift: false,
+            downsample_padding: 1,
+            freq_shift: 0,
+            flip_sin_to_cos: true,
+            norm_eps: 1e-5,
+            classes: None,
+        }
+    }
+}
+
+/// Architecture of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// The U-Net of Ho et al. (2020) and Nichol & Dhariwal (2021).
+    Unet,
+    /// The tutorial's small U-Net without attention; of `[model]` it uses `channels` and `classes` only.
+    Small,
+}
+
+impl ModelKind {
+    /// Widths used where `model.channels` is not given.
+    pub(crate) fn default_channels(self) -> &'static [u32] {
+        match self {
+            Self::Unet => &[32, 64, 128],
+            Self::Small => &[4, 10, 20, 40],
+        }
+    }
+
+    /// Attention used where `model.attention` is not given: at the last level but one of a U-Net.
+    pub(crate) fn default_attention(self, levels: usize) -> Vec<bool> {
+        (0..levels).map(|level| self == Self::Unet && level + 2 == levels).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! What surrounds the training: `[comm]`, `[checkpoint]` and `[monitor]`.
+
+use serde::{Deserialize, Serialize};
+
+/// `[comm]`: how ranks talk to each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommSettings {
+    /// Library that averages gradients. Default `auto`.
+    pub backend: Backend,
+    /// Size of a gradient bucket, in MiB. Default 25.
+    pub bucket_mb: u32,
+    /// Average a bucket while backward computes the next. Default true.
+    pub overlap: bool,
+    /// Seconds without progress after which the watchdog ends the job. Default 600.
+    pub timeout_s: u64,
+}
+
+impl Default for CommSettings {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, bucket_mb: 25, overlap: true, timeout_s: 600 }
+    }
+}
+
+/// Library that averages gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// `solo` for one rank; `nccl` where every rank has a GPU; else `mpi`.
+    Auto,
+    /// No communication: one rank.
+    Solo,
+    /// MPI, on host memory.
+    Mpi,
+    /// NCCL, between GPUs.
+    Nccl,
+}
+
+/// `[checkpoint]`: what is saved, where and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Store: a folder or a URI such as `s3://bucket/run`. Default `<run.dir>/checkpoints`;
+    /// see [`Settings::checkpoint_uri`].
+    pub uri: Option<String>,
+    /// Steps between saves; the last step is always saved. Default 1000.
+    pub every: u64,
+    /// Newest checkpoints kept, at least 2. Default 2.
+    pub keep_last: usize,
+    /// Checkpoints at multiples of this many steps are kept for good; 0: none. Default 0.
+    pub keep_every: u64,
+    /// What a save that failed for good does. Default `warn`.
+    pub on_failure: OnFailure,
+    /// Size of an upload part, in MiB, at least 8. Default 8.
+    pub part_mb: u32,
+    /// Parts in flight per rank. Default 4.
+    pub concurrency: usize,
+    /// What a save does that comes due while the last one is in flight. Default `wait`.
+    pub when_busy: WhenBusy,
+    /// Promises that no other job writes to the store, for stores without conditional writes. Default false.
+    pub exclusive: bool,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            uri: None,
+            every: 1000,
+            keep_last: 2,
+            keep_every: 0,
+            on_failure: OnFailure::Warn,
+            part_mb: 8,
+            concurrency: 4,
+            when_busy: WhenBusy::Wait,
+            exclusive: false,
+        }
+    }
+}
+
+/// What a save that failed for good does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Is logged and counted; training goes on.
+    Warn,
+    /// Ends the run.
+    Abort,
+}
+
+/// What a save does that comes due while the last one is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBusy {
+    /// Holds training until the last one is done.
+    Wait,
+    /// Is left out.
+    Skip,
+}
+
+/// `[monitor]`: what is reported while training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorSettings {
+    /// Steps between lines of `metrics.jsonl`. Default 10.
+    pub log_every: u64,
+    /// Steps between sample grids; 0: never. Default 1000.
+    pub sample_every: u64,
+    /// Images in a grid. Default 64.
+    pub sample_count: usize,
+    /// Network evaluations per image. Default 50.
+    pub sample_steps: u32,
+    /// Sampler of the grids. Default `ddim`.
+    pub sampler: GridSampler,
+    /// Write TensorBoard events. Default true.
+    pub tensorboard: bool,
+}
+
+impl Default for MonitorSettings {
+    fn default() -> Self {
+        Self {
+            log_every: 10,
+            sample_every: 1000,
+            sample_count: 64,
+            sample_steps: 50,
+            sampler: GridSampler::Ddim,
+            tensorboard: true,
+        }
+    }
+}
+
+/// Sampler of the grids drawn while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GridSampler {
+    /// Ancestral (Ho et al. 2020).
+    Ddpm,
+    /// Deterministic (Song et al. 2020).
+    Ddim,
+}

@@ -1,0 +1,94 @@
+//! `[train]` and `[ema]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::zero_is_none;
+
+/// `[train]`: the optimisation (AdamW).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Optimizer steps of the whole run, at least 1. Default 10000.
+    pub steps: u64,
+    /// Images per step over all ranks. Default 128.
+    pub global_batch: usize,
+    /// Images per forward pass on each rank, to bound memory; absent or 0: the rank's whole slice.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub micro_batch: Option<usize>,
+    /// Learning rate after warm-up. Default 2e-4.
+    pub lr: f64,
+    /// Steps over which the learning rate rises linearly to `lr`; 0 starts there. Default 0.
+    pub warmup_steps: u64,
+    /// Learning rate after warm-up. Default `constant`.
+    pub lr_schedule: LrSchedule,
+    /// Decoupled weight decay. Default 0.
+    pub weight_decay: f64,
+    /// Decay rates of Adam's two moments. Default `[0.9, 0.999]`.
+    pub betas: [f64; 2],
+    /// Added to Adam's denominator. Default 1e-8.
+    pub adam_eps: f64,
+    /// Largest global gradient norm; 0 turns clipping off. Default 1.
+    pub grad_clip: f64,
+    /// Arithmetic of the network; weights and optimizer stay fp32. Default `fp32`.
+    pub precision: Precision,
+    /// Steps in a row that a non-finite gradient may skip before the run ends. Default 10.
+    pub skip_nonfinite: u32,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            steps: 10_000,
+            global_batch: 128,
+            micro_batch: None,
+            lr: 2e-4,
+            warmup_steps: 0,
+            lr_schedule: LrSchedule::Constant,
+            weight_decay: 0.0,
+            betas: [0.9, 0.999],
+            adam_eps: 1e-8,
+            grad_clip: 1.0,
+            precision: Precision::Fp32,
+            skip_nonfinite: 10,
+        }
+    }
+}
+
+/// Learning rate after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LrSchedule {
+    /// Stays at `lr`.
+    Constant,
+    /// Falls along half a cosine to 0 at `steps`.
+    Cosine,
+}
+
+/// Arithmetic of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16 activations, fp32 weights.
+    Bf16,
+}
+
+/// `[ema]`: exponential moving averages of the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmaSettings {
+    /// Decay per update, one averaged copy each; may be empty. Default `[0.9999]`.
+    pub rates: Vec<f64>,
+    /// Steps between updates. Default 1.
+    pub every: u64,
+    /// After n updates the decay is min(rate, (1 + n)/(10 + n)), so that a short run is not ruled by its initial
+    /// weights. Default true.
+    pub warmup: bool,
+}
+
+impl Default for EmaSettings {
+    fn default() -> Self {
+        Self { rates: vec![0.9999], every: 1, warmup: true }
+    }
+}

@@ -1,0 +1,52 @@
+//! What is written as TOML or JSON reads back equal, whatever the settings.
+
+use ddpm_config::Settings;
+use proptest::prelude::*;
+
+/// Any one override that is valid on top of the `digits` preset, whatever the others are.
+fn override_() -> impl Strategy<Value = String> {
+    let unit = 0.0..0.999_999_f64;
+    prop_oneof![
+        (0..=i64::MAX).prop_map(|n| format!("seed={n}")),
+        "[a-z][a-zA-Z0-9 _./'\"\\\\é-]{0,20}".prop_map(|text| format!("run.name={}", toml::Value::from(text))),
+        "[a-z0-9/.]{1,20}".prop_map(|text| format!("checkpoint.uri=\"s3://{text}\"")),
+        prop_oneof![Just("data.kind=synthetic"), Just("data.kind=idx"), Just("data.kind=folder")].prop_map(Into::into),
+        prop_oneof![Just("none"), Just("auto")].prop_map(|labels| format!("data.labels={labels}")),
+        (0..200_u32).prop_map(|crop| format!("data.crop={crop}")),
+        (1..64_u32).prop_map(|n| format!("data.image_size={}", 2 * n)),
+        any::<bool>().prop_map(|flip| format!("data.flip={flip}")),
+        (1..4_u32, 1..4_u32).prop_map(|(a, b)| format!("model.channels=[{}, {}]", 32 * a, 32 * b)),
+        any::<[bool; 2]>().prop_map(|attention| format!("model.attention={attention:?}")),
+        (0..6_u32).prop_map(|power| format!("model.head_dim={}", (1 << power) & !1)),
+        unit.clone().prop_map(|rate| format!("model.dropout={rate:?}")),
+        prop_oneof![Just("eps"), Just("x_start"), Just("v")].prop_map(|p| format!("diffusion.predict={p}")),
+        prop_oneof![Just("simple"), Just("vlb"), Just("kl")].prop_map(|loss| format!("diffusion.loss={loss}")),
+        (50..4000_u32).prop_map(|n| format!("diffusion.timesteps={n}")),
+        (1..=u64::MAX >> 1).prop_map(|n| format!("train.steps={n}")),
+        (1e-300..1e300_f64).prop_map(|lr| format!("train.lr={lr:e}")),
+        prop::array::uniform2(unit.clone()).prop_map(|betas| format!("train.betas={betas:?}")),
+        (0..8_usize).prop_map(|n| format!("train.micro_batch={n}")),
+        prop::collection::hash_set(1..9999_u32, 0..4).prop_map(|rates| {
+            let rates: Vec<f64> = rates.into_iter().map(|rate| f64::from(rate) / 1e4).collect();
+            format!("ema.rates={rates:?}")
+        }),
+        prop_oneof![Just("auto"), Just("solo"), Just("mpi"), Just("nccl")].prop_map(|b| format!("comm.backend={b}")),
+        (0..1000_u64).prop_map(|n| format!("checkpoint.keep_every={n}")),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn toml_and_json_give_back_the_same_settings(mut sets in prop::collection::vec(override_(), 0..12)) {
+        sets.insert(0, "data.path=data".into());
+        let settings = Settings::load("digits", &sets).expect("valid overrides");
+        let text = settings.to_toml();
+        let again = Settings::from_toml(&text, "config.toml", &[]).expect("valid text");
+        prop_assert_eq!(&again, &settings);
+        prop_assert_eq!(again.to_toml(), text);
+        let json = serde_json::to_string(&settings).expect("JSON");
+        prop_assert_eq!(&serde_json::from_str::<Settings>(&json).expect("settings"), &settings);
+        prop_assert_eq!(again.fingerprint(), settings.fingerprint());
+        prop_assert!(settings.diff(&again).is_empty());
+    }
+}

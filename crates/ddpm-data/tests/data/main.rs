@@ -1,0 +1,45 @@
+//! The data crate through its public face: every source, the order and the loader.
+
+mod folder;
+mod idx;
+mod loader;
+mod order;
+mod synthetic;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ddpm_data::{DataError, DataSpec, OnCorrupt, Source, SourceKind, open};
+
+/// Opens `kind` at `image_size` with `channels`, without crop.
+fn source(kind: SourceKind, image_size: usize, channels: usize) -> Result<Arc<dyn Source>, DataError> {
+    open(&DataSpec { kind, image_size, channels, crop: None, on_corrupt: OnCorrupt::Error })
+}
+
+/// Digits, the source that is always there.
+fn digits(count: u64) -> Arc<dyn Source> {
+    source(SourceKind::Synthetic { count, seed: 7 }, 16, 1).expect("digits need no files")
+}
+
+/// Asserts that `result` is an error whose message holds all of `parts`.
+fn check_refused<T>(result: Result<T, DataError>, parts: &[&str]) {
+    let message = result.map(|_| ()).expect_err("this must be refused").to_string();
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is not in: {message}");
+    }
+}
+
+/// One image of a source and its class.
+fn read(source: &dyn Source, id: u64) -> Result<(Vec<u8>, Option<u32>), DataError> {
+    let mut out = vec![0xaa; source.spec().bytes()];
+    let class = source.read(id, &mut out)?;
+    Ok((out, class))
+}
+
+/// A file in `folder` with these bytes.
+fn write(folder: &tempfile::TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::create_dir_all(path.parent().expect("inside the folder")).expect("folder");
+    std::fs::write(&path, bytes).expect("file");
+    path
+}

@@ -1,0 +1,103 @@
+//! DDIM: sampling with any amount of noise, and its deterministic reverse.
+
+use tch::Tensor;
+
+use crate::error::ModelError;
+use crate::process::{Clip, Prediction};
+use crate::sampler::ReverseStep;
+use crate::tables::Row;
+use crate::{Diffusion, DiffusionError};
+
+/// DDIM's options.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ddim {
+    /// 0 is deterministic, 1 adds as much noise as the posterior has (Song et al. 2020, eq. 16).
+    pub eta: f64,
+    /// Which eps the step points along.
+    pub direction: Direction,
+}
+
+/// Which eps points from the predicted x_0 back to x_t. They differ only where x_0 was clipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The one that leads from x_t to the clipped x_0, as in the code of Nichol & Dhariwal.
+    FromXStart,
+    /// The model's own, as diffusers' `DDIMScheduler` has it by default.
+    FromModel,
+}
+
+impl Diffusion {
+    /// x_{t-1} = sqrt(abar_{t-1}) x_0 + sqrt(1 - abar_{t-1} - sigma²) eps + sigma noise (Song et al. 2020, eq. 12), for
+    /// `t` `[B]`; without `noise` the last term is dropped.
+    ///
+    /// # Errors
+    /// eta is outside [0, 1], or the model output's shape does not fit.
+    pub fn ddim_sample(
+        &self,
+        model_output: &Tensor,
+        x_t: &Tensor,
+        t: &Tensor,
+        ddim: Ddim,
+        clip: Clip,
+        noise: Option<&Tensor>,
+    ) -> Result<ReverseStep, DiffusionError> {
+        if !(0.0..=1.0).contains(&ddim.eta) {
+            return Err(DiffusionError::OutOfRange { name: "DDIM's eta", value: ddim.eta, range: "[0, 1]" });
+        }
+        let (pred_x_start, eps) = self.x_start_and_eps(model_output, x_t, t, ddim.direction, clip)?;
+        let kind = x_t.kind();
+        let prev = self.exactly_at(Row::AlphasCumprodPrev, t, x_t);
+        // Eq. 16 squared is eta² times the posterior's variance, which is 0 at t = 0.
+        let variance = self.exactly_at(Row::PosteriorVariance, t, x_t) * (ddim.eta * ddim.eta);
+        let direction: Tensor = 1.0 - &prev - &variance;
+        let direction = direction.clamp_min(0.0).sqrt();
+        let mean = prev.sqrt().to_kind(kind) * &pred_x_start + direction.to_kind(kind) * eps;
+        let sample = match noise {
+            None => mean,
+            Some(noise) => mean + variance.sqrt().to_kind(kind) * noise,
+        };
+        Ok(ReverseStep { sample, pred_x_start })
+    }
+
+    /// The reverse of deterministic DDIM: images `x_start` to the noise at the last timestep from which
+    /// [`Diffusion::sample`] leads back to them, approximately and the better the more timesteps there are.
+    ///
+    /// The images stand for x at t = 0, whose noise is invisible; each t after that is one Euler step of the ODE of Song
+    /// et al. 2020, section 4.3.
+    ///
+    /// # Errors
+    /// The model fails or returns a wrong shape.
+    pub fn encode(
+        &self,
+        x_start: &Tensor,
+        clip: Clip,
+        mut model: impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
+    ) -> Result<Tensor, DiffusionError> {
+        let _guard = tch::no_grad_guard();
+        let mut x = x_start.shallow_clone();
+        for index in 0..self.timesteps() - 1 {
+            let (t, output) = self.evaluate(index, &x, &mut model)?;
+            let (pred_x_start, eps) = self.x_start_and_eps(&output, &x, &t, Direction::FromXStart, clip)?;
+            x = self.q_sample(&pred_x_start, &self.full_t(index + 1, x.size()[0]), &eps);
+        }
+        Ok(x)
+    }
+
+    fn x_start_and_eps(
+        &self,
+        model_output: &Tensor,
+        x_t: &Tensor,
+        t: &Tensor,
+        direction: Direction,
+        clip: Clip,
+    ) -> Result<(Tensor, Tensor), DiffusionError> {
+        let prediction = self.settings().prediction;
+        let (predicted, _) = self.split(model_output, x_t)?;
+        let pred_x_start = clip.apply(self.x_start_from(prediction, &predicted, x_t, t))?;
+        let eps = match direction {
+            Direction::FromXStart => self.eps_from(Prediction::XStart, &pred_x_start, x_t, t),
+            Direction::FromModel => self.eps_from(prediction, &predicted, x_t, t),
+        };
+        Ok((pred_x_start, eps))
+    }
+}

@@ -1,0 +1,112 @@
+//! Fewer timesteps than the network was trained on: which ones, and the process over them.
+
+use crate::schedule::linspace;
+use crate::{Diffusion, DiffusionError};
+
+/// The timesteps to keep of `timesteps`, ascending, by a written rule.
+///
+/// - `"N"`: N timesteps evenly spaced with both ends kept;
+/// - `"a,b,c"`: the process is cut into as many equal sections as there are numbers (the first ones take the remainder),
+///   and each section is spaced like `"N"`;
+/// - `"ddimN"`: every k-th timestep from 0 on, for the one stride k that leaves exactly N.
+///
+/// Positions are rounded to the nearest timestep, ties to the even one.
+///
+/// # Errors
+/// The rule cannot be read, a section is shorter than what it is to keep, or no whole stride leaves N.
+pub fn space_timesteps(timesteps: usize, spec: &str) -> Result<Vec<usize>, DiffusionError> {
+    let refuse = |reason: String| DiffusionError::Spacing { timesteps, spec: spec.to_owned(), reason };
+    let number = |text: &str| match text.trim().parse::<usize>() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(refuse(format!("\"{text}\" is not a whole number above 0"))),
+    };
+    if let Some(count) = spec.strip_prefix("ddim") {
+        let count = number(count)?;
+        return (1..=timesteps)
+            .find(|stride| timesteps.div_ceil(*stride) == count)
+            .map(|stride| (0..timesteps).step_by(stride).collect())
+            .ok_or_else(|| refuse(format!("no whole stride leaves exactly {count}")));
+    }
+    let counts = spec.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+    let (size, longer) = (timesteps / counts.len(), timesteps % counts.len());
+    let mut kept = Vec::new();
+    let mut start = 0;
+    for (section, &count) in counts.iter().enumerate() {
+        let size = size + usize::from(section < longer);
+        if size < count {
+            return Err(refuse(format!("section {section} has {size} timesteps and is to keep {count}")));
+        }
+        let stride = if count == 1 { 1.0 } else { (size - 1) as f64 / (count - 1) as f64 };
+        // Summed rather than multiplied: where a position falls on a tie, published lists depend on the sum's rounding.
+        let mut position = 0.0f64;
+        for _ in 0..count {
+            kept.push(start + position.round_ties_even() as usize);
+            position += stride;
+        }
+        start += size;
+    }
+    Ok(kept)
+}
+
+/// How N timesteps are spread over T, as the diffusers schedulers do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// Multiples of T/N rounded down: t = 0 is kept, the noisiest timesteps are not.
+    Leading,
+    /// Evenly spaced with both ends kept.
+    Linspace,
+    /// Steps of T/N down from T - 1: the noisiest timestep is kept, t = 0 is not.
+    Trailing,
+}
+
+impl Spacing {
+    /// The N = `steps` timesteps to keep of `timesteps`, ascending. The last of them, index 0, goes to abar = 1.
+    ///
+    /// Each step leads to the next timestep of the list. (Schedulers that subtract T/N instead differ from this where
+    /// it is not the list's stride: linspace always, trailing where N does not divide T.)
+    ///
+    /// # Errors
+    /// `steps` is 0 or above `timesteps`.
+    pub fn timesteps(self, timesteps: usize, steps: usize) -> Result<Vec<usize>, DiffusionError> {
+        if steps == 0 || steps > timesteps {
+            return Err(DiffusionError::Spacing {
+                timesteps,
+                spec: steps.to_string(),
+                reason: format!("from 1 to {timesteps} steps can be kept"),
+            });
+        }
+        let (total, stride) = (timesteps as f64, timesteps as f64 / steps as f64);
+        Ok(match self {
+            Self::Leading => (0..steps).map(|i| i * (timesteps / steps)).collect(),
+            Self::Linspace => {
+                linspace(0.0, total - 1.0, steps).into_iter().map(|t| t.round_ties_even() as usize).collect()
+            }
+            Self::Trailing => {
+                (0..steps).rev().map(|i| (total - i as f64 * stride).round_ties_even() as usize - 1).collect()
+            }
+        })
+    }
+}
+
+impl Diffusion {
+    /// The process over the kept timesteps `kept` (ascending, indices of this process): each keeps its alphas_cumprod,
+    /// the betas follow, and the network still gets the original timesteps.
+    ///
+    /// # Errors
+    /// `kept` is empty, not strictly ascending, or names a timestep that this process does not have.
+    pub fn respaced(&self, kept: &[usize]) -> Result<Diffusion, DiffusionError> {
+        let timesteps = self.timesteps();
+        let wrong = |index: usize| kept[index] >= timesteps || (index > 0 && kept[index] <= kept[index - 1]);
+        if let Some(index) = (0..kept.len()).find(|&index| wrong(index)) {
+            return Err(DiffusionError::KeptTimesteps { timesteps, index });
+        }
+        let mut previous = 1.0;
+        let mut betas = Vec::with_capacity(kept.len());
+        for &t in kept {
+            betas.push(1.0 - self.alphas_cumprod[t] / previous);
+            previous = self.alphas_cumprod[t];
+        }
+        let timestep_map = kept.iter().map(|&t| self.timestep_map[t]).collect();
+        Self::with_timesteps(betas, timestep_map, self.settings(), self.device())
+    }
+}

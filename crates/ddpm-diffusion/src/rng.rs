@@ -1,0 +1,74 @@
+//! Randomness by position: every draw is a function of (seed, stream, position) and of nothing else.
+//!
+//! A draw's generator is ChaCha with 8 rounds: the key spells the seed and the stream, the nonce is the position (the
+//! index of a training sample in the run, or of an image to be sampled). No state is carried from one draw to the next,
+//! so it does not matter which rank draws, in which batch, or after how many restarts.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use tch::Tensor;
+
+/// What a draw is for: draws of different streams are independent at the same position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// A training sample's t.
+    Timestep,
+    /// Where a step's strata start; the position is the step.
+    StratumOffset,
+    /// The noise in a training sample's x_t.
+    Noise,
+    /// Whether a training sample loses its label.
+    LabelDropout,
+    /// A training sample's dropout masks.
+    Dropout,
+    /// The initial noise x_T of a sampled image.
+    Sample,
+    /// The noise added to a sampled image on leaving this original timestep.
+    SampleStep(u64),
+    /// The noise in an evaluated image's x_t at this original timestep.
+    Bound(u64),
+}
+
+/// Fills `out` with standard normal draws.
+pub fn normals(seed: u64, stream: Stream, position: u64, out: &mut [f32]) {
+    let mut rng = generator(seed, stream, position);
+    out.fill_with(|| rng.sample(StandardNormal));
+}
+
+/// One draw from `[0, 1)`.
+pub fn uniform(seed: u64, stream: Stream, position: u64) -> f64 {
+    generator(seed, stream, position).random()
+}
+
+/// Standard normal noise `[positions, shape...]` in `f32` on the CPU, row i being `positions[i]`'s own.
+pub fn noise_batch(seed: u64, stream: Stream, positions: &[u64], shape: &[i64]) -> Tensor {
+    let size = shape.iter().product::<i64>() as usize;
+    let mut values = vec![0.0; positions.len() * size];
+    for (row, &position) in values.chunks_mut(size.max(1)).zip(positions) {
+        normals(seed, stream, position, row);
+    }
+    let shape: Vec<i64> = [positions.len() as i64].iter().chain(shape).copied().collect();
+    Tensor::from_slice(&values).view(shape.as_slice())
+}
+
+fn generator(seed: u64, stream: Stream, position: u64) -> ChaCha8Rng {
+    // These numbers are part of what a run's seed means: never renumber them.
+    let (tag, detail) = match stream {
+        Stream::Timestep => (0u64, 0),
+        Stream::StratumOffset => (1, 0),
+        Stream::Noise => (2, 0),
+        Stream::LabelDropout => (3, 0),
+        Stream::Dropout => (4, 0),
+        Stream::Sample => (5, 0),
+        Stream::SampleStep(t) => (6, t),
+        Stream::Bound(t) => (7, t),
+    };
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&tag.to_le_bytes());
+    key[16..24].copy_from_slice(&detail.to_le_bytes());
+    let mut rng = ChaCha8Rng::from_seed(key);
+    rng.set_stream(position);
+    rng
+}

@@ -1,0 +1,117 @@
+//! From noise to images: the loop that every sampler shares.
+
+use tch::Tensor;
+
+use crate::error::ModelError;
+use crate::process::Clip;
+use crate::rng::{Stream, noise_batch};
+use crate::{Ddim, Diffusion, DiffusionError};
+
+/// How x_{t-1} follows from x_t and the network's output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampler {
+    /// A draw from p(x_{t-1} | x_t) (Ho et al. 2020, algorithm 2).
+    Ancestral,
+    /// DDIM (Song et al. 2020).
+    Ddim(Ddim),
+    /// DPM-Solver++ of second order, multistep (Lu et al. 2022): deterministic, for 10 to 30 steps.
+    DpmSolver,
+}
+
+/// How a batch of images is sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleOptions<'a> {
+    /// The update rule.
+    pub sampler: Sampler,
+    /// What is done to each predicted x_0.
+    pub clip: Clip,
+    /// The seed of the noise added on the way.
+    pub seed: u64,
+    /// Each image's own index, `[B]`: image i is the same in whatever batch it is sampled.
+    pub indices: &'a [u64],
+}
+
+/// What an observer of the loop is shown after each step: enough for a progress bar or a collected trajectory.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Steps done, from 1 to `steps`.
+    pub done: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The original timestep that was left.
+    pub t: i64,
+    /// The images after the step, `[B, C, H, W]`.
+    pub x: &'a Tensor,
+    /// The prediction of x_0 that the step used, clipped.
+    pub pred_x_start: &'a Tensor,
+}
+
+/// One step's outcome, both `[B, C, H, W]`.
+#[derive(Debug)]
+pub struct ReverseStep {
+    /// x_{t-1}, or x_{t+1} where encoding.
+    pub sample: Tensor,
+    /// The prediction of x_0 behind it, clipped.
+    pub pred_x_start: Tensor,
+}
+
+impl Diffusion {
+    /// Samples images over all this process's timesteps, starting from noise `x_t` `[B, C, H, W]`; respace the process
+    /// first for fewer steps. Needs no gradients and records none.
+    ///
+    /// `model` gets the images and the original timesteps `[B]`; wrap [`Diffusion::guide`] into it for guidance.
+    /// `observe` sees every step.
+    ///
+    /// # Errors
+    /// The model fails or returns a wrong shape, the number of indices is not the batch, or an option is out of range.
+    pub fn sample(
+        &self,
+        options: &SampleOptions,
+        x_t: Tensor,
+        mut model: impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
+        mut observe: impl FnMut(Step),
+    ) -> Result<Tensor, DiffusionError> {
+        let shape = x_t.size();
+        if shape[0] != options.indices.len() as i64 {
+            return Err(DiffusionError::SampleIndices { indices: options.indices.len(), batch: shape[0] });
+        }
+        let _guard = tch::no_grad_guard();
+        let steps = self.timesteps();
+        let mut x = x_t;
+        let mut previous = None;
+        for index in (0..steps).rev() {
+            let (t, output) = self.evaluate(index, &x, &mut model)?;
+            let noise = || {
+                let stream = Stream::SampleStep(self.timestep_map[index] as u64);
+                noise_batch(options.seed, stream, options.indices, &shape[1..]).to_device(x.device()).to_kind(x.kind())
+            };
+            let step = match options.sampler {
+                // The last step adds no noise, so none is drawn.
+                Sampler::Ancestral => self.p_sample(&output, &x, &t, options.clip, (index > 0).then(noise).as_ref())?,
+                Sampler::Ddim(ddim) => {
+                    let noise = (index > 0 && ddim.eta > 0.0).then(noise);
+                    self.ddim_sample(&output, &x, &t, ddim, options.clip, noise.as_ref())?
+                }
+                Sampler::DpmSolver => self.dpm_solver_step(&output, &x, index, options.clip, previous.as_ref())?,
+            };
+            x = step.sample;
+            let (done, t) = (steps - index, self.timestep_map[index]);
+            observe(Step { done, steps, t, x: &x, pred_x_start: &step.pred_x_start });
+            previous = Some(step.pred_x_start);
+        }
+        Ok(x)
+    }
+
+    /// The model's output at this process's timestep `index`, and `t` `[B]` of that index.
+    pub(crate) fn evaluate(
+        &self,
+        index: usize,
+        x: &Tensor,
+        model: &mut impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
+    ) -> Result<(Tensor, Tensor), DiffusionError> {
+        let t = self.full_t(index, x.size()[0]);
+        let output = model(x, &self.model_timesteps(&t))
+            .map_err(|source| DiffusionError::Model { t: self.timestep_map[index], source })?;
+        Ok((t, output))
+    }
+}

@@ -1,0 +1,201 @@
+//! From validated settings to the objects that a run is made of.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ddpm_config::{
+    DataKind, Labels, Loss as LossSetting, LrSchedule as LrShape, ModelKind, OnCorrupt as OnCorruptSetting, Predict,
+    Schedule, Settings, TimestepSampler as SamplerSetting, Variance, Weighting as WeightingSetting,
+};
+use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
+use ddpm_diffusion::{
+    BetaSchedule, Diffusion, LossSecondMoment, Loss, Prediction, Settings as DiffusionSettings, TimestepSampler,
+    VISIBLE_SIGNAL, VarianceKind, Weighting,
+};
+use ddpm_nn::{Architecture, LrSchedule, SmallUNetConfig, UNetConfig};
+use tch::Device;
+
+use crate::failure::Failure;
+
+/// Width of the small U-Net's time embedding, as in the tutorial.
+const SMALL_TIME_WIDTH: i64 = 60;
+
+/// The network that `[model]` describes.
+pub fn architecture(settings: &Settings) -> Architecture {
+    let (model, data) = (&settings.model, &settings.data);
+    let in_channels = i64::from(data.channels);
+    let out_channels = variance(settings).model_channels(in_channels);
+    let channels = model.channels.iter().map(|c| i64::from(*c)).collect();
+    let image_size = i64::from(data.image_size);
+    match model.kind {
+        ModelKind::Small => Architecture::Small(SmallUNetConfig {
+            image_size,
+            in_channels,
+            out_channels,
+            channels,
+            time_width: SMALL_TIME_WIDTH,
+        }),
+        ModelKind::Unet => Architecture::UNet(UNetConfig {
+            image_size,
+            in_channels,
+            out_channels,
+            channels,
+            layers_per_block: i64::from(model.layers_per_block),
+            attention: model.attention.clone(),
+            head_dim: model.head_dim.map(i64::from),
+            norm_groups: i64::from(model.norm_groups),
+            norm_eps: model.norm_eps,
+            mid_attention_groups: Some(i64::from(model.norm_groups)),
+            dropout: model.dropout,
+            time_scale_shift: model.time_scale_shift,
+            downsample_padding: i64::from(model.downsample_padding),
+            flip_sin_to_cos: model.flip_sin_to_cos,
+            freq_shift: i64::from(model.freq_shift),
+            classes: class_rows(settings),
+        }),
+    }
+}
+
+/// Rows of the class table: one per class, and one for "no class" where labels are dropped.
+fn class_rows(settings: &Settings) -> Option<i64> {
+    null_class(settings).map(|null| null + 1).or(settings.model.classes.map(i64::from))
+}
+
+/// The row of the class table that means "no class", where labels are dropped in training: the last.
+pub fn null_class(settings: &Settings) -> Option<i64> {
+    settings.model.classes.map(i64::from).filter(|_| settings.diffusion.label_dropout > 0.0)
+}
+
+fn variance(settings: &Settings) -> VarianceKind {
+    match settings.diffusion.variance {
+        Variance::FixedSmall => VarianceKind::FixedSmall,
+        Variance::FixedLarge => VarianceKind::FixedLarge,
+        Variance::LearnedRange => VarianceKind::LearnedRange,
+    }
+}
+
+/// The diffusion process that `[diffusion]` describes; warns where its last step leaves visible signal.
+pub fn diffusion(settings: &Settings, device: Device) -> Result<Diffusion, Failure> {
+    let d = &settings.diffusion;
+    let process = Diffusion::new(
+        beta_schedule(settings).betas(d.timesteps as usize)?,
+        DiffusionSettings {
+            prediction: match d.predict {
+                Predict::Eps => Prediction::Eps,
+                Predict::XStart => Prediction::XStart,
+                Predict::V => Prediction::V,
+            },
+            variance: variance(settings),
+            loss: match d.loss {
+                LossSetting::Simple => Loss::Simple,
+                LossSetting::Vlb => Loss::Vlb,
+                LossSetting::Hybrid => Loss::Hybrid { lambda: d.lambda },
+            },
+            weighting: match d.weighting {
+                WeightingSetting::None => Weighting::None,
+                WeightingSetting::MinSnr => Weighting::MinSnr { gamma: d.min_snr_gamma },
+            },
+        },
+        device,
+    )?;
+    let signal = process.terminal_signal();
+    if signal > VISIBLE_SIGNAL {
+        tracing::warn!(
+            "the schedule ends with alphas_cumprod = {signal:.3}: x_T still shows the image, which sampling from pure \
+             noise never does; raise diffusion.timesteps or diffusion.beta_end"
+        );
+    }
+    Ok(process)
+}
+
+/// The noise schedule that `[diffusion]` describes.
+pub fn beta_schedule(settings: &Settings) -> BetaSchedule {
+    let d = &settings.diffusion;
+    let (start, end) = d.beta_range();
+    match d.schedule {
+        Schedule::Linear => BetaSchedule::Linear { start, end },
+        Schedule::Quadratic => BetaSchedule::Quadratic { start, end },
+        Schedule::Cosine => BetaSchedule::Cosine,
+        Schedule::Sigmoid => BetaSchedule::Sigmoid { start, end },
+        Schedule::Constant => BetaSchedule::Constant(end),
+        Schedule::List => BetaSchedule::List(d.betas.clone()),
+    }
+}
+
+/// How training timesteps are drawn, with an empty history.
+pub fn timestep_sampler(settings: &Settings) -> TimestepSampler {
+    let timesteps = settings.diffusion.timesteps as usize;
+    match settings.diffusion.timestep_sampler {
+        SamplerSetting::Uniform => TimestepSampler::Uniform { timesteps },
+        SamplerSetting::Stratified => TimestepSampler::Stratified {
+            timesteps,
+            global_batch: NonZeroU64::new(settings.train.global_batch as u64).expect("validated to be at least 1"),
+        },
+        SamplerSetting::LossSecondMoment => TimestepSampler::LossSecondMoment(LossSecondMoment::new(timesteps)),
+    }
+}
+
+/// The learning rate that `[train]` describes.
+pub fn lr_schedule(settings: &Settings) -> LrSchedule {
+    let t = &settings.train;
+    LrSchedule {
+        peak: t.lr,
+        warmup_steps: t.warmup_steps,
+        cosine_until: (t.lr_schedule == LrShape::Cosine).then_some(t.steps),
+    }
+}
+
+/// Opens the data set that `[data]` describes, and checks that its classes are those of `[model]`.
+pub fn open_data(settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Failure> {
+    let source = ddpm_data::open(&data_spec(settings, split))?;
+    let Some(classes) = settings.model.classes else { return Ok(source) };
+    match source.classes() {
+        Some(found) if found <= classes as usize => Ok(source),
+        Some(found) => Err(Failure::usage(format!(
+            "the data has {found} classes but model.classes is {classes}; set it to {found}"
+        ))),
+        None => Err(Failure::usage(format!(
+            "model.classes is {classes} but the data carries no labels; set data.labels, or leave model.classes out"
+        ))),
+    }
+}
+
+fn data_spec(settings: &Settings, split: Split) -> DataSpec {
+    let d = &settings.data;
+    let kind = match d.kind {
+        DataKind::Synthetic => SourceKind::Synthetic { count: d.count, seed: settings.seed },
+        DataKind::Idx | DataKind::Packed => SourceKind::Idx {
+            images: PathBuf::from(&d.path),
+            labels: match &d.labels {
+                Labels::Path(path) => Some(PathBuf::from(path)),
+                _ => None,
+            },
+            split,
+        },
+        DataKind::Folder => SourceKind::Folder {
+            root: PathBuf::from(&d.path),
+            split,
+            labels: match &d.labels {
+                Labels::Folder => FolderLabels::SubFolder,
+                Labels::Attribute(name) => FolderLabels::Attribute(name.clone()),
+                _ => FolderLabels::None,
+            },
+        },
+    };
+    DataSpec {
+        kind,
+        image_size: d.image_size as usize,
+        channels: d.channels as usize,
+        crop: d.crop,
+        on_corrupt: on_corrupt(settings),
+    }
+}
+
+/// What an unreadable image does.
+pub fn on_corrupt(settings: &Settings) -> OnCorrupt {
+    match settings.data.on_corrupt {
+        OnCorruptSetting::Error => OnCorrupt::Error,
+        OnCorruptSetting::Skip => OnCorrupt::Skip,
+    }
+}

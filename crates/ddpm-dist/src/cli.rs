@@ -1,0 +1,255 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ddpm_diffusion::Spacing;
+
+use crate::source::WeightChoice;
+
+/// Trains denoising diffusion models across ranks. Alone it is one rank; under mpirun, one of many.
+#[derive(Debug, Parser)]
+#[command(name = "ddpm-dist", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print results on stdout as one JSON object per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Let every rank log, not only rank 0.
+    #[arg(long, global = true)]
+    pub all_ranks: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model, from the start or from the newest checkpoint.
+    Train(TrainArgs),
+    /// Draw images from a model.
+    Sample(SampleArgs),
+    /// Look at a data set.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Draw a picture of the process.
+    #[command(subcommand)]
+    Plot(PlotCommand),
+    /// Check what this machine offers: libtorch, MPI, GPUs.
+    Doctor,
+    /// Print completions for a shell.
+    Completions {
+        /// bash, zsh, fish, …
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// A TOML file, or the name of a preset such as `mnist`.
+    #[arg(long, value_name = "FILE")]
+    pub config: String,
+    /// Override one key, e.g. `--set train.lr=1e-4`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// `auto`: go on from the newest checkpoint, if any; `never`: start afresh; or the step to go on from.
+    #[arg(long, default_value = "auto", value_name = "auto|never|STEP")]
+    pub resume: Resume,
+    /// Short for `--set train.steps=N`.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Print the resolved configuration, sizes and plan, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// On resume, let this key differ from the checkpoint's; may be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub allow_change: Vec<String>,
+}
+
+/// What to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The newest checkpoint, or the start where there is none.
+    Auto,
+    /// The start, whatever there is.
+    Never,
+    /// The checkpoint of this step.
+    Step(u64),
+}
+
+impl FromStr for Resume {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "never" => Ok(Self::Never),
+            _ => text.parse().map(Self::Step).map_err(|_| "give auto, never or the step of a checkpoint".into()),
+        }
+    }
+}
+
+/// Arguments of `sample`.
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
+    #[arg(long, value_name = "SRC")]
+    pub model: String,
+    /// Number of images.
+    #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one)]
+    pub count: usize,
+    /// How to go from noise to images.
+    #[arg(long, value_enum, default_value = "ddim")]
+    pub sampler: SamplerName,
+    /// Number of denoising steps.
+    #[arg(long, default_value_t = 50, conflicts_with = "respacing")]
+    pub steps: usize,
+    /// Timesteps to keep instead: `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation).
+    #[arg(long, value_name = "SPEC")]
+    pub respacing: Option<String>,
+    /// DDIM's noise: 0 is deterministic, 1 is ancestral.
+    #[arg(long, default_value_t = 0.0)]
+    pub eta: f64,
+    /// Where `--steps` puts the timesteps.
+    #[arg(long, value_enum, default_value = "leading")]
+    pub spacing: SpacingName,
+    /// Clip the predicted image to [-1, 1] at every step (the default).
+    #[arg(long, overrides_with = "no_clip")]
+    pub clip: bool,
+    /// Do not clip the predicted image.
+    #[arg(long)]
+    pub no_clip: bool,
+    /// Key of the noise; image i is a function of (seed, i).
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// `ema` (the slowest average), `raw`, or the rate of an average.
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    pub weights: WeightChoice,
+    /// The class to draw, or `all` for a row of each.
+    #[arg(long, value_name = "K|all")]
+    pub class: Option<ClassChoice>,
+    /// Classifier-free guidance scale: 0 is unconditional, 1 conditional, more exaggerates the class.
+    #[arg(long, value_name = "W", requires = "class")]
+    pub guidance: Option<f64>,
+    /// Start from tensor `noise` [N,C,H,W] of this safetensors file.
+    #[arg(long, value_name = "FILE")]
+    pub init_noise: Option<PathBuf>,
+    /// Images per forward pass.
+    #[arg(long, default_value = "64", value_parser = at_least_one)]
+    pub batch: usize,
+    /// Keep every intermediate image too (safetensors output only).
+    #[arg(long)]
+    pub trajectory: bool,
+    /// `grid.png`, `samples.safetensors`, or a folder (ending in `/`) for one PNG per image.
+    #[arg(long, value_name = "PATH")]
+    pub out: String,
+}
+
+/// Samplers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SamplerName {
+    /// Ancestral (Ho et al. 2020).
+    Ddpm,
+    /// Song et al. 2020.
+    Ddim,
+    /// DPM-Solver++ 2M (Lu et al. 2022).
+    Dpmpp,
+}
+
+/// Spacings of the kept timesteps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SpacingName {
+    /// Multiples of T/N from 0.
+    Leading,
+    /// N points from 0 to T-1.
+    Linspace,
+    /// Multiples of T/N back from T-1.
+    Trailing,
+}
+
+impl From<SpacingName> for Spacing {
+    fn from(name: SpacingName) -> Self {
+        match name {
+            SpacingName::Leading => Self::Leading,
+            SpacingName::Linspace => Self::Linspace,
+            SpacingName::Trailing => Self::Trailing,
+        }
+    }
+}
+
+/// Which classes to draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassChoice {
+    /// This one.
+    One(i64),
+    /// Every class in turn.
+    All,
+}
+
+impl FromStr for ClassChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::One).map_err(|_| "give a class number or all".into()),
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("give a whole number of at least 1".into()),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// `data …`
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Open a configuration's data set: size, classes, the first images.
+    Info {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Read every image and report those that fail.
+        #[arg(long)]
+        check: bool,
+        /// Save the first 64 images as a grid.
+        #[arg(long, value_name = "FILE.png")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// `plot …`
+#[derive(Debug, Subcommand)]
+pub enum PlotCommand {
+    /// Noise schedules side by side: beta, alphas_cumprod, signal-to-noise ratio.
+    Schedule {
+        /// Also draw this configuration's schedule.
+        #[arg(long, value_name = "FILE")]
+        config: Option<String>,
+        /// Number of timesteps.
+        #[arg(long, default_value_t = 1000)]
+        timesteps: u32,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png")]
+        out: PathBuf,
+    },
+    /// Images of a configuration's data set on their way to noise.
+    Forward {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png")]
+        out: PathBuf,
+    },
+}

@@ -1,0 +1,74 @@
+//! `data`: looking at a data set before training on it.
+
+use std::collections::BTreeMap;
+
+use ddpm_config::Settings;
+use ddpm_data::Split;
+use serde_json::json;
+
+use crate::assemble;
+use crate::cli::DataCommand;
+use crate::failure::{Exit, Failure};
+use crate::pictures;
+
+/// Images that are read to count classes and to fill the grid.
+const PREVIEW: u64 = 64;
+const COLUMNS: usize = 8;
+
+/// Runs `data info`.
+pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
+    let DataCommand::Info { config, check, out } = command;
+    let settings = Settings::load(&config.config, &config.overrides)?;
+    let source = assemble::open_data(&settings, Split::Train)?;
+    let spec = source.spec();
+    let looked_at = if *check { source.len() } else { PREVIEW.min(source.len()) };
+    let mut image = vec![0; spec.bytes()];
+    let mut preview = Vec::new();
+    let mut labels: BTreeMap<u32, u64> = BTreeMap::new();
+    let (mut failed, mut sum) = (0u64, 0.0);
+    for id in 0..looked_at {
+        match source.read(id, &mut image) {
+            Ok(label) => {
+                label.into_iter().for_each(|label| *labels.entry(label).or_default() += 1);
+                sum += image.iter().map(|v| f64::from(*v)).sum::<f64>() / image.len() as f64;
+                if id < PREVIEW {
+                    preview.extend_from_slice(&image);
+                }
+            }
+            Err(error) if *check => {
+                failed += 1;
+                tracing::warn!("{error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let (Some(path), false) = (out, preview.is_empty()) {
+        let grid = pictures::grid_u8(&preview, spec.channels, spec.size, COLUMNS)?;
+        grid.save_png(path).map_err(|e| Failure::file(path, e))?;
+    }
+    let read = looked_at - failed;
+    let mean = sum / read.max(1) as f64;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "images": source.len(), "channels": spec.channels, "size": spec.size, "classes": source.classes(),
+                "read": read, "failed": failed, "mean_pixel": mean, "labels_read": labels,
+            })
+        );
+    } else {
+        println!("{}", source.describe());
+        println!("images   {} of {}x{}x{} (channels, height, width)", source.len(), spec.channels, spec.size, spec.size);
+        println!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string()));
+        println!("read     {read} images, mean pixel {mean:.1} of 255{}", if failed > 0 { format!(", {failed} failed") } else { String::new() });
+        let counts: Vec<String> = labels.iter().map(|(label, count)| format!("{label}: {count}")).collect();
+        if !counts.is_empty() {
+            println!("labels   {}", counts.join(", "));
+        }
+    }
+    if failed > 0 {
+        let advice = "remove the files named above, or set data.on_corrupt = \"skip\"";
+        return Err(Failure::new(Exit::Storage, format!("{failed} images cannot be read; {advice}")));
+    }
+    Ok(())
+}

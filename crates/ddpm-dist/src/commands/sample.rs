@@ -1,0 +1,194 @@
+//! `sample`: images from a model, spread over the ranks.
+
+use std::path::Path;
+
+use ddpm_comm::World;
+use ddpm_diffusion::{Clip, Ddim, Direction, Sampler, Spacing, space_timesteps};
+use indicatif::ProgressBar;
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::SafeTensors;
+use serde_json::json;
+use tch::Tensor;
+
+use crate::cli::{ClassChoice, SampleArgs, SamplerName};
+use crate::coordinator::unanimous;
+use crate::failure::Failure;
+use crate::generate::{Generated, Generation};
+use crate::pictures;
+use crate::source::Model;
+use crate::telemetry::{from_unit_floats, write_atomic};
+
+/// Where samples go.
+enum Output<'a> {
+    Grid(&'a Path),
+    Folder(&'a Path),
+    Safetensors(&'a Path),
+}
+
+/// Draws images and writes them.
+pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
+    let comm = world.collective();
+    let output = Output::of(args)?;
+    let model = unanimous(comm.as_ref(), Model::open(&args.model, args.weights))?;
+    let (channels, size) = model.network.image();
+    let labels = labels(args, &model)?;
+    let count = labels.as_ref().map_or(args.count, Vec::len);
+    let noise = args.init_noise.as_deref().map(|path| read_noise(path, [count as i64, channels, size, size]));
+    let noise = unanimous(comm.as_ref(), noise.transpose())?;
+    let total = model.diffusion.timesteps();
+    let kept = match &args.respacing {
+        Some(spec) => space_timesteps(total, spec)?,
+        None => Spacing::from(args.spacing).timesteps(total, args.steps)?,
+    };
+    let generation = Generation {
+        network: &model.network,
+        weights: &model.weights,
+        process: &model.diffusion.respaced(&kept)?,
+        sampler: match args.sampler {
+            SamplerName::Ddpm => Sampler::Ancestral,
+            SamplerName::Ddim => Sampler::Ddim(Ddim { eta: args.eta, direction: Direction::FromModel }),
+            SamplerName::Dpmpp => Sampler::DpmSolver,
+        },
+        clip: if args.no_clip { Clip::None } else { Clip::Unit },
+        seed: args.seed,
+        labels: labels.as_deref(),
+        guidance: guidance(args, &model)?,
+        init_noise: noise.as_ref(),
+        batch: args.batch,
+        trajectory: args.trajectory,
+    };
+    tracing::info!("{count} images from {} in {} steps", model.description, kept.len());
+    let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let generated = generation.run(comm.as_ref(), count, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    let shape = Shape { count, channels: channels as usize, size: size as usize, steps: kept.len() };
+    let columns = match args.class {
+        Some(ClassChoice::All) => args.count.div_ceil(model.classes.unwrap_or(1) as usize),
+        _ => (count as f64).sqrt().ceil() as usize,
+    };
+    let written = if world.rank() == 0 { output.write(&generated, shape, columns) } else { Ok(()) };
+    unanimous(comm.as_ref(), written)?;
+    if world.rank() == 0 {
+        if json {
+            println!("{}", json!({ "out": args.out, "count": count, "steps": kept.len(), "model": model.description }));
+        } else {
+            tracing::info!("wrote {}", args.out);
+        }
+    }
+    Ok(())
+}
+
+/// A class per image, for a class-conditional model: the one asked for, a row of each, or each in turn.
+fn labels(args: &SampleArgs, model: &Model) -> Result<Option<Vec<i64>>, Failure> {
+    let Some(classes) = model.classes else {
+        return match args.class {
+            None => Ok(None),
+            Some(_) => Err(Failure::usage("this model knows no classes; leave --class out")),
+        };
+    };
+    let count = args.count as i64;
+    match args.class {
+        Some(ClassChoice::One(class)) if !(0..classes).contains(&class) => {
+            Err(Failure::usage(format!("class {class} is out of range; this model has classes 0 to {}", classes - 1)))
+        }
+        Some(ClassChoice::One(class)) => Ok(Some(vec![class; args.count])),
+        Some(ClassChoice::All) => {
+            let columns = (count + classes - 1) / classes;
+            Ok(Some((0..classes).flat_map(|class| vec![class; columns as usize]).collect()))
+        }
+        None => Ok(Some((0..count).map(|i| i % classes).collect())),
+    }
+}
+
+fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Failure> {
+    match (args.guidance, model.null_class) {
+        (None, _) => Ok(None),
+        (Some(scale), Some(null)) => Ok(Some((scale, null))),
+        (Some(_), None) => Err(Failure::usage(
+            "this model cannot be guided: it was trained without diffusion.label_dropout; leave --guidance out",
+        )),
+    }
+}
+
+/// Tensor `noise` of a safetensors file.
+fn read_noise(path: &Path, expected: [i64; 4]) -> Result<Tensor, Failure> {
+    let unfit = |what: String| {
+        Failure::usage(format!("{}: {what}; give a safetensors file with f32 `noise` {expected:?}", path.display()))
+    };
+    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
+    let noise = file.tensor("noise").map_err(|e| unfit(e.to_string()))?;
+    let shape: Vec<i64> = noise.shape().iter().map(|n| *n as i64).collect();
+    if shape != expected || noise.dtype() != Dtype::F32 {
+        return Err(unfit(format!("`noise` is {:?} {shape:?}", noise.dtype())));
+    }
+    Ok(Tensor::f_from_data_size(noise.data(), &shape, tch::Kind::Float)?)
+}
+
+/// What was drawn.
+#[derive(Clone, Copy)]
+struct Shape {
+    count: usize,
+    channels: usize,
+    size: usize,
+    steps: usize,
+}
+
+impl<'a> Output<'a> {
+    fn of(args: &'a SampleArgs) -> Result<Self, Failure> {
+        let path = Path::new(&args.out);
+        let output = match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => Self::Safetensors(path),
+            _ if args.trajectory => {
+                return Err(Failure::usage("--trajectory needs numbers; write to a .safetensors file"));
+            }
+            Some("png") => Self::Grid(path),
+            _ if args.out.ends_with('/') || path.is_dir() => Self::Folder(path),
+            _ => {
+                return Err(Failure::usage(format!(
+                    "--out {} says no kind of file; give FILE.png, FILE.safetensors or FOLDER/",
+                    args.out
+                )));
+            }
+        };
+        Ok(output)
+    }
+
+    fn write(&self, drawn: &Generated, shape: Shape, columns: usize) -> Result<(), Failure> {
+        let Shape { count, channels, size, steps } = shape;
+        match *self {
+            Self::Grid(path) => pictures::grid(&drawn.samples, channels, size, columns)?
+                .save_png(path)
+                .map_err(|e| Failure::file(path, e)),
+            Self::Folder(folder) => {
+                let images = from_unit_floats(&drawn.samples);
+                for (i, image) in images.chunks_exact(channels * size * size).enumerate() {
+                    let path = folder.join(format!("{i:06}.png"));
+                    pictures::single(image, channels, size)?.save_png(&path).map_err(|e| Failure::file(&path, e))?;
+                }
+                Ok(())
+            }
+            Self::Safetensors(path) => {
+                let mut tensors = vec![("samples", vec![count, channels, size, size], bytes(&drawn.samples))];
+                if !drawn.trajectory.is_empty() {
+                    tensors.push(("trajectory", vec![count, steps, channels, size, size], bytes(&drawn.trajectory)));
+                }
+                let views = tensors
+                    .iter()
+                    .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+                    .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+                let file = views.and_then(|views| safetensors::serialize(views, None)).map_err(Failure::internal)?;
+                write_atomic(path, &file).map_err(|e| Failure::file(path, e))
+            }
+        }
+    }
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+

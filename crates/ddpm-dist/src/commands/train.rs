@@ -1,0 +1,68 @@
+//! `train`: from a configuration to a trained model.
+
+use std::time::Duration;
+
+use ddpm_comm::{Collective, World};
+use ddpm_config::Settings;
+use ddpm_data::Split;
+use ddpm_nn::Network;
+use serde_json::json;
+
+use crate::assemble;
+use crate::cli::TrainArgs;
+use crate::coordinator::{self, unanimous};
+use crate::failure::{Exit, Failure};
+use crate::signals::StopRequest;
+use crate::trainer::{self, Ending};
+
+/// Trains, or with `--dry-run` says what would be trained.
+pub fn run(args: &TrainArgs, world: &World, json: bool) -> Result<i32, Failure> {
+    let comm = world.collective();
+    let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
+    let plan = coordinator::plan(comm.as_ref(), args)?;
+    coordinator::check_available(&plan.settings, comm.size())?;
+    world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
+    if args.dry_run {
+        let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
+        return unanimous(comm.as_ref(), described).map(|()| 0);
+    }
+    match trainer::run(&comm, &plan, &stop)? {
+        Ending::Finished => Ok(0),
+        Ending::Stopped => {
+            tracing::info!("stopped on request; the same command goes on from here");
+            Ok(Exit::Stopped.code())
+        }
+    }
+}
+
+/// What a run would be, on stdout.
+fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<(), Failure> {
+    let source = assemble::open_data(settings, Split::Train)?;
+    let network = Network::new(assemble::architecture(settings))?;
+    assemble::diffusion(settings, tch::Device::Cpu)?;
+    let parameters = network.layout().len() as u64;
+    let world = comm.size() as u64;
+    let (batch, images) = (settings.train.global_batch as u64, source.len());
+    // Weights, gradients, two moments and the averages, each a flat f32 buffer; activations come on top.
+    let state_mb = (parameters * 4 * (4 + settings.ema.rates.len() as u64)) as f64 / 1e6;
+    let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "settings": settings, "parameters": parameters, "tensors": network.layout().entries().len(),
+                "state_mb_per_rank": state_mb, "ranks": world, "images_per_rank": batch / world,
+                "images": images, "steps_per_epoch": images as f64 / batch as f64,
+                "checkpoint_mb_per_rank": shard_mb,
+            })
+        );
+        return Ok(());
+    }
+    println!("{}", settings.to_toml());
+    println!("# data            {}", source.describe());
+    println!("# model           {parameters} parameters in {} tensors", network.layout().entries().len());
+    println!("# memory          {state_mb:.1} MB per rank for weights, gradients, moments and averages, and activations");
+    println!("# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint", batch / world);
+    println!("# steps per epoch {:.1}", images as f64 / batch as f64);
+    Ok(())
+}

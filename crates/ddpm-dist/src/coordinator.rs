@@ -1,0 +1,151 @@
+//! What ranks agree on before and between steps: one plan from rank 0, and a common end if any rank fails.
+
+use ddpm_checkpoint::{Manifest, Store, Want};
+use ddpm_comm::{Collective, Verdict, Vote};
+use ddpm_config::{Backend, DifferenceKind, Precision, Settings};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cli::{Resume, TrainArgs};
+use crate::failure::{Exit, Failure};
+
+/// All that rank 0 decides: every rank starts from these same bytes.
+#[derive(Serialize, Deserialize)]
+pub struct Plan {
+    /// The resolved configuration.
+    pub settings: Settings,
+    /// The checkpoint to go on from.
+    pub resume: Option<Manifest>,
+}
+
+/// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
+pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
+    let made = if comm.rank() == 0 { Some(make_plan(comm.size(), args)) } else { None };
+    let bytes = match &made {
+        Some(Ok(plan)) => serde_json::to_vec(plan).expect("settings and manifests are plain data"),
+        _ => Vec::new(),
+    };
+    // Rank 0's failure reaches all before anybody waits for a plan that does not come.
+    unanimous(comm, made.transpose().map(drop))?;
+    let bytes = comm.broadcast_bytes(bytes, 0);
+    let hashes = comm.gather_bytes(&Sha256::digest(&bytes));
+    if hashes.iter().any(|hash| *hash != hashes[0]) {
+        return Err(Failure::internal(
+            "the ranks received different plans, so the network or memory corrupts data; check the machines",
+        ));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Failure::internal(format!("this rank cannot read rank 0's plan ({e}); run the same program on every rank"))
+    })
+}
+
+fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
+    let mut overrides = args.config.overrides.clone();
+    overrides.extend(args.steps.map(|steps| format!("train.steps={steps}")));
+    let settings = Settings::load(&args.config.config, &overrides)?;
+    settings.check_world(world)?;
+    for key in &args.allow_change {
+        ddpm_config::check_key(key, "--allow-change")?;
+    }
+    let resume = if args.dry_run { None } else { choose(&settings, args.resume, &args.allow_change)? };
+    Ok(Plan { settings, resume })
+}
+
+/// Finds the checkpoint to go on from, and refuses one of another run.
+fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Option<Manifest>, Failure> {
+    let store = Store::open(&settings.checkpoint_uri())?;
+    let want = match resume {
+        Resume::Never => {
+            let Some(newest) = store.list()?.first().copied() else { return Ok(None) };
+            return Err(Failure::new(
+                Exit::ResumeRefused,
+                format!(
+                    "{} holds checkpoints up to step {newest}, which a run from the start would mix with its own. Give \
+                     another run.dir (--set run.dir=...), move them away, or go on with --resume auto.",
+                    store.uri()
+                ),
+            ));
+        }
+        Resume::Auto => Want::Latest,
+        Resume::Step(step) => Want::Step(step),
+    };
+    let Some(found) = store.discover(want)? else { return Ok(None) };
+    for (step, reason) in &found.skipped {
+        tracing::warn!("the checkpoint of step {step} is passed over: {reason}");
+    }
+    refuse_other_run(settings, &found.manifest, allowed)?;
+    store.rewind(Some(found.manifest.step))?;
+    Ok(Some(found.manifest))
+}
+
+fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Failure> {
+    let refuse = |message: String| Err(Failure::new(Exit::ResumeRefused, message));
+    let theirs: Settings = match serde_json::from_value(manifest.config.clone()) {
+        Ok(settings) => settings,
+        Err(e) => return refuse(format!(
+            "the checkpoint of step {} was written by {} with a configuration that this version cannot read ({e}); go on \
+             with that version.",
+            manifest.step, manifest.program
+        )),
+    };
+    let (learned, free): (Vec<_>, Vec<_>) =
+        settings.diff(&theirs).into_iter().partition(|d| d.kind == DifferenceKind::Learned && !allowed.contains(&d.key));
+    if !learned.is_empty() {
+        let list: Vec<String> = learned
+            .iter()
+            .map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours))
+            .collect();
+        return refuse(format!(
+            "the checkpoint of step {} was trained with other settings: {}. Set them back, start in another run.dir, or \
+             allow each with --allow-change KEY.",
+            manifest.step,
+            list.join("; ")
+        ));
+    }
+    for d in free {
+        tracing::info!("changed since the checkpoint: {} was {}, is now {}", d.key, d.theirs, d.ours);
+    }
+    Ok(())
+}
+
+/// This rank's value if every rank has one, else the failure of the lowest rank that failed, on every rank.
+pub fn unanimous<T>(comm: &dyn Collective, result: Result<T, Failure>) -> Result<T, Failure> {
+    let vote = match &result {
+        Ok(_) => Vote::Ok,
+        Err(failure) => Vote::Failed(encode(failure)),
+    };
+    match comm.vote(vote) {
+        Verdict::Failed { rank, message } => Err(decode(rank, &message)),
+        Verdict::Ok | Verdict::Stop => result,
+    }
+}
+
+/// A failure as the text of a vote.
+pub fn encode(failure: &Failure) -> String {
+    format!("{} {}", failure.exit.code(), failure.message)
+}
+
+/// The failure that rank `rank` voted.
+pub fn decode(rank: usize, text: &str) -> Failure {
+    let (code, message) = text.split_once(' ').unwrap_or(("", text));
+    let exits = [Exit::Usage, Exit::ResumeRefused, Exit::Storage, Exit::Diverged, Exit::Stopped];
+    let exit = exits.into_iter().find(|exit| exit.code().to_string() == code).unwrap_or(Exit::Internal);
+    let message = if rank == 0 { message.into() } else { format!("rank {rank}: {message}") };
+    Failure { exit, message }
+}
+
+/// Refuses what the settings may ask for and this version does not have.
+pub fn check_available(settings: &Settings, world: usize) -> Result<(), Failure> {
+    match settings.comm.backend {
+        Backend::Solo if world > 1 => Err(Failure::usage(format!(
+            "comm.backend is \"solo\" but {world} ranks were started; set it to \"auto\" or \"mpi\""
+        ))),
+        Backend::Nccl => Err(Failure::usage(
+            "comm.backend is \"nccl\", which this version does not have; set it to \"auto\" or \"mpi\"",
+        )),
+        _ if settings.train.precision == Precision::Bf16 => Err(Failure::usage(
+            "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"",
+        )),
+        _ => Ok(()),
+    }
+}

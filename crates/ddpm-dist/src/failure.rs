@@ -1,0 +1,112 @@
+//! How commands fail: one sentence on what is wrong, one on how to mend it, and a documented exit code.
+
+use std::fmt;
+
+/// Exit codes of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something the program did not foresee.
+    Internal = 1,
+    /// Bad usage or configuration.
+    Usage = 2,
+    /// Refused to resume.
+    ResumeRefused = 3,
+    /// The store or the data failed.
+    Storage = 4,
+    /// Training diverged.
+    Diverged = 5,
+    /// Stopped on request after saving.
+    Stopped = 75,
+}
+
+impl Exit {
+    /// The process's exit status.
+    pub fn code(self) -> i32 {
+        self as i32
+    }
+}
+
+/// A command's failure.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which exit status it gets.
+    pub exit: Exit,
+    /// What to tell the user.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with a message made for users.
+    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    /// Bad usage or configuration.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Something the program did not foresee.
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Internal, message)
+    }
+
+    /// A file that could not be written or read.
+    pub fn file(path: &std::path::Path, error: impl fmt::Display) -> Self {
+        Self::new(Exit::Storage, format!("{}: {error}; check the path, its permissions and the free space", path.display()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<ddpm_config::Error> for Failure {
+    fn from(error: ddpm_config::Error) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<ddpm_data::DataError> for Failure {
+    fn from(error: ddpm_data::DataError) -> Self {
+        Self::new(Exit::Storage, error)
+    }
+}
+
+impl From<ddpm_checkpoint::CheckpointError> for Failure {
+    fn from(error: ddpm_checkpoint::CheckpointError) -> Self {
+        Self::new(Exit::Storage, error)
+    }
+}
+
+impl From<ddpm_diffusion::DiffusionError> for Failure {
+    fn from(error: ddpm_diffusion::DiffusionError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<ddpm_nn::NnError> for Failure {
+    fn from(error: ddpm_nn::NnError) -> Self {
+        match error {
+            ddpm_nn::NnError::Torch(_) => Self::internal(error),
+            ddpm_nn::NnError::Read { .. } => Self::new(Exit::Storage, error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<ddpm_comm::CommError> for Failure {
+    fn from(error: ddpm_comm::CommError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<tch::TchError> for Failure {
+    fn from(error: tch::TchError) -> Self {
+        Self::internal(format!("libtorch: {error}"))
+    }
+}

@@ -1,0 +1,179 @@
+//! SRC, a model to sample from: a run, a run at a step, or a diffusers directory.
+
+use std::path::Path;
+
+use ddpm_checkpoint::{Store, Want};
+use ddpm_config::Settings;
+use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
+use ddpm_nn::{Architecture, Network, UNetFile, Weights, read_unet_config, read_unet_weights};
+use serde::Deserialize;
+use tch::{Device, Tensor};
+
+use crate::assemble;
+use crate::failure::{Exit, Failure};
+use crate::trainer::{WEIGHTS, ema_buffer};
+
+/// A network with its numbers and its process.
+pub struct Model {
+    /// The network.
+    pub network: Network,
+    /// Its numbers.
+    pub weights: Weights,
+    /// The process that it was trained on.
+    pub diffusion: Diffusion,
+    /// The row of the class table that means "no class", if it has one.
+    pub null_class: Option<i64>,
+    /// Number of classes that can be asked for.
+    pub classes: Option<i64>,
+    /// One phrase for the log.
+    pub description: String,
+}
+
+/// Which of a run's weights to use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WeightChoice {
+    /// The slowest average, or the raw weights where there is none.
+    SlowestAverage,
+    /// What the optimizer works on.
+    Raw,
+    /// The average with this rate.
+    Rate(f64),
+}
+
+impl std::str::FromStr for WeightChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ema" => Ok(Self::SlowestAverage),
+            "raw" => Ok(Self::Raw),
+            _ => text.parse().map(Self::Rate).map_err(|_| "give ema, raw or the rate of an average".into()),
+        }
+    }
+}
+
+impl Model {
+    /// Opens SRC.
+    pub fn open(source: &str, choice: WeightChoice) -> Result<Self, Failure> {
+        if Path::new(source).join("model_index.json").is_file() {
+            return Self::from_diffusers(Path::new(source), choice);
+        }
+        match source.rsplit_once('@') {
+            Some((run, step)) if !Path::new(source).exists() => match step.parse() {
+                Ok(step) => Self::from_run(run, Want::Step(step), choice),
+                Err(_) => Err(Failure::usage(format!("{source}: \"{step}\" is no step; give a run as DIR or DIR@STEP"))),
+            },
+            _ => Self::from_run(source, Want::Latest, choice),
+        }
+    }
+
+    fn from_run(run: &str, want: Want, choice: WeightChoice) -> Result<Self, Failure> {
+        let store = Store::open_existing(&store_of(run)?)?;
+        let found = store.discover(want)?.ok_or_else(|| {
+            Failure::new(Exit::Storage, format!("{} has no checkpoint yet; train first, or name another run", store.uri()))
+        })?;
+        let manifest = found.manifest;
+        let settings: Settings = serde_json::from_value(manifest.config.clone()).map_err(|e| {
+            Failure::new(Exit::Storage, format!("{run} was written by {}, which this version cannot read ({e}); use that version", manifest.program))
+        })?;
+        let network = Network::new(assemble::architecture(&settings))?;
+        let slowest = settings.ema.rates.iter().copied().max_by(f64::total_cmp);
+        let buffer = match choice {
+            WeightChoice::SlowestAverage => slowest.map_or(WEIGHTS.into(), ema_buffer),
+            WeightChoice::Raw => WEIGHTS.into(),
+            WeightChoice::Rate(rate) => ema_buffer(rate),
+        };
+        let flat = store.load_buffer(&manifest, &buffer)?;
+        Ok(Self {
+            weights: Weights::over(network.layout(), Tensor::from_slice(&flat))?,
+            network,
+            diffusion: assemble::diffusion(&settings, Device::Cpu)?,
+            null_class: assemble::null_class(&settings),
+            classes: settings.model.classes.map(i64::from),
+            description: format!("{run} at step {}, {buffer}", manifest.step),
+        })
+    }
+
+    fn from_diffusers(directory: &Path, choice: WeightChoice) -> Result<Self, Failure> {
+        if choice != WeightChoice::SlowestAverage {
+            return Err(Failure::usage("a diffusers directory holds one set of weights; leave --weights out"));
+        }
+        let files = UNetFile::within(directory);
+        let config = read_unet_config(&files.config)?;
+        let classes = config.classes;
+        let path = directory.join("scheduler/scheduler_config.json");
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Failure::new(Exit::Storage, format!("cannot read {}: {e}; it should hold a DDPMScheduler", path.display()))
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&e))?;
+        let scheduler: SchedulerConfig = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
+        let network = Network::new(Architecture::UNet(config))?;
+        Ok(Self {
+            weights: read_unet_weights(&files.weights, network.layout(), Device::Cpu)?,
+            network,
+            diffusion: scheduler.diffusion().map_err(|failure| unreadable(&failure))?,
+            null_class: None,
+            classes,
+            description: format!("{} (diffusers)", directory.display()),
+        })
+    }
+}
+
+/// The store of a run directory: the one its `config.toml` names, else the run's own `checkpoints`, else SRC itself.
+fn store_of(run: &str) -> Result<String, Failure> {
+    let config = Path::new(run).join("config.toml");
+    if config.is_file() {
+        let text = std::fs::read_to_string(&config).map_err(|e| Failure::file(&config, e))?;
+        let settings = Settings::from_toml(&text, &config.display().to_string(), &[])?;
+        // A run that was moved keeps its checkpoints beside its configuration.
+        if settings.checkpoint.uri.is_some() {
+            return Ok(settings.checkpoint_uri());
+        }
+    }
+    let own = Path::new(run).join("checkpoints");
+    Ok(if own.is_dir() { own.display().to_string() } else { run.into() })
+}
+
+/// The keys of a diffusers DDPMScheduler that say what the network was trained on.
+#[derive(Deserialize)]
+struct SchedulerConfig {
+    num_train_timesteps: usize,
+    beta_schedule: String,
+    beta_start: f64,
+    beta_end: f64,
+    trained_betas: Option<Vec<f64>>,
+    prediction_type: String,
+    variance_type: String,
+}
+
+impl SchedulerConfig {
+    fn diffusion(self) -> Result<Diffusion, Failure> {
+        let (start, end) = (self.beta_start, self.beta_end);
+        let unsupported = |key: &str, value: &str| Failure::usage(format!("{key} = {value:?} is not supported"));
+        let schedule = match (self.trained_betas, self.beta_schedule.as_str()) {
+            (Some(betas), _) => BetaSchedule::List(betas),
+            (None, "linear") => BetaSchedule::Linear { start, end },
+            (None, "scaled_linear") => BetaSchedule::Quadratic { start, end },
+            (None, "squaredcos_cap_v2") => BetaSchedule::Cosine,
+            (None, "sigmoid") => BetaSchedule::Sigmoid { start, end },
+            (None, other) => return Err(unsupported("beta_schedule", other)),
+        };
+        let settings = ddpm_diffusion::Settings {
+            prediction: match self.prediction_type.as_str() {
+                "epsilon" => Prediction::Eps,
+                "sample" => Prediction::XStart,
+                "v_prediction" => Prediction::V,
+                other => return Err(unsupported("prediction_type", other)),
+            },
+            variance: match self.variance_type.as_str() {
+                "fixed_small" | "fixed_small_log" => VarianceKind::FixedSmall,
+                "fixed_large" | "fixed_large_log" => VarianceKind::FixedLarge,
+                "learned_range" => VarianceKind::LearnedRange,
+                other => return Err(unsupported("variance_type", other)),
+            },
+            loss: Loss::Simple,
+            weighting: Weighting::None,
+        };
+        Ok(Diffusion::new(schedule.betas(self.num_train_timesteps)?, settings, Device::Cpu)?)
+    }
+}

@@ -1,0 +1,304 @@
+//! Training: the loop that a reader should meet first, and the parts it is made of.
+
+mod monitor;
+mod report;
+mod save;
+mod state;
+mod step;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ddpm_comm::{Collective, Reduce, Verdict, Vote, set_step};
+use ddpm_config::Settings;
+use ddpm_data::{Batch, Loader, LoaderConfig, Order, Source, Split};
+use ddpm_diffusion::TimestepSampler;
+use ddpm_nn::{LrSchedule, clip_by_global_norm};
+use tch::Device;
+
+use crate::assemble;
+use crate::coordinator::{Plan, decode, encode, unanimous};
+use crate::failure::{Exit, Failure};
+use crate::signals::StopRequest;
+use crate::telemetry::{Metrics, rss_mb};
+use monitor::Monitor;
+use report::{Means, gather_terms};
+use save::Saver;
+use state::TrainState;
+use step::{SampleTerms, Task};
+
+pub use state::{WEIGHTS, ema_buffer};
+
+/// How a run ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Finished,
+    /// Asked to stop, with everything saved.
+    Stopped,
+}
+
+/// Batches decoded ahead per worker.
+const PREFETCH_PER_WORKER: usize = 2;
+
+struct Trainer {
+    settings: Settings,
+    comm: Arc<dyn Collective>,
+    task: Task,
+    lr: LrSchedule,
+    source: Arc<dyn Source>,
+    loader: Loader,
+    state: TrainState,
+    saver: Saver,
+    /// On rank 0.
+    monitor: Option<Monitor>,
+    clock: Clock,
+}
+
+/// Where the time went since the last log step.
+struct Clock {
+    since: Instant,
+    images: u64,
+    data_wait: Duration,
+    comm_wait: Duration,
+    checkpoint_stall: Duration,
+    /// Drawing samples, which is not training.
+    drawing: Duration,
+}
+
+/// What one step did to the weights.
+struct Update {
+    grad_norm: f64,
+    lr: f64,
+}
+
+/// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop.
+pub fn run(comm: &Arc<dyn Collective>, plan: &Plan, stop: &StopRequest) -> Result<Ending, Failure> {
+    Trainer::prepare(comm, plan)?.train(stop)
+}
+
+impl Trainer {
+    fn prepare(comm: &Arc<dyn Collective>, plan: &Plan) -> Result<Self, Failure> {
+        let settings = plan.settings.clone();
+        let resumed = plan.resume.as_ref().map(|manifest| manifest.step);
+        let device = Device::Cpu;
+        let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
+        let task = Task::of(&settings, device)?;
+        let saver = Saver::open(comm, &settings, source.len(), resumed)?;
+        let state = match &plan.resume {
+            Some(manifest) => saver.load(&settings, &task.network, manifest)?,
+            None => TrainState::fresh(&settings, &task.network, device)?,
+        };
+        let workers = settings.data.workers;
+        let loader = Loader::new(
+            Arc::clone(&source),
+            Order::new(source.len(), settings.seed),
+            LoaderConfig {
+                global_batch: settings.train.global_batch,
+                slice: ddpm_checkpoint::share(settings.train.global_batch, comm.rank(), comm.size()),
+                start_step: state.step,
+                workers,
+                prefetch: PREFETCH_PER_WORKER * workers,
+                flip: settings.data.flip,
+                flip_seed: settings.seed,
+                on_corrupt: assemble::on_corrupt(&settings),
+            },
+        );
+        let loader = unanimous(comm.as_ref(), loader.map_err(Failure::from))?;
+        let opened = (comm.rank() == 0)
+            .then(|| Monitor::open(&settings, source.as_ref(), &task.diffusion, resumed))
+            .transpose();
+        let monitor = unanimous(comm.as_ref(), opened)?;
+        let lr = assemble::lr_schedule(&settings);
+        let comm = Arc::clone(comm);
+        let this =
+            Self { settings, comm, task, lr, source, loader, state, saver, monitor, clock: Clock::started() };
+        this.describe(resumed);
+        Ok(this)
+    }
+
+    fn describe(&self, resumed: Option<u64>) {
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let (ranks, threads) = (self.comm.size(), tch::get_num_threads() as usize);
+        tracing::info!("data: {}", self.source.describe());
+        tracing::info!(
+            "model: {} parameters; {} images a step on {ranks} rank{} of {threads} thread{}",
+            self.task.network.layout().len(),
+            self.settings.train.global_batch,
+            plural(ranks),
+            plural(threads),
+        );
+        match resumed {
+            Some(step) => tracing::info!("going on from step {step}, saved in {}", self.saver.uri()),
+            None => tracing::info!("starting at step 0 in {}", self.settings.run.dir),
+        }
+    }
+
+    fn train(mut self, stop: &StopRequest) -> Result<Ending, Failure> {
+        let total = self.settings.train.steps;
+        if self.state.step >= total {
+            tracing::info!("all {total} steps are done already; raise train.steps to go on");
+            return Ok(Ending::Finished);
+        }
+        self.clock = Clock::started();
+        while self.state.step < total {
+            set_step(self.state.step);
+            let Some(batch) = self.next_batch(stop)? else {
+                self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
+                return Ok(Ending::Stopped);
+            };
+            let pending = self.task.forward_backward(&mut self.state, &batch)?;
+            self.loader.recycle(batch);
+            let update = self.update()?;
+
+            let step = self.state.step;
+            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == total);
+            let logs = due(self.settings.monitor.log_every);
+            if logs || matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_)) {
+                let ours = pending.read()?;
+                let terms = timed(&mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
+                if let TimestepSampler::LossSecondMoment(history) = &mut self.state.sampler {
+                    history.update(&terms.iter().map(|term| (term.t, term.loss)).collect::<Vec<_>>())?;
+                }
+                if logs {
+                    self.log(&terms, &update);
+                }
+            }
+            if let Some(monitor) = &self.monitor {
+                monitor.advance(step);
+            }
+            if due(self.settings.monitor.sample_every) {
+                self.draw_samples()?;
+            }
+            if due(self.settings.checkpoint.every) && step < total {
+                let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
+                timed(&mut self.clock.checkpoint_stall, saving)?;
+            }
+        }
+        self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
+        Ok(Ending::Finished)
+    }
+
+    /// This rank's batch, once all ranks have theirs; `None` if any was asked to stop. If any has none, all save what
+    /// there is and fail alike.
+    fn next_batch(&mut self, stop: &StopRequest) -> Result<Option<Batch>, Failure> {
+        let fetched = timed(&mut self.clock.data_wait, || self.loader.next()).map_err(Failure::from);
+        let vote = match &fetched {
+            Err(failure) => Vote::Failed(encode(failure)),
+            Ok(_) if stop.asked() => Vote::Stop,
+            Ok(_) => Vote::Ok,
+        };
+        match timed(&mut self.clock.comm_wait, || self.comm.vote(vote)) {
+            Verdict::Ok => fetched.map(Some),
+            Verdict::Stop => Ok(None),
+            Verdict::Failed { rank, message } => {
+                self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
+                Err(decode(rank, &message))
+            }
+        }
+    }
+
+    /// Averages the gradients over the ranks and takes the optimizer's step, unless the gradient is not finite, which
+    /// all ranks then see alike.
+    fn update(&mut self) -> Result<Update, Failure> {
+        let mut gradients = self.state.gradients.flat().shallow_clone();
+        timed(&mut self.clock.comm_wait, || {
+            tch_ext::with_f32_mut(&mut gradients, |values| self.comm.all_reduce(values, Reduce::Mean))
+        })?;
+        let grad_norm = clip_by_global_norm(&mut gradients, self.settings.train.grad_clip);
+        let state = &mut self.state;
+        let lr = self.lr.at(state.step);
+        state.step += 1;
+        self.clock.images += self.settings.train.global_batch as u64;
+        if !grad_norm.is_finite() {
+            state.skipped += 1;
+            state.skipped_in_a_row += 1;
+            tracing::warn!("step {}: the gradient is not finite, so the weights stay as they are", state.step);
+            if state.skipped_in_a_row >= self.settings.train.skip_nonfinite {
+                return Err(Failure::new(
+                    Exit::Diverged,
+                    format!(
+                        "training diverged: the gradient was not finite {} times in a row, up to step {}. Lower \
+                         train.lr or train.grad_clip and go on from the last checkpoint.",
+                        state.skipped_in_a_row, state.step
+                    ),
+                ));
+            }
+        } else {
+            state.skipped_in_a_row = 0;
+            state.optimizer.step(state.weights.flat(), &gradients, lr)?;
+            if state.step.is_multiple_of(self.settings.ema.every) {
+                for average in &mut state.averages {
+                    average.update(state.weights.flat());
+                }
+            }
+        }
+        Ok(Update { grad_norm, lr })
+    }
+
+    fn log(&mut self, terms: &[SampleTerms], update: &Update) {
+        let means = Means::of(terms, self.task.diffusion.timesteps());
+        let clock = std::mem::replace(&mut self.clock, Clock::started());
+        let Some(monitor) = &mut self.monitor else { return };
+        let images = self.state.step * self.settings.train.global_batch as u64;
+        let [loss_q0, loss_q1, loss_q2, loss_q3] = means.loss_quarters;
+        monitor.log(&Metrics {
+            step: self.state.step,
+            images,
+            epoch: images as f64 / self.source.len() as f64,
+            loss: means.loss,
+            mse: means.mse,
+            vb: means.vb,
+            vlb_smoothed: None,
+            loss_q0,
+            loss_q1,
+            loss_q2,
+            loss_q3,
+            grad_norm: update.grad_norm,
+            lr: update.lr,
+            images_per_s: clock.images_per_s(),
+            data_wait_s: clock.data_wait.as_secs_f64(),
+            comm_wait_s: clock.comm_wait.as_secs_f64(),
+            ckpt_stall_s: clock.checkpoint_stall.as_secs_f64(),
+            rss_mb: rss_mb(),
+            skipped: self.state.skipped,
+        });
+    }
+
+    fn draw_samples(&mut self) -> Result<(), Failure> {
+        let started = Instant::now();
+        let weights = self.state.preview_weights(&self.task.network)?;
+        let images = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
+        if let Some(monitor) = &mut self.monitor {
+            monitor.show_samples(self.state.step, &images)?;
+        }
+        self.clock.drawing += started.elapsed();
+        Ok(())
+    }
+}
+
+impl Clock {
+    fn started() -> Self {
+        Self {
+            since: Instant::now(),
+            images: 0,
+            data_wait: Duration::ZERO,
+            comm_wait: Duration::ZERO,
+            checkpoint_stall: Duration::ZERO,
+            drawing: Duration::ZERO,
+        }
+    }
+
+    /// Over all ranks, while training: neither saving nor drawing samples counts.
+    fn images_per_s(&self) -> f64 {
+        let training = self.since.elapsed().saturating_sub(self.checkpoint_stall + self.drawing);
+        self.images as f64 / training.as_secs_f64()
+    }
+}
+
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let done = work();
+    *total += started.elapsed();
+    done
+}

@@ -1,0 +1,138 @@
+//! What rank 0 shows of a run: its directory's files, TensorBoard, the progress on the terminal, sample grids.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use ddpm_comm::Collective;
+use ddpm_config::{GridSampler, Settings};
+use ddpm_data::Source;
+use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Sampler, Spacing};
+use ddpm_nn::Weights;
+
+use super::step::Task;
+use crate::failure::Failure;
+use crate::generate::Generation;
+use crate::pictures;
+use crate::telemetry::{Metrics, MetricsLog, Progress, TensorBoard, write_atomic};
+
+/// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
+const GRID_SEED: u64 = 0;
+/// Images per forward pass in a grid.
+const GRID_BATCH: usize = 64;
+
+/// The outputs of a run.
+pub struct Monitor {
+    directory: PathBuf,
+    metrics: MetricsLog,
+    tensorboard: Option<TensorBoard>,
+    progress: Progress,
+    channels: usize,
+    size: usize,
+    columns: usize,
+}
+
+impl Monitor {
+    /// Writes `config.toml`, opens the logs at the step after `resumed`, and shows the data on its way to noise.
+    pub fn open(
+        settings: &Settings,
+        source: &dyn Source,
+        diffusion: &Diffusion,
+        resumed: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let directory = PathBuf::from(&settings.run.dir);
+        let config = format!("# Resolved by ddpm-dist {}.\n{}", env!("CARGO_PKG_VERSION"), settings.to_toml());
+        let path = directory.join("config.toml");
+        write_atomic(&path, config.as_bytes()).map_err(|e| Failure::file(&path, e))?;
+        let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
+        if let Some(board) = &mut tensorboard {
+            board.text("config", &config);
+            let strip = pictures::forward_strip(source, diffusion, settings.seed)?;
+            board.picture(resumed.unwrap_or(0), "forward", &strip);
+        }
+        Ok(Self {
+            metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),
+            tensorboard,
+            progress: Progress::new(
+                settings.train.steps,
+                resumed.unwrap_or(0),
+                std::io::stderr().is_terminal(),
+            ),
+            channels: settings.data.channels as usize,
+            size: settings.data.image_size as usize,
+            columns: columns(settings),
+            directory,
+        })
+    }
+
+    /// Step `step` is done.
+    pub fn advance(&self, step: u64) {
+        self.progress.advance(step);
+    }
+
+    /// Records a log step.
+    pub fn log(&mut self, metrics: &Metrics) {
+        self.metrics.append(metrics);
+        if let Some(board) = &mut self.tensorboard {
+            board.metrics(metrics);
+        }
+        self.progress.report(metrics);
+    }
+
+    /// Shows images drawn after step `step`, f32 `[N, C, H, W]`.
+    pub fn show_samples(&mut self, step: u64, images: &[f32]) -> Result<(), Failure> {
+        let picture = pictures::grid(images, self.channels, self.size, self.columns)?;
+        if let Some(board) = &mut self.tensorboard {
+            board.picture(step, "samples", &picture);
+        }
+        let path = grid_path(&self.directory, step);
+        // Nobody's training should end for want of a picture.
+        match picture.save_png(&path) {
+            Ok(()) => tracing::info!("samples: {}", path.display()),
+            Err(error) => tracing::warn!("the samples of step {step} cannot be saved in {} ({error})", path.display()),
+        }
+        Ok(())
+    }
+}
+
+fn grid_path(directory: &Path, step: u64) -> PathBuf {
+    directory.join("samples").join(format!("step-{step:09}.png"))
+}
+
+/// Columns of a grid: one per class where there are few, else about a square.
+fn columns(settings: &Settings) -> usize {
+    match settings.model.classes {
+        Some(classes) if classes <= 16 => classes as usize,
+        _ => (settings.monitor.sample_count as f64).sqrt().ceil() as usize,
+    }
+}
+
+/// The images of a grid, every rank drawing its share.
+pub fn draw_samples(
+    settings: &Settings,
+    comm: &dyn Collective,
+    task: &Task,
+    weights: &Weights,
+) -> Result<Vec<f32>, Failure> {
+    let m = &settings.monitor;
+    let kept = Spacing::Leading.timesteps(task.diffusion.timesteps(), m.sample_steps as usize)?;
+    let labels: Option<Vec<i64>> =
+        settings.model.classes.map(|classes| (0..m.sample_count as i64).map(|i| i % i64::from(classes)).collect());
+    let drawn = Generation {
+        network: &task.network,
+        weights,
+        process: &task.diffusion.respaced(&kept)?,
+        sampler: match m.sampler {
+            GridSampler::Ddpm => Sampler::Ancestral,
+            GridSampler::Ddim => Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel }),
+        },
+        clip: Clip::Unit,
+        seed: GRID_SEED,
+        labels: labels.as_deref(),
+        guidance: None,
+        init_noise: None,
+        batch: GRID_BATCH,
+        trajectory: false,
+    }
+    .run(comm, m.sample_count, |_, _| ())?;
+    Ok(drawn.samples)
+}

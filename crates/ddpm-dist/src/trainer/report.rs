@@ -1,0 +1,95 @@
+//! The figures of a log step: every sample's terms, in position order, on every rank.
+
+use ddpm_comm::Collective;
+
+use super::step::SampleTerms;
+
+/// Bytes of one sample's terms on the wire.
+const ROW: usize = 28;
+
+/// The terms of the whole global batch, in position order, on every rank: the same for any number of ranks.
+pub fn gather_terms(comm: &dyn Collective, ours: &[SampleTerms]) -> Vec<SampleTerms> {
+    let mut bytes = Vec::with_capacity(ours.len() * ROW);
+    for term in ours {
+        bytes.extend((term.t as u64).to_le_bytes());
+        bytes.extend(term.weight.to_le_bytes());
+        for value in [term.loss, term.mse, term.vb.unwrap_or(f32::NAN)] {
+            bytes.extend(value.to_le_bytes());
+        }
+    }
+    comm.gather_bytes(&bytes).iter().flat_map(|rank| rank.as_chunks::<ROW>().0.iter().map(read_row)).collect()
+}
+
+fn read_row(row: &[u8; ROW]) -> SampleTerms {
+    let [t, weight] = [0, 8].map(|at| <[u8; 8]>::try_from(&row[at..at + 8]).expect("8 bytes"));
+    let [loss, mse, vb] = [16, 20, 24].map(|at| f32::from_le_bytes(row[at..at + 4].try_into().expect("4 bytes")));
+    SampleTerms {
+        t: u64::from_le_bytes(t) as usize,
+        weight: f64::from_le_bytes(weight),
+        loss,
+        mse,
+        vb: Some(vb).filter(|vb| !vb.is_nan()),
+    }
+}
+
+/// Means over the global batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Means {
+    /// The weighted loss: what is descended.
+    pub loss: f64,
+    /// Squared error, weighted alike.
+    pub mse: f64,
+    /// The bound's terms, weighted alike, where the objective has them.
+    pub vb: Option<f64>,
+    /// Unweighted loss of the samples whose t lies in each quarter of `0..T`.
+    pub loss_quarters: [Option<f64>; 4],
+}
+
+impl Means {
+    /// Averages `terms`, drawn from `0..timesteps`.
+    pub fn of(terms: &[SampleTerms], timesteps: usize) -> Self {
+        let weighted = |value: fn(&SampleTerms) -> f64| mean(terms.iter().map(|term| term.weight * value(term)));
+        let quarter = |q: usize| {
+            mean(terms.iter().filter(|term| term.t * 4 / timesteps == q).map(|term| f64::from(term.loss)))
+        };
+        Self {
+            loss: weighted(|term| f64::from(term.loss)).unwrap_or(f64::NAN),
+            mse: weighted(|term| f64::from(term.mse)).unwrap_or(f64::NAN),
+            vb: if terms.iter().all(|term| term.vb.is_some()) {
+                weighted(|term| f64::from(term.vb.unwrap_or(f32::NAN)))
+            } else {
+                None
+            },
+            loss_quarters: [0, 1, 2, 3].map(quarter),
+        }
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u64), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn term(t: usize, weight: f64, loss: f32) -> SampleTerms {
+        SampleTerms { t, weight, loss, mse: loss / 2.0, vb: None }
+    }
+
+    #[test]
+    fn means_weigh_the_loss_but_not_its_quarters() {
+        let terms = [term(0, 2.0, 1.0), term(249, 1.0, 3.0), term(999, 1.0, 8.0)];
+        let means = Means::of(&terms, 1000);
+        assert_eq!((means.loss, means.mse, means.vb), (13.0 / 3.0, 6.5 / 3.0, None));
+        assert_eq!(means.loss_quarters, [Some(2.0), None, None, Some(8.0)]);
+    }
+
+    #[test]
+    fn rows_survive_the_wire() {
+        let terms = [term(7, 0.25, -1.5), SampleTerms { vb: Some(0.125), ..term(999, 3.0, 2.0) }];
+        let world = ddpm_comm::World::init().unwrap();
+        assert_eq!(gather_terms(world.collective().as_ref(), &terms), terms);
+    }
+}

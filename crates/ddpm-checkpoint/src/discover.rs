@@ -2,7 +2,7 @@
 
 use crate::{
     CheckpointError, Manifest, Store,
-    layout::{MANIFESTS, manifest_path},
+    layout::manifest_path,
 };
 
 /// Which checkpoint to resume from.
@@ -57,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     /// `Store` if the store failed; `Incompatible` if a manifest is from a later version; `Damaged` if the step asked
-    /// for, or every checkpoint there is, does not verify; `NotFound` if the step asked for is not there.
+    /// for does not verify, `NoneVerifies` if no checkpoint does; `NotFound` if the step asked for is not there.
     pub fn discover(&self, want: Want) -> Result<Option<Found>, CheckpointError> {
         let steps = self.list()?;
         let candidates = match want {
@@ -96,6 +96,6 @@ impl Store {
             return Ok(None);
         }
         let reasons: Vec<_> = skipped.iter().map(|(step, reason)| format!("step {step}: {reason}")).collect();
-        Err(self.damaged(&MANIFESTS.into(), format!("no checkpoint verifies ({})", reasons.join("; "))))
+        Err(CheckpointError::NoneVerifies { uri: self.uri().into(), reasons: reasons.join("; ") })
     }
 }

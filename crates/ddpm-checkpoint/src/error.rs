@@ -15,6 +15,20 @@ pub enum CheckpointError {
         /// What does not hold.
         reason: String,
     },
+    /// Not one of the store's checkpoints verifies.
+    #[error("no checkpoint in {uri} verifies ({reasons}). Restore one from a copy, or start a new run elsewhere.")]
+    NoneVerifies {
+        /// The store.
+        uri: String,
+        /// Each step with what does not hold.
+        reasons: String,
+    },
+    /// There is no store at this address.
+    #[error("there is no directory {uri}. Give the path of a run, or of its checkpoints.")]
+    Absent {
+        /// The store.
+        uri: String,
+    },
     /// The store was read, and what was asked for is not there.
     #[error("{path} is not in {uri}{hint}. Name one that is there, or check the address.")]
     NotFound {

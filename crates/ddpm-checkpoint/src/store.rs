@@ -39,16 +39,14 @@ impl Store {
         Self::open_at(uri, |root| create_durably(root).map_err(|e| store_error(uri, "create", "", e)))
     }
 
-    /// Opens the store at `uri` for reading: as [`open`](Self::open), but a directory that is not there is `NotFound`.
+    /// Opens the store at `uri` for reading: as [`open`](Self::open), but a directory that is not there is `Absent`.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `NotFound`.
+    /// As [`open`](Self::open), and `Absent`.
     pub fn open_existing(uri: &str) -> Result<Self, CheckpointError> {
         Self::open_at(uri, |root| match root.try_exists() {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(CheckpointError::NotFound { uri: uri.into(), path: "the directory".into(), hint: String::new() })
-            }
+            Ok(false) => Err(CheckpointError::Absent { uri: uri.into() }),
             Err(e) => Err(store_error(uri, "open", "", e)),
         })
     }
@@ -223,7 +221,7 @@ fn store_error(
     path: &str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> CheckpointError {
-    let path = if path.is_empty() { "it" } else { path };
+    let path = if path.is_empty() { "its directory" } else { path };
     CheckpointError::Store { uri: uri.into(), action, path: path.into(), source: source.into() }
 }
 

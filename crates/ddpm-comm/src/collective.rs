@@ -41,12 +41,11 @@ pub trait Collective: Send + Sync {
             Vote::Failed(message) => [&[FAILED], message.as_bytes()].concat(),
         };
         let ballots = self.gather_bytes(&ballot);
-        let mut failures = ballots.iter().enumerate().filter_map(|(rank, ballot)| {
+        let failure = ballots.iter().enumerate().find_map(|(rank, ballot)| {
             let message = ballot.strip_prefix(&[FAILED])?;
             Some((rank, String::from_utf8_lossy(message).into_owned()))
         });
-        if let Some((rank, first)) = failures.next() {
-            let message = failures.fold(first, |text, (rank, next)| format!("{text}; rank {rank}: {next}"));
+        if let Some((rank, message)) = failure {
             Verdict::Failed { rank, message }
         } else if ballots.iter().any(|ballot| ballot == &[STOP]) {
             Verdict::Stop
@@ -90,7 +89,7 @@ pub enum Verdict {
     Failed {
         /// The lowest rank that failed.
         rank: usize,
-        /// Its message; where more ranks failed, theirs follow, each after `; rank R: `.
+        /// Its message.
         message: String,
     },
 }

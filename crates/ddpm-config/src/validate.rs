@@ -77,7 +77,10 @@ impl Settings {
         require(
             slice.is_multiple_of(micro),
             "train.micro_batch",
-            || format!("train.micro_batch = {micro} does not divide the {slice} images of each of {world} ranks"),
+            || {
+                let ranks = if world == 1 { "the only rank".into() } else { format!("each of {world} ranks") };
+                format!("train.micro_batch = {micro} does not divide the {slice} images of {ranks}")
+            },
             || format!("Use {}, or 0 for the whole slice", nearest_divisors(slice, micro)),
         )
     }

@@ -122,7 +122,7 @@ fn malformed(path: &Path, line: usize, expected: &str) -> DataError {
 fn unknown(path: &Path, name: &str, names: &[&str]) -> DataError {
     let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
     let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let hint = nearest.map_or("fetch the file again".into(), |nearest| format!("did you mean '{nearest}'?"));
+    let hint = nearest.map_or("fetch the file again".into(), |nearest| format!("perhaps '{nearest}' is meant"));
     DataError::format(path, format!("the second line names no attribute '{name}'; {hint}"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -107,7 +107,8 @@ fn list(home: &Path) -> Result<Vec<PathBuf>, DataError> {
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(home).to_path_buf();
-            DataError::Io { path, source: error.into() }
+            let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a link leads back to its own folder"));
+            DataError::Io { path, source }
         })?;
         let extension = entry.path().extension().map(|end| end.to_ascii_lowercase());
         let image = extension.is_some_and(|end| end == "jpg" || end == "jpeg" || end == "png");

@@ -45,6 +45,15 @@ pub enum DiffusionError {
         reason: String,
     },
 
+    /// More steps than the process has, or none.
+    #[error("{steps} steps were asked of a process of {timesteps}. Use 1 to {timesteps}")]
+    Steps {
+        /// The length of the process that is respaced.
+        timesteps: usize,
+        /// How many were asked for.
+        steps: usize,
+    },
+
     /// A list of kept timesteps that is empty, out of order or out of range.
     #[error(
         "the kept timesteps must rise strictly within 0..{timesteps}, and entry {index} does not. Sort them and drop duplicates"

@@ -69,11 +69,7 @@ impl Spacing {
     /// `steps` is 0 or above `timesteps`.
     pub fn timesteps(self, timesteps: usize, steps: usize) -> Result<Vec<usize>, DiffusionError> {
         if steps == 0 || steps > timesteps {
-            return Err(DiffusionError::Spacing {
-                timesteps,
-                spec: steps.to_string(),
-                reason: format!("from 1 to {timesteps} steps can be kept"),
-            });
+            return Err(DiffusionError::Steps { timesteps, steps });
         }
         let (total, stride) = (timesteps as f64, timesteps as f64 / steps as f64);
         Ok(match self {

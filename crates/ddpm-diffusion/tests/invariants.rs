@@ -348,7 +348,7 @@ fn bad_input_is_refused_by_name() {
         assert!(error.starts_with(&format!("cannot respace 1000 timesteps as \"{spec}\"")), "{error}");
     }
     for steps in [0, 11] {
-        assert!(matches!(Spacing::Leading.timesteps(10, steps), Err(DiffusionError::Spacing { .. })));
+        assert!(matches!(Spacing::Leading.timesteps(10, steps), Err(DiffusionError::Steps { .. })));
     }
     let process = linear(50);
     for (kept, at) in [(vec![3, 3], 1), (vec![50], 0)] {

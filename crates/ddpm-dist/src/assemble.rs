@@ -148,7 +148,7 @@ pub fn lr_schedule(settings: &Settings) -> LrSchedule {
 
 /// Opens the data set that `[data]` describes, and checks that its classes are those of `[model]`.
 pub fn open_data(settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Failure> {
-    let source = ddpm_data::open(&data_spec(settings, split))?;
+    let source = ddpm_data::open(&data_spec(settings, split)?)?;
     let Some(classes) = settings.model.classes else { return Ok(source) };
     match source.classes() {
         Some(found) if found <= classes as usize => Ok(source),
@@ -161,11 +161,16 @@ pub fn open_data(settings: &Settings, split: Split) -> Result<Arc<dyn Source>, F
     }
 }
 
-fn data_spec(settings: &Settings, split: Split) -> DataSpec {
+fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
     let d = &settings.data;
     let kind = match d.kind {
+        // Held-out digits are drawn by another seed.
+        DataKind::Synthetic if split != Split::Train => SourceKind::Synthetic { count: d.count, seed: !settings.seed },
         DataKind::Synthetic => SourceKind::Synthetic { count: d.count, seed: settings.seed },
-        DataKind::Idx | DataKind::Packed => SourceKind::Idx {
+        DataKind::Packed => {
+            return Err(Failure::usage("data.kind \"packed\" is not in this version; use \"folder\" or \"idx\""));
+        }
+        DataKind::Idx => SourceKind::Idx {
             images: PathBuf::from(&d.path),
             labels: match &d.labels {
                 Labels::Path(path) => Some(PathBuf::from(path)),
@@ -183,13 +188,13 @@ fn data_spec(settings: &Settings, split: Split) -> DataSpec {
             },
         },
     };
-    DataSpec {
+    Ok(DataSpec {
         kind,
         image_size: d.image_size as usize,
         channels: d.channels as usize,
         crop: d.crop,
         on_corrupt: on_corrupt(settings),
-    }
+    })
 }
 
 /// What an unreadable image does.

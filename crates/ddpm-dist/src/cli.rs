@@ -65,7 +65,7 @@ pub struct TrainArgs {
     #[arg(long, default_value = "auto", value_name = "auto|never|STEP")]
     pub resume: Resume,
     /// Short for `--set train.steps=N`.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub steps: Option<u64>,
     /// Print the resolved configuration, sizes and plan, and stop.
     #[arg(long)]
@@ -105,19 +105,19 @@ pub struct SampleArgs {
     #[arg(long, value_name = "SRC")]
     pub model: String,
     /// Number of images.
-    #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one)]
+    #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
     pub count: usize,
     /// How to go from noise to images.
     #[arg(long, value_enum, default_value = "ddim")]
     pub sampler: SamplerName,
     /// Number of denoising steps.
-    #[arg(long, default_value_t = 50, conflicts_with = "respacing")]
+    #[arg(long, default_value = "50", value_parser = at_least_one::<usize>, conflicts_with = "respacing")]
     pub steps: usize,
     /// Timesteps to keep instead: `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation).
     #[arg(long, value_name = "SPEC")]
     pub respacing: Option<String>,
     /// DDIM's noise: 0 is deterministic, 1 is ancestral.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value = "0", value_parser = from_0_to_1)]
     pub eta: f64,
     /// Where `--steps` puts the timesteps.
     #[arg(long, value_enum, default_value = "leading")]
@@ -144,7 +144,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FILE")]
     pub init_noise: Option<PathBuf>,
     /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one)]
+    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
     /// Keep every intermediate image too (safetensors output only).
     #[arg(long)]
@@ -206,11 +206,19 @@ impl FromStr for ClassChoice {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("give a whole number of at least 1".into()),
-        Ok(count) => Ok(count),
-    }
+fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
+    let count = text.parse().ok().filter(|count| *count >= N::from(1));
+    count.ok_or_else(|| "give a whole number of at least 1".into())
+}
+
+fn from_0_to_1(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "give a number from 0 to 1".into())
+}
+
+fn png(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let fits = path.extension().is_some_and(|extension| extension == "png");
+    if fits { Ok(path) } else { Err("pictures are PNG files, so give a name that ends in .png".into()) }
 }
 
 /// `data …`
@@ -224,7 +232,7 @@ pub enum DataCommand {
         #[arg(long)]
         check: bool,
         /// Save the first 64 images as a grid.
-        #[arg(long, value_name = "FILE.png")]
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: Option<PathBuf>,
     },
 }
@@ -241,7 +249,16 @@ pub enum PlotCommand {
         #[arg(long, default_value_t = 1000)]
         timesteps: u32,
         /// The picture.
-        #[arg(long, value_name = "FILE.png")]
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// A run's loss over its steps, as logged and averaged.
+    Loss {
+        /// The run's directory.
+        #[arg(long, value_name = "DIR")]
+        run: PathBuf,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
     /// Images of a configuration's data set on their way to noise.
@@ -249,7 +266,7 @@ pub enum PlotCommand {
         #[command(flatten)]
         config: ConfigArgs,
         /// The picture.
-        #[arg(long, value_name = "FILE.png")]
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
 }

@@ -1,6 +1,6 @@
 //! What ranks agree on before and between steps: one plan from rank 0, and a common end if any rank fails.
 
-use ddpm_checkpoint::{Manifest, Store, Want};
+use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
 use ddpm_comm::{Collective, Verdict, Vote};
 use ddpm_config::{Backend, DifferenceKind, Precision, Settings};
 use serde::{Deserialize, Serialize};
@@ -28,11 +28,9 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
     // Rank 0's failure reaches all before anybody waits for a plan that does not come.
     unanimous(comm, made.transpose().map(drop))?;
     let bytes = comm.broadcast_bytes(bytes, 0);
-    let hashes = comm.gather_bytes(&Sha256::digest(&bytes));
-    if hashes.iter().any(|hash| *hash != hashes[0]) {
-        return Err(Failure::internal(
-            "the ranks received different plans, so the network or memory corrupts data; check the machines",
-        ));
+    if !alike(comm, &Sha256::digest(&bytes)) {
+        let message = "the ranks received different plans, so the network or memory corrupts data; check the machines";
+        return Err(Failure::internal(message).everywhere());
     }
     serde_json::from_slice(&bytes).map_err(|e| {
         Failure::internal(format!("this rank cannot read rank 0's plan ({e}); run the same program on every rank"))
@@ -44,6 +42,7 @@ fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
     overrides.extend(args.steps.map(|steps| format!("train.steps={steps}")));
     let settings = Settings::load(&args.config.config, &overrides)?;
     settings.check_world(world)?;
+    check_available(&settings)?;
     for key in &args.allow_change {
         ddpm_config::check_key(key, "--allow-change")?;
     }
@@ -51,9 +50,12 @@ fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
     Ok(Plan { settings, resume })
 }
 
-/// Finds the checkpoint to go on from, and refuses one of another run.
+/// Finds the checkpoint to go on from, and refuses one of another run. Nothing is written yet.
 fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Option<Manifest>, Failure> {
-    let store = Store::open(&settings.checkpoint_uri())?;
+    let store = match Store::open_existing(&settings.checkpoint_uri()) {
+        Err(CheckpointError::Absent { .. }) if !matches!(resume, Resume::Step(_)) => return Ok(None),
+        opened => opened.map_err(unfit)?,
+    };
     let want = match resume {
         Resume::Never => {
             let Some(newest) = store.list()?.first().copied() else { return Ok(None) };
@@ -69,13 +71,19 @@ fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Opt
         Resume::Auto => Want::Latest,
         Resume::Step(step) => Want::Step(step),
     };
-    let Some(found) = store.discover(want)? else { return Ok(None) };
-    for (step, reason) in &found.skipped {
-        tracing::warn!("the checkpoint of step {step} is passed over: {reason}");
-    }
+    let Some(found) = store.discover(want).map_err(unfit)? else { return Ok(None) };
     refuse_other_run(settings, &found.manifest, allowed)?;
-    store.rewind(Some(found.manifest.step))?;
     Ok(Some(found.manifest))
+}
+
+/// A checkpoint that is not there, or of a later version, refuses the resume; all else is a failure of the store.
+fn unfit(error: CheckpointError) -> Failure {
+    match error {
+        CheckpointError::Absent { .. } | CheckpointError::NotFound { .. } | CheckpointError::Incompatible { .. } => {
+            Failure::new(Exit::ResumeRefused, error)
+        }
+        _ => error.into(),
+    }
 }
 
 fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Failure> {
@@ -108,6 +116,12 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
     Ok(())
 }
 
+/// Whether all ranks have the same bytes; the same answer on every rank.
+pub fn alike(comm: &dyn Collective, bytes: &[u8]) -> bool {
+    let all = comm.gather_bytes(bytes);
+    all.iter().all(|theirs| *theirs == all[0])
+}
+
 /// This rank's value if every rank has one, else the failure of the lowest rank that failed, on every rank.
 pub fn unanimous<T>(comm: &dyn Collective, result: Result<T, Failure>) -> Result<T, Failure> {
     let vote = match &result {
@@ -131,21 +145,18 @@ pub fn decode(rank: usize, text: &str) -> Failure {
     let exits = [Exit::Usage, Exit::ResumeRefused, Exit::Storage, Exit::Diverged, Exit::Stopped];
     let exit = exits.into_iter().find(|exit| exit.code().to_string() == code).unwrap_or(Exit::Internal);
     let message = if rank == 0 { message.into() } else { format!("rank {rank}: {message}") };
-    Failure { exit, message }
+    Failure { exit, message, everywhere: true }
 }
 
 /// Refuses what the settings may ask for and this version does not have.
-pub fn check_available(settings: &Settings, world: usize) -> Result<(), Failure> {
-    match settings.comm.backend {
-        Backend::Solo if world > 1 => Err(Failure::usage(format!(
-            "comm.backend is \"solo\" but {world} ranks were started; set it to \"auto\" or \"mpi\""
-        ))),
-        Backend::Nccl => Err(Failure::usage(
-            "comm.backend is \"nccl\", which this version does not have; set it to \"auto\" or \"mpi\"",
-        )),
-        _ if settings.train.precision == Precision::Bf16 => Err(Failure::usage(
-            "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"",
-        )),
-        _ => Ok(()),
+fn check_available(settings: &Settings) -> Result<(), Failure> {
+    if settings.comm.backend == Backend::Nccl {
+        let message = "comm.backend is \"nccl\", which this version does not have; set it to \"auto\" or \"mpi\"";
+        return Err(Failure::usage(message));
     }
+    if settings.train.precision == Precision::Bf16 {
+        let message = "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"";
+        return Err(Failure::usage(message));
+    }
+    Ok(())
 }

@@ -33,12 +33,20 @@ pub struct Failure {
     pub exit: Exit,
     /// What to tell the user.
     pub message: String,
+    /// Whether every rank returns this very failure, so that all may leave in order. Else the rank that has it must
+    /// end the others: they would wait for it.
+    pub everywhere: bool,
 }
 
 impl Failure {
     /// A failure with a message made for users.
     pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self { exit, message: message.to_string(), everywhere: false }
+    }
+
+    /// This failure, which every rank returns alike.
+    pub fn everywhere(self) -> Self {
+        Self { everywhere: true, ..self }
     }
 
     /// Bad usage or configuration.
@@ -73,7 +81,10 @@ impl From<ddpm_config::Error> for Failure {
 
 impl From<ddpm_data::DataError> for Failure {
     fn from(error: ddpm_data::DataError) -> Self {
-        Self::new(Exit::Storage, error)
+        match error {
+            ddpm_data::DataError::Setting(_) => Self::usage(error),
+            _ => Self::new(Exit::Storage, error),
+        }
     }
 }
 

@@ -158,6 +158,12 @@ impl SchedulerConfig {
             (None, "sigmoid") => BetaSchedule::Sigmoid { start, end },
             (None, other) => return Err(unsupported("beta_schedule", other)),
         };
+        let variance = match self.variance_type.as_str() {
+            "fixed_small" | "fixed_small_log" => VarianceKind::FixedSmall,
+            "fixed_large" | "fixed_large_log" => VarianceKind::FixedLarge,
+            "learned_range" => VarianceKind::LearnedRange,
+            other => return Err(unsupported("variance_type", other)),
+        };
         let settings = ddpm_diffusion::Settings {
             prediction: match self.prediction_type.as_str() {
                 "epsilon" => Prediction::Eps,
@@ -165,13 +171,9 @@ impl SchedulerConfig {
                 "v_prediction" => Prediction::V,
                 other => return Err(unsupported("prediction_type", other)),
             },
-            variance: match self.variance_type.as_str() {
-                "fixed_small" | "fixed_small_log" => VarianceKind::FixedSmall,
-                "fixed_large" | "fixed_large_log" => VarianceKind::FixedLarge,
-                "learned_range" => VarianceKind::LearnedRange,
-                other => return Err(unsupported("variance_type", other)),
-            },
-            loss: Loss::Simple,
+            variance,
+            // Nothing is trained here; this is the objective that any variance goes with.
+            loss: Loss::Vlb,
             weighting: Weighting::None,
         };
         Ok(Diffusion::new(schedule.betas(self.num_train_timesteps)?, settings, Device::Cpu)?)

@@ -80,6 +80,8 @@ impl Network {
 
     /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`.
     pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
+        let x = &tch_ext::channels_last(inputs.x).expect("images are [B, C, H, W]");
+        let inputs = &Inputs { x, ..*inputs };
         match &self.kind {
             Kind::UNet(net) => net.forward(w, inputs),
             Kind::Small(net) => net.forward(w, inputs),

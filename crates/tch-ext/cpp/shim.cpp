@@ -39,6 +39,11 @@ char *tch_ext_set_grad(at::Tensor *param, const at::Tensor *grad) {
     });
 }
 
+// A copy of `images` [B, C, H, W] whose channels are adjacent in memory; `*copy` is the caller's to release.
+char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
+    return guarded([&] { *copy = new at::Tensor(images->contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
 char *tch_ext_fused_adamw(at::Tensor *param, at::Tensor *grad, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
                           at::Tensor *step, double lr, double beta1, double beta2, double weight_decay, double eps) {
     return guarded([&] {

@@ -11,6 +11,7 @@ use torch_sys::C_tensor;
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);
     fn tch_ext_set_grad(param: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;
+    fn tch_ext_channels_last(images: *const C_tensor, copy: *mut *mut C_tensor) -> *mut c_char;
     fn tch_ext_fused_adamw(
         param: *mut C_tensor,
         grad: *mut C_tensor,
@@ -36,6 +37,20 @@ pub fn set_grad(param: &Tensor, grad: &Tensor) -> Result<(), TchError> {
     // SAFETY: both pointers come from live tensors and are used during the call only; libtorch keeps its own
     // reference to `grad`'s storage.
     unsafe { check(tch_ext_set_grad(param.as_ptr().cast_mut(), grad.as_ptr())) }
+}
+
+/// `images` `[B, C, H, W]` with the channels of a pixel adjacent in memory, the layout in which the CPU's convolutions
+/// are fastest; operations downstream keep it. Shape and values are the same, and gradients flow through.
+///
+/// # Errors
+/// The tensor has not four dimensions.
+pub fn channels_last(images: &Tensor) -> Result<Tensor, TchError> {
+    let mut copy = std::ptr::null_mut();
+    // SAFETY: `images` is a live tensor; on success `copy` is a new tensor that nobody else owns, which from_ptr takes.
+    unsafe {
+        check(tch_ext_channels_last(images.as_ptr(), &mut copy))?;
+        Ok(Tensor::from_ptr(copy))
+    }
 }
 
 /// Hyper-parameters of one AdamW step.

@@ -212,7 +212,7 @@ fn addresses_are_told_apart() {
     }
     let (new, file) = (format!("{root}/a/b"), format!("{root}/file"));
     let Err(error) = Store::open_existing(&new) else { panic!("opened what is not there") };
-    assert!(matches!(error, CheckpointError::NotFound { .. }), "{error}");
+    assert!(matches!(error, CheckpointError::Absent { .. }), "{error}");
     assert_eq!(latest(&Store::open(&new).unwrap()), None);
     let store = Store::open_existing(&format!("file://{new}")).unwrap();
     assert_eq!(store.uri(), format!("file://{new}"));

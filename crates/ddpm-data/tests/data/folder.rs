@@ -75,7 +75,7 @@ fn celeba_lists_that_do_not_fit_are_refused() {
     let misspelt = FolderLabels::Attribute("smilling".into());
     check_refused(
         source(kind(dir.path(), Split::Train, misspelt), 16, 3),
-        &["list_attr_celeba.txt", "'smilling'", "did you mean 'Smiling'?"],
+        &["list_attr_celeba.txt", "'smilling'", "perhaps 'Smiling' is meant."],
     );
     write(&dir, "img_align_celeba/000007.jpg", portrait([9; 3]));
     check_refused(source(plain(dir.path()), 16, 3), &["000007.jpg", "not in list_eval_partition.txt"]);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ddpm_config::Settings;
-use ddpm_data::Split;
+use ddpm_config::{OnCorrupt, Settings};
+use ddpm_data::{DataError, Split};
 use serde_json::json;
 
 use crate::assemble;
@@ -21,6 +21,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     let settings = Settings::load(&config.config, &config.overrides)?;
     let source = assemble::open_data(&settings, Split::Train)?;
     let spec = source.spec();
+    let skips = settings.data.on_corrupt == OnCorrupt::Skip;
     let looked_at = if *check { source.len() } else { PREVIEW.min(source.len()) };
     let mut image = vec![0; spec.bytes()];
     let mut preview = Vec::new();
@@ -35,6 +36,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
                     preview.extend_from_slice(&image);
                 }
             }
+            Err(error @ DataError::Image { .. }) if skips => tracing::warn!("left out: {error}"),
             Err(error) if *check => {
                 failed += 1;
                 tracing::warn!("{error}");
@@ -68,7 +70,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     }
     if failed > 0 {
         let advice = "remove the files named above, or set data.on_corrupt = \"skip\"";
-        return Err(Failure::new(Exit::Storage, format!("{failed} images cannot be read; {advice}")));
+        return Err(Failure::new(Exit::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")));
     }
     Ok(())
 }

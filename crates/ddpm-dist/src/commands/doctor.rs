@@ -6,7 +6,7 @@ use ddpm_comm::World;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 struct Finding {
     what: &'static str,
@@ -14,8 +14,8 @@ struct Finding {
     result: Result<String, String>,
 }
 
-/// Checks this machine and prints one line per finding; the exit status is 1 if something is wrong.
-pub fn run(world: &World, json: bool) -> Result<i32, Failure> {
+/// Checks this machine and prints one line per finding; fails if something is wrong.
+pub fn run(world: &World, json: bool) -> Result<(), Failure> {
     let findings = [
         Finding { what: "program", result: Ok(format!("ddpm-dist {}", env!("CARGO_PKG_VERSION"))) },
         Finding { what: "libtorch", result: libtorch() },
@@ -39,8 +39,11 @@ pub fn run(world: &World, json: bool) -> Result<i32, Failure> {
             println!("{}  {what:<14} {text}", if ok { "ok  " } else { "FAIL" });
         }
     }
-    let healthy = findings.iter().all(|finding| finding.result.is_ok());
-    Ok(if healthy { 0 } else { Exit::Internal.code() })
+    let failed: Vec<&str> = findings.iter().filter(|f| f.result.is_err()).map(|f| f.what).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::internal(format!("{} failed; the lines above say what to do", failed.join(", "))))
 }
 
 /// Multiplies two matrices, which loads and runs what training runs.

@@ -9,19 +9,23 @@ mod train;
 use ddpm_comm::World;
 
 use crate::cli::{Cli, Command};
+use crate::coordinator::unanimous;
 use crate::failure::Failure;
 
 /// Runs a command on every rank and gives the exit status that all ranks end with.
 pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
     match &cli.command {
-        Command::Train(args) => return train::run(args, world, cli.json),
-        Command::Sample(args) => sample::run(args, world, cli.json)?,
-        // One rank is enough for the rest; the others wait for it in World::finish.
-        _ if world.rank() != 0 => {}
-        Command::Data(command) => data::run(command, cli.json)?,
-        Command::Plot(command) => plot::run(command)?,
-        Command::Doctor => return doctor::run(world, cli.json),
+        Command::Train(args) => train::run(args, world, cli.json),
+        Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),
+        Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
+        Command::Plot(command) => on_one_rank(world, || plot::run(command)),
+        Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
         Command::Completions { .. } => unreachable!("answered before the ranks meet"),
     }
-    Ok(0)
+}
+
+/// Lets rank 0 do what takes one rank; all share its outcome.
+fn on_one_rank(world: &World, work: impl FnOnce() -> Result<(), Failure>) -> Result<i32, Failure> {
+    let done = if world.rank() == 0 { work() } else { Ok(()) };
+    unanimous(world.collective().as_ref(), done).map(|()| 0)
 }

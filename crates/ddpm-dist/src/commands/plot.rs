@@ -1,5 +1,7 @@
 //! `plot`: pictures of the process.
 
+use std::path::Path;
+
 use ddpm_config::Settings;
 use ddpm_data::Split;
 use ddpm_diffusion::{BetaSchedule, Diffusion};
@@ -9,12 +11,13 @@ use crate::assemble;
 use crate::cli::PlotCommand;
 use crate::failure::Failure;
 use crate::pictures;
-use crate::telemetry::{Chart, Series, panel};
+use crate::telemetry::{Chart, Picture, Series, panel, read_metrics};
 
 /// Draws what is asked for.
 pub fn run(command: &PlotCommand) -> Result<(), Failure> {
     let (picture, out) = match command {
         PlotCommand::Schedule { config, timesteps, out } => (schedules(config.as_deref(), *timesteps)?, out),
+        PlotCommand::Loss { run, out } => (loss(run)?, out),
         PlotCommand::Forward { config, out } => {
             let settings = Settings::load(&config.config, &config.overrides)?;
             let source = assemble::open_data(&settings, Split::Train)?;
@@ -27,10 +30,43 @@ pub fn run(command: &PlotCommand) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Share of a new value in the averaged curve.
+const AVERAGING: f64 = 0.05;
+
+/// The loss at each log step, and its exponential average without the bias of its start.
+fn loss(run: &Path) -> Result<Picture, Failure> {
+    let path = run.join("metrics.jsonl");
+    let logged = read_metrics(&path).map_err(|e| Failure::file(&path, e))?;
+    let raw: Vec<(f64, f64)> = logged.iter().map(|m| (m.step as f64, m.loss)).filter(|(_, y)| y.is_finite()).collect();
+    if raw.len() < 2 {
+        return Err(Failure::usage(format!("{} has fewer than two log steps; train further", path.display())));
+    }
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let averaged = raw.iter().map(|(step, loss)| {
+        sum += AVERAGING * (loss - sum);
+        weight += AVERAGING * (1.0 - weight);
+        (*step, sum / weight)
+    });
+    let averaged = Series { name: "averaged".into(), points: averaged.collect() };
+    let chart = Chart {
+        title: run.file_name().map_or("loss".into(), |name| format!("{}: loss", name.to_string_lossy())),
+        x_label: "step".into(),
+        y_label: "loss".into(),
+        log_y: true,
+        series: vec![Series { name: "each log step".into(), points: raw }, averaged],
+    };
+    chart.draw().map_err(Failure::internal)
+}
+
+/// With fewer timesteps the last of Ho et al.'s betas, 0.02 * 1000/T, would reach 1.
+const FEWEST: u32 = 21;
+
 /// beta, abar and the signal-to-noise ratio of the well-known schedules, and of a configuration's own, against t/T.
-fn schedules(config: Option<&str>, timesteps: u32) -> Result<crate::telemetry::Picture, Failure> {
-    if timesteps == 0 {
-        return Err(Failure::usage("--timesteps is 0; a schedule has at least 1"));
+fn schedules(config: Option<&str>, timesteps: u32) -> Result<Picture, Failure> {
+    if timesteps < FEWEST {
+        return Err(Failure::usage(format!(
+            "--timesteps is {timesteps}, too few for betas that grow as 1000/T; give at least {FEWEST}"
+        )));
     }
     let count = timesteps as usize;
     let scale = 1000.0 / f64::from(timesteps);

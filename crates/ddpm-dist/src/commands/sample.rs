@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpm_comm::World;
-use ddpm_diffusion::{Clip, Ddim, Direction, Sampler, Spacing, space_timesteps};
+use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Sampler, Spacing, space_timesteps};
 use indicatif::ProgressBar;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
@@ -25,25 +25,46 @@ enum Output<'a> {
     Safetensors(&'a Path),
 }
 
+/// What to draw from what, every argument checked.
+struct Order<'a> {
+    output: Output<'a>,
+    model: Model,
+    process: Diffusion,
+    labels: Option<Vec<i64>>,
+    guidance: Option<(f64, i64)>,
+    noise: Option<Tensor>,
+    count: usize,
+}
+
+impl<'a> Order<'a> {
+    fn of(args: &'a SampleArgs) -> Result<Self, Failure> {
+        let output = Output::of(args)?;
+        let model = Model::open(&args.model, args.weights)?;
+        let (channels, size) = model.network.image();
+        let labels = labels(args, &model)?;
+        let count = labels.as_ref().map_or(args.count, Vec::len);
+        let shape = [count as i64, channels, size, size];
+        let noise = args.init_noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
+        let total = model.diffusion.timesteps();
+        let kept = match &args.respacing {
+            Some(spec) => space_timesteps(total, spec)?,
+            None => Spacing::from(args.spacing).timesteps(total, args.steps)?,
+        };
+        let process = model.diffusion.respaced(&kept)?;
+        let guidance = guidance(args, &model)?;
+        Ok(Self { output, model, process, labels, guidance, noise, count })
+    }
+}
+
 /// Draws images and writes them.
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    let output = Output::of(args)?;
-    let model = unanimous(comm.as_ref(), Model::open(&args.model, args.weights))?;
-    let (channels, size) = model.network.image();
-    let labels = labels(args, &model)?;
-    let count = labels.as_ref().map_or(args.count, Vec::len);
-    let noise = args.init_noise.as_deref().map(|path| read_noise(path, [count as i64, channels, size, size]));
-    let noise = unanimous(comm.as_ref(), noise.transpose())?;
-    let total = model.diffusion.timesteps();
-    let kept = match &args.respacing {
-        Some(spec) => space_timesteps(total, spec)?,
-        None => Spacing::from(args.spacing).timesteps(total, args.steps)?,
-    };
+    let order = unanimous(comm.as_ref(), Order::of(args))?;
+    let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
     let generation = Generation {
         network: &model.network,
         weights: &model.weights,
-        process: &model.diffusion.respaced(&kept)?,
+        process: &order.process,
         sampler: match args.sampler {
             SamplerName::Ddpm => Sampler::Ancestral,
             SamplerName::Ddim => Sampler::Ddim(Ddim { eta: args.eta, direction: Direction::FromModel }),
@@ -51,29 +72,30 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         },
         clip: if args.no_clip { Clip::None } else { Clip::Unit },
         seed: args.seed,
-        labels: labels.as_deref(),
-        guidance: guidance(args, &model)?,
-        init_noise: noise.as_ref(),
+        labels: order.labels.as_deref(),
+        guidance: order.guidance,
+        init_noise: order.noise.as_ref(),
         batch: args.batch,
         trajectory: args.trajectory,
     };
-    tracing::info!("{count} images from {} in {} steps", model.description, kept.len());
+    tracing::info!("{count} images from {} in {steps} steps", model.description);
     let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let generated = generation.run(comm.as_ref(), count, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    let shape = Shape { count, channels: channels as usize, size: size as usize, steps: kept.len() };
-    let columns = match args.class {
-        Some(ClassChoice::All) => args.count.div_ceil(model.classes.unwrap_or(1) as usize),
+    let columns = match (args.class, model.classes) {
+        (Some(ClassChoice::All), Some(classes)) => count / classes as usize,
         _ => (count as f64).sqrt().ceil() as usize,
     };
-    let written = if world.rank() == 0 { output.write(&generated, shape, columns) } else { Ok(()) };
+    let (channels, size) = model.network.image();
+    let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
+    let written = if world.rank() == 0 { order.output.write(&generated, shape, columns) } else { Ok(()) };
     unanimous(comm.as_ref(), written)?;
     if world.rank() == 0 {
         if json {
-            println!("{}", json!({ "out": args.out, "count": count, "steps": kept.len(), "model": model.description }));
+            println!("{}", json!({ "out": args.out, "count": count, "steps": steps, "model": model.description }));
         } else {
             tracing::info!("wrote {}", args.out);
         }

@@ -20,7 +20,6 @@ pub fn run(args: &TrainArgs, world: &World, json: bool) -> Result<i32, Failure> 
     let comm = world.collective();
     let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
     let plan = coordinator::plan(comm.as_ref(), args)?;
-    coordinator::check_available(&plan.settings, comm.size())?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
     if args.dry_run {
         let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };

@@ -115,6 +115,14 @@ impl MetricsLog {
     }
 }
 
+/// The log steps of a run's `metrics.jsonl`, in order; lines that are none are left out.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_metrics(path: &Path) -> io::Result<Vec<Metrics>> {
+    Ok(fs::read_to_string(path)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
 fn cut_and_open(path: &Path, resume_step: Option<u64>) -> io::Result<File> {
     // A pipe or a device has no past to cut.
     if path.is_file() {

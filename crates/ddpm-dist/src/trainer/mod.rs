@@ -17,7 +17,7 @@ use ddpm_nn::{LrSchedule, clip_by_global_norm};
 use tch::Device;
 
 use crate::assemble;
-use crate::coordinator::{Plan, decode, encode, unanimous};
+use crate::coordinator::{Plan, alike, decode, encode, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 use crate::telemetry::{Metrics, rss_mb};
@@ -83,7 +83,11 @@ impl Trainer {
         let resumed = plan.resume.as_ref().map(|manifest| manifest.step);
         let device = Device::Cpu;
         let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
-        let task = Task::of(&settings, device)?;
+        if !alike(comm.as_ref(), format!("{} {}", source.len(), source.describe()).as_bytes()) {
+            let message = "the ranks see different data sets; make data.path the same files on every machine";
+            return Err(Failure::new(Exit::Storage, message).everywhere());
+        }
+        let task = unanimous(comm.as_ref(), Task::of(&settings, device))?;
         let saver = Saver::open(comm, &settings, source.len(), resumed)?;
         let state = match &plan.resume {
             Some(manifest) => saver.load(&settings, &task.network, manifest)?,
@@ -222,7 +226,8 @@ impl Trainer {
                          train.lr or train.grad_clip and go on from the last checkpoint.",
                         state.skipped_in_a_row, state.step
                     ),
-                ));
+                )
+                .everywhere());
             }
         } else {
             state.skipped_in_a_row = 0;

@@ -46,8 +46,11 @@ impl Monitor {
         let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
         if let Some(board) = &mut tensorboard {
             board.text("config", &config);
-            let strip = pictures::forward_strip(source, diffusion, settings.seed)?;
-            board.picture(resumed.unwrap_or(0), "forward", &strip);
+            // An image that cannot be read is a matter for the step that needs it, and for data.on_corrupt.
+            match pictures::forward_strip(source, diffusion, settings.seed) {
+                Ok(strip) => board.picture(resumed.unwrap_or(0), "forward", &strip),
+                Err(error) => tracing::warn!("no picture of the forward process: {error}"),
+            }
         }
         Ok(Self {
             metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),

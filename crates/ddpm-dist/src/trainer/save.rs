@@ -65,7 +65,7 @@ impl Saver {
             }
             Err(failure) if settings.checkpoint.on_failure == OnFailure::Warn => {
                 self.failures += 1;
-                tracing::error!(
+                tracing::warn!(
                     "step {} is not saved ({} failed so far); the last checkpoint is of {}: {failure}",
                     state.step,
                     self.failures,
@@ -91,7 +91,8 @@ impl Saver {
         Err(Failure::new(
             Exit::Storage,
             format!("the last step, {}, could not be saved in {}; mend the store and resume", state.step, self.store.uri()),
-        ))
+        )
+        .everywhere())
     }
 
     fn try_save(&self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
@@ -158,7 +159,8 @@ impl Saver {
         Ok(())
     }
 
-    /// The state that `manifest` names: each shard is read and verified by one rank, which sends it to the others.
+    /// The state that `manifest` names: each shard is read and verified by one rank, which sends it to the others. Later
+    /// checkpoints are set aside.
     pub fn load(&self, settings: &Settings, network: &Network, manifest: &Manifest) -> Result<TrainState, Failure> {
         let comm = self.comm.as_ref();
         let (rank, world) = (comm.rank(), comm.size());
@@ -182,7 +184,11 @@ impl Saver {
         }
         let device = tch::Device::Cpu;
         let buffer = |name: &str| buffers.get(name).map(|values| Tensor::from_slice(values));
-        unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))
+        let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))?;
+        // Only now is it certain that the run goes on from there.
+        let rewound = if rank == 0 { self.store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
+        unanimous(comm, rewound.map_err(Failure::from))?;
+        Ok(state)
     }
 }
 

@@ -87,7 +87,14 @@ impl TrainState {
         let counters: Counters = serde_json::from_value(manifest.state.clone())
             .map_err(|e| refuse(format!("has a state that cannot be read ({e})")))?;
         if manifest.tensors != tensor_table(network) {
-            return Err(refuse("has other parameters than this network".into()));
+            return Err(Failure::new(
+                Exit::ResumeRefused,
+                format!(
+                    "the checkpoint of step {} has other parameters than this network; set the keys of [model] back, or \
+                     start in another run.dir",
+                    manifest.step
+                ),
+            ));
         }
         let weights = Weights::over(network.layout(), need(WEIGHTS)?.to_device(device))?;
         let mut state = Self::around(settings, network, weights)?;

@@ -1,0 +1,136 @@
+//! What whole-program tests share: the program alone or on ranks, bounded in time, and its files.
+#![allow(dead_code, reason = "each test crate uses its part")]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest that any command of these tests may take; then it counts as hung.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit status; -1 if a signal ended it.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said.
+    pub stderr: String,
+}
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The program, on one rank, at the repository's root.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ddpm-dist"));
+    plain(&mut command);
+    command
+}
+
+/// The program on `ranks` ranks, by the launcher that users have.
+pub fn mpirun(ranks: usize) -> Command {
+    let mut command = Command::new(root().join("launch/local.sh"));
+    command.arg(ranks.to_string()).env("DDPM_DIST", env!("CARGO_BIN_EXE_ddpm-dist"));
+    plain(&mut command);
+    command
+}
+
+fn plain(command: &mut Command) {
+    command.current_dir(root()).env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    // Threads change the order of sums, and with it the last bits.
+    command.env("OMP_NUM_THREADS", "1");
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Outcome {
+    finish(start(command))
+}
+
+/// Starts a command whose output is kept.
+pub fn start(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for a started command.
+pub fn finish(mut child: Child) -> Outcome {
+    let read = |mut pipe: Box<dyn Read + Send>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let stdout = read(Box::new(child.stdout.take().unwrap()));
+    let stderr = read(Box::new(child.stderr.take().unwrap()));
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("still running after {LIMIT:?}; it said: {}", stderr.join().unwrap());
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    Outcome { code: status.code().unwrap_or(-1), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+/// Runs a command that must succeed.
+pub fn succeed(command: &mut Command) -> Outcome {
+    let outcome = run(command);
+    assert_eq!(outcome.code, 0, "{command:?} failed: {}", outcome.stderr);
+    outcome
+}
+
+/// `train --config smoke` into `dir` for `steps` steps, with more arguments.
+pub fn train(ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Command {
+    let mut command = mpirun(ranks);
+    command.args(["train", "--config", "smoke", "--steps", &steps.to_string()]);
+    command.arg("--set").arg(format!("run.dir={}", dir.display())).args(more);
+    command
+}
+
+/// The lines of `metrics.jsonl`, by step, each step once.
+pub fn metrics(dir: &Path) -> BTreeMap<u64, serde_json::Value> {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    let mut lines = BTreeMap::new();
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let step = line["step"].as_u64().unwrap();
+        assert!(lines.insert(step, line).is_none(), "step {step} stands twice in metrics.jsonl");
+    }
+    lines
+}
+
+/// The losses of `metrics.jsonl`, by step.
+pub fn losses(dir: &Path) -> Vec<(u64, f64)> {
+    metrics(dir).into_iter().map(|(step, line)| (step, line["loss"].as_f64().unwrap())).collect()
+}
+
+/// Every flat buffer of the checkpoint of `step` in a run, by name: weights, moments and averages, bit for bit.
+pub fn buffers(dir: &Path, step: u64) -> BTreeMap<String, Vec<u32>> {
+    let store = ddpm_checkpoint::Store::open_existing(dir.join("checkpoints").to_str().unwrap()).unwrap();
+    let manifest = store.read_manifest(step).unwrap();
+    let names = manifest.buffers.iter().map(|buffer| buffer.name.clone());
+    let bits = |name: String| {
+        let values = store.load_buffer(&manifest, &name).unwrap();
+        (name, values.into_iter().map(f32::to_bits).collect())
+    };
+    names.map(bits).collect()
+}
+
+/// Fails, naming the buffers, unless both checkpoints hold the same bits.
+pub fn check_same_bits(what: &str, ours: &BTreeMap<String, Vec<u32>>, theirs: &BTreeMap<String, Vec<u32>>) {
+    assert!(ours.contains_key("weights") && ours.keys().eq(theirs.keys()), "{what}: {:?}", ours.keys());
+    let differing: Vec<&String> = ours.keys().filter(|name| ours[*name] != theirs[*name]).collect();
+    assert!(differing.is_empty(), "{what}: {differing:?} differ");
+}

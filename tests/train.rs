@@ -1,0 +1,166 @@
+//! Training as users run it: the same curve on any number of ranks, the same bits twice, stopping and going on.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{buffers, check_same_bits, finish, losses, metrics, run, start, succeed, train};
+use tempfile::TempDir;
+
+fn check_close(what: &str, ours: &[(u64, f64)], theirs: &[(u64, f64)], relative: f64) {
+    assert_eq!(ours.len(), theirs.len(), "{what}: another number of log steps");
+    for ((step, a), (other, b)) in ours.iter().zip(theirs) {
+        assert_eq!(step, other, "{what}: other log steps");
+        assert!((a - b).abs() <= relative * b.abs(), "{what}: loss {a} at step {step}, not {b}");
+    }
+}
+
+#[test]
+fn the_curve_does_not_depend_on_the_number_of_ranks() {
+    let dirs = [1usize, 2, 4].map(|ranks| {
+        let dir = TempDir::new().unwrap();
+        succeed(&mut train(ranks, dir.path(), 50, &["--set", "data.flip=true", "--set", "model.dropout=0.1"]));
+        dir
+    });
+    let one = losses(dirs[0].path());
+    assert_eq!(one.len(), 50);
+    assert!(one[49].1 < 0.7 * one[0].1, "50 steps bring the loss from {} to {} only", one[0].1, one[49].1);
+    check_close("2 ranks", &losses(dirs[1].path()), &one, 1e-4);
+    check_close("4 ranks", &losses(dirs[2].path()), &one, 1e-4);
+}
+
+#[test]
+fn importance_sampled_bounds_do_not_depend_on_the_number_of_ranks_either() {
+    let hybrid = [
+        "--set", "diffusion.timesteps=8", "--set", "diffusion.variance=learned_range", "--set", "diffusion.loss=vlb",
+        "--set", "diffusion.timestep_sampler=loss_second_moment", "--set", "train.micro_batch=4",
+    ];
+    let dirs = [1usize, 2].map(|ranks| {
+        let dir = TempDir::new().unwrap();
+        succeed(&mut train(ranks, dir.path(), 30, &hybrid));
+        dir
+    });
+    let one = losses(dirs[0].path());
+    check_close("2 ranks", &losses(dirs[1].path()), &one, 1e-3);
+    let last = &metrics(dirs[0].path())[&30];
+    assert!(last["vb"].as_f64().unwrap() > 0.0, "{last}");
+}
+
+#[test]
+fn the_same_command_gives_the_same_bits() {
+    let twice = [(); 2].map(|()| {
+        let dir = TempDir::new().unwrap();
+        succeed(&mut train(2, dir.path(), 30, &[]));
+        buffers(dir.path(), 30)
+    });
+    check_same_bits("the second run", &twice[1], &twice[0]);
+}
+
+#[test]
+fn a_resumed_run_is_the_undisturbed_one() {
+    let options = ["--set", "diffusion.timestep_sampler=loss_second_moment", "--set", "diffusion.timesteps=4"];
+    let (straight, resumed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    succeed(&mut train(2, straight.path(), 40, &options));
+    succeed(&mut train(2, resumed.path(), 20, &options));
+    let outcome = succeed(&mut train(2, resumed.path(), 40, &options));
+    assert!(outcome.stderr.contains("going on from step 20"), "{}", outcome.stderr);
+    check_same_bits("after 20 + 20 steps", &buffers(resumed.path(), 40), &buffers(straight.path(), 40));
+    assert_eq!(losses(resumed.path()), losses(straight.path()));
+}
+
+#[test]
+fn a_checkpoint_of_two_ranks_continues_on_one_and_three() {
+    let dir = TempDir::new().unwrap();
+    let batch = ["--set", "train.global_batch=12"];
+    succeed(&mut train(2, dir.path(), 10, &batch));
+    let saved = buffers(dir.path(), 10);
+    for ranks in [1usize, 3] {
+        let copy = TempDir::new().unwrap();
+        let status = Command::new("cp").arg("-r").arg(format!("{}/.", dir.path().display())).arg(copy.path()).status();
+        assert!(status.unwrap().success());
+        succeed(&mut train(ranks, copy.path(), 14, &batch));
+        check_same_bits("what was saved", &buffers(copy.path(), 10), &saved);
+        let undisturbed = TempDir::new().unwrap();
+        succeed(&mut train(2, undisturbed.path(), 14, &batch));
+        check_close("the continued run", &losses(copy.path()), &losses(undisturbed.path()), 1e-4);
+    }
+}
+
+#[test]
+fn a_request_to_stop_saves_and_the_run_goes_on_from_there() {
+    for ranks in [1usize, 2] {
+        let dir = TempDir::new().unwrap();
+        let quiet = ["--set", "checkpoint.every=100000", "--set", "monitor.sample_every=0"];
+        let child = start(&mut train(ranks, dir.path(), 100_000, &quiet));
+        wait_for_step(dir.path(), 5);
+        // To the launcher, as a terminal's Ctrl-C or a batch system would.
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let outcome = finish(child);
+        assert_eq!(outcome.code, 75, "{}", outcome.stderr);
+        let stopped = *metrics(dir.path()).last_key_value().unwrap().0;
+        assert_eq!(stopped_at(dir.path()), stopped, "the last logged step is not the saved one");
+        let outcome = succeed(&mut train(ranks, dir.path(), stopped + 3, &quiet));
+        assert!(outcome.stderr.contains(&format!("going on from step {stopped}")), "{}", outcome.stderr);
+        assert!(metrics(dir.path()).keys().copied().eq(1..=stopped + 3), "steps are missing");
+    }
+}
+
+fn wait_for_step(dir: &Path, step: u64) {
+    let started = Instant::now();
+    let logged = |path: &Path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count() as u64);
+    while logged(&dir.join("metrics.jsonl")) < step {
+        assert!(started.elapsed() < Duration::from_secs(60), "no step {step} after a minute");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn stopped_at(dir: &Path) -> u64 {
+    let store = ddpm_checkpoint::Store::open_existing(dir.join("checkpoints").to_str().unwrap()).unwrap();
+    store.list().unwrap()[0]
+}
+
+#[test]
+fn divergence_ends_the_run_and_is_never_saved() {
+    let dir = TempDir::new().unwrap();
+    let options = ["--set", "train.lr=1e30", "--set", "train.grad_clip=0", "--set", "train.skip_nonfinite=3"];
+    let outcome = run(&mut train(2, dir.path(), 100, &options));
+    assert_eq!(outcome.code, 5, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("not finite 3 times in a row"), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.matches("error: ").count(), 1, "{}", outcome.stderr);
+    let store = ddpm_checkpoint::Store::open_existing(dir.path().join("checkpoints").to_str().unwrap()).unwrap();
+    assert_eq!(store.list().unwrap(), [0u64; 0]);
+}
+
+#[test]
+fn a_run_leaves_the_files_it_promises() {
+    let dir = TempDir::new().unwrap();
+    succeed(&mut train(2, dir.path(), 20, &["--set", "model.classes=10"]));
+    let config = std::fs::read_to_string(dir.path().join("config.toml")).unwrap();
+    assert!(config.starts_with("# Resolved by ddpm-dist") && config.contains("global_batch = 16"), "{config}");
+    for step in [10, 20] {
+        let path = dir.path().join(format!("samples/step-{step:09}.png"));
+        let grid = image::open(&path).unwrap().into_luma8();
+        // 16 images of 16x16, enlarged fourfold: 10 columns, one per class, in 2 rows.
+        assert_eq!(grid.dimensions(), (10 * 66 - 2, 2 * 66 - 2));
+    }
+    let events = std::fs::read_dir(dir.path().join("tb")).unwrap().count();
+    assert_eq!(events, 1, "one event file per start");
+    let again = succeed(&mut train(2, dir.path(), 20, &["--set", "model.classes=10"]));
+    assert!(again.stderr.contains("all 20 steps are done already"), "{}", again.stderr);
+}
+
+#[test]
+fn a_dry_run_tells_the_plan_and_touches_nothing() {
+    let dir = TempDir::new().unwrap();
+    let run_dir = dir.path().join("run");
+    let outcome = succeed(train(2, &run_dir, 20, &["--dry-run", "--json"]).env("RUST_LOG", "warn"));
+    let plan: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((plan["ranks"].as_u64(), plan["images_per_rank"].as_u64()), (Some(2), Some(8)));
+    assert_eq!(plan["parameters"].as_u64(), Some(42_521));
+    assert_eq!(plan["steps_per_epoch"].as_f64(), Some(32.0));
+    assert!(!run_dir.exists());
+}

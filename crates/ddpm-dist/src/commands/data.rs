@@ -26,11 +26,12 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     let mut image = vec![0; spec.bytes()];
     let mut preview = Vec::new();
     let mut labels: BTreeMap<u32, u64> = BTreeMap::new();
-    let (mut failed, mut sum) = (0u64, 0.0);
+    let (mut read, mut failed, mut sum) = (0u64, 0u64, 0.0);
     for id in 0..looked_at {
         match source.read(id, &mut image) {
             Ok(label) => {
                 label.into_iter().for_each(|label| *labels.entry(label).or_default() += 1);
+                read += 1;
                 sum += image.iter().map(|v| f64::from(*v)).sum::<f64>() / image.len() as f64;
                 if id < PREVIEW {
                     preview.extend_from_slice(&image);
@@ -48,7 +49,6 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
         let grid = pictures::grid_u8(&preview, spec.channels, spec.size, COLUMNS)?;
         grid.save_png(path).map_err(|e| Failure::file(path, e))?;
     }
-    let read = looked_at - failed;
     let mean = sum / read.max(1) as f64;
     if json {
         println!(

@@ -31,7 +31,7 @@ pub fn run(command: &PlotCommand) -> Result<(), Failure> {
 }
 
 /// Share of a new value in the averaged curve.
-const AVERAGING: f64 = 0.05;
+const AVERAGING: f64 = 0.15;
 
 /// The loss at each log step, and its exponential average without the bias of its start.
 fn loss(run: &Path) -> Result<Picture, Failure> {

@@ -1,9 +1,6 @@
 //! Verification of one checkpoint, and the choice of the one to resume from.
 
-use crate::{
-    CheckpointError, Manifest, Store,
-    layout::manifest_path,
-};
+use crate::{CheckpointError, Manifest, Store, bucket::Bucket, layout::manifest_path};
 
 /// Which checkpoint to resume from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,17 +36,7 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Damaged` or `Incompatible` if the manifest is; `Store` if the store failed and nothing can be said.
     pub fn verify(&self, step: u64) -> Result<Report, CheckpointError> {
-        self.block_on(async {
-            let manifest = self.manifest(step).await?;
-            let mut faults = Vec::new();
-            for entry in &manifest.shards {
-                match self.scan(entry, |_| ()).await {
-                    Err(CheckpointError::Damaged { path, reason, .. }) => faults.push(format!("{path}: {reason}")),
-                    other => other?,
-                }
-            }
-            Ok(Report { manifest, faults })
-        })
+        self.block_on(self.bucket.verify(step))
     }
 
     /// Finds the checkpoint to resume from, verified whole. With [`Want::Latest`] a damaged one is reported and the
@@ -87,7 +74,7 @@ impl Store {
             };
             let path = manifest_path(step);
             if want == Want::Step(step) {
-                return Err(self.damaged(&path, reason));
+                return Err(self.bucket.damaged(&path, reason));
             }
             tracing::warn!(step, %path, reason, "checkpoint is damaged, trying the next older one");
             skipped.push((step, reason));
@@ -97,5 +84,19 @@ impl Store {
         }
         let reasons: Vec<_> = skipped.iter().map(|(step, reason)| format!("step {step}: {reason}")).collect();
         Err(CheckpointError::NoneVerifies { uri: self.uri().into(), reasons: reasons.join("; ") })
+    }
+}
+
+impl Bucket {
+    pub async fn verify(&self, step: u64) -> Result<Report, CheckpointError> {
+        let manifest = self.manifest(step).await?;
+        let mut faults = Vec::new();
+        for entry in &manifest.shards {
+            match self.scan(entry, async |_| Ok(())).await {
+                Err(CheckpointError::Damaged { path, reason, .. }) => faults.push(format!("{path}: {reason}")),
+                other => other?,
+            }
+        }
+        Ok(Report { manifest, faults })
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong with a checkpoint, told apart by what the caller can do about it.
 
+use std::time::SystemTime;
+
 /// A failure of a checkpoint operation. "Damaged" and "not found" are facts about the checkpoint; "store" means that
 /// nothing is known about it.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,44 @@ pub enum CheckpointError {
         /// The attempt whose manifest stands.
         attempt: String,
     },
+    /// Another writer's lease is alive.
+    #[error(
+        "{uri} is being written by {owner}, whose lease runs for another {} s. Wait for it to end, stop it, or give \
+         this run a store of its own.",
+        seconds_until(*until)
+    )]
+    Held {
+        /// The store.
+        uri: String,
+        /// Who holds the lease, in its own words.
+        owner: String,
+        /// When the lease ends unless it is renewed.
+        until: SystemTime,
+    },
+    /// This writer's lease ran out and another took it.
+    #[error(
+        "the lease on {uri}, generation {generation}, is now held by {owner}. This run can save nothing more there: \
+         stop it, or give it a store of its own."
+    )]
+    LeaseLost {
+        /// The store.
+        uri: String,
+        /// The generation that was lost.
+        generation: u64,
+        /// Who holds it now; "nobody" if it was deleted.
+        owner: String,
+    },
+    /// The store lets one writer overwrite what another created.
+    #[error(
+        "the store {uri} does not enforce conditional writes: {reason}. Use one that does, or set checkpoint.exclusive \
+         = true to promise that only one run ever writes there."
+    )]
+    Unconditional {
+        /// The store.
+        uri: String,
+        /// What it let happen.
+        reason: String,
+    },
     /// The object was written by a later version of the program.
     #[error(
         "{path} in {uri} has schema {schema}, this program reads up to {supported}. Use the version that wrote \
@@ -82,7 +122,10 @@ pub enum CheckpointError {
         supported: u32,
     },
     /// The address names no store that this build can open.
-    #[error("cannot open the store {uri:?}: {reason}. Give a directory, such as `runs/mnist/checkpoints`.")]
+    #[error(
+        "cannot open the store {uri:?}: {reason}. Give a directory such as runs/mnist/checkpoints, or \
+        s3://bucket/prefix."
+    )]
     Address {
         /// The address as given.
         uri: String,
@@ -97,4 +140,8 @@ pub enum CheckpointError {
         /// What does not hold.
         reason: String,
     },
+}
+
+fn seconds_until(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs_f64().ceil() as u64)
 }

@@ -81,6 +81,15 @@ pub(crate) fn manifest_path(step: u64) -> Path {
     Path::from(format!("{MANIFESTS}/{step:012}.json"))
 }
 
+pub(crate) fn lease_path() -> Path {
+    Path::from("lease.json")
+}
+
+/// A name for a probe, never used again.
+pub(crate) fn probe_path() -> Path {
+    Path::from(format!("probe/{}", Ulid::generate()))
+}
+
 /// Where a rewind puts a manifest: a name of its own each time, so that nothing is ever overwritten.
 pub(crate) fn aside_path(step: u64) -> Path {
     Path::from(format!("aside/{step:012}-{}.json", Ulid::generate()))

@@ -7,6 +7,7 @@
 //! run.json                                                    created once: schema, run id, resolved configuration
 //! ckpt/{step:012}-{attempt}/r{rank:05}-of-{world:05}.safetensors    shards, written once
 //! manifest/{step:012}.json                                    the commit: created last, never overwritten
+//! lease.json                                                  who may commit now: generation, owner, expiry
 //! aside/{step:012}-{ulid}.json                                manifests a rewind took out of the line
 //! ```
 //!
@@ -14,28 +15,43 @@
 //! size and SHA-256, the manifest by the checksum in its own last line. A store that cannot be read is an error, never
 //! "no checkpoint". Shards are ranges of the whole, so what 4 ranks wrote is read by 1, 3 or 8.
 //!
-//! A save: rank 0 draws an [`Attempt`] and shares it; every rank calls [`Store::write_shard`] with its [`share`] of
-//! each buffer; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`] and calls [`Store::commit`], then
-//! [`Store::retain`].
-//! A resume: rank 0 calls [`Store::discover`], then [`Store::rewind`]; rank i of w reads shards i, i+w, ... with
-//! [`Store::read_shard`] and the ranks exchange them.
+//! A save: rank 0 draws an [`Attempt`] and shares it; every rank calls [`Store::start_upload`] with its [`share`] of
+//! each buffer and trains on; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`] and calls [`Store::start_commit`],
+//! which deletes older checkpoints too.
+//! A resume: rank 0 calls [`Store::probe`] and [`Store::acquire_lease`] (or is promised to be the only writer), then
+//! [`Store::discover`], then [`Store::rewind`]; rank i of w reads shards i, i+w, ... with [`Store::read_shard`] and the
+//! ranks exchange them.
 //!
-//! Calls block; the runtime they need is the store's own, so they must not be made from inside an async task.
+//! Calls block unless they start with `start_`; the runtime they need is the store's own, so they must not be made from
+//! inside an async task.
 
+mod backend;
+mod bucket;
+mod commit;
+mod copy;
 mod discover;
 mod error;
 mod layout;
+mod lease;
 mod manifest;
+mod pending;
+mod probe;
 mod retain;
 mod shard;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upload;
 
+pub use backend::StoreOptions;
+pub use commit::{Commit, CommitOutcome};
 pub use discover::{Found, Report, Want};
 pub use error::CheckpointError;
 pub use layout::{Attempt, nonce, share};
+pub use lease::Lease;
 pub use manifest::{BufferEntry, Dtype, Hold, Manifest, Run, SCHEMA, ShardEntry, TensorEntry};
-pub use retain::Retained;
+pub use pending::Pending;
+pub use retain::{Retained, Retention};
 pub use shard::{BufferSlice, ShardData};
 pub use store::Store;
+pub use upload::{OwnedSlice, Upload};

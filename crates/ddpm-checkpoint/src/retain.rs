@@ -7,16 +7,29 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 
 use crate::{
-    Attempt, CheckpointError, Store,
-    layout::{MANIFESTS, SHARDS, aside_path, attempt_folder, attempt_of_folder, manifest_path},
+    Attempt, CheckpointError, Lease, Store,
+    bucket::Bucket,
+    layout::{MANIFESTS, SHARDS, attempt_folder, attempt_of_folder, manifest_path},
+    lease::Holder,
     store::sync_directory,
 };
 
 /// Shards without a manifest that are younger may belong to a save in progress.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Which checkpoints outlive a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest valid ones; at least 1, better 2.
+    pub keep_last: usize,
+    /// Every step that this divides.
+    pub keep_every: Option<u64>,
+    /// One more step: the one resumed from.
+    pub also: Option<u64>,
+}
 
 /// What retention did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,102 +42,170 @@ pub struct Retained {
     pub warnings: Vec<String>,
 }
 
+impl Retention {
+    pub(crate) fn check(&self) -> Result<(), CheckpointError> {
+        let reason = "retention was asked to keep no checkpoint";
+        match self.keep_last {
+            0 => Err(CheckpointError::Invalid { path: MANIFESTS.into(), reason: reason.into() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn spares(&self, step: u64) -> bool {
+        self.also == Some(step) || self.keep_every.is_some_and(|every| every > 0 && step.is_multiple_of(every))
+    }
+}
+
 impl Store {
-    /// Deletes old checkpoints, to be called after a commit. Kept are the newest `keep_last` whose manifest is sound
-    /// and whose shards are all there with their sizes, each multiple of `keep_every`, the step `also` (the one resumed
-    /// from), and whatever cannot be judged. Then attempts without a manifest, a day old, are swept.
+    /// Deletes old checkpoints, and waits. Kept are the newest `keep_last` whose manifest is sound and whose shards are
+    /// all there with their sizes, what else `retention` spares, and whatever cannot be judged. Then attempts without a
+    /// manifest, a day old, are swept. With a lease, nothing is deleted unless it is still held.
     ///
     /// # Errors
-    /// `Store` if the commits cannot be listed; `Invalid` for a `keep_last` of 0. A deletion that fails is a warning.
+    /// `Store` if the commits cannot be listed or the lease cannot be read; `LeaseLost`; `Invalid` for a `keep_last` of
+    /// 0. A deletion that fails is a warning.
+    pub fn prune(&self, retention: &Retention, lease: Option<&Lease>) -> Result<Retained, CheckpointError> {
+        let holder = lease.map(Lease::holder);
+        self.block_on(self.bucket.retain(retention, holder.as_deref()))
+    }
+
+    /// The steps that [`prune`](Self::prune) would delete now, newest first, and what it would warn of.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
+    pub fn prunable(&self, retention: &Retention) -> Result<(Vec<u64>, Vec<String>), CheckpointError> {
+        let mut done = Retained::default();
+        let doomed = self.block_on(self.bucket.doomed(retention, &mut done))?;
+        Ok((doomed.into_iter().map(|(step, _)| step).collect(), done.warnings))
+    }
+
+    /// As [`prune`](Self::prune), for a writer that is known to be alone.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
     pub fn retain(
         &self,
         keep_last: usize,
         keep_every: Option<u64>,
         also: Option<u64>,
     ) -> Result<Retained, CheckpointError> {
-        if keep_last == 0 {
-            return Err(CheckpointError::Invalid {
-                path: MANIFESTS.into(),
-                reason: "retention was asked to keep no checkpoint".into(),
-            });
-        }
-        let mut done = Retained::default();
-        let mut valid = 0;
-        for step in self.list()? {
-            let kept = also == Some(step) || keep_every.is_some_and(|every| every > 0 && step % every == 0);
-            if valid >= keep_last && kept {
-                continue;
-            }
-            let outcome = self.block_on(async {
-                let manifest = self.manifest(step).await?;
-                if valid < keep_last {
-                    self.check_sizes(&manifest).await?;
-                    valid += 1;
-                } else {
-                    self.delete_manifest(step).await?;
-                    done.deleted.push(step);
-                    self.delete_folder(&attempt_folder(step, &manifest.attempt)).await?;
-                }
-                Ok(())
-            });
-            done.warn(outcome);
-        }
-        let swept = self.sweep(ORPHAN_AGE, &mut done);
-        done.warn(swept);
-        Ok(done)
+        self.prune(&Retention { keep_last, keep_every, also }, None)
     }
 
     /// Takes every commit newer than `to` out of the line (all of them for `None`), so that the steps after it can be
-    /// committed anew. To be called once on resume, after the choice is made. The manifests are moved to `aside/`, not
-    /// deleted; their shards stay for a day. Gives the steps taken out, newest first.
+    /// committed anew. To be called once on resume, after the choice is made and the lease is held. The manifests are
+    /// moved to `aside/`, not deleted; their shards stay for a day. Gives the steps taken out, newest first.
     ///
     /// # Errors
     /// `Store`.
     pub fn rewind(&self, to: Option<u64>) -> Result<Vec<u64>, CheckpointError> {
-        let mut steps = self.list()?;
-        steps.retain(|&step| to.is_none_or(|to| step > to));
-        for &step in &steps {
-            let (from, aside) = (manifest_path(step), aside_path(step));
-            tracing::warn!(step, %aside, "checkpoint set aside: training continues from an earlier step");
-            self.block_on(self.objects.rename(&from, &aside)).map_err(|e| self.failed("move", &from, e))?;
+        self.block_on(async {
+            let mut steps = self.bucket.list().await?;
+            steps.retain(|&step| to.is_none_or(|to| step > to));
+            for &step in &steps {
+                self.bucket.set_aside(step).await?;
+            }
+            Ok(steps)
+        })
+    }
+}
+
+impl Bucket {
+    pub async fn retain(&self, retention: &Retention, holder: Option<&Holder>) -> Result<Retained, CheckpointError> {
+        confirm(holder).await?;
+        let mut done = Retained::default();
+        for (step, attempt) in self.doomed(retention, &mut done).await? {
+            confirm(holder).await?;
+            let outcome = self.delete_manifest(step).await;
+            if outcome.is_ok() {
+                done.deleted.push(step);
+                done.warn(self.delete_folder(&attempt_folder(step, &attempt)).await);
+            }
+            done.warn(outcome);
         }
-        Ok(steps)
+        match self.sweep(ORPHAN_AGE, holder, &mut done).await {
+            Err(lost @ CheckpointError::LeaseLost { .. }) => return Err(lost),
+            swept => done.warn(swept),
+        }
+        Ok(done)
+    }
+
+    /// The checkpoints that retention gives up, newest first.
+    async fn doomed(&self, retention: &Retention, done: &mut Retained) -> Result<Vec<(u64, Attempt)>, CheckpointError> {
+        retention.check()?;
+        let (mut valid, mut doomed) = (0, Vec::new());
+        for step in self.list().await? {
+            if valid >= retention.keep_last && retention.spares(step) {
+                continue;
+            }
+            match self.manifest(step).await {
+                Ok(manifest) if valid >= retention.keep_last => doomed.push((step, manifest.attempt)),
+                Ok(manifest) => match self.check_sizes(&manifest).await {
+                    Ok(()) => valid += 1,
+                    fault => done.warn(fault),
+                },
+                Err(e) => done.warn(Err(e)),
+            }
+        }
+        Ok(doomed)
     }
 
     /// Deletes the folders of attempts that no manifest names and in which nothing was written for `age`.
-    pub(crate) fn sweep(&self, age: Duration, done: &mut Retained) -> Result<(), CheckpointError> {
-        let committed: BTreeSet<u64> = self.list()?.into_iter().collect();
+    pub async fn sweep(
+        &self,
+        age: Duration,
+        holder: Option<&Holder>,
+        done: &mut Retained,
+    ) -> Result<(), CheckpointError> {
+        let committed: BTreeSet<u64> = self.list().await?.into_iter().collect();
         let parent = Path::from(SHARDS);
-        let found = self.block_on(self.objects.list_with_delimiter(Some(&parent)));
+        let found = self.objects.list_with_delimiter(Some(&parent)).await;
         let found = found.map_err(|e| self.failed("list", &parent, e))?.common_prefixes;
         let folders: Vec<_> = found.iter().filter_map(|folder| attempt_of_folder(folder.filename()?)).collect();
         for (step, attempt) in &folders {
-            let outcome = self.block_on(async {
-                if committed.contains(step) {
-                    // The usual case, the step's only folder, is its manifest's and costs no request.
-                    let rivals = folders.iter().filter(|(other, _)| other == step).count() > 1;
-                    if !rivals || self.manifest(*step).await?.attempt == *attempt {
-                        return Ok(());
-                    }
+            let folder = attempt_folder(*step, attempt);
+            // The usual case, the step's only folder, is its manifest's and costs no request.
+            let rivals = folders.iter().filter(|(other, _)| other == step).count() > 1;
+            match self.is_orphan(committed.contains(step), rivals, *step, attempt, age).await {
+                Ok(false) => continue,
+                Ok(true) => confirm(holder).await?,
+                Err(e) => {
+                    done.warn(Err(e));
+                    continue;
                 }
-                let folder = attempt_folder(*step, attempt);
-                if self.idle(&folder, attempt).await? >= age {
-                    self.delete_folder(&folder).await?;
-                    done.swept.push(folder.to_string());
-                }
-                Ok(())
-            });
+            }
+            let outcome = self.delete_folder(&folder).await;
+            if outcome.is_ok() {
+                done.swept.push(folder.to_string());
+            }
             done.warn(outcome);
         }
         Ok(())
     }
 
+    async fn is_orphan(
+        &self,
+        committed: bool,
+        rivals: bool,
+        step: u64,
+        attempt: &Attempt,
+        age: Duration,
+    ) -> Result<bool, CheckpointError> {
+        if committed && (!rivals || self.manifest(step).await?.attempt == *attempt) {
+            return Ok(false);
+        }
+        Ok(self.idle(&attempt_folder(step, attempt), attempt).await? >= age)
+    }
+
     /// How long ago anything was written to an attempt's folder; 0 if in the future by this clock.
     async fn idle(&self, folder: &Path, attempt: &Attempt) -> Result<Duration, CheckpointError> {
-        let times = self.objects.list(Some(folder)).map_ok(|object| SystemTime::from(object.last_modified));
-        let times: Vec<_> = times.try_collect().await.map_err(|e| self.failed("list", folder, e))?;
-        let last = times.into_iter().max().unwrap_or_else(|| attempt.time());
-        Ok(SystemTime::now().duration_since(last).unwrap_or_default())
+        let objects = self.list_folder(folder).await?;
+        let last = objects.iter().map(|object| SystemTime::from(object.last_modified)).max();
+        Ok(SystemTime::now().duration_since(last.unwrap_or_else(|| attempt.time())).unwrap_or_default())
+    }
+
+    async fn list_folder(&self, folder: &Path) -> Result<Vec<ObjectMeta>, CheckpointError> {
+        self.objects.list(Some(folder)).try_collect().await.map_err(|e| self.failed("list", folder, e))
     }
 
     /// Deletes a commit, durably: its shards may go only when it is certain not to come back after a power cut.
@@ -138,9 +219,7 @@ impl Store {
     }
 
     async fn delete_folder(&self, folder: &Path) -> Result<(), CheckpointError> {
-        let objects: Vec<_> =
-            self.objects.list(Some(folder)).try_collect().await.map_err(|e| self.failed("list", folder, e))?;
-        for object in objects {
+        for object in self.list_folder(folder).await? {
             match self.objects.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => (),
                 Err(e) => return Err(self.failed("delete", &object.location, e)),
@@ -156,6 +235,14 @@ impl Store {
 
     fn unsynced(&self, path: &Path, source: io::Error) -> CheckpointError {
         self.failed("delete", path, object_store::Error::Generic { store: "local", source: source.into() })
+    }
+}
+
+/// Whether the lease, if one is needed, is still ours, asked of the store.
+async fn confirm(holder: Option<&Holder>) -> Result<(), CheckpointError> {
+    match holder {
+        Some(holder) => holder.confirm().await,
+        None => Ok(()),
     }
 }
 

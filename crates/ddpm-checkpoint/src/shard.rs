@@ -3,22 +3,11 @@
 use std::ops::Range;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
+use object_store::{ObjectStoreExt, path::Path};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    Attempt, CheckpointError, Hold, Manifest, ShardEntry, Store,
-    layout::{manifest_path, shard_path},
-    manifest::hex,
-};
-
-/// Bytes per part of an upload and per request of a download; a multiple of 4, so that no element straddles two.
-const BLOCK: usize = 8 << 20;
-/// Parts, or requests, in flight at once: what bounds the memory.
-const IN_FLIGHT: usize = 4;
-/// Elements serialised at a time.
-const CHUNK: usize = 1 << 16;
+use crate::{CheckpointError, Hold, Manifest, ShardEntry, Store, bucket::Bucket, layout::manifest_path, manifest::hex};
 
 /// A range of a named flat buffer with its values, to be written or as read.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,64 +40,6 @@ impl ShardData {
 }
 
 impl Store {
-    /// Writes the shard of `rank` of `world` for one attempt at saving `step`. The values go out as they are, a NaN's
-    /// bits included, and are on the disk when this returns. Nothing counts until [`commit`](Self::commit).
-    ///
-    /// # Errors
-    /// `Store` if the store failed, `Invalid` if a range and its values differ in length, a name comes twice, or the
-    /// rank is none of `world`.
-    pub fn write_shard(
-        &self,
-        step: u64,
-        attempt: &Attempt,
-        rank: usize,
-        world: usize,
-        buffers: &[BufferSlice<'_>],
-    ) -> Result<ShardEntry, CheckpointError> {
-        let path = shard_path(step, attempt, rank, world);
-        let header = match rank < world {
-            true => header(buffers),
-            false => Err(format!("rank {rank} is not one of {world}")),
-        };
-        let header = header.map_err(|reason| CheckpointError::Invalid { path: path.to_string(), reason })?;
-        let written = self.block_on(self.upload(&path, &header, buffers));
-        let (size, sha256) = written.map_err(|e| self.failed("write", &path, e))?;
-        let hold =
-            |b: &BufferSlice<'_>| Hold { buffer: b.name.into(), start: b.range.start as u64, end: b.range.end as u64 };
-        Ok(ShardEntry { path: path.to_string(), size, sha256, holds: buffers.iter().map(hold).collect() })
-    }
-
-    /// Streams header and values to `path`; gives the size and the SHA-256 of what was sent.
-    async fn upload(
-        &self,
-        path: &Path,
-        header: &[u8],
-        buffers: &[BufferSlice<'_>],
-    ) -> object_store::Result<(u64, String)> {
-        let mut out = WriteMultipart::new_with_chunk_size(self.objects.put_multipart(path).await?, BLOCK);
-        let mut hash = Sha256::new();
-        hash.update(header);
-        out.write(header);
-        let mut size = header.len();
-        let mut scratch = vec![0; 4 * CHUNK];
-        for values in buffers.iter().flat_map(|buffer| buffer.data.chunks(CHUNK)) {
-            let bytes = &mut scratch[..4 * values.len()];
-            for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                *place = value.to_le_bytes();
-            }
-            if let Err(e) = out.wait_for_capacity(IN_FLIGHT).await {
-                // The failure to report is the upload's; what the abort leaves behind, retention sweeps.
-                let _ = out.abort().await;
-                return Err(e);
-            }
-            hash.update(&*bytes);
-            out.write(bytes);
-            size += bytes.len();
-        }
-        out.finish().await?;
-        Ok((size as u64, hex(&hash.finalize())))
-    }
-
     /// Reads shard `index` of a checkpoint and checks its size, its SHA-256 and that it holds what the manifest says.
     ///
     /// # Errors
@@ -119,10 +50,12 @@ impl Store {
             reason: format!("shard {index} was asked for, there are {}", manifest.world()),
         })?;
         let mut words = Vec::new();
-        self.block_on(self.scan(entry, |block| {
+        self.block_on(self.bucket.scan(entry, async |block| {
             words.extend(block.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+            Ok(())
         }))?;
-        let holds = locate(&words, entry).map_err(|reason| self.damaged(&Path::from(entry.path.as_str()), reason))?;
+        let path = Path::from(entry.path.as_str());
+        let holds = locate(&words, entry).map_err(|reason| self.bucket.damaged(&path, reason))?;
         Ok(ShardData { words, holds })
     }
 
@@ -154,10 +87,13 @@ impl Store {
         }
         Ok(whole)
     }
+}
 
+impl Bucket {
     /// Whether every shard is there with its size; the cheap half of verification.
-    pub(crate) async fn check_sizes(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
-        stream::iter(&manifest.shards).map(|entry| self.check_size(entry)).buffered(IN_FLIGHT).try_collect().await
+    pub async fn check_sizes(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        let checks: Vec<_> = manifest.shards.iter().map(|entry| self.check_size(entry)).collect();
+        stream::iter(checks).buffered(self.options.concurrency).try_collect().await
     }
 
     async fn check_size(&self, entry: &ShardEntry) -> Result<(), CheckpointError> {
@@ -175,18 +111,22 @@ impl Store {
 
     /// Reads a shard block by block in order, memory bounded, and checks its size and SHA-256. What `each` was given is
     /// to be believed only if this succeeds.
-    pub(crate) async fn scan(&self, entry: &ShardEntry, mut each: impl FnMut(&[u8])) -> Result<(), CheckpointError> {
+    pub async fn scan(
+        &self,
+        entry: &ShardEntry,
+        mut each: impl AsyncFnMut(&[u8]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
         self.check_size(entry).await?;
         let path = Path::from(entry.path.as_str());
-        let starts = (0..entry.size).step_by(BLOCK);
-        let mut blocks = stream::iter(starts)
-            .map(|start| self.objects.get_range(&path, start..entry.size.min(start + BLOCK as u64)))
-            .buffered(IN_FLIGHT);
+        let block = self.options.part_bytes;
+        let mut blocks = stream::iter((0..entry.size).step_by(block))
+            .map(|start| self.objects.get_range(&path, start..entry.size.min(start + block as u64)))
+            .buffered(self.options.concurrency);
         let mut hash = Sha256::new();
         while let Some(block) = blocks.next().await {
             let block = block.map_err(|e| self.failed("read", &path, e))?;
             hash.update(&block);
-            each(&block);
+            each(&block).await?;
         }
         match hex(&hash.finalize()) == entry.sha256 {
             true => Ok(()),
@@ -196,7 +136,7 @@ impl Store {
 }
 
 /// The start of a safetensors file with one tensor per slice: the header's length, the header, padded to 8 bytes.
-fn header(buffers: &[BufferSlice<'_>]) -> Result<Vec<u8>, String> {
+pub(crate) fn header(buffers: &[BufferSlice<'_>]) -> Result<Vec<u8>, String> {
     let mut tensors: Vec<(String, TensorInfo)> = Vec::with_capacity(buffers.len());
     let mut at = 0;
     for BufferSlice { name, range, data } in buffers {

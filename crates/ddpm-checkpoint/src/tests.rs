@@ -1,11 +1,18 @@
 //! One conformance suite, run against every kind of store this build has.
 
+mod background;
 mod damage;
+mod faults;
+mod leases;
 mod lines;
+#[path = "../tests/rig/mod.rs"]
+mod rig;
 mod round_trip;
 
+use std::time::Duration;
+
 use object_store::{ObjectStoreExt, path::Path};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::*;
 
@@ -14,6 +21,40 @@ fn on_each_store(check: impl Fn(&Store)) {
     check(&Store::open("memory://").unwrap());
     let dir = tempfile::tempdir().unwrap();
     check(&local(&dir));
+    check(&Server::new().store());
+}
+
+/// An S3 server of its own, and the rules by which it fails.
+struct Server {
+    rig: rig::Rig,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { rig: rig::Rig::start(dir.path(), 0, vec![]).unwrap(), _dir: dir }
+    }
+
+    /// A client that gives up late.
+    fn store(&self) -> Store {
+        self.store_with(StoreOptions::default())
+    }
+
+    /// A client that gives up soon.
+    fn hasty(&self) -> Store {
+        let retry_timeout = Duration::from_millis(300);
+        self.store_with(StoreOptions { retry_timeout, ..StoreOptions::default() })
+    }
+
+    fn store_with(&self, options: StoreOptions) -> Store {
+        Store::open_in(&self.rig.env(), "s3://bucket/some/run", options, |_| Ok(())).unwrap()
+    }
+
+    /// From now on, fails by these rules in JSON.
+    fn fail(&self, rules: Value) {
+        self.rig.set_rules(serde_json::from_value(rules).unwrap());
+    }
 }
 
 fn local(dir: &tempfile::TempDir) -> Store {
@@ -86,15 +127,15 @@ fn save(store: &Store, step: u64, world: usize) -> Manifest {
 
 fn get(store: &Store, path: &str) -> Vec<u8> {
     let path = Path::from(path);
-    store.block_on(async { store.objects.get(&path).await.unwrap().bytes().await.unwrap().to_vec() })
+    store.block_on(async { store.bucket.objects.get(&path).await.unwrap().bytes().await.unwrap().to_vec() })
 }
 
 fn put(store: &Store, path: &str, bytes: Vec<u8>) {
-    store.block_on(store.objects.put(&Path::from(path), bytes.into())).unwrap();
+    store.block_on(store.bucket.objects.put(&Path::from(path), bytes.into())).unwrap();
 }
 
 fn remove(store: &Store, path: &str) {
-    store.block_on(store.objects.delete(&Path::from(path))).unwrap();
+    store.block_on(store.bucket.objects.delete(&Path::from(path))).unwrap();
 }
 
 fn manifest_name(step: u64) -> String {

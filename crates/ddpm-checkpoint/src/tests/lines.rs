@@ -1,12 +1,12 @@
 //! The line of commits: who may add to it, what is listed, kept, swept and set aside.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use super::*;
 
 /// The folders of attempts that still hold anything.
 fn folders(store: &Store) -> Vec<String> {
-    let found = store.block_on(store.objects.list_with_delimiter(Some(&Path::from("ckpt")))).unwrap();
+    let found = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("ckpt")))).unwrap();
     found.common_prefixes.iter().map(Path::to_string).collect()
 }
 
@@ -127,7 +127,7 @@ fn only_old_orphans_are_swept() {
         let orphans = [write(store, 10, 1, &buffers), write(store, 20, 1, &buffers)];
         assert_eq!(store.retain(1, None, None).unwrap(), Retained::default());
         let mut done = Retained::default();
-        store.sweep(Duration::ZERO, &mut done).unwrap();
+        store.block_on(store.bucket.sweep(Duration::ZERO, None, &mut done)).unwrap();
         done.swept.sort();
         assert_eq!(done, Retained { swept: orphans.iter().map(folder).collect(), ..Retained::default() });
         assert_eq!(folders(store), [folder(&committed)]);
@@ -175,7 +175,7 @@ fn a_rewind_lets_the_steps_be_committed_anew() {
         assert_eq!(store.read_manifest(20).unwrap(), again);
         assert_eq!(store.rewind(None).unwrap(), [20, 10]);
         assert_eq!(latest(store), None);
-        let aside = store.block_on(store.objects.list_with_delimiter(Some(&Path::from("aside")))).unwrap();
+        let aside = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("aside")))).unwrap();
         assert_eq!(aside.objects.len(), 4);
     });
 }
@@ -207,7 +207,18 @@ fn a_store_that_cannot_be_read_is_an_error() {
 fn addresses_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_str().unwrap();
-    for uri in ["s3://bucket/run", "gs://bucket", "ftp://host/x", "memory://x", "file://host/x", "file:///a%20b", ""] {
+    for uri in [
+        "s3://",
+        "s3:///run",
+        "gs://",
+        "az://",
+        "s3://bucket/a//b",
+        "ftp://host/x",
+        "memory://x",
+        "file://host/x",
+        "file:///a%20b",
+        "",
+    ] {
         assert!(matches!(Store::open(uri), Err(CheckpointError::Address { .. })), "{uri}");
     }
     let (new, file) = (format!("{root}/a/b"), format!("{root}/file"));

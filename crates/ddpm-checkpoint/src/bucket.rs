@@ -1,0 +1,133 @@
+//! The objects of one run: what every part of the protocol reads from them, and how their failures are told apart.
+
+use std::{
+    fs, io,
+    path::{Path as FsPath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use object_store::{ObjectStore, ObjectStoreExt, UpdateVersion, path::Path};
+use serde::de::DeserializeOwned;
+use ulid::Ulid;
+
+use crate::{
+    CheckpointError, Manifest, SCHEMA, StoreOptions,
+    layout::{MANIFESTS, aside_path, manifest_path, step_of_manifest},
+    manifest::{Unsealed, unseal},
+};
+
+/// No manifest is larger, so a broken store cannot fill the memory.
+pub(crate) const MANIFEST_LIMIT: u64 = 64 << 20;
+
+/// The asynchronous half of a [`Store`](crate::Store), shared with the work that it has in the background.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    pub uri: String,
+    pub objects: Arc<dyn ObjectStore>,
+    /// The directory, if the store is one: what object_store lacks for directories is done on it directly.
+    pub root: Option<PathBuf>,
+    pub options: StoreOptions,
+}
+
+impl Bucket {
+    /// The committed steps, newest first.
+    pub async fn list(&self) -> Result<Vec<u64>, CheckpointError> {
+        let folder = Path::from(MANIFESTS);
+        if let Some(root) = &self.root {
+            check_listable(root).map_err(|e| store_error(&self.uri, "list", MANIFESTS, e))?;
+        }
+        let found = self.objects.list_with_delimiter(Some(&folder)).await;
+        let found = found.map_err(|e| self.failed("list", &folder, e))?;
+        let names = found.objects.iter().filter_map(|object| object.location.filename());
+        let mut steps: Vec<u64> = names.filter_map(step_of_manifest).collect();
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(steps)
+    }
+
+    /// The manifest of `step`, its checksum and its agreement with itself checked.
+    pub async fn manifest(&self, step: u64) -> Result<Manifest, CheckpointError> {
+        let path = manifest_path(step);
+        let (manifest, _): (Manifest, _) = self.read_sealed(&path).await?;
+        if manifest.step != step {
+            return Err(self.damaged(&path, format!("it is the manifest of step {}", manifest.step)));
+        }
+        manifest.check().map_err(|reason| self.damaged(&path, reason))?;
+        Ok(manifest)
+    }
+
+    /// Takes a manifest out of the line, to a name of its own.
+    pub async fn set_aside(&self, step: u64) -> Result<(), CheckpointError> {
+        let (from, aside) = (manifest_path(step), aside_path(step));
+        tracing::warn!(step, %aside, "checkpoint set aside: training continues from an earlier step");
+        self.objects.rename(&from, &aside).await.map_err(|e| self.failed("move", &from, e))
+    }
+
+    /// A sealed object and the version that it has, for a conditional update.
+    pub async fn read_sealed<T: DeserializeOwned>(&self, path: &Path) -> Result<(T, UpdateVersion), CheckpointError> {
+        let found = self.objects.get(path).await.map_err(|e| self.unread(path, e))?;
+        if found.meta.size > MANIFEST_LIMIT {
+            let reason = format!("it has {} bytes, no more than {MANIFEST_LIMIT} are read", found.meta.size);
+            return Err(self.damaged(path, reason));
+        }
+        let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        let bytes = found.bytes().await.map_err(|e| self.unread(path, e))?;
+        let value = unseal(&bytes).map_err(|why| match why {
+            Unsealed::Damaged(reason) => self.damaged(path, reason),
+            Unsealed::Newer(schema) => CheckpointError::Incompatible {
+                uri: self.uri.clone(),
+                path: path.to_string(),
+                schema,
+                supported: SCHEMA,
+            },
+        })?;
+        Ok((value, version))
+    }
+
+    pub fn damaged(&self, path: &Path, reason: impl Into<String>) -> CheckpointError {
+        CheckpointError::Damaged { uri: self.uri.clone(), path: path.to_string(), reason: reason.into() }
+    }
+
+    /// A failure of the store while it changed or listed something. Even "not found" is one: the bucket, or the upload.
+    pub fn failed(&self, action: &'static str, path: &Path, error: object_store::Error) -> CheckpointError {
+        store_error(&self.uri, action, path.as_ref(), error)
+    }
+
+    /// Sorts a failure to read: absent, or unknown.
+    pub fn unread(&self, path: &Path, error: object_store::Error) -> CheckpointError {
+        match error {
+            object_store::Error::NotFound { .. } => {
+                CheckpointError::NotFound { uri: self.uri.clone(), path: path.to_string(), hint: String::new() }
+            }
+            error => self.failed("read", path, error),
+        }
+    }
+}
+
+pub(crate) fn store_error(
+    uri: &str,
+    action: &'static str,
+    path: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> CheckpointError {
+    let path = if path.is_empty() { "its directory" } else { path };
+    CheckpointError::Store { uri: uri.into(), action, path: path.into(), source: source.into() }
+}
+
+/// Waits before try number `tries` (from 0) of something that was refused: twice as long each time, half of it random,
+/// so that rivals part ways.
+pub(crate) async fn pause(tries: u32) {
+    let longest = 200u64 << tries.min(5);
+    tokio::time::sleep(Duration::from_millis(longest / 2 + Ulid::generate().random() as u64 % (longest / 2))).await;
+}
+
+/// object_store lists a directory that is missing, or a file in its place, as empty. A store whose root vanished (a
+/// lost mount) must not look like one without checkpoints.
+fn check_listable(root: &FsPath) -> io::Result<()> {
+    fs::read_dir(root)?;
+    let manifests = root.join(MANIFESTS);
+    match fs::symlink_metadata(&manifests) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => fs::read_dir(manifests).map(drop),
+    }
+}

@@ -1,0 +1,159 @@
+//! Uploads and commits in the background, copies, and the probe.
+
+use super::*;
+
+const KEEP_TWO: Retention = Retention { keep_last: 2, keep_every: None, also: None };
+
+fn owned(buffers: &[(&str, Vec<f32>)], rank: usize, world: usize) -> Vec<OwnedSlice> {
+    let slice = |(name, data): &(&str, Vec<f32>)| {
+        let range = share(data.len(), rank, world);
+        OwnedSlice { name: name.to_string(), data: data[range.clone()].to_vec(), range }
+    };
+    buffers.iter().map(slice).collect()
+}
+
+/// Asks until the result is there.
+fn finish<T: Send + 'static>(mut pending: Pending<T>) -> Result<T, CheckpointError> {
+    loop {
+        if let Some(result) = pending.poll() {
+            assert!(pending.poll().is_none(), "the result came twice");
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Saves in the background with two ranks.
+pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Result<CommitOutcome, CheckpointError> {
+    let buffers = [("weights", values(1001, step as u32)), ("exp_avg", values(77, 1))];
+    let mut manifest = write(&Store::open("memory://").unwrap(), step, 2, &buffers);
+    let upload = |rank| store.start_upload(step, &manifest.attempt, rank, 2, owned(&buffers, rank, 2));
+    let uploads = [0, 1].map(upload);
+    manifest.shards = uploads.into_iter().map(finish).collect::<Result<_, _>>()?;
+    finish(store.start_commit(manifest, lease, KEEP_TWO))
+}
+
+#[test]
+fn what_is_saved_in_the_background_is_what_is_saved_in_the_foreground() {
+    on_each_store(|store| {
+        let buffers = [("weights", values(5_000_003, 1)), ("exp_avg", values(10, 2))];
+        let mut manifest = write(store, 10, 2, &buffers);
+        let foreground = manifest.shards.clone();
+        manifest.attempt = Attempt::generate();
+        let upload = |rank| store.start_upload(10, &manifest.attempt, rank, 2, owned(&buffers, rank, 2)).wait();
+        manifest.shards = [0, 1].map(|rank| upload(rank).unwrap()).into();
+        for (theirs, ours) in foreground.iter().zip(&manifest.shards) {
+            assert_eq!((theirs.size, &theirs.sha256, &theirs.holds), (ours.size, &ours.sha256, &ours.holds));
+        }
+        store.start_commit(manifest.clone(), None, KEEP_TWO).wait().unwrap();
+        assert_eq!(store.verify(10).unwrap().faults, [""; 0]);
+        for (name, data) in &buffers {
+            assert_eq!(bits(&store.load_buffer(&manifest, name).unwrap()), bits(data), "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_commit_deletes_what_retention_gives_up() {
+    on_each_store(|store| {
+        for step in [10, 20, 30] {
+            let outcome = start_save(store, step, None).unwrap();
+            let deleted = if step == 30 { vec![10] } else { vec![] };
+            assert_eq!(outcome.retained, Retained { deleted, ..Retained::default() });
+        }
+        let keep_one = Retention { keep_last: 1, ..KEEP_TWO };
+        assert_eq!(store.prunable(&keep_one).unwrap(), (vec![20], vec![]));
+        assert_eq!(store.list().unwrap(), [30, 20]);
+        assert_eq!(store.prune(&keep_one, None).unwrap().deleted, [20]);
+    });
+}
+
+#[test]
+fn what_is_refused_in_the_foreground_is_refused_in_the_background() {
+    let store = Store::open("memory://").unwrap();
+    let slice = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![1.0] };
+    let mut upload = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]);
+    while upload.poll().is_none() {}
+    assert!(matches!(upload.wait(), Err(CheckpointError::Invalid { .. })), "asked for twice");
+    let manifest = write(&store, 1, 1, &[("weights", values(4, 1))]);
+    let keep_none = Retention { keep_last: 0, ..KEEP_TWO };
+    let refused = store.start_commit(manifest, None, keep_none).wait();
+    assert!(matches!(refused, Err(CheckpointError::Invalid { .. })));
+    assert_eq!(store.list().unwrap(), [0; 0]);
+}
+
+#[test]
+fn a_copy_is_whole_or_not_there() {
+    on_each_store(|store| {
+        let elsewhere = Store::open("memory://").unwrap();
+        let ours = save(store, 10, 3);
+        assert_eq!(store.copy_checkpoint(10, &elsewhere).unwrap(), ours);
+        assert_eq!(store.copy_checkpoint(10, &elsewhere).unwrap(), ours, "repeated");
+        assert_eq!(elsewhere.read_manifest(10).unwrap(), ours);
+        assert_eq!(bits(&elsewhere.load_buffer(&ours, "weights").unwrap()), bits(&values(10, 10)));
+        let theirs = save(&elsewhere, 20, 2);
+        assert_eq!(elsewhere.copy_checkpoint(20, store).unwrap(), theirs);
+        assert_eq!(latest(store), Some((20, vec![])));
+
+        let damaged = save(store, 30, 2);
+        let mut bytes = get(store, &damaged.shards[1].path);
+        bytes[90] ^= 1;
+        put(store, &damaged.shards[1].path, bytes);
+        assert!(matches!(store.copy_checkpoint(30, &elsewhere), Err(CheckpointError::Damaged { .. })));
+        assert!(matches!(store.copy_checkpoint(40, &elsewhere), Err(CheckpointError::NotFound { .. })));
+        assert_eq!(elsewhere.list().unwrap(), [20, 10]);
+        save(&elsewhere, 30, 1);
+        save(store, 50, 1);
+        save(&elsewhere, 50, 1);
+        assert!(matches!(store.copy_checkpoint(50, &elsewhere), Err(CheckpointError::Fenced { step: 50, .. })));
+    });
+}
+
+#[test]
+fn a_store_that_enforces_conditions_passes_the_probe_and_is_left_clean() {
+    on_each_store(|store| {
+        store.probe().unwrap();
+        let left = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("probe")))).unwrap();
+        assert_eq!(left.objects.len(), 0);
+    });
+}
+
+#[test]
+fn a_store_that_does_not_enforce_conditions_is_refused() {
+    let server = Server::new();
+    server.fail(json!([{ "op": "PutObject", "key": "probe/", "fault": "overwrite" }]));
+    let refused = server.store().probe();
+    assert!(matches!(refused, Err(CheckpointError::Unconditional { .. })), "{refused:?}");
+
+    let mut env = server.rig.env();
+    env.push(("AWS_CONDITIONAL_PUT".into(), "disabled".into()));
+    let store = Store::open_in(&env, "s3://bucket/run", StoreOptions::default(), |_| Ok(())).unwrap();
+    assert!(matches!(store.probe(), Err(CheckpointError::Unconditional { .. })));
+}
+
+#[test]
+fn options_and_addresses_are_checked_before_anything_is_sent() {
+    for (part_bytes, concurrency) in [(1 << 20, 4), ((8 << 20) + 1, 4), (8 << 20, 0)] {
+        let options = StoreOptions { part_bytes, concurrency, ..StoreOptions::default() };
+        assert!(matches!(Store::open_with("memory://", options), Err(CheckpointError::Invalid { .. })));
+    }
+    let open = |env: &[(String, String)]| {
+        Store::open_in(env, "s3://bucket/run", StoreOptions::default(), |_| Ok(())).map(drop)
+    };
+    let mut env = Server::new().rig.env();
+    open(&env).unwrap();
+    env.retain(|(name, _)| name != "AWS_ALLOW_HTTP");
+    let error = open(&env).unwrap_err();
+    assert!(
+        matches!(error, CheckpointError::Address { .. }) && error.to_string().contains("AWS_ALLOW_HTTP"),
+        "{error}"
+    );
+    env.retain(|(name, _)| name != "AWS_SECRET_ACCESS_KEY");
+    assert!(matches!(open(&env), Err(CheckpointError::Address { .. })));
+    let azure = |env: &[(String, String)]| {
+        Store::open_in(env, "az://container/run", StoreOptions::default(), |_| Ok(())).map(drop)
+    };
+    assert!(matches!(azure(&[]), Err(CheckpointError::Address { .. })), "no account");
+    azure(&[("AZURE_STORAGE_ACCOUNT_NAME".into(), "account".into())]).unwrap();
+    Store::open_in(&[], "gs://bucket/run", StoreOptions::default(), |_| Ok(())).unwrap();
+}

@@ -1,0 +1,160 @@
+//! The lease: who may write, and what becomes of the one who may no longer.
+
+use std::thread::sleep;
+
+use super::{background::start_save, *};
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(600);
+
+fn is_lost<T>(result: Result<T, CheckpointError>) -> bool {
+    matches!(result, Err(CheckpointError::LeaseLost { generation: 1, .. }))
+}
+
+/// A lease whose holder was frozen right after it took it, until it had run out.
+fn frozen(store: &Store) -> Lease {
+    let lease = store.acquire_lease("frozen", SHORT).unwrap();
+    lease.keeper.abort();
+    sleep(SHORT + Duration::from_millis(50));
+    lease
+}
+
+#[test]
+fn a_lease_has_one_holder() {
+    on_each_store(|store| {
+        let first = store.acquire_lease("first", LONG).unwrap();
+        first.renew().unwrap();
+        assert_eq!(first.generation(), 1);
+        let error = store.acquire_lease("second", LONG).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Held { owner, .. } if owner == "first"), "{error}");
+        assert!(error.to_string().contains("another 60 s"), "{error}");
+        first.release().unwrap();
+        let second = store.acquire_lease("second", LONG).unwrap();
+        assert_eq!(second.generation(), 2);
+        assert!(matches!(store.acquire_lease("third", LONG), Err(CheckpointError::Held { .. })));
+    });
+}
+
+#[test]
+fn a_lease_that_ran_out_may_be_taken_over_and_is_then_lost() {
+    on_each_store(|store| {
+        let first = frozen(store);
+        first.renew().unwrap();
+        assert!(matches!(store.acquire_lease("second", LONG), Err(CheckpointError::Held { .. })), "renewed late");
+        sleep(SHORT + Duration::from_millis(50));
+        let second = store.acquire_lease("second", LONG).unwrap();
+        assert_eq!(second.generation(), 2);
+        first.check().unwrap();
+        assert!(is_lost(first.renew()));
+        assert!(is_lost(first.check()));
+        assert!(is_lost(first.release()));
+        second.renew().unwrap();
+    });
+}
+
+#[test]
+fn a_lease_is_renewed_for_as_long_as_its_holder_lives() {
+    let store = Store::open("memory://").unwrap();
+    let ttl = Duration::from_millis(1200);
+    let lease = store.acquire_lease("first", ttl).unwrap();
+    sleep(2 * ttl);
+    assert!(matches!(store.acquire_lease("second", ttl), Err(CheckpointError::Held { .. })));
+    drop(lease);
+    sleep(2 * ttl);
+    assert_eq!(store.acquire_lease("second", ttl).unwrap().generation(), 2);
+}
+
+#[test]
+fn of_many_that_want_the_lease_one_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let held: Vec<_> = std::thread::scope(|scope| {
+        let taker = |i: usize| local(&dir).acquire_lease(&i.to_string(), LONG);
+        let takers: Vec<_> = (0..6).map(|i| scope.spawn(move || taker(i))).collect();
+        takers.into_iter().map(|taker| taker.join().unwrap()).collect()
+    });
+    assert_eq!(held.iter().filter(|lease| lease.is_ok()).count(), 1);
+    let refused = |lease: &&Result<_, _>| matches!(lease, Err(CheckpointError::Held { .. }));
+    assert_eq!(held.iter().filter(refused).count(), 5, "{held:?}");
+}
+
+#[test]
+fn a_writer_that_was_frozen_past_its_lease_neither_commits_nor_deletes() {
+    on_each_store(|store| {
+        let late = frozen(store);
+        for step in [10, 20, 30] {
+            save(store, step, 1);
+        }
+        let now = store.acquire_lease("now", LONG).unwrap();
+        assert!(is_lost(start_save(store, 40, Some(&late))));
+        let keep_one = Retention { keep_last: 1, keep_every: None, also: None };
+        assert!(is_lost(store.prune(&keep_one, Some(&late))));
+        assert_eq!(store.list().unwrap(), [30, 20, 10]);
+        assert_eq!(start_save(store, 40, Some(&now)).unwrap().retained.deleted, [20, 10]);
+        assert_eq!(store.read_manifest(40).unwrap().lease, 2);
+    });
+}
+
+#[test]
+fn a_manifest_that_arrives_after_the_takeover_does_not_fence_the_rightful_writer() {
+    on_each_store(|store| {
+        drop(frozen(store));
+        let now = store.acquire_lease("now", LONG).unwrap();
+        let mut late = write(store, 20, 1, &[("weights", values(4, 1))]);
+        late.lease = 1;
+        store.commit(&late).unwrap();
+        start_save(store, 20, Some(&now)).unwrap();
+        assert_eq!(store.read_manifest(20).unwrap().lease, 2);
+        assert_eq!(latest(store), Some((20, vec![])));
+        // One without a lease is another writer all the same.
+        save(store, 30, 1);
+        assert!(matches!(start_save(store, 30, Some(&now)), Err(CheckpointError::Fenced { step: 30, .. })));
+    });
+}
+
+#[test]
+fn a_step_committed_by_the_same_holder_before_is_committed() {
+    on_each_store(|store| {
+        let lease = store.acquire_lease("ours", LONG).unwrap();
+        start_save(store, 10, Some(&lease)).unwrap();
+        let first = store.read_manifest(10).unwrap();
+        start_save(store, 10, Some(&lease)).unwrap();
+        assert_eq!(store.read_manifest(10).unwrap(), first);
+    });
+}
+
+#[test]
+fn a_lease_that_is_gone_or_garbage_is_not_held() {
+    on_each_store(|store| {
+        let lease = store.acquire_lease("first", LONG).unwrap();
+        put(store, "lease.json", b"{}".to_vec());
+        assert!(matches!(store.acquire_lease("second", LONG), Err(CheckpointError::Damaged { .. })));
+        assert!(start_save(store, 10, Some(&lease)).is_err());
+        remove(store, "lease.json");
+        assert!(is_lost(start_save(store, 10, Some(&lease))));
+        assert_eq!(store.list().unwrap(), [0; 0]);
+    });
+}
+
+#[test]
+fn a_lease_survives_lost_answers_and_conflicts() {
+    let faults = [
+        json!("lose_answer"),
+        json!({ "deny": { "status": 500, "code": "InternalError" } }),
+        json!({ "deny": { "status": 412, "code": "PreconditionFailed" } }),
+        json!({ "refuse": { "status": 412, "code": "PreconditionFailed" } }),
+        json!({ "refuse": { "status": 409, "code": "ConditionalRequestConflict" } }),
+        json!({ "refuse": { "status": 503, "code": "SlowDown" } }),
+    ];
+    for fault in faults {
+        let server = Server::new();
+        let store = server.store();
+        let rules = json!([{ "op": "PutObject", "key": "lease.json", "times": 1, "fault": fault }]);
+        server.fail(rules.clone());
+        let lease = store.acquire_lease("first", LONG).unwrap();
+        server.fail(rules.clone());
+        lease.renew().unwrap();
+        server.fail(rules);
+        lease.release().unwrap();
+        assert_eq!(store.acquire_lease("second", LONG).unwrap().generation(), 2, "{fault}");
+    }
+}

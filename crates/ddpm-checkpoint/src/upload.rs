@@ -1,0 +1,224 @@
+//! Uploads: a shard streamed to the store in equal parts, hashed on the way.
+
+use std::{mem, ops::Range, panic::resume_unwind, sync::Arc};
+
+use object_store::{MultipartUpload, ObjectStoreExt, path::Path};
+use sha2::{Digest, Sha256};
+use tokio::{runtime::Handle, task::JoinSet};
+
+use crate::{
+    Attempt, BufferSlice, CheckpointError, Hold, Pending, ShardEntry, Store, bucket::Bucket, layout::shard_path,
+    manifest::hex, shard::header,
+};
+
+/// Elements serialised at a time.
+const CHUNK: usize = 1 << 16;
+/// S3 takes no more parts than this.
+const MAX_PARTS: u64 = 10_000;
+
+/// A range of a named flat buffer with its values, handed over to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedSlice {
+    /// The buffer's name.
+    pub name: String,
+    /// Where in the buffer the values belong, in elements.
+    pub range: Range<usize>,
+    /// The values; as many as the range is long.
+    pub data: Vec<f32>,
+}
+
+impl OwnedSlice {
+    fn as_slice(&self) -> BufferSlice<'_> {
+        BufferSlice { name: &self.name, range: self.range.clone(), data: &self.data }
+    }
+}
+
+/// The upload of one rank's shard; its result is what the manifest says of it.
+pub type Upload = Pending<ShardEntry>;
+
+impl Store {
+    /// Starts to write the shard of `rank` of `world` for one attempt at saving `step`, in the background. Memory: the
+    /// values, until it has ended, and the parts in flight. An upload that failed leaves nothing that counts; save
+    /// again under a new [`Attempt`].
+    ///
+    /// # Errors
+    /// Given by the [`Upload`]: as [`write_shard`](Self::write_shard).
+    pub fn start_upload(
+        &self,
+        step: u64,
+        attempt: &Attempt,
+        rank: usize,
+        world: usize,
+        buffers: Vec<OwnedSlice>,
+    ) -> Upload {
+        let (bucket, attempt) = (Arc::clone(&self.bucket), *attempt);
+        self.spawn(async move {
+            let slices: Vec<_> = buffers.iter().map(OwnedSlice::as_slice).collect();
+            bucket.write_shard(step, &attempt, rank, world, &slices).await
+        })
+    }
+
+    /// Writes the shard of `rank` of `world` for one attempt at saving `step`, and waits for it. The values go out as
+    /// they are, a NaN's bits included, and are on the disk when this returns. Nothing counts until the commit.
+    ///
+    /// # Errors
+    /// `Store` if the store failed, `Invalid` if a range and its values differ in length, a name comes twice, or the
+    /// rank is none of `world`.
+    pub fn write_shard(
+        &self,
+        step: u64,
+        attempt: &Attempt,
+        rank: usize,
+        world: usize,
+        buffers: &[BufferSlice<'_>],
+    ) -> Result<ShardEntry, CheckpointError> {
+        self.block_on(self.bucket.write_shard(step, attempt, rank, world, buffers))
+    }
+}
+
+impl Bucket {
+    async fn write_shard(
+        &self,
+        step: u64,
+        attempt: &Attempt,
+        rank: usize,
+        world: usize,
+        buffers: &[BufferSlice<'_>],
+    ) -> Result<ShardEntry, CheckpointError> {
+        let path = shard_path(step, attempt, rank, world);
+        let header = match rank < world {
+            true => header(buffers),
+            false => Err(format!("rank {rank} is not one of {world}")),
+        };
+        let header = header.map_err(|reason| CheckpointError::Invalid { path: path.to_string(), reason })?;
+        let (size, sha256) = self.send(&path, &header, buffers).await.map_err(|e| self.failed("write", &path, e))?;
+        let hold =
+            |b: &BufferSlice<'_>| Hold { buffer: b.name.into(), start: b.range.start as u64, end: b.range.end as u64 };
+        Ok(ShardEntry { path: path.to_string(), size, sha256, holds: buffers.iter().map(hold).collect() })
+    }
+
+    /// Streams header and values to `path`; gives the size and the SHA-256 of what was sent.
+    async fn send(
+        &self,
+        path: &Path,
+        header: &[u8],
+        buffers: &[BufferSlice<'_>],
+    ) -> object_store::Result<(u64, String)> {
+        let size = header.len() + buffers.iter().map(|buffer| 4 * buffer.data.len()).sum::<usize>();
+        let mut out = Writer::open(self, path, size as u64).await?;
+        out.write(header).await?;
+        let mut scratch = vec![0; 4 * CHUNK];
+        for values in buffers.iter().flat_map(|buffer| buffer.data.chunks(CHUNK)) {
+            let bytes = &mut scratch[..4 * values.len()];
+            for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                *place = value.to_le_bytes();
+            }
+            out.write(bytes).await?;
+        }
+        out.finish().await
+    }
+}
+
+/// An object being written in parts. Dropped before it is finished, it aborts the upload on the store; a process that
+/// dies before that leaves the parts to the bucket's lifecycle rule.
+pub(crate) struct Writer<'a> {
+    bucket: &'a Bucket,
+    path: &'a Path,
+    /// `None` once the object is complete.
+    upload: Option<Box<dyn MultipartUpload>>,
+    part_bytes: usize,
+    part: Vec<u8>,
+    in_flight: JoinSet<object_store::Result<()>>,
+    hash: Sha256,
+    /// Bytes written so far, and in the end.
+    at: u64,
+    size: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub async fn open(bucket: &'a Bucket, path: &'a Path, size: u64) -> object_store::Result<Self> {
+        let part_bytes = bucket.options.part_bytes.max(size.div_ceil(MAX_PARTS) as usize);
+        Ok(Self {
+            bucket,
+            path,
+            upload: Some(bucket.objects.put_multipart(path).await?),
+            part_bytes,
+            part: Vec::new(),
+            in_flight: JoinSet::new(),
+            hash: Sha256::new(),
+            at: 0,
+            size,
+        })
+    }
+
+    /// Adds to the object, and waits while too many parts are in flight.
+    pub async fn write(&mut self, mut bytes: &[u8]) -> object_store::Result<()> {
+        self.hash.update(bytes);
+        while !bytes.is_empty() {
+            if self.part.is_empty() {
+                self.part.reserve_exact(self.part_bytes.min((self.size - self.at) as usize));
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(self.part_bytes - self.part.len()));
+            self.part.extend_from_slice(now);
+            self.at += now.len() as u64;
+            bytes = later;
+            if self.part.len() == self.part_bytes {
+                self.send_part().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is left and completes the object; gives its size and SHA-256.
+    pub async fn finish(mut self) -> object_store::Result<(u64, String)> {
+        if !self.part.is_empty() {
+            self.send_part().await?;
+        }
+        self.land(0).await?;
+        let Some(upload) = &mut self.upload else { unreachable!("the upload is taken below, once") };
+        if let Err(error) = upload.complete().await {
+            // The answer may have been lost, and the repetition told that there is no such upload: look.
+            match self.bucket.objects.head(self.path).await {
+                Ok(found) if found.size == self.at => {
+                    tracing::info!(path = %self.path, "complete, in spite of: {error}")
+                }
+                _ => return Err(error),
+            }
+        }
+        self.upload = None;
+        Ok((self.at, hex(&mem::take(&mut self.hash).finalize())))
+    }
+
+    async fn send_part(&mut self) -> object_store::Result<()> {
+        self.land(self.bucket.options.concurrency - 1).await?;
+        if let Some(upload) = &mut self.upload {
+            self.in_flight.spawn(upload.put_part(mem::take(&mut self.part).into()));
+        }
+        Ok(())
+    }
+
+    /// Waits until no more than `most` parts are in flight.
+    async fn land(&mut self, most: usize) -> object_store::Result<()> {
+        while self.in_flight.len() > most {
+            match self.in_flight.join_next().await {
+                Some(part) => part.unwrap_or_else(|e| resume_unwind(e.into_panic()))?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        if let (Some(mut upload), Ok(runtime)) = (self.upload.take(), Handle::try_current()) {
+            let mut in_flight = mem::take(&mut self.in_flight);
+            runtime.spawn(async move {
+                in_flight.shutdown().await;
+                if let Err(e) = upload.abort().await {
+                    tracing::warn!("an upload could not be aborted and leaves parts behind: {e}");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! A fault rig: an S3 server on a directory, behind a proxy that fails by rule.
+//!
+//! Every request and answer passes through [`Rig`], which names the operation, finds the first rule that fires, and
+//! then refuses, loses, delays, cuts or alters. The server behind it is a real one and checks every signature.
+#![allow(dead_code, reason = "each test that includes this file uses a part of it")]
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    sync::Mutex,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Frame, Incoming},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
+    http::request::Parts,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use s3s::{auth::SimpleAuth, service::S3Service, service::S3ServiceBuilder};
+use serde::Deserialize;
+use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
+
+/// The one bucket of the server.
+pub const BUCKET: &str = "bucket";
+const KEY_ID: &str = "rig";
+const SECRET: &str = "rig-secret";
+
+/// When to fail, and how.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The operation in S3's own words, such as `PutObject` or `ListObjectsV2`; every one if absent.
+    #[serde(default)]
+    pub op: Option<String>,
+    /// What the key (for a listing, the prefix) contains.
+    #[serde(default)]
+    pub key: String,
+    /// Matching requests to let pass first.
+    #[serde(default)]
+    pub skip: u64,
+    /// Matching requests to fail after those; all of them if absent.
+    #[serde(default)]
+    pub times: Option<u64>,
+    /// How many in a hundred of those.
+    #[serde(default = "always")]
+    pub percent: u64,
+    /// What happens to them.
+    pub fault: Fault,
+}
+
+fn always() -> u64 {
+    100
+}
+
+/// What can go wrong with a request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Not carried out, and answered with an S3 error.
+    Refuse {
+        /// HTTP status; 200 is possible.
+        status: u16,
+        /// The error's code, such as `SlowDown`.
+        code: String,
+    },
+    /// Carried out, but answered with an S3 error.
+    Deny {
+        /// HTTP status.
+        status: u16,
+        /// The error's code.
+        code: String,
+    },
+    /// Carried out, and the connection closed instead of an answer.
+    LoseAnswer,
+    /// A conditional creation succeeds, whatever is there.
+    Overwrite,
+    /// Held back before it is carried out.
+    Delay {
+        /// For how long.
+        ms: u64,
+    },
+    /// The connection is closed after so many bytes of the request's body; nothing is carried out.
+    CutRequest {
+        /// Bytes.
+        at: usize,
+    },
+    /// The connection is closed after so many bytes of the answer's body.
+    CutAnswer {
+        /// Bytes.
+        at: usize,
+    },
+    /// One bit of the body is flipped: of the request's, or where that has none, of the answer's.
+    Flip {
+        /// Which byte, modulo the length.
+        at: usize,
+    },
+    /// Request and answer crawl.
+    Slow {
+        /// The rate.
+        bytes_per_s: u64,
+    },
+}
+
+/// The server and its proxy, on threads of their own, until dropped.
+pub struct Rig {
+    address: SocketAddr,
+    proxy: Arc<Proxy>,
+    runtime: Option<Runtime>,
+}
+
+struct Proxy {
+    root: PathBuf,
+    server: S3Service,
+    /// Each with the number of requests that matched it.
+    rules: Mutex<Vec<(Rule, u64)>>,
+    /// Operation and key of each request that arrived.
+    seen: Mutex<Vec<(String, String)>>,
+    /// Parts of uploads being received or held back now, and the most that ever were.
+    parts: Mutex<(usize, usize)>,
+}
+
+type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
+
+impl Rig {
+    /// Serves the directory `root` on `port` of the loopback interface; 0 takes any that is free.
+    pub fn start(root: &Path, port: u16, rules: Vec<Rule>) -> io::Result<Self> {
+        std::fs::create_dir_all(root.join(BUCKET))?;
+        let files = s3s_fs::FileSystem::new(root).map_err(|e| io::Error::other(format!("{e:?}")))?;
+        let mut server = S3ServiceBuilder::new(files);
+        server.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port)))?;
+        let address = listener.local_addr()?;
+        let proxy = Arc::new(Proxy {
+            root: root.into(),
+            server: server.build(),
+            rules: Mutex::default(),
+            seen: Mutex::default(),
+            parts: Mutex::default(),
+        });
+        let serving = Arc::clone(&proxy);
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let proxy = Arc::clone(&serving);
+                let service = service_fn(move |request| Arc::clone(&proxy).answer(request));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+            }
+        });
+        let rig = Self { address, proxy, runtime: Some(runtime) };
+        rig.set_rules(rules);
+        Ok(rig)
+    }
+
+    /// Replaces the rules.
+    pub fn set_rules(&self, rules: Vec<Rule>) {
+        *self.proxy.rules.lock().unwrap() = rules.into_iter().map(|rule| (rule, 0)).collect();
+    }
+
+    /// How many requests of this operation arrived for keys that contain `key`, failed ones included.
+    pub fn seen(&self, op: &str, key: &str) -> usize {
+        let seen = self.proxy.seen.lock().unwrap();
+        seen.iter().filter(|(its_op, its_key)| its_op == op && its_key.contains(key)).count()
+    }
+
+    /// The most parts of uploads that ever were under way at once.
+    pub fn most_parts(&self) -> usize {
+        self.proxy.parts.lock().unwrap().1
+    }
+
+    /// The address of the proxy.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What a client needs in its environment.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let endpoint = self.endpoint();
+        let env = [
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", KEY_ID),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+        ];
+        env.map(|(name, value)| (name.into(), value.into())).into()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Proxy {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> io::Result<Answer> {
+        let is_part = request.method() == Method::PUT && request.uri().query().unwrap_or("").contains("partNumber");
+        if is_part {
+            let mut parts = self.parts.lock().unwrap();
+            parts.0 += 1;
+            parts.1 = parts.1.max(parts.0);
+        }
+        let answer = self.respond(request).await;
+        self.parts.lock().unwrap().0 -= is_part as usize;
+        answer
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> io::Result<Answer> {
+        let (mut parts, mut body) = request.into_parts();
+        let (op, key) = name(&parts);
+        let fault = self.fault(&op, &key);
+        self.seen.lock().unwrap().push((op, key.clone()));
+        let (limit, rate) = match fault {
+            Some(Fault::CutRequest { at }) => (at, u64::MAX),
+            Some(Fault::Slow { bytes_per_s }) => (usize::MAX, bytes_per_s),
+            _ => (usize::MAX, u64::MAX),
+        };
+        let mut content = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() else { continue };
+            sleep(time(bytes.len(), rate)).await;
+            content.extend_from_slice(&bytes);
+            if content.len() >= limit {
+                return Err(closed());
+            }
+        }
+        match &fault {
+            Some(Fault::Refuse { status, code }) => return Ok(error(*status, code)),
+            Some(Fault::CutRequest { .. }) => return Err(closed()),
+            Some(Fault::Delay { ms }) => sleep(Duration::from_millis(*ms)).await,
+            Some(Fault::Overwrite) => drop(std::fs::remove_file(self.root.join(BUCKET).join(&key))),
+            Some(Fault::Flip { at }) if !content.is_empty() => flip(&mut content, *at),
+            _ => (),
+        }
+        let sent = !content.is_empty();
+        parts.extensions.clear();
+        let request = Request::from_parts(parts, s3s::Body::from(content));
+        let answer = self.server.call(request).await.map_err(|e| io::Error::other(format!("{e:?}")))?;
+        let (parts, body) = answer.into_parts();
+        let mut content = BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes().to_vec();
+        let whole = Response::from_parts(parts, ());
+        match fault {
+            Some(Fault::Deny { status, code }) => Ok(error(status, &code)),
+            Some(Fault::LoseAnswer) => Err(closed()),
+            Some(Fault::CutAnswer { at }) => {
+                content.truncate(at);
+                let pieces = vec![Ok(Frame::data(content.into())), Err(closed())];
+                Ok(whole.map(|()| StreamBody::new(stream::iter(pieces).boxed())))
+            }
+            Some(Fault::Slow { bytes_per_s }) => {
+                let pieces: Vec<_> = content.chunks(1 << 16).map(Bytes::copy_from_slice).collect();
+                let crawl = stream::iter(pieces).then(move |piece| async move {
+                    sleep(time(piece.len(), bytes_per_s)).await;
+                    Ok(Frame::data(piece))
+                });
+                Ok(whole.map(|()| StreamBody::new(crawl.boxed())))
+            }
+            Some(Fault::Flip { at }) if !sent && !content.is_empty() => {
+                flip(&mut content, at);
+                Ok(whole.map(|()| once(content)))
+            }
+            _ => Ok(whole.map(|()| once(content))),
+        }
+    }
+
+    /// The fault of the first rule that fires for this request.
+    fn fault(&self, op: &str, key: &str) -> Option<Fault> {
+        let mut rules = self.rules.lock().unwrap();
+        rules.iter_mut().find_map(|(rule, matched)| {
+            if rule.op.as_deref().is_some_and(|wanted| wanted != op) || !key.contains(&rule.key) {
+                return None;
+            }
+            *matched += 1;
+            let at = matched.checked_sub(rule.skip + 1)?;
+            // A fixed sequence that looks like chance, so that a failing test fails again.
+            let chance = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let chance = (chance ^ (chance >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
+            (rule.times.is_none_or(|times| at < times) && chance % 100 < rule.percent).then(|| rule.fault.clone())
+        })
+    }
+}
+
+/// The operation in S3's words, and the key or prefix that it is about.
+fn name(request: &Parts) -> (String, String) {
+    let query = request.uri.query().unwrap_or("");
+    let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let key = request.uri.path().trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+    let op = match request.method {
+        Method::POST if asks("uploads") => "CreateMultipartUpload",
+        Method::POST if asks("uploadId") => "CompleteMultipartUpload",
+        Method::PUT if asks("partNumber") => "UploadPart",
+        Method::PUT if request.headers.contains_key("x-amz-copy-source") => "CopyObject",
+        Method::PUT => "PutObject",
+        Method::GET if key.is_empty() => "ListObjectsV2",
+        Method::GET => "GetObject",
+        Method::HEAD => "HeadObject",
+        Method::DELETE if asks("uploadId") => "AbortMultipartUpload",
+        Method::DELETE => "DeleteObject",
+        _ => "Other",
+    };
+    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or("");
+    let key = if key.is_empty() { prefix } else { key };
+    (op.into(), key.replace("%2F", "/"))
+}
+
+fn flip(bytes: &mut [u8], at: usize) {
+    let at = at % bytes.len();
+    bytes[at] ^= 1;
+}
+
+fn time(bytes: usize, bytes_per_s: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64)
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+fn once(content: Vec<u8>) -> StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>> {
+    StreamBody::new(stream::iter([Ok(Frame::data(Bytes::from(content)))]).boxed())
+}
+
+fn error(status: u16, code: &str) -> Answer {
+    let xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>by rule</Message></Error>"
+    );
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(xml.len()));
+    answer.map(|()| once(xml.into_bytes()))
+}

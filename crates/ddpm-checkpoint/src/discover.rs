@@ -1,9 +1,6 @@
 //! Verification of one checkpoint, and the choice of the one to resume from.
 
-use crate::{
-    CheckpointError, Manifest, Store,
-    layout::manifest_path,
-};
+use crate::{CheckpointError, Manifest, Store, layout::manifest_path};
 
 /// Which checkpoint to resume from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

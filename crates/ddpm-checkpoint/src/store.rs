@@ -109,6 +109,17 @@ impl Store {
         })
     }
 
+    /// The run's identity, if one was ever written.
+    ///
+    /// # Errors
+    /// `Store`, `Damaged`, `Incompatible`.
+    pub fn find_run(&self) -> Result<Option<Run>, CheckpointError> {
+        match self.block_on(self.read_sealed(&run_path())) {
+            Err(CheckpointError::NotFound { .. }) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// Commits a checkpoint whose shards are all written: the manifest appears whole or not at all, and only if no
     /// other writer committed this step. Safe to call again with the same manifest after an error.
     ///

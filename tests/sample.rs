@@ -123,13 +123,20 @@ fn pictures_and_findings() {
     succeed(&mut train(1, &at("run"), 20, &[]));
     succeed(program().args(["plot", "loss", "--run"]).arg(at("run")).arg("--out").arg(at("loss.png")));
     assert_eq!(image::open(at("loss.png")).unwrap().width(), 900);
-    let info = succeed(program().args(["data", "info", "--config", "smoke", "--check", "--json", "--out"]).arg(at("data.png")));
+    let info = succeed(
+        program().args(["data", "info", "--config", "smoke", "--check", "--json", "--out"]).arg(at("data.png")),
+    );
     let info: serde_json::Value = serde_json::from_str(&info.stdout).unwrap();
-    assert_eq!((info["images"].as_u64(), info["classes"].as_u64(), info["failed"].as_u64()), (Some(512), Some(10), Some(0)));
+    assert_eq!(
+        (info["images"].as_u64(), info["classes"].as_u64(), info["failed"].as_u64()),
+        (Some(512), Some(10), Some(0))
+    );
     assert!(at("data.png").is_file());
-    let doctor = succeed(&mut mpirun(2).args(["doctor", "--json"]));
+    let doctor = succeed(mpirun(2).args(["doctor", "--json"]));
     let findings: Vec<serde_json::Value> = doctor.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert!(findings.iter().any(|f| f["check"] == "ranks" && f["detail"].as_str().unwrap().starts_with("2 in this run")));
+    assert!(
+        findings.iter().any(|f| f["check"] == "ranks" && f["detail"].as_str().unwrap().starts_with("2 in this run"))
+    );
     let completions = run(program().args(["completions", "bash"]));
-    assert!(completions.code == 0 && completions.stdout.contains("_ddpm-dist"));
+    assert!(completions.code == 0 && completions.stdout.contains("complete -F"), "{}", completions.stdout);
 }

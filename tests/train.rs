@@ -35,8 +35,18 @@ fn the_curve_does_not_depend_on_the_number_of_ranks() {
 #[test]
 fn importance_sampled_bounds_do_not_depend_on_the_number_of_ranks_either() {
     let hybrid = [
-        "--set", "diffusion.timesteps=8", "--set", "diffusion.variance=learned_range", "--set", "diffusion.loss=vlb",
-        "--set", "diffusion.timestep_sampler=loss_second_moment", "--set", "train.micro_batch=4",
+        "--set",
+        "diffusion.timesteps=8",
+        "--set",
+        "monitor.sample_steps=8",
+        "--set",
+        "diffusion.variance=learned_range",
+        "--set",
+        "diffusion.loss=vlb",
+        "--set",
+        "diffusion.timestep_sampler=loss_second_moment",
+        "--set",
+        "train.micro_batch=4",
     ];
     let dirs = [1usize, 2].map(|ranks| {
         let dir = TempDir::new().unwrap();
@@ -61,7 +71,14 @@ fn the_same_command_gives_the_same_bits() {
 
 #[test]
 fn a_resumed_run_is_the_undisturbed_one() {
-    let options = ["--set", "diffusion.timestep_sampler=loss_second_moment", "--set", "diffusion.timesteps=4"];
+    let options = [
+        "--set",
+        "diffusion.timestep_sampler=loss_second_moment",
+        "--set",
+        "diffusion.timesteps=4",
+        "--set",
+        "monitor.sample_steps=4",
+    ];
     let (straight, resumed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     succeed(&mut train(2, straight.path(), 40, &options));
     succeed(&mut train(2, resumed.path(), 20, &options));

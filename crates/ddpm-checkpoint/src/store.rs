@@ -107,6 +107,17 @@ impl Store {
         })
     }
 
+    /// The run's identity, if one was ever written.
+    ///
+    /// # Errors
+    /// `Store`, `Damaged`, `Incompatible`.
+    pub fn find_run(&self) -> Result<Option<Run>, CheckpointError> {
+        match self.block_on(self.bucket.read_sealed(&run_path())) {
+            Err(CheckpointError::NotFound { .. }) => Ok(None),
+            found => found.map(|(run, _)| Some(run)),
+        }
+    }
+
     /// The committed steps, newest first. Whether they verify is not looked at.
     ///
     /// # Errors

@@ -150,6 +150,8 @@ impl ModelSettings {
             (1..=12).contains(&levels),
             "a list of 1 to 12 widths",
         )?;
+        let widest = self.channels.iter().copied().max().unwrap_or(0);
+        in_range("model.channels", widest, widest <= 65_536, "at most 65536")?;
         require(
             self.attention.len() == levels,
             "model.attention",
@@ -239,12 +241,19 @@ impl ModelSettings {
                 "even and at least 2 in the small net",
             )?;
         }
+        let unet = Self::default();
         let ignored = [
             ("model.attention", self.attention.contains(&true)),
             ("model.head_dim", self.head_dim.is_some()),
             ("model.dropout", self.dropout > 0.0),
             ("model.time_scale_shift", self.time_scale_shift),
             ("model.classes", self.classes.is_some()),
+            ("model.layers_per_block", self.layers_per_block != unet.layers_per_block),
+            ("model.norm_groups", self.norm_groups != unet.norm_groups),
+            ("model.downsample_padding", self.downsample_padding != unet.downsample_padding),
+            ("model.freq_shift", self.freq_shift != unet.freq_shift),
+            ("model.flip_sin_to_cos", self.flip_sin_to_cos != unet.flip_sin_to_cos),
+            ("model.norm_eps", self.norm_eps != unet.norm_eps),
         ];
         for (key, set) in ignored {
             require(
@@ -260,7 +269,8 @@ impl ModelSettings {
 
 impl DiffusionSettings {
     fn validate(&self) -> Result<(), Error> {
-        in_range("diffusion.timesteps", self.timesteps, self.timesteps >= 2, "at least 2")?;
+        let timesteps = self.timesteps;
+        in_range("diffusion.timesteps", timesteps, (2..=1_000_000).contains(&timesteps), "from 2 to 1000000")?;
         self.validate_betas()?;
         in_range("diffusion.lambda", self.lambda, self.lambda >= 0.0 && self.lambda.is_finite(), "0 or above")?;
         in_range("diffusion.min_snr_gamma", self.min_snr_gamma, positive_finite(self.min_snr_gamma), "above 0")?;

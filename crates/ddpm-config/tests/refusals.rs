@@ -129,7 +129,9 @@ fn values_out_of_range_name_key_and_range() {
         ("model.dropout=1.0", "model.dropout = 1", "below 1"),
         ("model.freq_shift=2", "model.freq_shift = 2", "0 or 1"),
         ("model.channels=[]", "model.channels = []", "1 to 12 widths"),
-        ("diffusion.timesteps=1", "diffusion.timesteps = 1", "at least 2"),
+        ("diffusion.timesteps=1", "diffusion.timesteps = 1", "from 2 to 1000000"),
+        ("diffusion.timesteps=4294967295", "diffusion.timesteps = 4294967295", "from 2 to 1000000"),
+        ("model.channels=[8,4294967292]", "model.channels = 4294967292", "at most 65536"),
         ("diffusion.label_dropout=1.5", "diffusion.label_dropout = 1.5", "below 1"),
         ("comm.timeout_s=0", "comm.timeout_s = 0", "at least 1"),
     ] {

@@ -107,7 +107,8 @@ fn list(home: &Path) -> Result<Vec<PathBuf>, DataError> {
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(home).to_path_buf();
-            let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a link leads back to its own folder"));
+            let source =
+                error.into_io_error().unwrap_or_else(|| io::Error::other("a link leads back to its own folder"));
             DataError::Io { path, source }
         })?;
         let extension = entry.path().extension().map(|end| end.to_ascii_lowercase());

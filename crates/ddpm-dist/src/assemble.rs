@@ -10,7 +10,7 @@ use ddpm_config::{
 };
 use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
 use ddpm_diffusion::{
-    BetaSchedule, Diffusion, LossSecondMoment, Loss, Prediction, Settings as DiffusionSettings, TimestepSampler,
+    BetaSchedule, Diffusion, Loss, LossSecondMoment, Prediction, Settings as DiffusionSettings, TimestepSampler,
     VISIBLE_SIGNAL, VarianceKind, Weighting,
 };
 use ddpm_nn::{Architecture, LrSchedule, SmallUNetConfig, UNetConfig};

@@ -61,7 +61,8 @@ pub struct ConfigArgs {
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// `auto`: go on from the newest checkpoint, if any; `never`: start afresh; or the step to go on from.
+    /// `auto`: go on from the newest checkpoint, if any; `never`: start afresh, refused where there are checkpoints; or
+    /// the step to go on from.
     #[arg(long, default_value = "auto", value_name = "auto|never|STEP")]
     pub resume: Resume,
     /// Short for `--set train.steps=N`.
@@ -80,7 +81,7 @@ pub struct TrainArgs {
 pub enum Resume {
     /// The newest checkpoint, or the start where there is none.
     Auto,
-    /// The start, whatever there is.
+    /// The start; refused where there are checkpoints.
     Never,
     /// The checkpoint of this step.
     Step(u64),
@@ -120,9 +121,9 @@ pub struct SampleArgs {
     #[arg(long, default_value = "0", value_parser = from_0_to_1)]
     pub eta: f64,
     /// Where `--steps` puts the timesteps.
-    #[arg(long, value_enum, default_value = "leading")]
+    #[arg(long, value_enum, default_value = "leading", conflicts_with = "respacing")]
     pub spacing: SpacingName,
-    /// Clip the predicted image to [-1, 1] at every step (the default).
+    /// Clip the predicted image to [-1, 1] at every step; the default, unless a diffusers scheduler says no.
     #[arg(long, overrides_with = "no_clip")]
     pub clip: bool,
     /// Do not clip the predicted image.

@@ -1,8 +1,10 @@
 //! What ranks agree on before and between steps: one plan from rank 0, and a common end if any rank fails.
 
-use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
+use std::path::Path;
+
+use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, Verdict, Vote};
-use ddpm_config::{Backend, DifferenceKind, Precision, Settings};
+use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, Precision, Settings};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -53,7 +55,10 @@ fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
 /// Finds the checkpoint to go on from, and refuses one of another run. Nothing is written yet.
 fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Option<Manifest>, Failure> {
     let store = match Store::open_existing(&settings.checkpoint_uri()) {
-        Err(CheckpointError::Absent { .. }) if !matches!(resume, Resume::Step(_)) => return Ok(None),
+        Err(CheckpointError::Absent { .. }) if resume == Resume::Never => return Ok(None),
+        Err(CheckpointError::Absent { .. }) if resume == Resume::Auto => {
+            return refuse_lost_store(settings, None).map(|()| None);
+        }
         opened => opened.map_err(unfit)?,
     };
     let want = match resume {
@@ -71,7 +76,9 @@ fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Opt
         Resume::Auto => Want::Latest,
         Resume::Step(step) => Want::Step(step),
     };
-    let Some(found) = store.discover(want).map_err(unfit)? else { return Ok(None) };
+    let Some(found) = store.discover(want).map_err(unfit)? else {
+        return refuse_lost_store(settings, store.find_run()?).map(|()| None);
+    };
     refuse_other_run(settings, &found.manifest, allowed)?;
     Ok(Some(found.manifest))
 }
@@ -86,23 +93,53 @@ fn unfit(error: CheckpointError) -> Failure {
     }
 }
 
+/// A run that has logged steps has a store with its name in it; a store without is an unmounted volume, or a misspelt
+/// address, and a fresh start would wipe the logs.
+fn refuse_lost_store(settings: &Settings, known: Option<Run>) -> Result<(), Failure> {
+    let log = Path::new(&settings.run.dir).join("metrics.jsonl");
+    let logged = log.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    if !logged || known.is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::ResumeRefused,
+        format!(
+            "{} has logged steps, but {} knows nothing of the run. Bring the checkpoints back or correct checkpoint.uri; \
+             to start afresh, give another run.dir or --resume never.",
+            settings.run.dir,
+            settings.checkpoint_uri()
+        ),
+    ))
+}
+
 fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Failure> {
     let refuse = |message: String| Err(Failure::new(Exit::ResumeRefused, message));
     let theirs: Settings = match serde_json::from_value(manifest.config.clone()) {
         Ok(settings) => settings,
-        Err(e) => return refuse(format!(
-            "the checkpoint of step {} was written by {} with a configuration that this version cannot read ({e}); go on \
+        Err(e) => {
+            return refuse(format!(
+                "the checkpoint of step {} was written by {} with a configuration that this version cannot read ({e}); go on \
              with that version.",
-            manifest.step, manifest.program
-        )),
+                manifest.step, manifest.program
+            ));
+        }
     };
-    let (learned, free): (Vec<_>, Vec<_>) =
-        settings.diff(&theirs).into_iter().partition(|d| d.kind == DifferenceKind::Learned && !allowed.contains(&d.key));
+    let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
+    let (learned, free): (Vec<_>, Vec<_>) = settings.diff(&theirs).into_iter().partition(|d| {
+        // The end of a cosine is part of its shape.
+        let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
+        learned && !allowed.contains(&d.key)
+    });
+    if settings.train.global_batch != theirs.train.global_batch && learned.is_empty() {
+        return refuse(format!(
+            "the checkpoint of step {} was trained with train.global_batch = {}, from which follows which images come next; \
+             set it back, or start another run.",
+            manifest.step, theirs.train.global_batch
+        ));
+    }
     if !learned.is_empty() {
-        let list: Vec<String> = learned
-            .iter()
-            .map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours))
-            .collect();
+        let list: Vec<String> =
+            learned.iter().map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours)).collect();
         return refuse(format!(
             "the checkpoint of step {} was trained with other settings: {}. Set them back, start in another run.dir, or \
              allow each with --allow-change KEY.",
@@ -156,6 +193,11 @@ fn check_available(settings: &Settings) -> Result<(), Failure> {
     }
     if settings.train.precision == Precision::Bf16 {
         let message = "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"";
+        return Err(Failure::usage(message));
+    }
+    if settings.comm.overlap || settings.comm.bucket_mb != CommSettings::default().bucket_mb {
+        let message = "comm.overlap and comm.bucket_mb ask for gradients averaged in buckets, which this version does not \
+                       have; leave them out";
         return Err(Failure::usage(message));
     }
     Ok(())

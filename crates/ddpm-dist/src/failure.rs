@@ -61,7 +61,10 @@ impl Failure {
 
     /// A file that could not be written or read.
     pub fn file(path: &std::path::Path, error: impl fmt::Display) -> Self {
-        Self::new(Exit::Storage, format!("{}: {error}; check the path, its permissions and the free space", path.display()))
+        Self::new(
+            Exit::Storage,
+            format!("{}: {error}; check the path, its permissions and the free space", path.display()),
+        )
     }
 }
 
@@ -90,20 +93,36 @@ impl From<ddpm_data::DataError> for Failure {
 
 impl From<ddpm_checkpoint::CheckpointError> for Failure {
     fn from(error: ddpm_checkpoint::CheckpointError) -> Self {
-        Self::new(Exit::Storage, error)
+        match error {
+            // Two jobs write to one store: this one must not go on.
+            ddpm_checkpoint::CheckpointError::Fenced { .. } => Self::new(Exit::ResumeRefused, error),
+            ddpm_checkpoint::CheckpointError::Address { .. } => Self::usage(error),
+            _ => Self::new(Exit::Storage, error),
+        }
     }
 }
 
 impl From<ddpm_diffusion::DiffusionError> for Failure {
     fn from(error: ddpm_diffusion::DiffusionError) -> Self {
-        Self::usage(error)
+        match error {
+            ddpm_diffusion::DiffusionError::Torch(error) => error.into(),
+            ddpm_diffusion::DiffusionError::Model { t, source } => {
+                Self::internal(format!("the network failed at timestep {t}: {}", without_frames(&source.to_string())))
+            }
+            _ => Self::usage(error),
+        }
     }
+}
+
+/// libtorch's message without the C++ frames that follow it.
+fn without_frames(message: &str) -> &str {
+    message.split("\nException raised from").next().unwrap_or(message)
 }
 
 impl From<ddpm_nn::NnError> for Failure {
     fn from(error: ddpm_nn::NnError) -> Self {
         match error {
-            ddpm_nn::NnError::Torch(_) => Self::internal(error),
+            ddpm_nn::NnError::Torch(error) => error.into(),
             ddpm_nn::NnError::Read { .. } => Self::new(Exit::Storage, error),
             _ => Self::usage(error),
         }
@@ -118,6 +137,6 @@ impl From<ddpm_comm::CommError> for Failure {
 
 impl From<tch::TchError> for Failure {
     fn from(error: tch::TchError) -> Self {
-        Self::internal(format!("libtorch: {error}"))
+        Self::internal(format!("libtorch: {}", without_frames(&error.to_string())))
     }
 }

@@ -45,7 +45,12 @@ pub struct Generated {
 
 impl Generation<'_> {
     /// Draws images `0..count`, spread over the ranks; `progress` is told of each step of this rank's share.
-    pub fn run(&self, comm: &dyn Collective, count: usize, progress: impl Fn(usize, usize)) -> Result<Generated, Failure> {
+    pub fn run(
+        &self,
+        comm: &dyn Collective,
+        count: usize,
+        progress: impl Fn(usize, usize),
+    ) -> Result<Generated, Failure> {
         let ours = share(count, comm.rank(), comm.size());
         let drawn = unanimous(comm, self.draw(ours, &progress))?;
         Ok(Generated { samples: gather(comm, &drawn.samples), trajectory: gather(comm, &drawn.trajectory) })
@@ -95,8 +100,7 @@ impl Generation<'_> {
                 _ => Ok(conditional),
             }
         };
-        let options =
-            SampleOptions { sampler: self.sampler, clip: self.clip, seed: self.seed, indices: &indices };
+        let options = SampleOptions { sampler: self.sampler, clip: self.clip, seed: self.seed, indices: &indices };
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
     }
 }

@@ -44,7 +44,7 @@ fn main() {
     };
     install_panic_hook();
     telemetry::init_logging(LevelFilter::INFO, world.rank(), cli.all_ranks);
-    threads::limit(world.local_size());
+    threads::limit(&world);
     let exit = match commands::run(&cli, &world) {
         Ok(exit) => exit,
         Err(failure) if failure.everywhere || world.size() == 1 => {

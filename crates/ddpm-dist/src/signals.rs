@@ -1,9 +1,9 @@
-//! Requests to stop: Ctrl-C, SIGTERM and SIGUSR1 ask for a save and an end; a second Ctrl-C ends at once.
+//! Requests to stop: Ctrl-C, SIGTERM, a closed terminal and SIGUSR1 ask for a save and an end; a second one ends at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 use crate::failure::Failure;
@@ -17,9 +17,12 @@ impl StopRequest {
     pub fn listen() -> Result<Self, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
         let unable = |e| Failure::internal(format!("cannot listen for signals: {e}"));
-        // The order matters: the first Ctrl-C finds the flag unset, sets it, and only the second one shuts down.
-        flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&asked)).map_err(unable)?;
-        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
+            // The order matters: the first request finds the flag unset, sets it, and only a second one shuts down.
+            // SIGUSR1 may come from several who ask for the same.
+            if signal != SIGUSR1 {
+                flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked)).map_err(unable)?;
+            }
             flag::register(signal, Arc::clone(&asked)).map_err(unable)?;
         }
         Ok(Self(asked))

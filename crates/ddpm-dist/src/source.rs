@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_checkpoint::{Store, Want};
+use ddpm_checkpoint::{Manifest, Store, Want};
 use ddpm_config::Settings;
 use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
 use ddpm_nn::{Architecture, Network, UNetFile, Weights, read_unet_config, read_unet_weights};
@@ -25,6 +25,8 @@ pub struct Model {
     pub null_class: Option<i64>,
     /// Number of classes that can be asked for.
     pub classes: Option<i64>,
+    /// Whether predicted images are clipped to [-1, 1] unless asked otherwise.
+    pub clips: bool,
     /// One phrase for the log.
     pub description: String,
 }
@@ -61,20 +63,34 @@ impl Model {
         match source.rsplit_once('@') {
             Some((run, step)) if !Path::new(source).exists() => match step.parse() {
                 Ok(step) => Self::from_run(run, Want::Step(step), choice),
-                Err(_) => Err(Failure::usage(format!("{source}: \"{step}\" is no step; give a run as DIR or DIR@STEP"))),
+                Err(_) => {
+                    Err(Failure::usage(format!("{source}: \"{step}\" is no step; give a run as DIR or DIR@STEP")))
+                }
             },
             _ => Self::from_run(source, Want::Latest, choice),
         }
     }
 
+    /// SRC with the step that it stands for now, so that every rank opens the same checkpoint while a run goes on saving.
+    pub fn pin(source: &str) -> Result<String, Failure> {
+        let names_a_step = source.contains('@') && !Path::new(source).exists();
+        if names_a_step || Path::new(source).join("model_index.json").is_file() {
+            return Ok(source.into());
+        }
+        let found = discover(source, Want::Latest)?.1;
+        Ok(format!("{source}@{}", found.step))
+    }
+
     fn from_run(run: &str, want: Want, choice: WeightChoice) -> Result<Self, Failure> {
-        let store = Store::open_existing(&store_of(run)?)?;
-        let found = store.discover(want)?.ok_or_else(|| {
-            Failure::new(Exit::Storage, format!("{} has no checkpoint yet; train first, or name another run", store.uri()))
-        })?;
-        let manifest = found.manifest;
+        let (store, manifest) = discover(run, want)?;
         let settings: Settings = serde_json::from_value(manifest.config.clone()).map_err(|e| {
-            Failure::new(Exit::Storage, format!("{run} was written by {}, which this version cannot read ({e}); use that version", manifest.program))
+            Failure::new(
+                Exit::Storage,
+                format!(
+                    "{run} was written by {}, which this version cannot read ({e}); use that version",
+                    manifest.program
+                ),
+            )
         })?;
         let network = Network::new(assemble::architecture(&settings))?;
         let slowest = settings.ema.rates.iter().copied().max_by(f64::total_cmp);
@@ -90,6 +106,7 @@ impl Model {
             diffusion: assemble::diffusion(&settings, Device::Cpu)?,
             null_class: assemble::null_class(&settings),
             classes: settings.model.classes.map(i64::from),
+            clips: true,
             description: format!("{run} at step {}, {buffer}", manifest.step),
         })
     }
@@ -107,6 +124,7 @@ impl Model {
         };
         let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&e))?;
         let scheduler: SchedulerConfig = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
+        let clips = scheduler.clip_sample;
         let network = Network::new(Architecture::UNet(config))?;
         Ok(Self {
             weights: read_unet_weights(&files.weights, network.layout(), Device::Cpu)?,
@@ -114,9 +132,19 @@ impl Model {
             diffusion: scheduler.diffusion().map_err(|failure| unreadable(&failure))?,
             null_class: None,
             classes,
+            clips,
             description: format!("{} (diffusers)", directory.display()),
         })
     }
+}
+
+/// A run's store, and the manifest of the checkpoint wanted.
+fn discover(run: &str, want: Want) -> Result<(Store, Manifest), Failure> {
+    let store = Store::open_existing(&store_of(run)?)?;
+    let found = store.discover(want)?.ok_or_else(|| {
+        Failure::new(Exit::Storage, format!("{} has no checkpoint yet; train first, or name another run", store.uri()))
+    })?;
+    Ok((store, found.manifest))
 }
 
 /// The store of a run directory: the one its `config.toml` names, else the run's own `checkpoints`, else SRC itself.
@@ -144,12 +172,33 @@ struct SchedulerConfig {
     trained_betas: Option<Vec<f64>>,
     prediction_type: String,
     variance_type: String,
+    #[serde(default)]
+    rescale_betas_zero_snr: bool,
+    #[serde(default)]
+    thresholding: bool,
+    #[serde(default = "yes")]
+    clip_sample: bool,
+    #[serde(default = "one")]
+    clip_sample_range: f64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl SchedulerConfig {
     fn diffusion(self) -> Result<Diffusion, Failure> {
         let (start, end) = (self.beta_start, self.beta_end);
         let unsupported = |key: &str, value: &str| Failure::usage(format!("{key} = {value:?} is not supported"));
+        if self.rescale_betas_zero_snr || self.thresholding || self.clip_sample_range != 1.0 {
+            return Err(Failure::usage(
+                "rescale_betas_zero_snr, thresholding and a clip_sample_range other than 1 are not supported",
+            ));
+        }
         let schedule = match (self.trained_betas, self.beta_schedule.as_str()) {
             (Some(betas), _) => BetaSchedule::List(betas),
             (None, "linear") => BetaSchedule::Linear { start, end },

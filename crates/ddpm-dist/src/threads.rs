@@ -1,19 +1,27 @@
 //! How many threads libtorch may use on each rank.
 
+use std::fs;
 use std::thread::available_parallelism;
 
-/// Shares the cores that this process may run on among the ranks of its machine, unless the user said otherwise.
-///
-/// A launcher that binds ranks to cores (Open MPI does for two ranks and fewer) has shared them out already; then all
-/// that are left count.
-pub fn limit(local_ranks: usize) {
+use ddpm_comm::World;
+
+/// Shares the processors that each rank may run on among the ranks that may run on the same ones, unless the user said
+/// otherwise: ranks bound to processors of their own (by Open MPI, Slurm) use all of theirs, ranks that roam a machine or
+/// an allocation of it together divide it.
+pub fn limit(world: &World) {
+    let ours = format!("{} {}", world.host(), allowed_processors());
+    let all = world.collective().gather_bytes(ours.as_bytes());
+    let sharing = all.iter().filter(|theirs| **theirs == ours.as_bytes()).count();
     if std::env::var_os("OMP_NUM_THREADS").is_some() {
         return;
     }
     let allowed = available_parallelism().map_or(1, usize::from);
-    let installed = std::fs::read_to_string("/proc/cpuinfo")
-        .map_or(allowed, |text| text.lines().filter(|line| line.starts_with("processor")).count());
-    let bound = allowed < installed && local_ranks > 1;
-    let threads = if bound { allowed } else { (allowed / local_ranks).max(1) };
-    tch::set_num_threads(threads as i32);
+    tch::set_num_threads((allowed / sharing).max(1) as i32);
+}
+
+/// The processors that the system lets this process run on, such as `0-3,8`.
+fn allowed_processors() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.map_or_else(String::new, |list| list.trim().into())
 }

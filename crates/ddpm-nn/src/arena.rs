@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn initial_values_depend_on_the_seed_and_the_parameter_only() {
         let layout = layout();
-        let values = |seed| Vec::<f32>::try_from(Weights::initialise(&layout, seed, Device::Cpu).unwrap().flat()).unwrap();
+        let values =
+            |seed| Vec::<f32>::try_from(Weights::initialise(&layout, seed, Device::Cpu).unwrap().flat()).unwrap();
         assert_eq!(values(7), values(7));
         assert_ne!(values(7)[..6], values(8)[..6]);
         assert_eq!(values(7)[6..9], [1.0; 3]);

@@ -24,7 +24,7 @@ pub use ema::Ema;
 pub use error::NnError;
 pub use lr::LrSchedule;
 pub use network::{Architecture, Inputs, Network};
-pub use optim::{AdamW, clip_by_global_norm};
+pub use optim::{AdamW, clip, global_norm};
 pub use small::{SmallUNet, SmallUNetConfig};
 pub use time::sinusoidal_embedding;
 pub use unet::{UNet, UNetConfig};

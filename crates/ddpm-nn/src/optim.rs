@@ -68,13 +68,16 @@ impl AdamW {
     }
 }
 
-/// Scales `gradients` (f32 flat) so that their norm is at most `max_norm`, and returns the norm before scaling.
-/// A norm that is not finite leaves them as they are: the step must be skipped. `max_norm` 0 only measures.
-pub fn clip_by_global_norm(gradients: &mut Tensor, max_norm: f64) -> f64 {
-    let norm = gradients.norm().to_device(Device::Cpu).to_kind(Kind::Double).double_value(&[]);
+/// The L2 norm of `gradients` (f32 flat).
+pub fn global_norm(gradients: &Tensor) -> f64 {
+    gradients.norm().to_device(Device::Cpu).to_kind(Kind::Double).double_value(&[])
+}
+
+/// Scales `gradients` (f32 flat) of norm `norm` so that it is at most `max_norm`; 0 clips nothing. A norm that is not
+/// finite leaves them as they are: the step must be skipped.
+pub fn clip(gradients: &mut Tensor, norm: f64, max_norm: f64) {
     if max_norm > 0.0 && norm.is_finite() && norm > max_norm {
         // The same guard against a zero norm as in torch.nn.utils.clip_grad_norm_.
         let _ = gradients.g_mul_scalar_(max_norm / (norm + 1e-6));
     }
-    norm
 }

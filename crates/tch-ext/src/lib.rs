@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
@@ -106,10 +108,10 @@ pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<
 
 /// Lends the memory of a contiguous f32 tensor on the CPU to `body`, so that it can be reduced or copied in place.
 ///
-/// `body` must not touch the tensor, or a view of it, by other means.
+/// While it is lent, `body` must leave the tensor and its views alone.
 ///
 /// # Errors
-/// The tensor is not f32, not on the CPU, or not contiguous.
+/// The tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is lent already.
 pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
     if tensor.kind() != tch::Kind::Float || tensor.device() != tch::Device::Cpu || !tensor.is_contiguous() {
         return Err(TchError::Kind(format!(
@@ -122,10 +124,36 @@ pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) 
     if len == 0 {
         return Ok(body(&mut []));
     }
+    let first = tensor.data_ptr().cast::<f32>();
+    let loan = Loan::of(first as usize..first as usize + len * size_of::<f32>())?;
     // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on; it lives as long as the
-    // borrow; the borrow is exclusive, and views of the same storage are not touched by this function's contract.
-    let values = unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), len) };
-    Ok(body(values))
+    // borrow; and the loan is the only one of this memory, so no other slice overlaps it.
+    let values = unsafe { std::slice::from_raw_parts_mut(first, len) };
+    let result = body(values);
+    drop(loan);
+    Ok(result)
+}
+
+/// Memory that is lent as a slice: two tensors may share theirs, two slices must not.
+struct Loan(Range<usize>);
+
+static LOANS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
+
+impl Loan {
+    fn of(memory: Range<usize>) -> Result<Self, TchError> {
+        let mut loans = LOANS.lock().unwrap_or_else(PoisonError::into_inner);
+        if loans.iter().any(|other| other.start < memory.end && memory.start < other.end) {
+            return Err(TchError::Kind("the tensor's memory is lent already".into()));
+        }
+        loans.push(memory.clone());
+        Ok(Self(memory))
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        LOANS.lock().unwrap_or_else(PoisonError::into_inner).retain(|memory| *memory != self.0);
+    }
 }
 
 /// Turns the shim's message, if any, into an error.
@@ -162,8 +190,11 @@ mod tests {
     #[test]
     fn memory_is_lent_in_place_and_only_if_contiguous() {
         let mut flat = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]);
-        assert_eq!(with_f32_mut(&mut flat.narrow(0, 1, 2), |v| v.iter_mut().for_each(|v| *v *= 10.0)), Ok(()));
+        with_f32_mut(&mut flat.narrow(0, 1, 2), |v| v.iter_mut().for_each(|v| *v *= 10.0)).unwrap();
         assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [1.0, 20.0, 30.0, 4.0]);
+        let mut view = flat.narrow(0, 2, 2);
+        let twice = with_f32_mut(&mut flat, |_| with_f32_mut(&mut view, |_| ()).is_err());
+        assert!(twice.unwrap(), "memory was lent twice");
         assert!(with_f32_mut(&mut flat.view([2, 2]).transpose(0, 1), |_| ()).is_err());
         assert!(with_f32_mut(&mut flat.to_kind(Kind::Double), |_| ()).is_err());
     }

@@ -10,7 +10,7 @@ pub struct CommSettings {
     pub backend: Backend,
     /// Size of a gradient bucket, in MiB. Default 25.
     pub bucket_mb: u32,
-    /// Average a bucket while backward computes the next. Default true.
+    /// Average a bucket while backward computes the next. Default false; this version has no buckets yet.
     pub overlap: bool,
     /// Seconds without progress after which the watchdog ends the job. Default 600.
     pub timeout_s: u64,
@@ -18,7 +18,7 @@ pub struct CommSettings {
 
 impl Default for CommSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, bucket_mb: 25, overlap: true, timeout_s: 600 }
+        Self { backend: Backend::Auto, bucket_mb: 25, overlap: false, timeout_s: 600 }
     }
 }
 

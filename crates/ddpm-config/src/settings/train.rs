@@ -31,7 +31,7 @@ pub struct TrainSettings {
     pub grad_clip: f64,
     /// Arithmetic of the network; weights and optimizer stay fp32. Default `fp32`.
     pub precision: Precision,
-    /// Steps in a row that a non-finite gradient may skip before the run ends. Default 10.
+    /// So many non-finite gradients in a row end the run; fewer are skipped. At least 1. Default 10.
     pub skip_nonfinite: u32,
 }
 

@@ -60,9 +60,18 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
         );
     } else {
         println!("{}", source.describe());
-        println!("images   {} of {}x{}x{} (channels, height, width)", source.len(), spec.channels, spec.size, spec.size);
+        println!(
+            "images   {} of {}x{}x{} (channels, height, width)",
+            source.len(),
+            spec.channels,
+            spec.size,
+            spec.size
+        );
         println!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string()));
-        println!("read     {read} images, mean pixel {mean:.1} of 255{}", if failed > 0 { format!(", {failed} failed") } else { String::new() });
+        println!(
+            "read     {read} images, mean pixel {mean:.1} of 255{}",
+            if failed > 0 { format!(", {failed} failed") } else { String::new() }
+        );
         let counts: Vec<String> = labels.iter().map(|(label, count)| format!("{label}: {count}")).collect();
         if !counts.is_empty() {
             println!("labels   {}", counts.join(", "));

@@ -71,23 +71,20 @@ fn schedules(config: Option<&str>, timesteps: u32) -> Result<Picture, Failure> {
     let count = timesteps as usize;
     let scale = 1000.0 / f64::from(timesteps);
     let (start, end) = (1e-4 * scale, 0.02 * scale);
+    let unscaled = BetaSchedule::Sigmoid { start: 1e-4, end: 0.02 };
     let mut named = vec![
-        ("linear".to_owned(), BetaSchedule::Linear { start, end }, count),
+        ("linear".to_owned(), BetaSchedule::linear(count), count),
         ("quadratic".to_owned(), BetaSchedule::Quadratic { start, end }, count),
         ("cosine".to_owned(), BetaSchedule::Cosine, count),
-        ("sigmoid".to_owned(), BetaSchedule::Sigmoid { start, end }, count),
+        ("sigmoid".to_owned(), unscaled, count),
     ];
     if let Some(config) = config {
         let settings = Settings::load(config, &[])?;
         let own = settings.diffusion.timesteps as usize;
         named.push((settings.run.name.clone(), assemble::beta_schedule(&settings), own));
     }
-    let mut charts = [("beta", true), ("alphas_cumprod", false), ("signal-to-noise ratio", true)].map(|(title, log_y)| Chart {
-        title: title.into(),
-        x_label: "t / T".into(),
-        log_y,
-        ..Chart::default()
-    });
+    let mut charts = [("beta", true), ("alphas_cumprod", false), ("signal-to-noise ratio", true)]
+        .map(|(title, log_y)| Chart { title: title.into(), x_label: "t / T".into(), log_y, ..Chart::default() });
     for (name, schedule, count) in named {
         let process = Diffusion::new(schedule.betas(count)?, SETTINGS, Device::Cpu)?;
         let snr: Vec<f64> = process.alphas_cumprod.iter().map(|abar| abar / (1.0 - abar)).collect();

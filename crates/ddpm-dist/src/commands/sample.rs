@@ -1,12 +1,13 @@
 //! `sample`: images from a model, spread over the ranks.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ddpm_comm::World;
 use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Sampler, Spacing, space_timesteps};
 use indicatif::ProgressBar;
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tch::Tensor;
 
@@ -17,6 +18,9 @@ use crate::generate::{Generated, Generation};
 use crate::pictures;
 use crate::source::Model;
 use crate::telemetry::{from_unit_floats, write_atomic};
+
+/// Longest that one rank waits for another's share: a rank may have one batch more to draw.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Where samples go.
 enum Output<'a> {
@@ -37,9 +41,10 @@ struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    fn of(args: &'a SampleArgs) -> Result<Self, Failure> {
+    /// `source` is SRC as rank 0 pinned it.
+    fn of(args: &'a SampleArgs, source: &str) -> Result<Self, Failure> {
         let output = Output::of(args)?;
-        let model = Model::open(&args.model, args.weights)?;
+        let model = Model::open(source, args.weights)?;
         let (channels, size) = model.network.image();
         let labels = labels(args, &model)?;
         let count = labels.as_ref().map_or(args.count, Vec::len);
@@ -59,7 +64,10 @@ impl<'a> Order<'a> {
 /// Draws images and writes them.
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    let order = unanimous(comm.as_ref(), Order::of(args))?;
+    world.watch(PATIENCE);
+    let pinned = if world.rank() == 0 { Model::pin(&args.model) } else { Ok(String::new()) };
+    let pinned = comm.broadcast_bytes(unanimous(comm.as_ref(), pinned)?.into_bytes(), 0);
+    let order = unanimous(comm.as_ref(), Order::of(args, &String::from_utf8_lossy(&pinned)))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
     let generation = Generation {
         network: &model.network,
@@ -70,7 +78,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
             SamplerName::Ddim => Sampler::Ddim(Ddim { eta: args.eta, direction: Direction::FromModel }),
             SamplerName::Dpmpp => Sampler::DpmSolver,
         },
-        clip: if args.no_clip { Clip::None } else { Clip::Unit },
+        clip: if (model.clips || args.clip) && !args.no_clip { Clip::Unit } else { Clip::None },
         seed: args.seed,
         labels: order.labels.as_deref(),
         guidance: order.guidance,
@@ -212,5 +220,3 @@ impl<'a> Output<'a> {
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
-
-

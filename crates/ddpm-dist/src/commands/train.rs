@@ -60,8 +60,13 @@ fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<()
     println!("{}", settings.to_toml());
     println!("# data            {}", source.describe());
     println!("# model           {parameters} parameters in {} tensors", network.layout().entries().len());
-    println!("# memory          {state_mb:.1} MB per rank for weights, gradients, moments and averages, and activations");
-    println!("# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint", batch / world);
+    println!(
+        "# memory          {state_mb:.1} MB per rank for weights, gradients, moments and averages, and activations"
+    );
+    println!(
+        "# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint",
+        batch / world
+    );
     println!("# steps per epoch {:.1}", images as f64 / batch as f64);
     Ok(())
 }

@@ -60,6 +60,9 @@ pub struct Metrics {
     pub rss_mb: f64,
     /// Updates left out so far because the gradient was not finite.
     pub skipped: u64,
+    /// Images that could not be read and were replaced, over all ranks, since this start of the run.
+    #[serde(default)]
+    pub corrupt: u64,
 }
 
 impl Metrics {
@@ -77,6 +80,7 @@ impl Metrics {
             ("update/grad_norm", Some(self.grad_norm)),
             ("update/lr", Some(self.lr)),
             ("update/skipped", Some(self.skipped as f64)),
+            ("progress/corrupt", Some(self.corrupt as f64)),
             ("progress/images", Some(self.images as f64)),
             ("progress/epoch", Some(self.epoch)),
             ("speed/images_per_s", Some(self.images_per_s)),

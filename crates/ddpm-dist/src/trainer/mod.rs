@@ -13,7 +13,7 @@ use ddpm_comm::{Collective, Reduce, Verdict, Vote, set_step};
 use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, LoaderConfig, Order, Source, Split};
 use ddpm_diffusion::TimestepSampler;
-use ddpm_nn::{LrSchedule, clip_by_global_norm};
+use ddpm_nn::{LrSchedule, clip, global_norm};
 use tch::Device;
 
 use crate::assemble;
@@ -109,14 +109,12 @@ impl Trainer {
             },
         );
         let loader = unanimous(comm.as_ref(), loader.map_err(Failure::from))?;
-        let opened = (comm.rank() == 0)
-            .then(|| Monitor::open(&settings, source.as_ref(), &task.diffusion, resumed))
-            .transpose();
+        let opened =
+            (comm.rank() == 0).then(|| Monitor::open(&settings, source.as_ref(), &task.diffusion, resumed)).transpose();
         let monitor = unanimous(comm.as_ref(), opened)?;
         let lr = assemble::lr_schedule(&settings);
         let comm = Arc::clone(comm);
-        let this =
-            Self { settings, comm, task, lr, source, loader, state, saver, monitor, clock: Clock::started() };
+        let this = Self { settings, comm, task, lr, source, loader, state, saver, monitor, clock: Clock::started() };
         this.describe(resumed);
         Ok(this)
     }
@@ -159,27 +157,31 @@ impl Trainer {
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == total);
             let logs = due(self.settings.monitor.log_every);
             if logs || matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_)) {
+                let mut corrupt = [self.loader.skipped() as f64];
                 let ours = pending.read()?;
                 let terms = timed(&mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
                 if let TimestepSampler::LossSecondMoment(history) = &mut self.state.sampler {
                     history.update(&terms.iter().map(|term| (term.t, term.loss)).collect::<Vec<_>>())?;
                 }
                 if logs {
-                    self.log(&terms, &update);
+                    timed(&mut self.clock.comm_wait, || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum));
+                    self.log(&terms, &update, corrupt[0] as u64);
                 }
             }
             if let Some(monitor) = &self.monitor {
                 monitor.advance(step);
             }
-            if due(self.settings.monitor.sample_every) {
-                self.draw_samples()?;
-            }
-            if due(self.settings.checkpoint.every) && step < total {
+            // Saved before samples are drawn: drawing takes long, and may fail.
+            if step == total {
+                self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
+            } else if due(self.settings.checkpoint.every) {
                 let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
                 timed(&mut self.clock.checkpoint_stall, saving)?;
             }
+            if due(self.settings.monitor.sample_every) {
+                self.draw_samples()?;
+            }
         }
-        self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
         Ok(Ending::Finished)
     }
 
@@ -196,8 +198,11 @@ impl Trainer {
             Verdict::Ok => fetched.map(Some),
             Verdict::Stop => Ok(None),
             Verdict::Failed { rank, message } => {
-                self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
-                Err(decode(rank, &message))
+                let failure = decode(rank, &message);
+                Err(match self.saver.save_last(&self.settings, &self.task.network, &self.state) {
+                    Ok(()) => failure,
+                    Err(unsaved) => Failure { message: format!("{failure} Besides, {unsaved}"), ..failure },
+                })
             }
         }
     }
@@ -209,7 +214,12 @@ impl Trainer {
         timed(&mut self.clock.comm_wait, || {
             tch_ext::with_f32_mut(&mut gradients, |values| self.comm.all_reduce(values, Reduce::Mean))
         })?;
-        let grad_norm = clip_by_global_norm(&mut gradients, self.settings.train.grad_clip);
+        // Rank 0's norm counts: on another processor, or with other threads, its last bits could differ, and with them the
+        // ranks' weights from then on.
+        let norm = global_norm(&gradients).to_le_bytes();
+        let norm = timed(&mut self.clock.comm_wait, || self.comm.broadcast_bytes(norm.to_vec(), 0));
+        let grad_norm = f64::from_le_bytes(norm.try_into().map_err(|_| Failure::internal("a norm has 8 bytes"))?);
+        clip(&mut gradients, grad_norm, self.settings.train.grad_clip);
         let state = &mut self.state;
         let lr = self.lr.at(state.step);
         state.step += 1;
@@ -241,7 +251,7 @@ impl Trainer {
         Ok(Update { grad_norm, lr })
     }
 
-    fn log(&mut self, terms: &[SampleTerms], update: &Update) {
+    fn log(&mut self, terms: &[SampleTerms], update: &Update, corrupt: u64) {
         let means = Means::of(terms, self.task.diffusion.timesteps());
         let clock = std::mem::replace(&mut self.clock, Clock::started());
         let Some(monitor) = &mut self.monitor else { return };
@@ -267,6 +277,7 @@ impl Trainer {
             ckpt_stall_s: clock.checkpoint_stall.as_secs_f64(),
             rss_mb: rss_mb(),
             skipped: self.state.skipped,
+            corrupt,
         });
     }
 
@@ -275,7 +286,7 @@ impl Trainer {
         let weights = self.state.preview_weights(&self.task.network)?;
         let images = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
         if let Some(monitor) = &mut self.monitor {
-            monitor.show_samples(self.state.step, &images)?;
+            monitor.show_samples(self.state.step, &images);
         }
         self.clock.drawing += started.elapsed();
         Ok(())

@@ -17,7 +17,7 @@ use crate::telemetry::{Metrics, MetricsLog, Progress, TensorBoard, write_atomic}
 
 /// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
 const GRID_SEED: u64 = 0;
-/// Images per forward pass in a grid.
+/// Images per forward pass in a grid, unless `train.micro_batch` says that fewer fit.
 const GRID_BATCH: usize = 64;
 
 /// The outputs of a run.
@@ -55,11 +55,7 @@ impl Monitor {
         Ok(Self {
             metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),
             tensorboard,
-            progress: Progress::new(
-                settings.train.steps,
-                resumed.unwrap_or(0),
-                std::io::stderr().is_terminal(),
-            ),
+            progress: Progress::new(settings.train.steps, resumed.unwrap_or(0), std::io::stderr().is_terminal()),
             channels: settings.data.channels as usize,
             size: settings.data.image_size as usize,
             columns: columns(settings),
@@ -82,18 +78,20 @@ impl Monitor {
     }
 
     /// Shows images drawn after step `step`, f32 `[N, C, H, W]`.
-    pub fn show_samples(&mut self, step: u64, images: &[f32]) -> Result<(), Failure> {
-        let picture = pictures::grid(images, self.channels, self.size, self.columns)?;
+    /// Nobody's training should end for want of a picture: what fails is warned of.
+    pub fn show_samples(&mut self, step: u64, images: &[f32]) {
+        let picture = match pictures::grid(images, self.channels, self.size, self.columns) {
+            Ok(picture) => picture,
+            Err(failure) => return tracing::warn!("the samples of step {step} cannot be drawn: {failure}"),
+        };
         if let Some(board) = &mut self.tensorboard {
             board.picture(step, "samples", &picture);
         }
         let path = grid_path(&self.directory, step);
-        // Nobody's training should end for want of a picture.
         match picture.save_png(&path) {
             Ok(()) => tracing::info!("samples: {}", path.display()),
             Err(error) => tracing::warn!("the samples of step {step} cannot be saved in {} ({error})", path.display()),
         }
-        Ok(())
     }
 }
 
@@ -133,7 +131,7 @@ pub fn draw_samples(
         labels: labels.as_deref(),
         guidance: None,
         init_noise: None,
-        batch: GRID_BATCH,
+        batch: settings.train.micro_batch.map_or(GRID_BATCH, |micro| micro.min(GRID_BATCH)),
         trajectory: false,
     }
     .run(comm, m.sample_count, |_, _| ())?;

@@ -49,9 +49,8 @@ impl Means {
     /// Averages `terms`, drawn from `0..timesteps`.
     pub fn of(terms: &[SampleTerms], timesteps: usize) -> Self {
         let weighted = |value: fn(&SampleTerms) -> f64| mean(terms.iter().map(|term| term.weight * value(term)));
-        let quarter = |q: usize| {
-            mean(terms.iter().filter(|term| term.t * 4 / timesteps == q).map(|term| f64::from(term.loss)))
-        };
+        let quarter =
+            |q: usize| mean(terms.iter().filter(|term| term.t * 4 / timesteps == q).map(|term| f64::from(term.loss)));
         Self {
             loss: weighted(|term| f64::from(term.loss)).unwrap_or(f64::NAN),
             mse: weighted(|term| f64::from(term.mse)).unwrap_or(f64::NAN),

@@ -57,19 +57,29 @@ impl Saver {
         if self.last_saved == Some(state.step) {
             return Ok(());
         }
+        if state.skipped_in_a_row > 0 {
+            tracing::warn!("step {} is not saved: its gradient was not finite", state.step);
+            return Ok(());
+        }
         match self.try_save(settings, network, state) {
             Ok(()) => {
                 self.last_saved = Some(state.step);
                 tracing::info!("saved step {} in {}", state.step, self.store.uri());
                 Ok(())
             }
-            Err(failure) if settings.checkpoint.on_failure == OnFailure::Warn => {
+            // Only what the store did is forgiven: a rank's own trouble, or another writer, is not.
+            Err(failure)
+                if settings.checkpoint.on_failure == OnFailure::Warn
+                    && failure.everywhere
+                    && failure.exit == Exit::Storage =>
+            {
                 self.failures += 1;
                 tracing::warn!(
-                    "step {} is not saved ({} failed so far); the last checkpoint is of {}: {failure}",
+                    "step {} is not saved ({} failed so far; {}): {failure}",
                     state.step,
                     self.failures,
-                    self.last_saved.map_or("no step".into(), |step| format!("step {step}")),
+                    self.last_saved
+                        .map_or("there is no checkpoint yet".into(), |step| format!("the last is of step {step}")),
                 );
                 Ok(())
             }
@@ -77,20 +87,23 @@ impl Saver {
         }
     }
 
-    /// The last state must not be lost in silence: as [`save`](Self::save), but a failure always is one.
-    pub fn save_last(
-        &mut self,
-        settings: &Settings,
-        network: &Network,
-        state: &TrainState,
-    ) -> Result<(), Failure> {
+    /// The last state must not be lost in silence: as [`save`](Self::save), but a failure always is one. A run that has
+    /// not begun, or whose gradient is not finite, has nothing to save.
+    pub fn save_last(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
+        if state.step == 0 || state.skipped_in_a_row > 0 {
+            return Ok(());
+        }
         self.save(settings, network, state)?;
         if self.last_saved == Some(state.step) {
             return Ok(());
         }
         Err(Failure::new(
             Exit::Storage,
-            format!("the last step, {}, could not be saved in {}; mend the store and resume", state.step, self.store.uri()),
+            format!(
+                "the last step, {}, could not be saved in {}; mend the store and resume",
+                state.step,
+                self.store.uri()
+            ),
         )
         .everywhere())
     }
@@ -145,7 +158,7 @@ impl Saver {
             program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
             config_hash: settings.fingerprint(),
             config: config_json(settings),
-            state: state.counters(),
+            state: state.counters(self.dataset),
             buffers: state.buffer_table(),
             shards,
             tensors: tensor_table(network),
@@ -184,7 +197,7 @@ impl Saver {
         }
         let device = tch::Device::Cpu;
         let buffer = |name: &str| buffers.get(name).map(|values| Tensor::from_slice(values));
-        let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))?;
+        let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, self.dataset, buffer))?;
         // Only now is it certain that the run goes on from there.
         let rewound = if rank == 0 { self.store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
         unanimous(comm, rewound.map_err(Failure::from))?;

@@ -34,6 +34,8 @@ pub struct TrainState {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Counters {
+    /// Images in the data set, of which the order of all samples is a function.
+    images: u64,
     optimizer_steps: u64,
     ema_updates: Vec<u64>,
     skipped: u64,
@@ -75,6 +77,7 @@ impl TrainState {
         network: &Network,
         device: Device,
         manifest: &Manifest,
+        images: u64,
         buffer: impl Fn(&str) -> Option<Tensor>,
     ) -> Result<Self, Failure> {
         let refuse = |reason: String| {
@@ -86,6 +89,16 @@ impl TrainState {
         let need = |name: &str| buffer(name).ok_or_else(|| refuse(format!("has no buffer {name}")));
         let counters: Counters = serde_json::from_value(manifest.state.clone())
             .map_err(|e| refuse(format!("has a state that cannot be read ({e})")))?;
+        if counters.images != images {
+            return Err(Failure::new(
+                Exit::ResumeRefused,
+                format!(
+                    "the data set has {images} images, but had {} when step {} was saved, and their order follows from the \
+                     number; bring the data set back, or start another run",
+                    counters.images, manifest.step
+                ),
+            ));
+        }
         if manifest.tensors != tensor_table(network) {
             return Err(Failure::new(
                 Exit::ResumeRefused,
@@ -99,7 +112,8 @@ impl TrainState {
         let weights = Weights::over(network.layout(), need(WEIGHTS)?.to_device(device))?;
         let mut state = Self::around(settings, network, weights)?;
         state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
-        let held: Vec<&str> = manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with("ema/")).collect();
+        let held: Vec<&str> =
+            manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with("ema/")).collect();
         for average in &mut state.averages {
             let name = ema_buffer(average.rate());
             let Some(index) = held.iter().position(|held| *held == name) else { continue };
@@ -107,8 +121,14 @@ impl TrainState {
             let updates = updates.ok_or_else(|| refuse(format!("has no counter for {name}")))?;
             *average = Ema::restore(average.rate(), settings.ema.warmup, updates, &need(&name)?, device);
         }
-        if let (TimestepSampler::LossSecondMoment(history), Some(saved)) = (&mut state.sampler, counters.timestep_history) {
-            *history = saved;
+        if let (TimestepSampler::LossSecondMoment(history), Some(saved)) =
+            (&mut state.sampler, counters.timestep_history)
+        {
+            if saved.timesteps() == history.timesteps() {
+                *history = saved;
+            } else {
+                tracing::warn!("the history of losses by timestep starts anew: the number of timesteps has changed");
+            }
         }
         state.step = manifest.step;
         state.skipped = counters.skipped;
@@ -132,9 +152,10 @@ impl TrainState {
         self.buffers().into_iter().map(|(name, flat)| BufferEntry { name, len: flat.numel() as u64 }).collect()
     }
 
-    /// The counters, as the manifest's state.
-    pub fn counters(&self) -> serde_json::Value {
+    /// The counters, as the manifest's state; `images` are in the data set.
+    pub fn counters(&self, images: u64) -> serde_json::Value {
         let counters = Counters {
+            images,
             optimizer_steps: self.optimizer.steps(),
             ema_updates: self.averages.iter().map(Ema::updates).collect(),
             skipped: self.skipped,

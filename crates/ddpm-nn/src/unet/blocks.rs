@@ -127,7 +127,10 @@ impl Attention {
         let normed = self.norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(w, x));
         let tokens = normed.flatten(2, 3).transpose(1, 2);
         let heads = |linear: &Linear| {
-            linear.forward(w, &tokens).view([batch, height * width, channels / self.head_dim, self.head_dim]).transpose(1, 2)
+            linear
+                .forward(w, &tokens)
+                .view([batch, height * width, channels / self.head_dim, self.head_dim])
+                .transpose(1, 2)
         };
         let (q, k, v) = (heads(&self.to_q), heads(&self.to_k), heads(&self.to_v));
         let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
@@ -268,8 +271,8 @@ fn layer(
     dropouts: &mut u64,
 ) -> (ResBlock, Option<Attention>) {
     let residual = ResBlock::new(&mut scope.sub(format_args!("resnets.{index}")), c, input, output, dropouts);
-    let attention = attends
-        .then(|| Attention::new(&mut scope.sub(format_args!("attentions.{index}")), c, output, Some(c.groups)));
+    let attention =
+        attends.then(|| Attention::new(&mut scope.sub(format_args!("attentions.{index}")), c, output, Some(c.groups)));
     (residual, attention)
 }
 

@@ -71,7 +71,9 @@ impl UNetConfig {
             let attending = self.channels.iter().zip(&self.attention).filter(|(_, on)| **on).map(|(c, _)| *c);
             for c in attending.chain(self.channels.last().copied()) {
                 if head < 1 || c % head != 0 {
-                    return fail(format!("{c} channels do not divide into heads of {head}; choose head_dim that divides them"));
+                    return fail(format!(
+                        "{c} channels do not divide into heads of {head}; choose head_dim that divides them"
+                    ));
                 }
             }
         }

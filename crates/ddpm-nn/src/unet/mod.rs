@@ -55,7 +55,15 @@ impl UNet {
             let input = if level == 0 { first } else { channels[level - 1] };
             let scope = &mut root.sub(format_args!("down_blocks.{level}"));
             let shrinks = level + 1 < levels;
-            down.push(Down::new(scope, &block, input, channels[level], config.attention[level], shrinks, &mut dropouts));
+            down.push(Down::new(
+                scope,
+                &block,
+                input,
+                channels[level],
+                config.attention[level],
+                shrinks,
+                &mut dropouts,
+            ));
         }
         let mid = Mid::new(&mut root.sub("mid_block"), &block, last, &mut dropouts);
         let mut up = Vec::new();

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{buffers, check_same_bits, finish, losses, metrics, run, start, succeed, train};
+use common::{buffers, check_same_bits, finish, losses, metrics, run, signal, start, succeed, train};
 use tempfile::TempDir;
 
 fn check_close(what: &str, ours: &[(u64, f64)], theirs: &[(u64, f64)], relative: f64) {
@@ -114,8 +114,7 @@ fn a_request_to_stop_saves_and_the_run_goes_on_from_there() {
         let child = start(&mut train(ranks, dir.path(), 100_000, &quiet));
         wait_for_step(dir.path(), 5);
         // To the launcher, as a terminal's Ctrl-C or a batch system would.
-        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        assert!(signal("INT", child.id()));
         let outcome = finish(child);
         assert_eq!(outcome.code, 75, "{}", outcome.stderr);
         let stopped = *metrics(dir.path()).last_key_value().unwrap().0;

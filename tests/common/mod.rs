@@ -84,6 +84,12 @@ pub fn finish(mut child: Child) -> Outcome {
     Outcome { code: status.code().unwrap_or(-1), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
+/// Sends a signal; whether there was such a process.
+pub fn signal(name: &str, pid: u32) -> bool {
+    // bash's own kill: not every machine has the program.
+    Command::new("bash").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap().success()
+}
+
 /// Runs a command that must succeed.
 pub fn succeed(command: &mut Command) -> Outcome {
     let outcome = run(command);

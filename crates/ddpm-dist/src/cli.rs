@@ -30,6 +30,9 @@ pub enum Command {
     Train(TrainArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
+    /// Look at the checkpoints of a run, check them, delete old ones, copy them elsewhere.
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
     /// Look at a data set.
     #[command(subcommand)]
     Data(DataCommand),
@@ -235,6 +238,57 @@ pub enum DataCommand {
         /// Save the first 64 images as a grid.
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: Option<PathBuf>,
+    },
+}
+
+/// `checkpoints …`; URI is a run directory, a folder of checkpoints, or an address such as `s3://bucket/run`.
+#[derive(Debug, Subcommand)]
+pub enum CheckpointsCommand {
+    /// One line per checkpoint, newest first.
+    List {
+        /// The store.
+        uri: String,
+    },
+    /// What a checkpoint holds.
+    Show {
+        /// The store.
+        uri: String,
+        /// Which one; by default the newest.
+        #[arg(long)]
+        step: Option<u64>,
+    },
+    /// Read every byte and compare its hash; exit status 4 if something is damaged.
+    Verify {
+        /// The store.
+        uri: String,
+        /// Only this one.
+        #[arg(long)]
+        step: Option<u64>,
+    },
+    /// Delete old checkpoints; refused while a job writes to the store.
+    Prune {
+        /// The store.
+        uri: String,
+        /// Keep the newest N that are whole.
+        #[arg(long, default_value = "2", value_parser = at_least_one::<usize>)]
+        keep_last: usize,
+        /// Keep every step that this divides, too.
+        #[arg(long)]
+        keep_every: Option<u64>,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Copy a checkpoint to another store, verifying it on the way and there.
+    Copy {
+        /// The store.
+        uri: String,
+        /// The other store.
+        #[arg(long, value_name = "URI")]
+        to: String,
+        /// Which one; by default the newest.
+        #[arg(long)]
+        step: Option<u64>,
     },
 }
 

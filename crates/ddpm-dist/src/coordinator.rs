@@ -5,6 +5,7 @@ use std::path::Path;
 use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, Verdict, Vote};
 use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, Precision, Settings};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -18,6 +19,8 @@ pub struct Plan {
     pub settings: Settings,
     /// The checkpoint to go on from.
     pub resume: Option<Manifest>,
+    /// The newest checkpoint in the store, of whatever worth.
+    pub newest: Option<u64>,
 }
 
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
@@ -48,22 +51,25 @@ fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
     for key in &args.allow_change {
         ddpm_config::check_key(key, "--allow-change")?;
     }
-    let resume = if args.dry_run { None } else { choose(&settings, args.resume, &args.allow_change)? };
-    Ok(Plan { settings, resume })
+    let (resume, newest) =
+        if args.dry_run { (None, None) } else { choose(&settings, args.resume, &args.allow_change)? };
+    Ok(Plan { settings, resume, newest })
 }
 
-/// Finds the checkpoint to go on from, and refuses one of another run. Nothing is written yet.
-fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Option<Manifest>, Failure> {
+/// Finds the checkpoint to go on from, and refuses one of another run; and the newest one there is. Nothing is written
+/// yet.
+fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<(Option<Manifest>, Option<u64>), Failure> {
     let store = match Store::open_existing(&settings.checkpoint_uri()) {
-        Err(CheckpointError::Absent { .. }) if resume == Resume::Never => return Ok(None),
+        Err(CheckpointError::Absent { .. }) if resume == Resume::Never => return Ok((None, None)),
         Err(CheckpointError::Absent { .. }) if resume == Resume::Auto => {
-            return refuse_lost_store(settings, None).map(|()| None);
+            return refuse_lost_store(settings, None).map(|()| (None, None));
         }
         opened => opened.map_err(unfit)?,
     };
+    let newest = store.list()?.first().copied();
     let want = match resume {
         Resume::Never => {
-            let Some(newest) = store.list()?.first().copied() else { return Ok(None) };
+            let Some(newest) = newest else { return Ok((None, None)) };
             return Err(Failure::new(
                 Exit::ResumeRefused,
                 format!(
@@ -77,10 +83,10 @@ fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<Opt
         Resume::Step(step) => Want::Step(step),
     };
     let Some(found) = store.discover(want).map_err(unfit)? else {
-        return refuse_lost_store(settings, store.find_run()?).map(|()| None);
+        return refuse_lost_store(settings, store.find_run()?).map(|()| (None, None));
     };
     refuse_other_run(settings, &found.manifest, allowed)?;
-    Ok(Some(found.manifest))
+    Ok((Some(found.manifest), newest))
 }
 
 /// A checkpoint that is not there, or of a later version, refuses the resume; all else is a failure of the store.
@@ -169,6 +175,31 @@ pub fn unanimous<T>(comm: &dyn Collective, result: Result<T, Failure>) -> Result
         Verdict::Failed { rank, message } => Err(decode(rank, &message)),
         Verdict::Ok | Verdict::Stop => result,
     }
+}
+
+/// What a rank tells the others before each step.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ballot<N> {
+    /// It was asked to stop.
+    pub stop: bool,
+    /// It cannot go on; the failure as [`encode`] writes it.
+    pub failure: Option<String>,
+    /// What it has to tell of the save under way.
+    pub news: N,
+}
+
+/// Every rank's ballot, in rank order, on every rank. Ranks with nothing to tell send no bytes.
+pub fn exchange<N>(comm: &dyn Collective, ours: &Ballot<N>) -> Result<Vec<Ballot<N>>, Failure>
+where
+    N: Default + PartialEq + Serialize + DeserializeOwned,
+{
+    let silent = *ours == Ballot::default();
+    let bytes = if silent { Vec::new() } else { serde_json::to_vec(ours).map_err(Failure::internal)? };
+    let read = |bytes: &Vec<u8>| match bytes.as_slice() {
+        [] => Ok(Ballot::default()),
+        bytes => serde_json::from_slice(bytes).map_err(Failure::internal),
+    };
+    comm.gather_bytes(&bytes).iter().map(read).collect()
 }
 
 /// A failure as the text of a vote.

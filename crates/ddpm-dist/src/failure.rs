@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ddpm_checkpoint::CheckpointError;
+
 /// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -91,12 +93,14 @@ impl From<ddpm_data::DataError> for Failure {
     }
 }
 
-impl From<ddpm_checkpoint::CheckpointError> for Failure {
-    fn from(error: ddpm_checkpoint::CheckpointError) -> Self {
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
         match error {
             // Two jobs write to one store: this one must not go on.
-            ddpm_checkpoint::CheckpointError::Fenced { .. } => Self::new(Exit::ResumeRefused, error),
-            ddpm_checkpoint::CheckpointError::Address { .. } => Self::usage(error),
+            CheckpointError::Fenced { .. } | CheckpointError::Held { .. } | CheckpointError::LeaseLost { .. } => {
+                Self::new(Exit::ResumeRefused, error)
+            }
+            CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => Self::usage(error),
             _ => Self::new(Exit::Storage, error),
         }
     }

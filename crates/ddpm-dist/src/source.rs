@@ -148,7 +148,7 @@ fn discover(run: &str, want: Want) -> Result<(Store, Manifest), Failure> {
 }
 
 /// The store of a run directory: the one its `config.toml` names, else the run's own `checkpoints`, else SRC itself.
-fn store_of(run: &str) -> Result<String, Failure> {
+pub fn store_of(run: &str) -> Result<String, Failure> {
     let config = Path::new(run).join("config.toml");
     if config.is_file() {
         let text = std::fs::read_to_string(&config).map_err(|e| Failure::file(&config, e))?;

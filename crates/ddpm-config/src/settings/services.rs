@@ -59,6 +59,9 @@ pub struct CheckpointSettings {
     pub when_busy: WhenBusy,
     /// Promises that no other job writes to the store, for stores without conditional writes. Default false.
     pub exclusive: bool,
+    /// Seconds after which a writer that gave no sign of life may be replaced: how long a relaunch waits for a job that
+    /// was killed. Default 30.
+    pub lease_s: u64,
 }
 
 impl Default for CheckpointSettings {
@@ -73,6 +76,7 @@ impl Default for CheckpointSettings {
             concurrency: 4,
             when_busy: WhenBusy::Wait,
             exclusive: false,
+            lease_s: 30,
         }
     }
 }

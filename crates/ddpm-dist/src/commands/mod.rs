@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod checkpoints;
 mod data;
 mod doctor;
 mod plot;
@@ -17,6 +18,7 @@ pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
     match &cli.command {
         Command::Train(args) => train::run(args, world, cli.json),
         Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),
+        Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
         Command::Plot(command) => on_one_rank(world, || plot::run(command)),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),

@@ -1,5 +1,6 @@
 //! Training: the loop that a reader should meet first, and the parts it is made of.
 
+mod load;
 mod monitor;
 mod report;
 mod save;
@@ -9,7 +10,7 @@ mod step;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ddpm_comm::{Collective, Reduce, Verdict, Vote, set_step};
+use ddpm_comm::{Collective, Reduce, set_step};
 use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, LoaderConfig, Order, Source, Split};
 use ddpm_diffusion::TimestepSampler;
@@ -17,7 +18,7 @@ use ddpm_nn::{LrSchedule, clip, global_norm};
 use tch::Device;
 
 use crate::assemble;
-use crate::coordinator::{Plan, alike, decode, encode, unanimous};
+use crate::coordinator::{Ballot, Plan, alike, decode, encode, exchange, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 use crate::telemetry::{Metrics, rss_mb};
@@ -74,7 +75,13 @@ struct Update {
 
 /// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop.
 pub fn run(comm: &Arc<dyn Collective>, plan: &Plan, stop: &StopRequest) -> Result<Ending, Failure> {
-    Trainer::prepare(comm, plan)?.train(stop)
+    let mut trainer = Trainer::prepare(comm, plan)?;
+    let ending = trainer.train(stop);
+    // A store that has just failed would hold up the end.
+    if !matches!(&ending, Err(failure) if failure.exit == Exit::Storage) {
+        trainer.saver.close();
+    }
+    ending
 }
 
 impl Trainer {
@@ -88,9 +95,11 @@ impl Trainer {
             return Err(Failure::new(Exit::Storage, message).everywhere());
         }
         let task = unanimous(comm.as_ref(), Task::of(&settings, device))?;
-        let saver = Saver::open(comm, &settings, source.len(), resumed)?;
+        let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed)?;
         let state = match &plan.resume {
-            Some(manifest) => saver.load(&settings, &task.network, manifest)?,
+            Some(manifest) => {
+                load::load(saver.store(), comm.as_ref(), &settings, &task.network, source.len(), manifest)?
+            }
             None => TrainState::fresh(&settings, &task.network, device)?,
         };
         let workers = settings.data.workers;
@@ -131,12 +140,12 @@ impl Trainer {
             plural(threads),
         );
         match resumed {
-            Some(step) => tracing::info!("going on from step {step}, saved in {}", self.saver.uri()),
+            Some(step) => tracing::info!("going on from step {step}, saved in {}", self.saver.store().uri()),
             None => tracing::info!("starting at step 0 in {}", self.settings.run.dir),
         }
     }
 
-    fn train(mut self, stop: &StopRequest) -> Result<Ending, Failure> {
+    fn train(&mut self, stop: &StopRequest) -> Result<Ending, Failure> {
         let total = self.settings.train.steps;
         if self.state.step >= total {
             tracing::info!("all {total} steps are done already; raise train.steps to go on");
@@ -189,21 +198,22 @@ impl Trainer {
     /// there is and fail alike.
     fn next_batch(&mut self, stop: &StopRequest) -> Result<Option<Batch>, Failure> {
         let fetched = timed(&mut self.clock.data_wait, || self.loader.next()).map_err(Failure::from);
-        let vote = match &fetched {
-            Err(failure) => Vote::Failed(encode(failure)),
-            Ok(_) if stop.asked() => Vote::Stop,
-            Ok(_) => Vote::Ok,
+        let ballot = Ballot {
+            stop: stop.asked(),
+            failure: fetched.as_ref().err().map(encode),
+            news: self.saver.news(&self.settings),
         };
-        match timed(&mut self.clock.comm_wait, || self.comm.vote(vote)) {
-            Verdict::Ok => fetched.map(Some),
-            Verdict::Stop => Ok(None),
-            Verdict::Failed { rank, message } => {
-                let failure = decode(rank, &message);
-                Err(match self.saver.save_last(&self.settings, &self.task.network, &self.state) {
-                    Ok(()) => failure,
-                    Err(unsaved) => Failure { message: format!("{failure} Besides, {unsaved}"), ..failure },
-                })
-            }
+        let ballots = timed(&mut self.clock.comm_wait, || exchange(self.comm.as_ref(), &ballot))?;
+        let stop = ballots.iter().any(|ballot| ballot.stop);
+        let failed = ballots.iter().enumerate().find_map(|(rank, b)| Some(decode(rank, b.failure.as_ref()?)));
+        self.saver.absorb(&self.settings, ballots.into_iter().map(|ballot| ballot.news).collect())?;
+        match failed {
+            None if stop => Ok(None),
+            None => fetched.map(Some),
+            Some(failure) => Err(match self.saver.save_last(&self.settings, &self.task.network, &self.state) {
+                Ok(()) => failure,
+                Err(unsaved) => Failure { message: format!("{failure} Besides, {unsaved}"), ..failure },
+            }),
         }
     }
 

@@ -1,58 +1,105 @@
-//! Saving and loading the training state, all ranks together.
+//! Saving the training state behind the training, all ranks together.
+//!
+//! A save goes through three phases. Each rank copies its share of the buffers and uploads it on the store's threads;
+//! when every rank has reported its shard, rank 0 commits the manifest, on the store's threads too; when it reports the
+//! commit, the save is done. Reports travel with the votes that ranks cast before each step anyway, so nobody waits.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use ddpm_checkpoint::{Attempt, BufferSlice, Manifest, SCHEMA, ShardData, ShardEntry, Store, nonce, share};
+use ddpm_checkpoint::{
+    Attempt, CheckpointError, Commit, Lease, Manifest, OwnedSlice, Retention, SCHEMA, ShardEntry, Store, StoreOptions,
+    Upload, nonce, share,
+};
 use ddpm_comm::Collective;
-use ddpm_config::{OnFailure, Settings};
+use ddpm_config::{OnFailure, Settings, WhenBusy};
 use ddpm_nn::Network;
-use tch::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::state::{TrainState, tensor_table};
-use crate::coordinator::unanimous;
+use crate::coordinator::{Ballot, decode, encode, exchange, unanimous};
 use crate::failure::{Exit, Failure};
+
+/// Between two looks at a save that training waits for.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes the checkpoints of one run.
 pub struct Saver {
     store: Store,
     comm: Arc<dyn Collective>,
+    /// The right to write, on rank 0; none where the user promises to be alone.
+    lease: Option<Lease>,
     /// Images in an epoch.
-    dataset: u64,
+    images: u64,
     /// The step that this run was resumed from, which retention spares.
     resumed_from: Option<u64>,
     /// The newest step committed.
     last_saved: Option<u64>,
-    /// Saves that failed.
-    failures: u64,
+    in_flight: Option<Save>,
+    /// Saves that failed or were left out.
+    missed: u64,
+}
+
+/// A save under way.
+struct Save {
+    step: u64,
+    started: Instant,
+    /// This rank's shard, until it is written and reported.
+    upload: Option<Upload>,
+    /// What each rank has written so far.
+    shards: Vec<Option<ShardEntry>>,
+    /// The manifest, but for its shards; taken by the commit. On rank 0.
+    draft: Option<Manifest>,
+    /// On rank 0.
+    commit: Option<Commit>,
+}
+
+/// What a rank has to tell of the save under way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum News {
+    /// Nothing new.
+    #[default]
+    None,
+    /// Its shard is written.
+    Written(ShardEntry),
+    /// The manifest is committed; from rank 0.
+    Committed,
+    /// Its part failed; the failure as [`encode`] writes it.
+    Failed(String),
 }
 
 impl Saver {
-    /// Opens the store, and writes the run's identity if it is new.
+    /// Opens the store, makes sure that no other job writes to it, and writes the run's identity if it is new. `newest`
+    /// is the newest checkpoint that the plan found there.
     pub fn open(
         comm: &Arc<dyn Collective>,
         settings: &Settings,
-        dataset: u64,
+        images: u64,
+        newest: Option<u64>,
         resumed_from: Option<u64>,
     ) -> Result<Self, Failure> {
-        let opened = Store::open(&settings.checkpoint_uri()).map_err(Failure::from);
-        let store = unanimous(comm.as_ref(), opened)?;
-        let created = if comm.rank() == 0 {
-            store.create_run(&config_json(settings)).map(drop).map_err(Failure::from)
-        } else {
-            Ok(())
+        let c = &settings.checkpoint;
+        let options = StoreOptions {
+            part_bytes: (c.part_mb as usize) << 20,
+            concurrency: c.concurrency,
+            ..StoreOptions::default()
         };
-        unanimous(comm.as_ref(), created)?;
-        Ok(Self { store, comm: Arc::clone(comm), dataset, resumed_from, last_saved: resumed_from, failures: 0 })
+        let opened = Store::open_with(&settings.checkpoint_uri(), options).map_err(Failure::from);
+        let store = unanimous(comm.as_ref(), opened)?;
+        let taken = if comm.rank() == 0 { take(&store, settings, newest) } else { Ok(None) };
+        let lease = unanimous(comm.as_ref(), taken)?;
+        let comm = Arc::clone(comm);
+        Ok(Self { store, comm, lease, images, resumed_from, last_saved: resumed_from, in_flight: None, missed: 0 })
     }
 
     /// Where the checkpoints are.
-    pub fn uri(&self) -> &str {
-        self.store.uri()
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
-    /// Saves `state` unless this very step is saved already. A failure is warned of and counted, or ends the run, by
-    /// `checkpoint.on_failure`; the older checkpoints stand either way.
+    /// Begins to save `state`; training may go on as soon as this returns. While another save is in flight it waits for
+    /// that one or is left out, by `checkpoint.when_busy`.
     pub fn save(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
         if self.last_saved == Some(state.step) {
             return Ok(());
@@ -61,96 +108,164 @@ impl Saver {
             tracing::warn!("step {} is not saved: its gradient was not finite", state.step);
             return Ok(());
         }
-        match self.try_save(settings, network, state) {
-            Ok(()) => {
-                self.last_saved = Some(state.step);
-                tracing::info!("saved step {} in {}", state.step, self.store.uri());
-                Ok(())
+        if let Some(save) = &self.in_flight {
+            if settings.checkpoint.when_busy == WhenBusy::Skip {
+                self.missed += 1;
+                tracing::warn!("step {} is not saved: step {} is still on its way", state.step, save.step);
+                return Ok(());
             }
-            // Only what the store did is forgiven: a rank's own trouble, or another writer, is not.
-            Err(failure)
-                if settings.checkpoint.on_failure == OnFailure::Warn
-                    && failure.everywhere
-                    && failure.exit == Exit::Storage =>
-            {
-                self.failures += 1;
-                tracing::warn!(
-                    "step {} is not saved ({} failed so far; {}): {failure}",
-                    state.step,
-                    self.failures,
-                    self.last_saved
-                        .map_or("there is no checkpoint yet".into(), |step| format!("the last is of step {step}")),
-                );
-                Ok(())
-            }
-            Err(failure) => Err(failure),
+            self.finish(settings)?;
         }
+        self.begin(settings, network, state)
     }
 
-    /// The last state must not be lost in silence: as [`save`](Self::save), but a failure always is one. A run that has
-    /// not begun, or whose gradient is not finite, has nothing to save.
+    /// Saves `state` and waits until it is committed. The last state must not be lost in silence: a failure is one
+    /// whatever `checkpoint.on_failure` says. A run that has not begun, or whose gradient is not finite, has nothing to
+    /// save.
     pub fn save_last(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
+        self.finish(settings)?;
         if state.step == 0 || state.skipped_in_a_row > 0 {
             return Ok(());
         }
         self.save(settings, network, state)?;
+        self.finish(settings)?;
         if self.last_saved == Some(state.step) {
             return Ok(());
         }
-        Err(Failure::new(
-            Exit::Storage,
-            format!(
-                "the last step, {}, could not be saved in {}; mend the store and resume",
-                state.step,
-                self.store.uri()
-            ),
-        )
-        .everywhere())
+        let (step, uri) = (state.step, self.store.uri());
+        let message = format!("the last step, {step}, could not be saved in {uri}; mend the store and resume");
+        Err(Failure::new(Exit::Storage, message).everywhere())
     }
 
-    fn try_save(&self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
-        let comm = self.comm.as_ref();
-        let (rank, world) = (comm.rank(), comm.size());
-        let drawn = if rank == 0 { Attempt::generate().to_string() } else { String::new() };
-        let attempt = comm.broadcast_bytes(drawn.into_bytes(), 0);
-        let attempt: Attempt = String::from_utf8_lossy(&attempt).parse().map_err(Failure::internal)?;
+    /// Lets the next job begin at once.
+    pub fn close(self) {
+        if let Some(Err(error)) = self.lease.map(Lease::release) {
+            tracing::warn!("{error}");
+        }
+    }
 
+    /// What this rank has to tell since it was last asked. To be sent to all ranks and given to [`absorb`](Self::absorb).
+    pub fn news(&mut self, settings: &Settings) -> News {
+        let failed = |error: CheckpointError| News::Failed(encode(&error.into()));
+        if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
+            return failed(error);
+        }
+        let Some(save) = &mut self.in_flight else { return News::None };
+        match save.upload.as_mut().and_then(Upload::poll) {
+            Some(Ok(entry)) => {
+                save.upload = None;
+                return News::Written(entry);
+            }
+            Some(Err(error)) => return failed(error),
+            None => {}
+        }
+        match save.commit.as_mut().and_then(Commit::poll) {
+            Some(Ok(outcome)) => {
+                outcome.retained.warnings.iter().for_each(|warning| tracing::warn!("retention: {warning}"));
+                News::Committed
+            }
+            Some(Err(error)) => failed(error),
+            None if save.started.elapsed() > Duration::from_secs(settings.comm.timeout_s) => {
+                let message = format!("the save of step {} took over {} s", save.step, settings.comm.timeout_s);
+                News::Failed(encode(&Failure::new(Exit::Storage, message)))
+            }
+            None => News::None,
+        }
+    }
+
+    /// Takes in every rank's news, in rank order; the same on every rank.
+    pub fn absorb(&mut self, settings: &Settings, news: Vec<News>) -> Result<(), Failure> {
+        let failed = news.iter().enumerate().find_map(|(rank, news)| match news {
+            News::Failed(text) => Some(decode(rank, text)),
+            _ => None,
+        });
+        if let Some(failure) = failed {
+            return self.give_up(settings, failure);
+        }
+        let Some(save) = &mut self.in_flight else { return Ok(()) };
+        for (shard, news) in save.shards.iter_mut().zip(news) {
+            match news {
+                News::Written(entry) => *shard = Some(entry),
+                News::Committed => {
+                    let seconds = save.started.elapsed().as_secs_f64();
+                    tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
+                    self.last_saved = Some(save.step);
+                    self.in_flight = None;
+                    return Ok(());
+                }
+                News::None | News::Failed(_) => {}
+            }
+        }
+        let written: Option<Vec<ShardEntry>> = save.shards.iter().cloned().collect();
+        if let (Some(shards), Some(draft)) = (written, save.draft.take_if(|_| save.shards.iter().all(Option::is_some)))
+        {
+            let c = &settings.checkpoint;
+            let retention = Retention {
+                keep_last: c.keep_last,
+                keep_every: (c.keep_every > 0).then_some(c.keep_every),
+                also: self.resumed_from,
+            };
+            let manifest = Manifest { shards, ..draft };
+            save.commit = Some(self.store.start_commit(manifest, self.lease.as_ref(), retention));
+        }
+        Ok(())
+    }
+
+    /// Drops the save under way: uploads are aborted, older checkpoints stand. What the store did is forgiven, if
+    /// `checkpoint.on_failure` says so; a rank's own trouble, or another writer, is not.
+    fn give_up(&mut self, settings: &Settings, failure: Failure) -> Result<(), Failure> {
+        let step = self.in_flight.take().map(|save| save.step);
+        if settings.checkpoint.on_failure == OnFailure::Abort || failure.exit != Exit::Storage {
+            return Err(failure);
+        }
+        self.missed += 1;
+        let last = self.last_saved.map_or("there is none yet".into(), |step| format!("the last is of step {step}"));
+        let step = step.map_or("a step".into(), |step| format!("step {step}"));
+        tracing::warn!("{step} is not saved ({} checkpoints missed; {last}): {failure}", self.missed);
+        Ok(())
+    }
+
+    fn begin(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
+        let (rank, world) = (self.comm.rank(), self.comm.size());
+        let drawn = if rank == 0 { Attempt::generate().to_string() } else { String::new() };
+        let attempt = self.comm.broadcast_bytes(drawn.into_bytes(), 0);
+        let attempt: Attempt = String::from_utf8_lossy(&attempt).parse().map_err(Failure::internal)?;
         let mut ours = Vec::new();
         for (name, flat) in state.buffers() {
             let range = share(flat.numel(), rank, world);
             let part = flat.narrow(0, range.start as i64, range.len() as i64);
-            ours.push((name, range, Vec::<f32>::try_from(&part)?));
+            ours.push(OwnedSlice { name, range, data: Vec::try_from(&part)? });
         }
-        let slices: Vec<BufferSlice> =
-            ours.iter().map(|(name, range, data)| BufferSlice { name, range: range.clone(), data }).collect();
-        let written = self.store.write_shard(state.step, &attempt, rank, world, &slices).map_err(Failure::from);
-        let entry = unanimous(comm, written)?;
-        let entries = comm.gather_bytes(&serde_json::to_vec(&entry).map_err(Failure::internal)?);
-
-        let committed = if rank == 0 {
-            let entries = entries.iter().map(|bytes| serde_json::from_slice::<ShardEntry>(bytes));
-            let shards = entries.collect::<Result<Vec<_>, _>>().map_err(Failure::internal);
-            shards.and_then(|shards| self.commit(settings, network, state, attempt, shards))
-        } else {
-            Ok(())
-        };
-        unanimous(comm, committed)
+        let draft = (rank == 0).then(|| self.draft(settings, network, state, attempt));
+        self.in_flight = Some(Save {
+            step: state.step,
+            started: Instant::now(),
+            upload: Some(self.store.start_upload(state.step, &attempt, rank, world, ours)),
+            shards: vec![None; world],
+            draft,
+            commit: None,
+        });
+        Ok(())
     }
 
-    fn commit(
-        &self,
-        settings: &Settings,
-        network: &Network,
-        state: &TrainState,
-        attempt: Attempt,
-        shards: Vec<ShardEntry>,
-    ) -> Result<(), Failure> {
+    /// Waits for the save under way, if any.
+    fn finish(&mut self, settings: &Settings) -> Result<(), Failure> {
+        while self.in_flight.is_some() {
+            let ballot = Ballot { news: self.news(settings), ..Ballot::default() };
+            let ballots = exchange(self.comm.as_ref(), &ballot)?;
+            self.absorb(settings, ballots.into_iter().map(|ballot| ballot.news).collect())?;
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn draft(&self, settings: &Settings, network: &Network, state: &TrainState, attempt: Attempt) -> Manifest {
         let position = state.step * settings.train.global_batch as u64;
-        self.store.commit(&Manifest {
+        Manifest {
             schema: SCHEMA,
             step: state.step,
             position,
-            epoch: position / self.dataset,
+            epoch: position / self.images,
             seed: settings.seed,
             attempt,
             nonce: nonce(),
@@ -158,50 +273,45 @@ impl Saver {
             program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
             config_hash: settings.fingerprint(),
             config: config_json(settings),
-            state: state.counters(self.dataset),
+            state: state.counters(self.images),
             buffers: state.buffer_table(),
-            shards,
+            shards: Vec::new(),
             tensors: tensor_table(network),
-        })?;
-        let c = &settings.checkpoint;
-        // The commit stands whatever becomes of older checkpoints.
-        match self.store.retain(c.keep_last, (c.keep_every > 0).then_some(c.keep_every), self.resumed_from) {
-            Ok(retained) => retained.warnings.iter().for_each(|warning| tracing::warn!("retention: {warning}")),
-            Err(error) => tracing::warn!("retention: {error}"),
         }
-        Ok(())
     }
+}
 
-    /// The state that `manifest` names: each shard is read and verified by one rank, which sends it to the others. Later
-    /// checkpoints are set aside.
-    pub fn load(&self, settings: &Settings, network: &Network, manifest: &Manifest) -> Result<TrainState, Failure> {
-        let comm = self.comm.as_ref();
-        let (rank, world) = (comm.rank(), comm.size());
-        let indices = (rank..manifest.shards.len()).step_by(world);
-        let read: Result<Vec<ShardData>, _> = indices.map(|index| self.store.read_shard(manifest, index)).collect();
-        let shards = unanimous(comm, read.map_err(Failure::from))?;
+/// Rank 0 makes sure that the store keeps two writers apart, and that it is the one.
+fn take(store: &Store, settings: &Settings, newest: Option<u64>) -> Result<Option<Lease>, Failure> {
+    let lease = if settings.checkpoint.exclusive {
+        None
+    } else {
+        store.probe()?;
+        Some(acquire(store, settings)?)
+    };
+    // Until the lease was ours, another job may have gone on.
+    if store.list()?.first().copied() != newest {
+        let message = format!("another job saved to {} while this one started; start this one again", store.uri());
+        return Err(Failure::new(Exit::ResumeRefused, message));
+    }
+    store.create_run(&config_json(settings))?;
+    Ok(lease)
+}
 
-        let mut buffers: HashMap<&str, Vec<f32>> =
-            manifest.buffers.iter().map(|b| (b.name.as_str(), vec![0.0; b.len as usize])).collect();
-        for (index, entry) in manifest.shards.iter().enumerate() {
-            let owner = index % world;
-            let mut held = (owner == rank).then(|| shards[index / world].slices());
-            for hold in &entry.holds {
-                let target = buffers.get_mut(hold.buffer.as_str()).expect("the manifest agrees with itself");
-                let target = &mut target[hold.start as usize..hold.end as usize];
-                if let Some(slice) = held.as_mut().and_then(Iterator::next) {
-                    target.copy_from_slice(slice.data);
-                }
-                comm.broadcast(target, owner);
-            }
+/// Takes the lease, waiting once for one that runs out: its holder may have been killed.
+fn acquire(store: &Store, settings: &Settings) -> Result<Lease, Failure> {
+    let owner = format!("{} (process {})", settings.run.name, std::process::id());
+    let ttl = Duration::from_secs(settings.checkpoint.lease_s);
+    match store.acquire_lease(&owner, ttl) {
+        Err(CheckpointError::Held { owner: holder, until, .. }) => {
+            let wait = until.duration_since(SystemTime::now()).unwrap_or_default() + PAUSE;
+            let seconds = wait.as_secs_f64().ceil();
+            tracing::info!("{holder} writes to {} or was killed; waiting {seconds} s to see", store.uri());
+            // A clock that is far ahead must not hold this job for ever.
+            thread::sleep(wait.min(2 * ttl));
+            Ok(store.acquire_lease(&owner, ttl)?)
         }
-        let device = tch::Device::Cpu;
-        let buffer = |name: &str| buffers.get(name).map(|values| Tensor::from_slice(values));
-        let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, self.dataset, buffer))?;
-        // Only now is it certain that the run goes on from there.
-        let rewound = if rank == 0 { self.store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
-        unanimous(comm, rewound.map_err(Failure::from))?;
-        Ok(state)
+        taken => Ok(taken?),
     }
 }
 

@@ -1,0 +1,51 @@
+//! Loading the training state, all ranks together.
+
+use std::collections::HashMap;
+
+use ddpm_checkpoint::{Manifest, ShardData, Store};
+use ddpm_comm::Collective;
+use ddpm_config::Settings;
+use ddpm_nn::Network;
+use tch::Tensor;
+
+use super::state::TrainState;
+use crate::coordinator::unanimous;
+use crate::failure::Failure;
+
+/// The state that `manifest` names, for a data set of `images`: each shard is read and verified by one rank, which sends it to the others. Later
+/// checkpoints are set aside.
+pub fn load(
+    store: &Store,
+    comm: &dyn Collective,
+    settings: &Settings,
+    network: &Network,
+    images: u64,
+    manifest: &Manifest,
+) -> Result<TrainState, Failure> {
+    let (rank, world) = (comm.rank(), comm.size());
+    let indices = (rank..manifest.shards.len()).step_by(world);
+    let read: Result<Vec<ShardData>, _> = indices.map(|index| store.read_shard(manifest, index)).collect();
+    let shards = unanimous(comm, read.map_err(Failure::from))?;
+
+    let mut buffers: HashMap<&str, Vec<f32>> =
+        manifest.buffers.iter().map(|b| (b.name.as_str(), vec![0.0; b.len as usize])).collect();
+    for (index, entry) in manifest.shards.iter().enumerate() {
+        let owner = index % world;
+        let mut held = (owner == rank).then(|| shards[index / world].slices());
+        for hold in &entry.holds {
+            let target = buffers.get_mut(hold.buffer.as_str()).expect("the manifest agrees with itself");
+            let target = &mut target[hold.start as usize..hold.end as usize];
+            if let Some(slice) = held.as_mut().and_then(Iterator::next) {
+                target.copy_from_slice(slice.data);
+            }
+            comm.broadcast(target, owner);
+        }
+    }
+    let device = tch::Device::Cpu;
+    let buffer = |name: &str| buffers.get(name).map(|values| Tensor::from_slice(values));
+    let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, images, buffer))?;
+    // Only now is it certain that the run goes on from there.
+    let rewound = if rank == 0 { store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
+    unanimous(comm, rewound.map_err(Failure::from))?;
+    Ok(state)
+}

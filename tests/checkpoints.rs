@@ -162,6 +162,40 @@ fn a_second_job_on_the_same_store_is_refused() {
     assert!(!outcome.stderr.contains("waiting"), "{}", outcome.stderr);
 }
 
+#[test]
+fn a_relaunch_after_a_kill_waits_for_the_lease_and_no_rank_takes_another_for_frozen() {
+    let dir = TempDir::new().unwrap();
+    let options = ["--set", "checkpoint.every=5", "--set", "checkpoint.lease_s=6", "--set", "comm.timeout_s=3"];
+    let child = start(&mut train(2, dir.path(), 1_000_000, &options));
+    wait_for(|| dir.path().join("checkpoints/manifest").is_dir());
+    assert!(kill_rank(child.id(), 1));
+    assert_ne!(finish(child).code, 0);
+    let newest = verified(&dir.path().join("checkpoints"))[0];
+    let outcome = succeed(&mut train(2, dir.path(), newest + 3, &options));
+    assert!(outcome.stderr.contains("was killed; waiting"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_refused_start_gives_the_lease_back() {
+    let dir = TempDir::new().unwrap();
+    succeed(&mut train(2, dir.path(), 5, &[]));
+    let outcome = run(&mut train(2, dir.path(), 10, &["--set", "data.count=500", "--allow-change", "data.count"]));
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the data set has 500 images, but had 512"), "{}", outcome.stderr);
+    let outcome = succeed(&mut train(2, dir.path(), 10, &[]));
+    assert!(!outcome.stderr.contains("waiting"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_last_state_that_diverged_is_a_failure_and_not_a_finish() {
+    let dir = TempDir::new().unwrap();
+    let options = ["--set", "train.lr=1e30", "--set", "train.grad_clip=0", "--set", "train.skip_nonfinite=100"];
+    let outcome = run(&mut train(2, dir.path(), 6, &options));
+    assert_eq!(outcome.code, 5, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is not saved, because its gradient was not finite"), "{}", outcome.stderr);
+}
+
 /// A random rank is killed at a random time, again and again, until the run is done: what is left is what an undisturbed
 /// run leaves, bit for bit.
 fn check_chaos(seed: u64) {

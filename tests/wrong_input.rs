@@ -397,7 +397,7 @@ fn sampling() {
         ("DIR/empty", 4, "has no checkpoint yet", "train first"),
         ("DIR/file", 4, "file failed to open its directory", "Check that it is reachable"),
         ("DIR/run@7", 4, "a checkpoint of step 7 is not in", "Name one that is there"),
-        ("DIR/run@newest", 2, "\"newest\" is no step", "DIR@STEP"),
+        ("DIR/run@newest", 4, "there is no directory", "Give the path of a run"),
         ("DIR/diffusers", 4, "cannot read", "expected a diffusers directory"),
         ("DIR/run --steps 0", 2, "'0' for '--steps", "at least 1"),
         ("DIR/run --steps 101", 2, "101 steps", "Use 1 to 100"),

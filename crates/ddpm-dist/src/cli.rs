@@ -8,9 +8,14 @@ use ddpm_diffusion::Spacing;
 
 use crate::source::WeightChoice;
 
+const EXIT_STATUS: &str = "\
+Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training
+diverged, 75 stopped on request after saving.
+Start here: ddpm-dist train --config smoke";
+
 /// Trains denoising diffusion models across ranks. Alone it is one rank; under mpirun, one of many.
 #[derive(Debug, Parser)]
-#[command(name = "ddpm-dist", version, propagate_version = true)]
+#[command(name = "ddpm-dist", version, propagate_version = true, after_help = EXIT_STATUS)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -36,10 +41,10 @@ pub enum Command {
     /// Look at a data set.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Draw a picture of the process.
+    /// Draw a picture of the process, or of a run's loss.
     #[command(subcommand)]
     Plot(PlotCommand),
-    /// Check what this machine offers: libtorch, MPI, GPUs.
+    /// Check what this machine offers: libtorch, MPI, a place to write.
     Doctor,
     /// Print completions for a shell.
     Completions {
@@ -51,10 +56,10 @@ pub enum Command {
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
-    /// A TOML file, or the name of a preset such as `mnist`.
+    /// A TOML file, or a preset: smoke, digits, mnist, mnist-small, fashion-mnist, tutorial, cifar10, celeba64.
     #[arg(long, value_name = "FILE")]
     pub config: String,
-    /// Override one key, e.g. `--set train.lr=1e-4`; may be repeated.
+    /// Override one key by a TOML value, e.g. `--set train.lr=1e-4`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
 }
@@ -114,7 +119,7 @@ pub struct SampleArgs {
     /// How to go from noise to images.
     #[arg(long, value_enum, default_value = "ddim")]
     pub sampler: SamplerName,
-    /// Number of denoising steps.
+    /// Number of denoising steps, at most those trained on.
     #[arg(long, default_value = "50", value_parser = at_least_one::<usize>, conflicts_with = "respacing")]
     pub steps: usize,
     /// Timesteps to keep instead: `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation).
@@ -138,7 +143,7 @@ pub struct SampleArgs {
     /// `ema` (the slowest average), `raw`, or the rate of an average.
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
     pub weights: WeightChoice,
-    /// The class to draw, or `all` for a row of each.
+    /// The class to draw, or `all` for a row of each; by default each in turn.
     #[arg(long, value_name = "K|all")]
     pub class: Option<ClassChoice>,
     /// Classifier-free guidance scale: 0 is unconditional, 1 conditional, more exaggerates the class.

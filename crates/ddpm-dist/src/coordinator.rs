@@ -231,5 +231,9 @@ fn check_available(settings: &Settings) -> Result<(), Failure> {
                        have; leave them out";
         return Err(Failure::usage(message));
     }
+    if settings.checkpoint_uri().starts_with("memory:") {
+        let message = "checkpoint.uri is in memory, where no resumed run finds it; give a folder or a bucket";
+        return Err(Failure::usage(message));
+    }
     Ok(())
 }

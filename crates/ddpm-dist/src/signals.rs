@@ -28,6 +28,16 @@ impl StopRequest {
         Ok(Self(asked))
     }
 
+    /// For commands that have nothing to save: any request ends the process with `code`.
+    pub fn end_at_once(code: i32) -> Result<(), Failure> {
+        let always = Arc::new(AtomicBool::new(true));
+        for signal in [SIGTERM, SIGHUP, SIGUSR1] {
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&always))
+                .map_err(|e| Failure::internal(format!("cannot listen for signals: {e}")))?;
+        }
+        Ok(())
+    }
+
     /// Whether a stop was asked for.
     pub fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)

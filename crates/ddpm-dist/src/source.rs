@@ -60,21 +60,15 @@ impl Model {
         if Path::new(source).join("model_index.json").is_file() {
             return Self::from_diffusers(Path::new(source), choice);
         }
-        match source.rsplit_once('@') {
-            Some((run, step)) if !Path::new(source).exists() => match step.parse() {
-                Ok(step) => Self::from_run(run, Want::Step(step), choice),
-                Err(_) => {
-                    Err(Failure::usage(format!("{source}: \"{step}\" is no step; give a run as DIR or DIR@STEP")))
-                }
-            },
-            _ => Self::from_run(source, Want::Latest, choice),
+        match step_of(source) {
+            Some((run, step)) => Self::from_run(run, Want::Step(step), choice),
+            None => Self::from_run(source, Want::Latest, choice),
         }
     }
 
     /// SRC with the step that it stands for now, so that every rank opens the same checkpoint while a run goes on saving.
     pub fn pin(source: &str) -> Result<String, Failure> {
-        let names_a_step = source.contains('@') && !Path::new(source).exists();
-        if names_a_step || Path::new(source).join("model_index.json").is_file() {
+        if step_of(source).is_some() || Path::new(source).join("model_index.json").is_file() {
             return Ok(source.into());
         }
         let found = discover(source, Want::Latest)?.1;
@@ -136,6 +130,12 @@ impl Model {
             description: format!("{} (diffusers)", directory.display()),
         })
     }
+}
+
+/// The run and the step of `RUN@STEP`; an `@` in a folder's name or an address is not one.
+fn step_of(source: &str) -> Option<(&str, u64)> {
+    let (run, step) = source.rsplit_once('@').filter(|_| !Path::new(source).exists())?;
+    Some((run, step.parse().ok()?))
 }
 
 /// A run's store, and the manifest of the checkpoint wanted.

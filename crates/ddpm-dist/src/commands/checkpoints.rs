@@ -79,6 +79,8 @@ fn show(manifest: &Manifest, json: bool) -> Result<(), Failure> {
 }
 
 fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Failure> {
+    // Nothing to verify is not "all is well".
+    newest(store, step)?;
     let steps = step.map_or_else(|| store.list(), |step| Ok(vec![step]))?;
     let mut damaged = Vec::new();
     for step in &steps {
@@ -110,7 +112,9 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
         let pruned = store.prune(retention, Some(&lease));
         let released = Lease::release(lease);
         let pruned = pruned?;
-        released?;
+        if let Err(error) = released {
+            tracing::warn!("{error}");
+        }
         (pruned.deleted, pruned.warnings)
     };
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

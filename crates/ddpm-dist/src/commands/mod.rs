@@ -11,10 +11,14 @@ use ddpm_comm::World;
 
 use crate::cli::{Cli, Command};
 use crate::coordinator::unanimous;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::signals::StopRequest;
 
 /// Runs a command on every rank and gives the exit status that all ranks end with.
 pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
+    if !matches!(cli.command, Command::Train(_)) {
+        StopRequest::end_at_once(Exit::Stopped.code())?;
+    }
     match &cli.command {
         Command::Train(args) => train::run(args, world, cli.json),
         Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),

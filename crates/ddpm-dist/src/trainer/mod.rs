@@ -75,13 +75,7 @@ struct Update {
 
 /// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop.
 pub fn run(comm: &Arc<dyn Collective>, plan: &Plan, stop: &StopRequest) -> Result<Ending, Failure> {
-    let mut trainer = Trainer::prepare(comm, plan)?;
-    let ending = trainer.train(stop);
-    // A store that has just failed would hold up the end.
-    if !matches!(&ending, Err(failure) if failure.exit == Exit::Storage) {
-        trainer.saver.close();
-    }
-    ending
+    Trainer::prepare(comm, plan)?.train(stop)
 }
 
 impl Trainer {
@@ -145,7 +139,7 @@ impl Trainer {
         }
     }
 
-    fn train(&mut self, stop: &StopRequest) -> Result<Ending, Failure> {
+    fn train(mut self, stop: &StopRequest) -> Result<Ending, Failure> {
         let total = self.settings.train.steps;
         if self.state.step >= total {
             tracing::info!("all {total} steps are done already; raise train.steps to go on");
@@ -212,7 +206,11 @@ impl Trainer {
             None => fetched.map(Some),
             Some(failure) => Err(match self.saver.save_last(&self.settings, &self.task.network, &self.state) {
                 Ok(()) => failure,
-                Err(unsaved) => Failure { message: format!("{failure} Besides, {unsaved}"), ..failure },
+                Err(unsaved) => Failure {
+                    message: format!("{failure} Besides, {unsaved}"),
+                    everywhere: failure.everywhere && unsaved.everywhere,
+                    ..failure
+                },
             }),
         }
     }

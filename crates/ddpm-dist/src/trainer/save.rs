@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
     Attempt, CheckpointError, Commit, Lease, Manifest, OwnedSlice, Retention, SCHEMA, ShardEntry, Store, StoreOptions,
@@ -23,6 +23,8 @@ use crate::failure::{Exit, Failure};
 
 /// Between two looks at a save that training waits for.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Between two tries to take the lease.
+const LEASE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Writes the checkpoints of one run.
 pub struct Saver {
@@ -39,12 +41,27 @@ pub struct Saver {
     in_flight: Option<Save>,
     /// Saves that failed or were left out.
     missed: u64,
+    /// Whether the last save failed.
+    store_failed: bool,
+}
+
+/// Lets the next job begin at once, unless the store has just failed and would hold up the end.
+impl Drop for Saver {
+    fn drop(&mut self) {
+        self.in_flight = None;
+        let lease = self.lease.take().filter(|_| !self.store_failed);
+        if let Some(Err(error)) = lease.map(Lease::release) {
+            tracing::warn!("{error}");
+        }
+    }
 }
 
 /// A save under way.
 struct Save {
     step: u64,
-    started: Instant,
+    begun: Instant,
+    /// When the phase at hand began.
+    since: Instant,
     /// This rank's shard, until it is written and reported.
     upload: Option<Upload>,
     /// What each rank has written so far.
@@ -53,6 +70,12 @@ struct Save {
     draft: Option<Manifest>,
     /// On rank 0.
     commit: Option<Commit>,
+}
+
+impl Save {
+    fn late(&self, settings: &Settings) -> bool {
+        self.since.elapsed() > Duration::from_secs(settings.comm.timeout_s)
+    }
 }
 
 /// What a rank has to tell of the save under way.
@@ -87,10 +110,21 @@ impl Saver {
         };
         let opened = Store::open_with(&settings.checkpoint_uri(), options).map_err(Failure::from);
         let store = unanimous(comm.as_ref(), opened)?;
-        let taken = if comm.rank() == 0 { take(&store, settings, newest) } else { Ok(None) };
-        let lease = unanimous(comm.as_ref(), taken)?;
+        let lease = if c.exclusive { None } else { acquire(comm.as_ref(), &store, settings)? };
+        let begun = if comm.rank() == 0 { begin_run(&store, settings, newest) } else { Ok(()) };
+        unanimous(comm.as_ref(), begun)?;
         let comm = Arc::clone(comm);
-        Ok(Self { store, comm, lease, images, resumed_from, last_saved: resumed_from, in_flight: None, missed: 0 })
+        Ok(Self {
+            store,
+            comm,
+            lease,
+            images,
+            resumed_from,
+            last_saved: resumed_from,
+            in_flight: None,
+            missed: 0,
+            store_failed: false,
+        })
     }
 
     /// Where the checkpoints are.
@@ -120,12 +154,22 @@ impl Saver {
     }
 
     /// Saves `state` and waits until it is committed. The last state must not be lost in silence: a failure is one
-    /// whatever `checkpoint.on_failure` says. A run that has not begun, or whose gradient is not finite, has nothing to
-    /// save.
+    /// whatever `checkpoint.on_failure` says, and so is a state whose gradient was not finite. A run that has not begun has
+    /// nothing to save.
     pub fn save_last(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
         self.finish(settings)?;
-        if state.step == 0 || state.skipped_in_a_row > 0 {
+        if state.step == 0 {
             return Ok(());
+        }
+        if state.skipped_in_a_row > 0 {
+            let last = self
+                .last_saved
+                .map_or("there is no checkpoint".into(), |s| format!("the last checkpoint is of step {s}"));
+            let message = format!(
+                "step {} is not saved, because its gradient was not finite; {last}. Lower train.lr and go on from there.",
+                state.step
+            );
+            return Err(Failure::new(Exit::Diverged, message).everywhere());
         }
         self.save(settings, network, state)?;
         self.finish(settings)?;
@@ -135,13 +179,6 @@ impl Saver {
         let (step, uri) = (state.step, self.store.uri());
         let message = format!("the last step, {step}, could not be saved in {uri}; mend the store and resume");
         Err(Failure::new(Exit::Storage, message).everywhere())
-    }
-
-    /// Lets the next job begin at once.
-    pub fn close(self) {
-        if let Some(Err(error)) = self.lease.map(Lease::release) {
-            tracing::warn!("{error}");
-        }
     }
 
     /// What this rank has to tell since it was last asked. To be sent to all ranks and given to [`absorb`](Self::absorb).
@@ -165,7 +202,8 @@ impl Saver {
                 News::Committed
             }
             Some(Err(error)) => failed(error),
-            None if save.started.elapsed() > Duration::from_secs(settings.comm.timeout_s) => {
+            // Only who has work of its own under way can be late with it.
+            None if (save.upload.is_some() || save.commit.is_some()) && save.late(settings) => {
                 let message = format!("the save of step {} took over {} s", save.step, settings.comm.timeout_s);
                 News::Failed(encode(&Failure::new(Exit::Storage, message)))
             }
@@ -175,6 +213,10 @@ impl Saver {
 
     /// Takes in every rank's news, in rank order; the same on every rank.
     pub fn absorb(&mut self, settings: &Settings, news: Vec<News>) -> Result<(), Failure> {
+        if news.contains(&News::Committed) {
+            self.committed();
+            return Ok(());
+        }
         let failed = news.iter().enumerate().find_map(|(rank, news)| match news {
             News::Failed(text) => Some(decode(rank, text)),
             _ => None,
@@ -184,16 +226,8 @@ impl Saver {
         }
         let Some(save) = &mut self.in_flight else { return Ok(()) };
         for (shard, news) in save.shards.iter_mut().zip(news) {
-            match news {
-                News::Written(entry) => *shard = Some(entry),
-                News::Committed => {
-                    let seconds = save.started.elapsed().as_secs_f64();
-                    tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
-                    self.last_saved = Some(save.step);
-                    self.in_flight = None;
-                    return Ok(());
-                }
-                News::None | News::Failed(_) => {}
+            if let News::Written(entry) = news {
+                *shard = Some(entry);
             }
         }
         let written: Option<Vec<ShardEntry>> = save.shards.iter().cloned().collect();
@@ -206,15 +240,25 @@ impl Saver {
                 also: self.resumed_from,
             };
             let manifest = Manifest { shards, ..draft };
+            save.since = Instant::now();
             save.commit = Some(self.store.start_commit(manifest, self.lease.as_ref(), retention));
         }
         Ok(())
+    }
+
+    fn committed(&mut self) {
+        let Some(save) = self.in_flight.take() else { return };
+        let seconds = save.begun.elapsed().as_secs_f64();
+        tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
+        self.last_saved = Some(save.step);
+        self.store_failed = false;
     }
 
     /// Drops the save under way: uploads are aborted, older checkpoints stand. What the store did is forgiven, if
     /// `checkpoint.on_failure` says so; a rank's own trouble, or another writer, is not.
     fn give_up(&mut self, settings: &Settings, failure: Failure) -> Result<(), Failure> {
         let step = self.in_flight.take().map(|save| save.step);
+        self.store_failed = true;
         if settings.checkpoint.on_failure == OnFailure::Abort || failure.exit != Exit::Storage {
             return Err(failure);
         }
@@ -239,7 +283,8 @@ impl Saver {
         let draft = (rank == 0).then(|| self.draft(settings, network, state, attempt));
         self.in_flight = Some(Save {
             step: state.step,
-            started: Instant::now(),
+            begun: Instant::now(),
+            since: Instant::now(),
             upload: Some(self.store.start_upload(state.step, &attempt, rank, world, ours)),
             shards: vec![None; world],
             draft,
@@ -281,38 +326,44 @@ impl Saver {
     }
 }
 
-/// Rank 0 makes sure that the store keeps two writers apart, and that it is the one.
-fn take(store: &Store, settings: &Settings, newest: Option<u64>) -> Result<Option<Lease>, Failure> {
-    let lease = if settings.checkpoint.exclusive {
-        None
-    } else {
-        store.probe()?;
-        Some(acquire(store, settings)?)
-    };
-    // Until the lease was ours, another job may have gone on.
-    if store.list()?.first().copied() != newest {
-        let message = format!("another job saved to {} while this one started; start this one again", store.uri());
-        return Err(Failure::new(Exit::ResumeRefused, message));
-    }
-    store.create_run(&config_json(settings))?;
-    Ok(lease)
-}
-
-/// Takes the lease, waiting once for one that runs out: its holder may have been killed.
-fn acquire(store: &Store, settings: &Settings) -> Result<Lease, Failure> {
+/// Rank 0 makes sure that the store keeps two writers apart, and takes the lease; all wait for one that runs out, whose
+/// holder may have been killed. They wait in short votes, so that no rank takes another for frozen.
+fn acquire(comm: &dyn Collective, store: &Store, settings: &Settings) -> Result<Option<Lease>, Failure> {
+    let first = comm.rank() == 0;
+    unanimous(comm, if first { store.probe().map_err(Failure::from) } else { Ok(()) })?;
     let owner = format!("{} (process {})", settings.run.name, std::process::id());
     let ttl = Duration::from_secs(settings.checkpoint.lease_s);
-    match store.acquire_lease(&owner, ttl) {
-        Err(CheckpointError::Held { owner: holder, until, .. }) => {
-            let wait = until.duration_since(SystemTime::now()).unwrap_or_default() + PAUSE;
-            let seconds = wait.as_secs_f64().ceil();
-            tracing::info!("{holder} writes to {} or was killed; waiting {seconds} s to see", store.uri());
-            // A clock that is far ahead must not hold this job for ever.
-            thread::sleep(wait.min(2 * ttl));
-            Ok(store.acquire_lease(&owner, ttl)?)
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let tried = match if first { Some(store.acquire_lease(&owner, ttl)) } else { None } {
+            Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
+                if !told {
+                    tracing::info!("{holder} writes to {} or was killed; waiting up to {ttl:?} to see", store.uri());
+                    told = true;
+                }
+                Ok(None)
+            }
+            Some(tried) => tried.map(Some).map_err(Failure::from),
+            None => Ok(None),
+        };
+        let lease = unanimous(comm, tried)?;
+        let taken = comm.broadcast_bytes(vec![u8::from(lease.is_some())], 0);
+        if taken == [1] {
+            return Ok(lease);
         }
-        taken => Ok(taken?),
+        thread::sleep(LEASE_PAUSE);
     }
+}
+
+/// Rank 0 writes the run's identity, unless another job went on before the store was ours.
+fn begin_run(store: &Store, settings: &Settings, newest: Option<u64>) -> Result<(), Failure> {
+    if store.list()?.first().copied() != newest {
+        let message = format!("another job saved to {} while this one started; start this one again", store.uri());
+        return Err(Failure::new(Exit::Stopped, message));
+    }
+    store.create_run(&config_json(settings))?;
+    Ok(())
 }
 
 fn config_json(settings: &Settings) -> serde_json::Value {

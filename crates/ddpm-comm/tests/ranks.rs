@@ -33,10 +33,13 @@ fn example() -> PathBuf {
     example
 }
 
-/// All lines that are neither process ids nor "done".
+/// All lines that are neither process ids nor "done", nor Open MPI's own word, which `--quiet` lets through, on a peer
+/// that died while its memory was read.
 fn messages(lines: &[String]) -> Vec<&str> {
     let lines = lines.iter().map(String::as_str);
-    lines.filter(|line| !line.starts_with("pid ") && *line != "done").collect()
+    lines
+        .filter(|line| !line.starts_with("pid ") && *line != "done" && !line.contains("] Read -1, expected "))
+        .collect()
 }
 
 #[test]

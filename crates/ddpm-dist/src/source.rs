@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use ddpm_checkpoint::{Manifest, Store, Want};
+use ddpm_checkpoint::{Store, Want};
+use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
 use ddpm_nn::{Architecture, Network, UNetFile, Weights, read_unet_config, read_unet_weights};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::assemble;
+use crate::coordinator::unanimous;
 use crate::failure::{Exit, Failure};
 use crate::trainer::{WEIGHTS, ema_buffer};
 
@@ -54,54 +56,45 @@ impl std::str::FromStr for WeightChoice {
     }
 }
 
+/// What rank 0 found at SRC, for all ranks.
+#[derive(Serialize, Deserialize)]
+enum Found {
+    /// A diffusers directory, which every rank reads itself.
+    Diffusers,
+    /// A checkpoint, of which one buffer follows.
+    Run { description: String, settings: Box<Settings>, numbers: usize },
+}
+
 impl Model {
-    /// Opens SRC.
-    pub fn open(source: &str, choice: WeightChoice) -> Result<Self, Failure> {
-        if Path::new(source).join("model_index.json").is_file() {
-            return Self::from_diffusers(Path::new(source), choice);
-        }
-        match step_of(source) {
-            Some((run, step)) => Self::from_run(run, Want::Step(step), choice),
-            None => Self::from_run(source, Want::Latest, choice),
-        }
-    }
-
-    /// SRC with the step that it stands for now, so that every rank opens the same checkpoint while a run goes on saving.
-    pub fn pin(source: &str) -> Result<String, Failure> {
-        if step_of(source).is_some() || Path::new(source).join("model_index.json").is_file() {
-            return Ok(source.into());
-        }
-        let found = discover(source, Want::Latest)?.1;
-        Ok(format!("{source}@{}", found.step))
-    }
-
-    fn from_run(run: &str, want: Want, choice: WeightChoice) -> Result<Self, Failure> {
-        let (store, manifest) = discover(run, want)?;
-        let settings: Settings = serde_json::from_value(manifest.config.clone()).map_err(|e| {
-            Failure::new(
-                Exit::Storage,
-                format!(
-                    "{run} was written by {}, which this version cannot read ({e}); use that version",
-                    manifest.program
-                ),
-            )
-        })?;
-        let network = Network::new(assemble::architecture(&settings))?;
-        let slowest = settings.ema.rates.iter().copied().max_by(f64::total_cmp);
-        let buffer = match choice {
-            WeightChoice::SlowestAverage => slowest.map_or(WEIGHTS.into(), ema_buffer),
-            WeightChoice::Raw => WEIGHTS.into(),
-            WeightChoice::Rate(rate) => ema_buffer(rate),
+    /// Opens SRC, all ranks together: rank 0 chooses the checkpoint, reads the weights asked for and sends them on, so
+    /// that all have the same while a run goes on saving, and the store sends them once.
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice) -> Result<Self, Failure> {
+        let read = if comm.rank() == 0 { find(source, choice).map(Some) } else { Ok(None) };
+        let (found, mut flat) = match unanimous(comm, read)? {
+            Some((found, flat)) => (serde_json::to_vec(&found).map_err(Failure::internal)?, flat),
+            None => (Vec::new(), Vec::new()),
         };
-        let flat = store.load_buffer(&manifest, &buffer)?;
+        let found = comm.broadcast_bytes(found, 0);
+        match serde_json::from_slice(&found).map_err(Failure::internal)? {
+            Found::Diffusers => unanimous(comm, Self::from_diffusers(Path::new(source), choice)),
+            Found::Run { description, settings, numbers } => {
+                flat.resize(numbers, 0.0);
+                comm.broadcast(&mut flat, 0);
+                unanimous(comm, Self::from_run(description, &settings, &flat))
+            }
+        }
+    }
+
+    fn from_run(description: String, settings: &Settings, flat: &[f32]) -> Result<Self, Failure> {
+        let network = Network::new(assemble::architecture(settings))?;
         Ok(Self {
-            weights: Weights::over(network.layout(), Tensor::from_slice(&flat))?,
+            weights: Weights::over(network.layout(), Tensor::from_slice(flat))?,
             network,
-            diffusion: assemble::diffusion(&settings, Device::Cpu)?,
-            null_class: assemble::null_class(&settings),
+            diffusion: assemble::diffusion(settings, Device::Cpu)?,
+            null_class: assemble::null_class(settings),
             classes: settings.model.classes.map(i64::from),
             clips: true,
-            description: format!("{run} at step {}, {buffer}", manifest.step),
+            description,
         })
     }
 
@@ -138,13 +131,31 @@ fn step_of(source: &str) -> Option<(&str, u64)> {
     Some((run, step.parse().ok()?))
 }
 
-/// A run's store, and the manifest of the checkpoint wanted.
-fn discover(run: &str, want: Want) -> Result<(Store, Manifest), Failure> {
+/// What SRC is; of a run, with the weights asked for.
+fn find(source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Failure> {
+    if Path::new(source).join("model_index.json").is_file() {
+        return Ok((Found::Diffusers, Vec::new()));
+    }
+    let (run, want) = step_of(source).map_or((source, Want::Latest), |(run, step)| (run, Want::Step(step)));
     let store = Store::open_existing(&store_of(run)?)?;
     let found = store.discover(want)?.ok_or_else(|| {
         Failure::new(Exit::Storage, format!("{} has no checkpoint yet; train first, or name another run", store.uri()))
     })?;
-    Ok((store, found.manifest))
+    let manifest = found.manifest;
+    let settings: Settings = serde_json::from_value(manifest.config.clone()).map_err(|e| {
+        let program = &manifest.program;
+        let message = format!("{run} was written by {program}, which this version cannot read ({e}); use that version");
+        Failure::new(Exit::Storage, message)
+    })?;
+    let slowest = settings.ema.rates.iter().copied().max_by(f64::total_cmp);
+    let buffer = match choice {
+        WeightChoice::SlowestAverage => slowest.map_or(WEIGHTS.into(), ema_buffer),
+        WeightChoice::Raw => WEIGHTS.into(),
+        WeightChoice::Rate(rate) => ema_buffer(rate),
+    };
+    let flat = store.load_buffer(&manifest, &buffer)?;
+    let description = format!("{run} at step {}, {buffer}", manifest.step);
+    Ok((Found::Run { description, settings: Box::new(settings), numbers: flat.len() }, flat))
 }
 
 /// The store of a run directory: the one its `config.toml` names, else the run's own `checkpoints`, else SRC itself.

@@ -41,10 +41,7 @@ struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    /// `source` is SRC as rank 0 pinned it.
-    fn of(args: &'a SampleArgs, source: &str) -> Result<Self, Failure> {
-        let output = Output::of(args)?;
-        let model = Model::open(source, args.weights)?;
+    fn of(args: &'a SampleArgs, output: Output<'a>, model: Model) -> Result<Self, Failure> {
         let (channels, size) = model.network.image();
         let labels = labels(args, &model)?;
         let count = labels.as_ref().map_or(args.count, Vec::len);
@@ -65,9 +62,9 @@ impl<'a> Order<'a> {
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     world.watch(PATIENCE);
-    let pinned = if world.rank() == 0 { Model::pin(&args.model) } else { Ok(String::new()) };
-    let pinned = comm.broadcast_bytes(unanimous(comm.as_ref(), pinned)?.into_bytes(), 0);
-    let order = unanimous(comm.as_ref(), Order::of(args, &String::from_utf8_lossy(&pinned)))?;
+    let output = unanimous(comm.as_ref(), Output::of(args))?;
+    let model = Model::open(comm.as_ref(), &args.model, args.weights)?;
+    let order = unanimous(comm.as_ref(), Order::of(args, output, model))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
     let generation = Generation {
         network: &model.network,

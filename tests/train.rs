@@ -57,6 +57,11 @@ fn importance_sampled_bounds_do_not_depend_on_the_number_of_ranks_either() {
     check_close("2 ranks", &losses(dirs[1].path()), &one, 1e-3);
     let last = &metrics(dirs[0].path())[&30];
     assert!(last["vb"].as_f64().unwrap() > 0.0, "{last}");
+    let smoothed = |dir: &TempDir| metrics(dir.path())[&30]["vlb_smoothed"].as_f64().unwrap();
+    let (ours, theirs) = (smoothed(&dirs[1]), smoothed(&dirs[0]));
+    assert!((ours - theirs).abs() <= 1e-3 * theirs, "smoothed: {ours} bits per dimension on 2 ranks, {theirs} on 1");
+    let quarters: f64 = (0..4).map(|q| last[format!("vlb_smoothed_q{q}")].as_f64().unwrap()).sum();
+    assert!((quarters - theirs).abs() <= 1e-9 * theirs, "{last}");
 }
 
 #[test]
@@ -86,6 +91,12 @@ fn a_resumed_run_is_the_undisturbed_one() {
     assert!(outcome.stderr.contains("going on from step 20"), "{}", outcome.stderr);
     check_same_bits("after 20 + 20 steps", &buffers(resumed.path(), 40), &buffers(straight.path(), 40));
     assert_eq!(losses(resumed.path()), losses(straight.path()));
+    // What is averaged over steps goes on as well.
+    let last = [&resumed, &straight].map(|dir| metrics(dir.path())[&40].clone());
+    for key in ["vlb_smoothed", "grad_noise_scale"] {
+        assert!(last[0][key].is_f64(), "{key} in {}", last[0]);
+        assert_eq!(last[0][key], last[1][key], "{key}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | `process` | `q_sample`, posteriors, conversions between eps, x_start and v, `p_mean_variance`, guidance |
 //! | `objective` | [`Diffusion::training_terms`]: per-sample losses |
 //! | `bound` | [`Diffusion::bits_per_dim`]: the full variational bound |
+//! | `bound_by_timestep` | [`BoundByTimestep`]: the bound's terms averaged over training |
 //! | `timesteps` | [`TimestepSampler`]: which t each training sample gets |
 //! | `respace` | [`space_timesteps`], [`Spacing`], [`Diffusion::respaced`] |
 //! | `sampler`, `ancestral`, `ddim`, `dpm_solver` | [`Diffusion::sample`], [`Diffusion::encode`] and their steps |
@@ -20,6 +21,7 @@
 
 mod ancestral;
 mod bound;
+mod bound_by_timestep;
 mod ddim;
 mod dpm_solver;
 mod error;
@@ -33,6 +35,7 @@ mod tables;
 mod timesteps;
 
 pub use bound::Bound;
+pub use bound_by_timestep::{BoundByTimestep, quarter};
 pub use ddim::{Ddim, Direction};
 pub use error::{DiffusionError, ModelError};
 pub use objective::{Loss, Terms, Weighting};

@@ -51,8 +51,8 @@ pub struct Terms {
     pub loss: Tensor,
     /// Mean squared error of the prediction, without weights.
     pub mse: Tensor,
-    /// The bound's term at t in bits per dimension, where the objective holds one.
-    pub vb: Option<Tensor>,
+    /// The bound's term at t in bits per dimension; without a gradient where the objective does not hold it.
+    pub vb: Tensor,
 }
 
 /// The bound's term at one timestep, with the prediction of x_0 that it comes from.
@@ -141,15 +141,15 @@ impl Diffusion {
         };
         let steps = self.timesteps() as f64;
         let (loss, vb) = match settings.loss {
-            Loss::Simple => (weighted(), None),
+            Loss::Simple => (weighted(), tch::no_grad(|| bound(&predicted))?),
             Loss::Vlb => {
                 let vb = bound(&predicted)?;
-                (&vb * steps, Some(vb))
+                (&vb * steps, vb)
             }
             Loss::Hybrid { lambda } => {
                 // The bound is noisier than the squared error: it may move the variance only.
                 let vb = bound(&predicted.detach())?;
-                (weighted() + lambda * steps * &vb, Some(vb))
+                (weighted() + lambda * steps * &vb, vb)
             }
         };
         Ok(Terms { loss, mse, vb })

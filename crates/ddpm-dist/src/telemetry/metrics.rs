@@ -25,10 +25,34 @@ pub struct Metrics {
     /// Its squared-error term.
     #[serde(deserialize_with = "nan_for_null")]
     pub mse: f64,
-    /// Its variational term, where the variance is learnt.
-    pub vb: Option<f64>,
-    /// The variational bound, smoothed over steps.
+    /// The bound's term at the batch's timesteps, in bits per dimension, weighted like the loss.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub vb: f64,
+    /// This batch's estimate of the variational bound without its prior term, in bits per dimension: T times `vb`.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub vlb: f64,
+    /// The share in `vlb` of t in the first quarter of [0, T); the four add up to it.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub vlb_q0: f64,
+    /// The same for the second quarter.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub vlb_q1: f64,
+    /// The same for the third quarter.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub vlb_q2: f64,
+    /// The same for the last quarter.
+    #[serde(deserialize_with = "nan_for_null")]
+    pub vlb_q3: f64,
+    /// The bound smoothed over steps at each timestep before it is summed; none before each t was drawn once.
     pub vlb_smoothed: Option<f64>,
+    /// The share in `vlb_smoothed` of t in the first quarter of [0, T).
+    pub vlb_smoothed_q0: Option<f64>,
+    /// The same for the second quarter.
+    pub vlb_smoothed_q1: Option<f64>,
+    /// The same for the third quarter.
+    pub vlb_smoothed_q2: Option<f64>,
+    /// The same for the last quarter.
+    pub vlb_smoothed_q3: Option<f64>,
     /// Mean loss of the samples with t in the first quarter of [0, T); none if no t fell there.
     pub loss_q0: Option<f64>,
     /// The same for the second quarter.
@@ -40,6 +64,8 @@ pub struct Metrics {
     /// L2 norm of the averaged gradient before clipping.
     #[serde(deserialize_with = "nan_for_null")]
     pub grad_norm: f64,
+    /// The gradient noise scale, in images, smoothed over steps; none on one rank.
+    pub grad_noise_scale: Option<f64>,
     /// Learning rate of this update.
     #[serde(deserialize_with = "nan_for_null")]
     pub lr: f64,
@@ -71,13 +97,23 @@ impl Metrics {
         [
             ("loss/total", Some(self.loss)),
             ("loss/mse", Some(self.mse)),
-            ("loss/vb", self.vb),
-            ("loss/vlb_smoothed", self.vlb_smoothed),
+            ("loss/vb", Some(self.vb)),
+            ("vlb/raw", Some(self.vlb)),
+            ("vlb/raw_q0", Some(self.vlb_q0)),
+            ("vlb/raw_q1", Some(self.vlb_q1)),
+            ("vlb/raw_q2", Some(self.vlb_q2)),
+            ("vlb/raw_q3", Some(self.vlb_q3)),
+            ("vlb/smoothed", self.vlb_smoothed),
+            ("vlb/smoothed_q0", self.vlb_smoothed_q0),
+            ("vlb/smoothed_q1", self.vlb_smoothed_q1),
+            ("vlb/smoothed_q2", self.vlb_smoothed_q2),
+            ("vlb/smoothed_q3", self.vlb_smoothed_q3),
             ("loss_by_t/q0", self.loss_q0),
             ("loss_by_t/q1", self.loss_q1),
             ("loss_by_t/q2", self.loss_q2),
             ("loss_by_t/q3", self.loss_q3),
             ("update/grad_norm", Some(self.grad_norm)),
+            ("update/grad_noise_scale", self.grad_noise_scale),
             ("update/lr", Some(self.lr)),
             ("update/skipped", Some(self.skipped as f64)),
             ("progress/corrupt", Some(self.corrupt as f64)),
@@ -175,7 +211,7 @@ mod tests {
     use super::*;
 
     fn at(step: u64) -> Metrics {
-        Metrics { step, loss: step as f64 / 4.0, vb: Some(0.5), ..Default::default() }
+        Metrics { step, loss: step as f64 / 4.0, vb: 0.5, ..Default::default() }
     }
 
     fn steps(path: &Path) -> Vec<u64> {
@@ -234,7 +270,7 @@ mod tests {
         }
         let read: Metrics = serde_json::from_value(line).unwrap();
         assert!(read.loss.is_nan() && read.grad_norm.is_nan() && read.loss_q2.is_none());
-        assert_eq!(read.vb, Some(0.5));
+        assert_eq!(read.vb, 0.5);
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn events_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let metrics = Metrics { step: 7, loss: 0.25, vb: Some(1.5), grad_norm: f64::NAN, ..Default::default() };
+        let metrics = Metrics { step: 7, loss: 0.25, vb: 1.5, grad_norm: f64::NAN, ..Default::default() };
         let picture = grid(&[1, 2, 3, 4, 5, 6], [1, 1, 2, 3], 1, Scale::Exact).unwrap();
         let mut board = TensorBoard::open(dir.path(), None);
         board.text("config", "seed = 0\n# *no* Markdown");
@@ -195,7 +195,7 @@ mod tests {
 
         let scalars = events[3].get_summary().get_value();
         let value = |tag| scalars.iter().find(|value| value.get_tag() == tag).map(|value| value.get_simple_value());
-        assert_eq!((value("loss/total"), value("loss/vb"), value("loss/vlb_smoothed")), (Some(0.25), Some(1.5), None));
+        assert_eq!((value("loss/total"), value("loss/vb"), value("vlb/smoothed")), (Some(0.25), Some(1.5), None));
         assert!(value("update/grad_norm").unwrap().is_nan());
 
         let image = events[4].get_summary().get_value()[0].get_image();

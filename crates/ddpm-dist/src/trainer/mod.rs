@@ -26,7 +26,7 @@ use monitor::Monitor;
 use report::{Means, gather_terms};
 use save::Saver;
 use state::TrainState;
-use step::{SampleTerms, Task};
+use step::{PendingTerms, SampleTerms, Task};
 
 pub use state::{WEIGHTS, ema_buffer};
 
@@ -41,6 +41,8 @@ pub enum Ending {
 
 /// Batches decoded ahead per worker.
 const PREFETCH_PER_WORKER: usize = 2;
+/// Steps whose terms may wait to be shared.
+const UNREAD: usize = 100;
 
 struct Trainer {
     settings: Settings,
@@ -50,6 +52,8 @@ struct Trainer {
     source: Arc<dyn Source>,
     loader: Loader,
     state: TrainState,
+    /// Terms of past steps, still on the device and on their rank.
+    unread: Vec<PendingTerms>,
     saver: Saver,
     /// On rank 0.
     monitor: Option<Monitor>,
@@ -117,7 +121,19 @@ impl Trainer {
         let monitor = unanimous(comm.as_ref(), opened)?;
         let lr = assemble::lr_schedule(&settings);
         let comm = Arc::clone(comm);
-        let this = Self { settings, comm, task, lr, source, loader, state, saver, monitor, clock: Clock::started() };
+        let this = Self {
+            settings,
+            comm,
+            task,
+            lr,
+            source,
+            loader,
+            state,
+            unread: Vec::new(),
+            saver,
+            monitor,
+            clock: Clock::started(),
+        };
         this.describe(resumed);
         Ok(this)
     }
@@ -149,26 +165,23 @@ impl Trainer {
         while self.state.step < total {
             set_step(self.state.step);
             let Some(batch) = self.next_batch(stop)? else {
-                self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
+                self.save_last()?;
                 return Ok(Ending::Stopped);
             };
             let pending = self.task.forward_backward(&mut self.state, &batch)?;
+            self.unread.push(pending);
             self.loader.recycle(batch);
             let update = self.update()?;
 
             let step = self.state.step;
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == total);
             let logs = due(self.settings.monitor.log_every);
-            if logs || matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_)) {
-                let mut corrupt = [self.loader.skipped() as f64];
-                let ours = pending.read()?;
-                let terms = timed(&mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
-                if let TimestepSampler::LossSecondMoment(history) = &mut self.state.sampler {
-                    history.update(&terms.iter().map(|term| (term.t, term.loss)).collect::<Vec<_>>())?;
-                }
+            let saves = step == total || due(self.settings.checkpoint.every);
+            let learns_timesteps = matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_));
+            if logs || saves || learns_timesteps || self.unread.len() == UNREAD {
+                let terms = self.read_terms()?;
                 if logs {
-                    timed(&mut self.clock.comm_wait, || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum));
-                    self.log(&terms, &update, corrupt[0] as u64);
+                    self.log(&terms, &update);
                 }
             }
             if let Some(monitor) = &self.monitor {
@@ -176,8 +189,8 @@ impl Trainer {
             }
             // Saved before samples are drawn: drawing takes long, and may fail.
             if step == total {
-                self.saver.save_last(&self.settings, &self.task.network, &self.state)?;
-            } else if due(self.settings.checkpoint.every) {
+                self.save_last()?;
+            } else if saves {
                 let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
                 timed(&mut self.clock.checkpoint_stall, saving)?;
             }
@@ -186,6 +199,26 @@ impl Trainer {
             }
         }
         Ok(Ending::Finished)
+    }
+
+    /// Shares what each sample of the steps since the last time contributed, and learns from it; gives the last step's
+    /// terms, of the whole global batch.
+    fn read_terms(&mut self) -> Result<Vec<SampleTerms>, Failure> {
+        let ours = self.unread.drain(..).map(PendingTerms::read).collect::<Result<Vec<_>, _>>()?;
+        let steps = timed(&mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
+        for terms in &steps {
+            self.state.bound.update(&terms.iter().map(|term| (term.t, term.vb)).collect::<Vec<_>>())?;
+            if let TimestepSampler::LossSecondMoment(history) = &mut self.state.sampler {
+                history.update(&terms.iter().map(|term| (term.t, term.loss)).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(steps.into_iter().next_back().unwrap_or_default())
+    }
+
+    /// Saves the state, and waits until it is committed.
+    fn save_last(&mut self) -> Result<(), Failure> {
+        self.read_terms()?;
+        self.saver.save_last(&self.settings, &self.task.network, &self.state)
     }
 
     /// This rank's batch, once all ranks have theirs; `None` if any was asked to stop. If any has none, all save what
@@ -204,7 +237,7 @@ impl Trainer {
         match failed {
             None if stop => Ok(None),
             None => fetched.map(Some),
-            Some(failure) => Err(match self.saver.save_last(&self.settings, &self.task.network, &self.state) {
+            Some(failure) => Err(match self.save_last() {
                 Ok(()) => failure,
                 Err(unsaved) => Failure {
                     message: format!("{failure} Besides, {unsaved}"),
@@ -219,14 +252,21 @@ impl Trainer {
     /// all ranks then see alike.
     fn update(&mut self) -> Result<Update, Failure> {
         let mut gradients = self.state.gradients.flat().shallow_clone();
+        let our_norm = global_norm(&gradients);
         timed(&mut self.clock.comm_wait, || {
             tch_ext::with_f32_mut(&mut gradients, |values| self.comm.all_reduce(values, Reduce::Mean))
         })?;
+        let norms = [our_norm, global_norm(&gradients)].map(f64::to_le_bytes);
+        let norms = timed(&mut self.clock.comm_wait, || self.comm.gather_bytes(norms.as_flattened()));
+        let read = |rank: &Vec<u8>| -> Vec<f64> {
+            rank.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
+        };
+        let norms: Vec<Vec<f64>> = norms.iter().map(read).collect();
         // Rank 0's norm counts: on another processor, or with other threads, its last bits could differ, and with them the
         // ranks' weights from then on.
-        let norm = global_norm(&gradients).to_le_bytes();
-        let norm = timed(&mut self.clock.comm_wait, || self.comm.broadcast_bytes(norm.to_vec(), 0));
-        let grad_norm = f64::from_le_bytes(norm.try_into().map_err(|_| Failure::internal("a norm has 8 bytes"))?);
+        let grad_norm = norms[0][1];
+        let parts: Vec<f64> = norms.iter().map(|norms| norms[0]).collect();
+        self.state.noise.update(&parts, grad_norm, self.settings.train.global_batch);
         clip(&mut gradients, grad_norm, self.settings.train.grad_clip);
         let state = &mut self.state;
         let lr = self.lr.at(state.step);
@@ -259,12 +299,17 @@ impl Trainer {
         Ok(Update { grad_norm, lr })
     }
 
-    fn log(&mut self, terms: &[SampleTerms], update: &Update, corrupt: u64) {
-        let means = Means::of(terms, self.task.diffusion.timesteps());
+    fn log(&mut self, terms: &[SampleTerms], update: &Update) {
+        let mut corrupt = [self.loader.skipped() as f64];
+        timed(&mut self.clock.comm_wait, || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum));
+        let timesteps = self.task.diffusion.timesteps();
+        let means = Means::of(terms, timesteps);
         let clock = std::mem::replace(&mut self.clock, Clock::started());
         let Some(monitor) = &mut self.monitor else { return };
         let images = self.state.step * self.settings.train.global_batch as u64;
         let [loss_q0, loss_q1, loss_q2, loss_q3] = means.loss_quarters;
+        let [vlb_q0, vlb_q1, vlb_q2, vlb_q3] = means.vb_quarters.map(|vb| vb * timesteps as f64);
+        let [vlb_smoothed_q0, vlb_smoothed_q1, vlb_smoothed_q2, vlb_smoothed_q3] = self.state.bound.quarters();
         monitor.log(&Metrics {
             step: self.state.step,
             images,
@@ -272,12 +317,22 @@ impl Trainer {
             loss: means.loss,
             mse: means.mse,
             vb: means.vb,
-            vlb_smoothed: None,
+            vlb: means.vb * timesteps as f64,
+            vlb_q0,
+            vlb_q1,
+            vlb_q2,
+            vlb_q3,
+            vlb_smoothed: self.state.bound.total(),
+            vlb_smoothed_q0,
+            vlb_smoothed_q1,
+            vlb_smoothed_q2,
+            vlb_smoothed_q3,
             loss_q0,
             loss_q1,
             loss_q2,
             loss_q3,
             grad_norm: update.grad_norm,
+            grad_noise_scale: self.state.noise.scale(),
             lr: update.lr,
             images_per_s: clock.images_per_s(),
             data_wait_s: clock.data_wait.as_secs_f64(),
@@ -285,7 +340,7 @@ impl Trainer {
             ckpt_stall_s: clock.checkpoint_stall.as_secs_f64(),
             rss_mb: rss_mb(),
             skipped: self.state.skipped,
-            corrupt,
+            corrupt: corrupt[0] as u64,
         });
     }
 

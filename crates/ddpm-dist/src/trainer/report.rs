@@ -1,35 +1,33 @@
 //! The figures of a log step: every sample's terms, in position order, on every rank.
 
 use ddpm_comm::Collective;
+use ddpm_diffusion::quarter;
 
 use super::step::SampleTerms;
 
 /// Bytes of one sample's terms on the wire.
 const ROW: usize = 28;
 
-/// The terms of the whole global batch, in position order, on every rank: the same for any number of ranks.
-pub fn gather_terms(comm: &dyn Collective, ours: &[SampleTerms]) -> Vec<SampleTerms> {
-    let mut bytes = Vec::with_capacity(ours.len() * ROW);
-    for term in ours {
+/// The terms of the whole global batch of each step, in position order, on every rank: the same for any number of ranks.
+/// `ours` are this rank's, step by step; every rank has as many steps, and as many samples in each.
+pub fn gather_terms(comm: &dyn Collective, ours: &[Vec<SampleTerms>]) -> Vec<Vec<SampleTerms>> {
+    let mut bytes = Vec::with_capacity(ours.iter().map(Vec::len).sum::<usize>() * ROW);
+    for term in ours.iter().flatten() {
         bytes.extend((term.t as u64).to_le_bytes());
         bytes.extend(term.weight.to_le_bytes());
-        for value in [term.loss, term.mse, term.vb.unwrap_or(f32::NAN)] {
+        for value in [term.loss, term.mse, term.vb] {
             bytes.extend(value.to_le_bytes());
         }
     }
-    comm.gather_bytes(&bytes).iter().flat_map(|rank| rank.as_chunks::<ROW>().0.iter().map(read_row)).collect()
+    let all = comm.gather_bytes(&bytes);
+    let mut ranks: Vec<_> = all.iter().map(|rank| rank.as_chunks::<ROW>().0.iter().map(read_row)).collect();
+    ours.iter().map(|step| ranks.iter_mut().flat_map(|rank| rank.by_ref().take(step.len())).collect()).collect()
 }
 
 fn read_row(row: &[u8; ROW]) -> SampleTerms {
     let [t, weight] = [0, 8].map(|at| <[u8; 8]>::try_from(&row[at..at + 8]).expect("8 bytes"));
     let [loss, mse, vb] = [16, 20, 24].map(|at| f32::from_le_bytes(row[at..at + 4].try_into().expect("4 bytes")));
-    SampleTerms {
-        t: u64::from_le_bytes(t) as usize,
-        weight: f64::from_le_bytes(weight),
-        loss,
-        mse,
-        vb: Some(vb).filter(|vb| !vb.is_nan()),
-    }
+    SampleTerms { t: u64::from_le_bytes(t) as usize, weight: f64::from_le_bytes(weight), loss, mse, vb }
 }
 
 /// Means over the global batch.
@@ -39,8 +37,10 @@ pub struct Means {
     pub loss: f64,
     /// Squared error, weighted alike.
     pub mse: f64,
-    /// The bound's terms, weighted alike, where the objective has them.
-    pub vb: Option<f64>,
+    /// The bound's terms, weighted alike: times T, an estimate of the bound without its prior term.
+    pub vb: f64,
+    /// Each quarter of `0..T`'s share in `vb`; the four add up to it.
+    pub vb_quarters: [f64; 4],
     /// Unweighted loss of the samples whose t lies in each quarter of `0..T`.
     pub loss_quarters: [Option<f64>; 4],
 }
@@ -48,18 +48,17 @@ pub struct Means {
 impl Means {
     /// Averages `terms`, drawn from `0..timesteps`.
     pub fn of(terms: &[SampleTerms], timesteps: usize) -> Self {
-        let weighted = |value: fn(&SampleTerms) -> f64| mean(terms.iter().map(|term| term.weight * value(term)));
-        let quarter =
-            |q: usize| mean(terms.iter().filter(|term| term.t * 4 / timesteps == q).map(|term| f64::from(term.loss)));
+        let weighted = |value: fn(&SampleTerms) -> f32| {
+            mean(terms.iter().map(|term| term.weight * f64::from(value(term)))).unwrap_or(f64::NAN)
+        };
+        let of_quarter = |q: usize| terms.iter().filter(move |term| quarter(term.t, timesteps) == q);
         Self {
-            loss: weighted(|term| f64::from(term.loss)).unwrap_or(f64::NAN),
-            mse: weighted(|term| f64::from(term.mse)).unwrap_or(f64::NAN),
-            vb: if terms.iter().all(|term| term.vb.is_some()) {
-                weighted(|term| f64::from(term.vb.unwrap_or(f32::NAN)))
-            } else {
-                None
-            },
-            loss_quarters: [0, 1, 2, 3].map(quarter),
+            loss: weighted(|term| term.loss),
+            mse: weighted(|term| term.mse),
+            vb: weighted(|term| term.vb),
+            vb_quarters: [0, 1, 2, 3]
+                .map(|q| of_quarter(q).map(|term| term.weight * f64::from(term.vb)).sum::<f64>() / terms.len() as f64),
+            loss_quarters: [0, 1, 2, 3].map(|q| mean(of_quarter(q).map(|term| f64::from(term.loss)))),
         }
     }
 }
@@ -74,21 +73,22 @@ mod tests {
     use super::*;
 
     fn term(t: usize, weight: f64, loss: f32) -> SampleTerms {
-        SampleTerms { t, weight, loss, mse: loss / 2.0, vb: None }
+        SampleTerms { t, weight, loss, mse: loss / 2.0, vb: loss / 4.0 }
     }
 
     #[test]
     fn means_weigh_the_loss_but_not_its_quarters() {
         let terms = [term(0, 2.0, 1.0), term(249, 1.0, 3.0), term(999, 1.0, 8.0)];
         let means = Means::of(&terms, 1000);
-        assert_eq!((means.loss, means.mse, means.vb), (13.0 / 3.0, 6.5 / 3.0, None));
+        assert_eq!((means.loss, means.mse, means.vb), (13.0 / 3.0, 6.5 / 3.0, 3.25 / 3.0));
         assert_eq!(means.loss_quarters, [Some(2.0), None, None, Some(8.0)]);
+        assert_eq!(means.vb_quarters, [1.25 / 3.0, 0.0, 0.0, 2.0 / 3.0]);
     }
 
     #[test]
     fn rows_survive_the_wire() {
-        let terms = [term(7, 0.25, -1.5), SampleTerms { vb: Some(0.125), ..term(999, 3.0, 2.0) }];
+        let steps = vec![vec![term(7, 0.25, -1.5), term(8, 1.0, 2.5)], vec![], vec![term(999, 3.0, 2.0)]];
         let world = ddpm_comm::World::init().unwrap();
-        assert_eq!(gather_terms(world.collective().as_ref(), &terms), terms);
+        assert_eq!(gather_terms(world.collective().as_ref(), &steps), steps);
     }
 }

@@ -2,8 +2,8 @@
 
 use ddpm_checkpoint::{BufferEntry, Dtype, Manifest, TensorEntry};
 use ddpm_config::Settings;
-use ddpm_diffusion::{LossSecondMoment, TimestepSampler};
-use ddpm_nn::{AdamW, Ema, Gradients, Network, Weights};
+use ddpm_diffusion::{BoundByTimestep, LossSecondMoment, TimestepSampler};
+use ddpm_nn::{AdamW, Ema, GradientNoise, Gradients, Network, Weights};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -22,6 +22,10 @@ pub struct TrainState {
     pub averages: Vec<Ema>,
     /// How timesteps are drawn, with its history.
     pub sampler: TimestepSampler,
+    /// The bound by timestep, smoothed over steps.
+    pub bound: BoundByTimestep,
+    /// How noisy the gradient is; needs two ranks.
+    pub noise: GradientNoise,
     /// Steps done.
     pub step: u64,
     /// Steps so far whose gradient was not finite, which changed nothing.
@@ -41,6 +45,8 @@ struct Counters {
     skipped: u64,
     skipped_in_a_row: u32,
     timestep_history: Option<LossSecondMoment>,
+    bound: BoundByTimestep,
+    noise: GradientNoise,
 }
 
 /// The buffer of the trained weights.
@@ -67,7 +73,18 @@ impl TrainState {
         let ema = &settings.ema;
         let averages = ema.rates.iter().map(|rate| Ema::new(weights.flat(), *rate, ema.warmup)).collect();
         let sampler = assemble::timestep_sampler(settings);
-        Ok(Self { weights, gradients, optimizer, averages, sampler, step: 0, skipped: 0, skipped_in_a_row: 0 })
+        Ok(Self {
+            weights,
+            gradients,
+            optimizer,
+            averages,
+            sampler,
+            bound: BoundByTimestep::new(settings.diffusion.timesteps as usize),
+            noise: GradientNoise::default(),
+            step: 0,
+            skipped: 0,
+            skipped_in_a_row: 0,
+        })
     }
 
     /// The state that a checkpoint holds; `buffer` gives each flat buffer by name. An average that the checkpoint does
@@ -121,15 +138,17 @@ impl TrainState {
             let updates = updates.ok_or_else(|| refuse(format!("has no counter for {name}")))?;
             *average = Ema::restore(average.rate(), settings.ema.warmup, updates, &need(&name)?, device);
         }
-        if let (TimestepSampler::LossSecondMoment(history), Some(saved)) =
-            (&mut state.sampler, counters.timestep_history)
-        {
-            if saved.timesteps() == history.timesteps() {
+        if counters.bound.timesteps() == state.bound.timesteps() {
+            state.bound = counters.bound;
+            if let (TimestepSampler::LossSecondMoment(history), Some(saved)) =
+                (&mut state.sampler, counters.timestep_history)
+            {
                 *history = saved;
-            } else {
-                tracing::warn!("the history of losses by timestep starts anew: the number of timesteps has changed");
             }
+        } else {
+            tracing::warn!("what was learned of losses by timestep starts anew: the number of timesteps has changed");
         }
+        state.noise = counters.noise;
         state.step = manifest.step;
         state.skipped = counters.skipped;
         state.skipped_in_a_row = counters.skipped_in_a_row;
@@ -164,6 +183,8 @@ impl TrainState {
                 TimestepSampler::LossSecondMoment(history) => Some(history.clone()),
                 _ => None,
             },
+            bound: self.bound.clone(),
+            noise: self.noise,
         };
         serde_json::to_value(counters).expect("counters are plain data")
     }

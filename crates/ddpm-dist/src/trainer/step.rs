@@ -39,8 +39,8 @@ pub struct SampleTerms {
     pub loss: f32,
     /// Squared error of the prediction.
     pub mse: f32,
-    /// Its term of the bound, where the objective has one.
-    pub vb: Option<f32>,
+    /// Its term of the bound, in bits per dimension.
+    pub vb: f32,
 }
 
 impl Task {
@@ -79,8 +79,7 @@ impl Task {
             // The mean over the slice is the mean over its equal micro-batches.
             let loss = (&terms.loss * weights).mean(Kind::Float) / passes as f64;
             loss.f_backward()?;
-            let vb = terms.vb.unwrap_or_else(|| terms.loss.full_like(f64::NAN));
-            pending.parts.push(Tensor::stack(&[terms.loss.detach(), terms.mse.detach(), vb.detach()], 0));
+            pending.parts.push(Tensor::stack(&[terms.loss.detach(), terms.mse.detach(), terms.vb.detach()], 0));
         }
         Ok(pending)
     }
@@ -145,7 +144,7 @@ impl PendingTerms {
             weight: draw.weight,
             loss: rows[i],
             mse: rows[count + i],
-            vb: Some(rows[2 * count + i]).filter(|vb| !vb.is_nan()),
+            vb: rows[2 * count + i],
         };
         Ok(self.draws.iter().enumerate().map(term).collect())
     }

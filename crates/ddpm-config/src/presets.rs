@@ -16,8 +16,21 @@ macro_rules! presets {
 }
 
 /// Every preset, in the order a newcomer would try them.
-pub const PRESETS: &[Preset] =
-    presets!["smoke", "digits", "mnist-small", "mnist", "fashion-mnist", "tutorial", "cifar10", "celeba64", "su-ddpm",];
+pub const PRESETS: &[Preset] = presets![
+    "smoke",
+    "digits",
+    "mnist-small",
+    "mnist",
+    "mnist-hybrid",
+    "mnist-vlb",
+    "fashion-mnist",
+    "tutorial",
+    "cifar10",
+    "improved-cifar10",
+    "improved-imagenet64",
+    "celeba64",
+    "su-ddpm",
+];
 
 impl Preset {
     /// The preset written as `NAME`, `NAME.toml` or `configs/NAME.toml`.

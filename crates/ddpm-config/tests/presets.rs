@@ -58,6 +58,13 @@ fn presets_that_reproduce_others_work_carry_their_numbers() {
     assert_eq!(tutorial.diffusion.beta_range(), (1e-4, 0.02));
     assert_eq!(tutorial.train.steps, 300 * 60_000_u64.div_ceil(128));
 
+    for (name, dropout) in [("improved-cifar10", 0.3), ("improved-imagenet64", 0.0)] {
+        let improved = load(name);
+        assert_eq!((improved.diffusion.timesteps, improved.diffusion.lambda), (4000, 0.001), "{name}");
+        assert_eq!((improved.model.layers_per_block, improved.model.time_scale_shift), (3, true), "{name}");
+        assert_eq!((improved.model.dropout, improved.diffusion.variance), (dropout, Variance::LearnedRange), "{name}");
+    }
+
     let su = load("su-ddpm").diffusion;
     assert_eq!(su.beta_range(), (0.02 / f64::from(su.timesteps), 0.02));
 }

@@ -429,6 +429,53 @@ fn sampling() {
 }
 
 #[test]
+fn evaluating() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    train_smoke(&at("run"), "--set model.classes=10");
+    pictures(&at("pictures/0"), 3);
+    pictures(&at("cut"), 8);
+    truncate(&at("cut/05.jpg"));
+    idx(&at("images"), 0x803, &[8, 16, 16], 8 * 256);
+    let cases = [
+        ("", 2, "not provided", "--model <SRC>"),
+        ("--model DIR/absent", 4, "there is no directory", "Give the path of a run"),
+        ("--model tests/golden/pipeline-ho", 2, "does not say what it was trained on", "--data"),
+        ("--model tests/golden/pipeline-ho --data smoke", 2, "the data are 1x16x16", "--set data.image_size="),
+        ("--model DIR/run --timesteps 101", 2, "101 timesteps were asked of each image", "Use 2 to 100"),
+        ("--model DIR/run --timesteps 5 --respacing 5", 2, "cannot be used with", "--help"),
+        ("--model DIR/run -n 513", 2, "-n asks for 513 images of ", "give at most 512"),
+        ("--model DIR/run --split dev", 2, "'dev' for '--split", "train, valid, test"),
+        ("--model DIR/run --data mnits", 2, "preset `mnits`", "the preset `mnist`"),
+        ("--model DIR/run --set data.pth=x", 2, "unknown key `data.pth`", "`data.path`"),
+        ("--model DIR/run --set data.image_size=32", 2, "the data are 1x32x32", "--set data.image_size=16"),
+        (
+            "--model DIR/run --set data.kind=folder --set data.labels=folder --set data.path=DIR/pictures",
+            4,
+            "the test split is asked for",
+            "ask for the train split",
+        ),
+        (
+            "--model DIR/run --set data.kind=idx --set data.path=DIR/images",
+            2,
+            "where the test split is",
+            "the train split",
+        ),
+        (
+            "--model DIR/run --data smoke --split train --set data.kind=folder --set data.path=DIR/pictures",
+            2,
+            "carries no labels",
+            "set data.labels",
+        ),
+    ];
+    check(dir.path(), "eval nll", &cases);
+    train_smoke(&at("plain"), "");
+    let cases = [("data.path=DIR/cut", 4, "05.jpg: this JPEG is truncated", "Replace or remove the file")];
+    let prefix = "eval nll --timesteps 2 --batch 4 --split train --set data.kind=folder --model DIR/plain --set";
+    check_each(dir.path(), prefix, &cases, || mpirun(2));
+}
+
+#[test]
 fn a_truncated_image_in_mid_run_saves_and_names_file_and_rank() {
     const IMAGES: u32 = 40;
     let dir = TempDir::new().unwrap();

@@ -1,62 +1,50 @@
-//! The variational bound over all timesteps, in bits per dimension.
+//! The terms of the variational bound, one timestep of each image at a time.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::ModelError;
 use crate::process::{Clip, Prediction, mean_flat};
 use crate::{Diffusion, DiffusionError};
 
-/// A batch's bound with its raw terms, in bits per dimension where not said otherwise. Columns are t ascending.
+/// What each image of a batch contributes at its timestep, each `[B]`.
 #[derive(Debug)]
-pub struct Bound {
-    /// L_T + sum of `vb`: `[B]`.
-    pub total_bpd: Tensor,
-    /// L_T: `[B]`.
-    pub prior_bpd: Tensor,
-    /// The term at each t; column 0 is the decoder's: `[B, T]`.
+pub struct BoundTerms {
+    /// Its term of the bound in bits per dimension; at t = 0 the decoder's.
     pub vb: Tensor,
-    /// Mean squared error of eps: `[B, T]`.
+    /// Mean squared error of eps, as the clipped x_0 implies it.
     pub mse: Tensor,
-    /// Mean squared error of x_0: `[B, T]`.
+    /// Mean squared error of x_0, clipped.
     pub xstart_mse: Tensor,
 }
 
 impl Diffusion {
-    /// The bound on -log2 p(x_0) of Ho et al. 2020, eq. 5, one draw of x_t for each t.
+    /// One draw of the term at `t` `[B]` of the bound on -log2 p(x_0) (Ho et al. 2020, eq. 5).
     ///
-    /// `x_start` `[B, C, H, W]` holds the 256 grey levels in `[-1, 1]`. `noise(t)` returns the draw's noise, of the same
-    /// shape, for this process's t; `model` gets the images and the original timesteps `[B]`. Published figures use
-    /// [`Clip::Unit`].
+    /// Summed over every t, with [`Diffusion::prior_bpd`], the terms make the bound. `x_start` `[B, C, H, W]` holds the
+    /// 256 grey levels in `[-1, 1]`, `noise` is of the same shape; `model` gets the images and the original timesteps
+    /// `[B]`. Published figures use [`Clip::Unit`].
     ///
     /// # Errors
     /// The model fails or returns a wrong shape.
-    pub fn bits_per_dim(
+    pub fn bound_terms(
         &self,
         x_start: &Tensor,
+        t: &Tensor,
+        noise: &Tensor,
         clip: Clip,
-        mut noise: impl FnMut(usize) -> Tensor,
-        mut model: impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
-    ) -> Result<Bound, DiffusionError> {
+        model: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
+    ) -> Result<BoundTerms, DiffusionError> {
         let _guard = tch::no_grad_guard();
-        let (mut vb, mut mse, mut xstart_mse) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..self.timesteps() {
-            let noise = noise(index);
-            let x_t = self.q_sample(x_start, &self.full_t(index, x_start.size()[0]), &noise);
-            let (t, output) = self.evaluate(index, &x_t, &mut model)?;
-            let term = self.bound_term(self.p_mean_variance(&output, &x_t, &t, clip)?, x_start, &x_t, &t);
-            let eps = self.eps_from(Prediction::XStart, &term.pred_x_start, &x_t, &t);
-            xstart_mse.push(mean_flat(&(term.pred_x_start - x_start).square()));
-            mse.push(mean_flat(&(eps - noise).square()));
-            vb.push(term.vb);
-        }
-        let vb = Tensor::f_stack(&vb, 1)?;
-        let prior_bpd = self.prior_bpd(x_start);
-        Ok(Bound {
-            total_bpd: vb.sum_dim_intlist(1, false, None::<Kind>) + &prior_bpd,
-            prior_bpd,
-            vb,
-            mse: Tensor::f_stack(&mse, 1)?,
-            xstart_mse: Tensor::f_stack(&xstart_mse, 1)?,
+        let x_t = self.q_sample(x_start, t, noise);
+        let model_t = self.model_timesteps(t);
+        let output =
+            model(&x_t, &model_t).map_err(|source| DiffusionError::Model { t: model_t.int64_value(&[0]), source })?;
+        let term = self.bound_term(self.p_mean_variance(&output, &x_t, t, clip)?, x_start, &x_t, t);
+        let eps = self.eps_from(Prediction::XStart, &term.pred_x_start, &x_t, t);
+        Ok(BoundTerms {
+            vb: term.vb,
+            mse: mean_flat(&(eps - noise).square()),
+            xstart_mse: mean_flat(&(term.pred_x_start - x_start).square()),
         })
     }
 }

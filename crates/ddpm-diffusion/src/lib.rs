@@ -9,7 +9,7 @@
 //! | `tables` | [`Diffusion`] and its per-timestep constants |
 //! | `process` | `q_sample`, posteriors, conversions between eps, x_start and v, `p_mean_variance`, guidance |
 //! | `objective` | [`Diffusion::training_terms`]: per-sample losses |
-//! | `bound` | [`Diffusion::bits_per_dim`]: the full variational bound |
+//! | `bound` | [`Diffusion::bound_terms`]: the variational bound, term by term |
 //! | `bound_by_timestep` | [`BoundByTimestep`]: the bound's terms averaged over training |
 //! | `timesteps` | [`TimestepSampler`]: which t each training sample gets |
 //! | `respace` | [`space_timesteps`], [`Spacing`], [`Diffusion::respaced`] |
@@ -34,7 +34,7 @@ mod schedule;
 mod tables;
 mod timesteps;
 
-pub use bound::Bound;
+pub use bound::BoundTerms;
 pub use bound_by_timestep::{BoundByTimestep, quarter};
 pub use ddim::{Ddim, Direction};
 pub use error::{DiffusionError, ModelError};

@@ -28,6 +28,8 @@ pub enum Stream {
     SampleStep(u64),
     /// The noise in an evaluated image's x_t at this original timestep.
     Bound(u64),
+    /// Which timestep of this stratum an image is evaluated at.
+    BoundTimestep(u64),
 }
 
 /// Fills `out` with standard normal draws.
@@ -63,6 +65,7 @@ fn generator(seed: u64, stream: Stream, position: u64) -> ChaCha8Rng {
         Stream::Sample => (5, 0),
         Stream::SampleStep(t) => (6, t),
         Stream::Bound(t) => (7, t),
+        Stream::BoundTimestep(stratum) => (8, stratum),
     };
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -1,7 +1,7 @@
 //! From validated settings to the objects that a run is made of.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ddpm_config::{
@@ -169,6 +169,13 @@ fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
         DataKind::Synthetic => SourceKind::Synthetic { count: d.count, seed: settings.seed },
         DataKind::Packed => {
             return Err(Failure::usage("data.kind \"packed\" is not in this version; use \"folder\" or \"idx\""));
+        }
+        DataKind::Idx if split != Split::Train && Path::new(&d.path).is_file() => {
+            return Err(Failure::usage(format!(
+                "data.path is the file {}, which does not say where the {split} split is; set data.path to that split's file \
+                 and ask for the train split",
+                d.path
+            )));
         }
         DataKind::Idx => SourceKind::Idx {
             images: PathBuf::from(&d.path),

@@ -1,5 +1,7 @@
 //! The command line, as typed.
 
+mod eval;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -7,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ddpm_diffusion::Spacing;
 
 use crate::source::WeightChoice;
+
+pub use eval::{EvalCommand, NllArgs};
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training
@@ -35,6 +39,9 @@ pub enum Command {
     Train(TrainArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
+    /// Measure how good a model is.
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Look at the checkpoints of a run, check them, delete old ones, copy them elsewhere.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),

@@ -5,6 +5,7 @@ use std::path::Path;
 use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, Verdict, Vote};
 use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, Precision, Settings};
+use ddpm_data::Source;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -160,9 +161,18 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
 }
 
 /// Whether all ranks have the same bytes; the same answer on every rank.
-pub fn alike(comm: &dyn Collective, bytes: &[u8]) -> bool {
+fn alike(comm: &dyn Collective, bytes: &[u8]) -> bool {
     let all = comm.gather_bytes(bytes);
     all.iter().all(|theirs| *theirs == all[0])
+}
+
+/// Refuses a data set that is not the same on every rank.
+pub fn same_data(comm: &dyn Collective, source: &dyn Source) -> Result<(), Failure> {
+    if alike(comm, format!("{} {}", source.len(), source.describe()).as_bytes()) {
+        return Ok(());
+    }
+    let message = "the ranks see different data sets; make data.path the same files on every machine";
+    Err(Failure::new(Exit::Storage, message).everywhere())
 }
 
 /// This rank's value if every rank has one, else the failure of the lowest rank that failed, on every rank.

@@ -123,6 +123,16 @@ fn without_frames(message: &str) -> &str {
     message.split("\nException raised from").next().unwrap_or(message)
 }
 
+impl From<ddpm_eval::EvalError> for Failure {
+    fn from(error: ddpm_eval::EvalError) -> Self {
+        match error {
+            ddpm_eval::EvalError::Torch(error) => error.into(),
+            ddpm_eval::EvalError::Diffusion(error) => error.into(),
+            ddpm_eval::EvalError::Timesteps { .. } => Self::usage(error),
+        }
+    }
+}
+
 impl From<ddpm_nn::NnError> for Failure {
     fn from(error: ddpm_nn::NnError) -> Self {
         match error {

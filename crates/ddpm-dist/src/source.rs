@@ -1,10 +1,12 @@
-//! SRC, a model to sample from: a run, a run at a step, or a diffusers directory.
+//! SRC, a model to sample from or to evaluate: a run, a run at a step, or a diffusers directory.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ddpm_checkpoint::{Store, Want};
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
+use ddpm_data::{Source, Split};
 use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
 use ddpm_nn::{Architecture, Network, UNetFile, Weights, read_unet_config, read_unet_weights};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,8 @@ pub struct Model {
     pub classes: Option<i64>,
     /// Whether predicted images are clipped to [-1, 1] unless asked otherwise.
     pub clips: bool,
+    /// What the run was trained with; a diffusers directory does not say.
+    pub settings: Option<Settings>,
     /// One phrase for the log.
     pub description: String,
 }
@@ -80,20 +84,21 @@ impl Model {
             Found::Run { description, settings, numbers } => {
                 flat.resize(numbers, 0.0);
                 comm.broadcast(&mut flat, 0);
-                unanimous(comm, Self::from_run(description, &settings, &flat))
+                unanimous(comm, Self::from_run(description, *settings, &flat))
             }
         }
     }
 
-    fn from_run(description: String, settings: &Settings, flat: &[f32]) -> Result<Self, Failure> {
-        let network = Network::new(assemble::architecture(settings))?;
+    fn from_run(description: String, settings: Settings, flat: &[f32]) -> Result<Self, Failure> {
+        let network = Network::new(assemble::architecture(&settings))?;
         Ok(Self {
             weights: Weights::over(network.layout(), Tensor::from_slice(flat))?,
             network,
-            diffusion: assemble::diffusion(settings, Device::Cpu)?,
-            null_class: assemble::null_class(settings),
+            diffusion: assemble::diffusion(&settings, Device::Cpu)?,
+            null_class: assemble::null_class(&settings),
             classes: settings.model.classes.map(i64::from),
             clips: true,
+            settings: Some(settings),
             description,
         })
     }
@@ -120,8 +125,45 @@ impl Model {
             null_class: None,
             classes,
             clips,
+            settings: None,
             description: format!("{} (diffusers)", directory.display()),
         })
+    }
+
+    /// The configuration that images come from: `config`, by default that of the model's own run, under `overrides`.
+    pub fn data_settings(&self, config: Option<&str>, overrides: &[String]) -> Result<Settings, Failure> {
+        match (config, &self.settings) {
+            (Some(config), _) => Ok(Settings::load(config, overrides)?),
+            (None, Some(settings)) => {
+                Ok(Settings::from_toml(&settings.to_toml(), "the run's configuration", overrides)?)
+            }
+            (None, None) => Err(Failure::usage(
+                "a diffusers directory does not say what it was trained on; name a configuration with --data",
+            )),
+        }
+    }
+
+    /// Opens the images that `settings` describe. Refuses another shape than the model's, and classes that it does not
+    /// know.
+    pub fn open_data(&self, settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Failure> {
+        let source = assemble::open_data(settings, split)?;
+        let (spec, (channels, size)) = (source.spec(), self.network.image());
+        if (spec.channels as i64, spec.size as i64) != (channels, size) {
+            return Err(Failure::usage(format!(
+                "the model is of {channels}x{size}x{size} images (channels, height, width) and the data are \
+                 {0}x{1}x{1}; add --set data.image_size={size} --set data.channels={channels}",
+                spec.channels, spec.size
+            )));
+        }
+        match (self.classes, source.classes()) {
+            (Some(classes), Some(found)) if found as i64 > classes => Err(Failure::usage(format!(
+                "the data has {found} classes and the model knows {classes}; name the data it was trained on"
+            ))),
+            (Some(classes), None) => Err(Failure::usage(format!(
+                "the model wants one of {classes} classes with each image but the data carries no labels; set data.labels"
+            ))),
+            _ => Ok(source),
+        }
     }
 }
 

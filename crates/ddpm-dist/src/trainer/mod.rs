@@ -18,7 +18,7 @@ use ddpm_nn::{LrSchedule, clip, global_norm};
 use tch::Device;
 
 use crate::assemble;
-use crate::coordinator::{Ballot, Plan, alike, decode, encode, exchange, unanimous};
+use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 use crate::telemetry::{Metrics, rss_mb};
@@ -88,10 +88,7 @@ impl Trainer {
         let resumed = plan.resume.as_ref().map(|manifest| manifest.step);
         let device = Device::Cpu;
         let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
-        if !alike(comm.as_ref(), format!("{} {}", source.len(), source.describe()).as_bytes()) {
-            let message = "the ranks see different data sets; make data.path the same files on every machine";
-            return Err(Failure::new(Exit::Storage, message).everywhere());
-        }
+        same_data(comm.as_ref(), source.as_ref())?;
         let task = unanimous(comm.as_ref(), Task::of(&settings, device))?;
         let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed)?;
         let state = match &plan.resume {

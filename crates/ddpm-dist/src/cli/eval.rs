@@ -1,0 +1,79 @@
+//! `eval …`, as typed, and how a command names images.
+
+use clap::{Args, Subcommand, ValueEnum};
+use ddpm_data::Split;
+
+use super::at_least_one;
+use crate::source::WeightChoice;
+
+/// `eval …`
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// The likelihood of images under a model: the variational bound, in bits per dimension.
+    Nll(NllArgs),
+}
+
+/// Arguments of `eval nll`.
+#[derive(Debug, Args)]
+pub struct NllArgs {
+    /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
+    #[arg(long, value_name = "SRC")]
+    pub model: String,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Number of images, picked by `--seed`; by default all of the split.
+    #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
+    pub count: Option<u64>,
+    /// `ema` (the slowest average), `raw`, or the rate of an average.
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    pub weights: WeightChoice,
+    /// Estimate the bound from K timesteps of each image, drawn from K strata: unbiased, with a larger standard error.
+    /// By default all timesteps are evaluated.
+    #[arg(long, value_name = "K", conflicts_with = "respacing")]
+    pub timesteps: Option<usize>,
+    /// The bound of the process over fewer timesteps, `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation):
+    /// not the bound of the model's own process, and looser as a rule.
+    #[arg(long, value_name = "SPEC")]
+    pub respacing: Option<String>,
+    /// Key of the noise, of the timesteps drawn, and of which images are taken.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Images per forward pass.
+    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
+    pub batch: usize,
+}
+
+/// Which images a command works on.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// A TOML file or a preset whose `[data]` to use; by default the run's own.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+    /// Override one key of that configuration by a TOML value, e.g. `--set data.path=DIR`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Which part of the data set.
+    #[arg(long, value_enum, default_value = "test")]
+    pub split: SplitName,
+}
+
+/// Parts of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SplitName {
+    /// What models are trained on.
+    Train,
+    /// CelebA's validation images.
+    Valid,
+    /// What was held out.
+    Test,
+}
+
+impl From<SplitName> for Split {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Train => Self::Train,
+            SplitName::Valid => Self::Valid,
+            SplitName::Test => Self::Test,
+        }
+    }
+}

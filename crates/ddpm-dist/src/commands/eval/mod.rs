@@ -1,0 +1,15 @@
+//! `eval`: how good a model is.
+
+mod nll;
+
+use ddpm_comm::World;
+
+use crate::cli::EvalCommand;
+use crate::failure::Failure;
+
+/// Runs an evaluation on every rank.
+pub fn run(command: &EvalCommand, world: &World, json: bool) -> Result<(), Failure> {
+    match command {
+        EvalCommand::Nll(args) => nll::run(args, world, json),
+    }
+}

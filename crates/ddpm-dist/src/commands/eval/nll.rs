@@ -1,0 +1,253 @@
+//! `eval nll`: the variational bound on images, the work spread over the ranks.
+//!
+//! A unit of work is a batch of images in one stratum of timesteps, so that what a forward pass holds does not depend on
+//! the number of ranks; unit u is done by rank u modulo their number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ddpm_comm::{Collective, Reduce, World};
+use ddpm_config::Settings;
+use ddpm_data::{Loader, LoaderConfig, Order, Source, Split};
+use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
+use ddpm_eval::{BoundSums, Evaluation, Images, Likelihood, Strata};
+use ddpm_nn::Inputs;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::assemble;
+use crate::cli::NllArgs;
+use crate::coordinator::{same_data, unanimous};
+use crate::failure::Failure;
+use crate::source::Model;
+
+/// Longest that one rank waits for another: for a batch read from a slow disk, and a forward pass.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Batches decoded ahead.
+const PREFETCH: usize = 2;
+
+/// What to evaluate on what, every argument checked.
+struct Task {
+    model: Model,
+    settings: Settings,
+    source: Arc<dyn Source>,
+    count: usize,
+    /// The process evaluated, where it is not the model's own.
+    respaced: Option<Diffusion>,
+    strata: Strata,
+    seed: u64,
+    batch: usize,
+}
+
+/// The images in batches, one of them in memory as tensors.
+struct Feed {
+    loader: Loader,
+    shape: [i64; 3],
+    device: Device,
+    batch: Option<(usize, Batch)>,
+}
+
+/// A batch of images.
+struct Batch {
+    ids: Vec<u64>,
+    /// f32 `[B, C, H, W]` in `[-1, 1]`.
+    x_start: Tensor,
+    /// i64 `[B]`; -1 where there is none.
+    labels: Tensor,
+}
+
+/// Evaluates the bound and tells it.
+pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
+    let comm = world.collective();
+    let comm = comm.as_ref();
+    world.watch(PATIENCE);
+    let model = Model::open(comm, &args.model, args.weights)?;
+    let task = unanimous(comm, Task::of(args, model))?;
+    same_data(comm, task.source.as_ref())?;
+    let (images, units) = (task.count, task.units());
+    tracing::info!(
+        "{images} of {} under {}: {} in {units} forward passes",
+        task.source.describe(),
+        task.model.description,
+        task.kind(args),
+    );
+    let bar = if world.rank() == 0 { ProgressBar::new(units as u64) } else { ProgressBar::hidden() };
+    let sums = task.evaluate(comm, |done| {
+        bar.set_position(done as u64);
+        let tenth = |done: usize| done * 10 / units;
+        if bar.is_hidden() && tenth(done) > tenth(done.saturating_sub(comm.size())) {
+            tracing::info!("{done} of {units} passes");
+        }
+    })?;
+    bar.finish_and_clear();
+    if world.rank() == 0 {
+        let found = sums.likelihood();
+        if json { println!("{}", task.to_json(args, &found)) } else { print(&found) }
+    }
+    Ok(())
+}
+
+impl Task {
+    fn of(args: &NllArgs, model: Model) -> Result<Self, Failure> {
+        let timesteps = model.diffusion.timesteps();
+        let respaced = match &args.respacing {
+            Some(spec) => Some(model.diffusion.respaced(&space_timesteps(timesteps, spec)?)?),
+            None => None,
+        };
+        let strata = match (&respaced, args.timesteps) {
+            (Some(process), _) => Strata::every(process.timesteps()),
+            (None, Some(count)) => Strata::sampled(timesteps, count)?,
+            (None, None) => Strata::every(timesteps),
+        };
+        let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
+        let source = model.open_data(&settings, args.data.split.into())?;
+        let available = source.len();
+        let count = args.count.unwrap_or(available);
+        if count > available {
+            let message = format!("-n asks for {count} images of {}; give at most {available}", source.describe());
+            return Err(Failure::usage(message));
+        }
+        let (count, batch) = (count as usize, args.batch.min(count as usize));
+        Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed, batch })
+    }
+
+    fn process(&self) -> &Diffusion {
+        self.respaced.as_ref().unwrap_or(&self.model.diffusion)
+    }
+
+    /// What is computed, in a phrase.
+    fn kind(&self, args: &NllArgs) -> String {
+        let (count, timesteps) = (self.strata.len(), self.strata.timesteps());
+        match (&args.respacing, args.timesteps) {
+            (Some(spec), _) => format!("the bound of the process respaced to {timesteps} timesteps ({spec})"),
+            (None, Some(_)) => format!("an estimate of the bound from {count} of {timesteps} timesteps each"),
+            (None, None) => format!("the bound over all {timesteps} timesteps"),
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.count.div_ceil(self.batch) * self.strata.len()
+    }
+
+    /// The sums of all ranks, on every rank; `progress` is told of the units done by all.
+    fn evaluate(&self, comm: &dyn Collective, progress: impl Fn(usize)) -> Result<BoundSums, Failure> {
+        let units = self.units();
+        let mut sums = BoundSums::new(&self.strata, self.count);
+        let mut feed = unanimous(comm, Feed::of(self))?;
+        for round in (0..units).step_by(comm.size()) {
+            let unit = round + comm.rank();
+            // Every round, so that all end as soon as one fails.
+            unanimous(comm, if unit < units { self.add(&mut sums, &mut feed, unit) } else { Ok(()) })?;
+            progress((round + comm.size()).min(units));
+        }
+        sums.merge(|values| comm.all_reduce_f64(values, Reduce::Sum));
+        Ok(sums)
+    }
+
+    fn add(&self, sums: &mut BoundSums, feed: &mut Feed, unit: usize) -> Result<(), Failure> {
+        let (number, stratum) = (unit / self.strata.len(), unit % self.strata.len());
+        let first = number * self.batch;
+        let Batch { ids, x_start, labels } = feed.batch(number, self.batch.min(self.count - first))?;
+        let evaluation = Evaluation {
+            process: self.process(),
+            strata: &self.strata,
+            clip: if self.model.clips { Clip::Unit } else { Clip::None },
+            seed: self.seed,
+        };
+        let labels = self.model.classes.map(|_| labels);
+        Ok(evaluation.add(sums, &Images { x_start, ids, first }, stratum, |x, t| {
+            Ok(self.model.network.forward(&self.model.weights, &Inputs { x, t, labels, dropout: None }))
+        })?)
+    }
+
+    fn to_json(&self, args: &NllArgs, found: &Likelihood) -> Value {
+        let terms = &found.by_timestep;
+        let column = |value: fn(&ddpm_eval::TimestepMeans) -> f64| terms.iter().map(value).collect::<Vec<f64>>();
+        json!({
+            "model": self.model.description,
+            "data": self.source.describe(),
+            "split": Split::from(args.data.split).to_string(),
+            "images": self.count,
+            "seed": self.seed,
+            "timesteps": self.strata.timesteps(),
+            "timesteps_per_image": self.strata.len(),
+            "respacing": args.respacing,
+            "bits_per_dim": found.bits_per_dim,
+            "standard_error": found.standard_error,
+            "prior": found.prior,
+            "decoder": found.decoder,
+            "kl": found.kl,
+            "mse_quarters": found.mse_quarters,
+            "terms": {
+                "t": terms.iter().map(|term| self.process().timestep_map[term.t]).collect::<Vec<i64>>(),
+                "images": terms.iter().map(|term| term.images).collect::<Vec<u64>>(),
+                "vb": column(|term| term.vb),
+                "mse": column(|term| term.mse),
+                "xstart_mse": column(|term| term.xstart_mse),
+            },
+        })
+    }
+}
+
+impl Feed {
+    fn of(task: &Task) -> Result<Self, Failure> {
+        let spec = task.source.spec();
+        let config = LoaderConfig {
+            global_batch: task.batch,
+            slice: 0..task.batch,
+            start_step: 0,
+            workers: task.settings.data.workers,
+            prefetch: PREFETCH,
+            flip: false,
+            flip_seed: 0,
+            on_corrupt: assemble::on_corrupt(&task.settings),
+        };
+        let order = Order::new(task.source.len(), task.seed);
+        Ok(Self {
+            loader: Loader::new(Arc::clone(&task.source), order, config)?,
+            shape: [spec.channels, spec.size, spec.size].map(|n| n as i64),
+            device: task.model.weights.flat().device(),
+            batch: None,
+        })
+    }
+
+    /// The first `count` images of batch `number`; numbers never go down.
+    fn batch(&mut self, number: usize, count: usize) -> Result<&Batch, Failure> {
+        let kept = self.batch.take().filter(|(kept, _)| *kept == number);
+        let batch = match kept {
+            Some((_, batch)) => batch,
+            None => self.read(number, count)?,
+        };
+        Ok(&self.batch.insert((number, batch)).1)
+    }
+
+    fn read(&self, number: usize, count: usize) -> Result<Batch, Failure> {
+        // Between two units of a rank there may be batches that are others' alone.
+        let batch = loop {
+            let batch = self.loader.next()?;
+            if batch.step == number as u64 {
+                break batch;
+            }
+            self.loader.recycle(batch);
+        };
+        let [channels, height, width] = self.shape;
+        let bytes = (channels * height * width) as usize;
+        let pixels = Tensor::from_slice(&batch.images[..count * bytes]).to_device(self.device);
+        Ok(Batch {
+            ids: batch.ids[..count].to_vec(),
+            x_start: pixels.view([count as i64, channels, height, width]).to_kind(Kind::Float) / 127.5 - 1.0,
+            labels: Tensor::from_slice(&batch.labels[..count]).to_device(self.device),
+        })
+    }
+}
+
+fn print(found: &Likelihood) {
+    let error = found.standard_error.map(|error| format!(" ± {error:.4}")).unwrap_or_default();
+    println!("bits/dim  {:.4}{error} (standard error)", found.bits_per_dim);
+    println!("prior     {:.4}", found.prior);
+    println!("decoder   {:.4} (t = 0)", found.decoder);
+    println!("kl        {:.4} (all other t)", found.kl);
+    let quarters = found.mse_quarters.map(|mse| mse.map_or("-".into(), |mse| format!("{mse:.5}")));
+    println!("mse       {} (of eps, by quarter of t)", quarters.join("  "));
+}

@@ -1,0 +1,64 @@
+//! One forward pass of the bound: a batch of images, each at its timestep of one stratum.
+
+use ddpm_diffusion::{Clip, Diffusion, ModelError, Stream, normals};
+use tch::{Kind, Tensor};
+
+use crate::{BoundSums, EvalError, Strata};
+
+/// How the bound is evaluated: all that stays the same from batch to batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluation<'a> {
+    /// The process, respaced where the bound of fewer timesteps is meant.
+    pub process: &'a Diffusion,
+    /// The timesteps of the process, in strata.
+    pub strata: &'a Strata,
+    /// What is done to each predicted x_0; published figures use [`Clip::Unit`].
+    pub clip: Clip,
+    /// Key of the noise and of the timesteps drawn.
+    pub seed: u64,
+}
+
+/// A batch of images to evaluate.
+#[derive(Debug)]
+pub struct Images<'a> {
+    /// `[B, C, H, W]`, the 256 grey levels in `[-1, 1]`, on the process's device.
+    pub x_start: &'a Tensor,
+    /// Each image's own number, `[B]`: its noise and its timesteps follow from it.
+    pub ids: &'a [u64],
+    /// Place of the first among all images evaluated; the others follow one by one.
+    pub first: usize,
+}
+
+impl Evaluation<'_> {
+    /// Adds the terms of `images` in one stratum to `sums`; with the first stratum, their prior terms too.
+    ///
+    /// `model` gets the noised images and the original timesteps `[B]`.
+    ///
+    /// # Errors
+    /// The model fails or returns a wrong shape.
+    pub fn add(
+        &self,
+        sums: &mut BoundSums,
+        images: &Images,
+        stratum: usize,
+        model: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
+    ) -> Result<(), EvalError> {
+        let x_start = images.x_start;
+        let draws: Vec<usize> = images.ids.iter().map(|&id| self.strata.draw(stratum, self.seed, id)).collect();
+        let mut noise = vec![0.0; x_start.numel()];
+        let size = noise.len() / images.ids.len().max(1);
+        for (row, (&t, &id)) in noise.chunks_mut(size.max(1)).zip(draws.iter().zip(images.ids)) {
+            normals(self.seed, Stream::Bound(self.process.timestep_map[t] as u64), id, row);
+        }
+        let noise = Tensor::from_slice(&noise).to_device(x_start.device()).f_view_as(x_start)?;
+        let t: Vec<i64> = draws.iter().map(|&t| t as i64).collect();
+        let t = Tensor::from_slice(&t).to_device(x_start.device());
+        let terms = self.process.bound_terms(x_start, &t, &noise, self.clip, model)?;
+        sums.add_terms(images.first, &draws, &terms)?;
+        if stratum == 0 {
+            // In f64: the divergence of what is nearly a standard normal is lost in the rounding of f32.
+            sums.add_prior(images.first, &self.process.prior_bpd(&x_start.to_kind(Kind::Double)))?;
+        }
+        Ok(())
+    }
+}

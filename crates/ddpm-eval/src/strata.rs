@@ -1,0 +1,69 @@
+//! Which timesteps each image is evaluated at.
+
+use std::ops::Range;
+
+use ddpm_diffusion::{Stream, uniform};
+
+use crate::EvalError;
+
+/// The timesteps `0..T` cut into strata, of each of which every image gets one timestep.
+///
+/// The timestep is uniform in its stratum, so its term times the stratum's length is an unbiased estimate of the
+/// stratum's part of the bound. With strata of length 1 it is that part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strata {
+    /// Where each stratum ends, ascending; the last entry is T.
+    ends: Vec<usize>,
+}
+
+impl Strata {
+    /// Every timestep on its own: the whole bound.
+    pub fn every(timesteps: usize) -> Self {
+        Self { ends: (1..=timesteps).collect() }
+    }
+
+    /// `count` strata: t = 0, the decoder's, on its own, the others longer as t grows, because the terms of the bound
+    /// fall steeply at first. Their ends lie at `1 + k + (T - 1 - m) (k/m)²` rounded down for k = 1 to m = `count` - 1.
+    ///
+    /// # Errors
+    /// `count` is below 2 or above T.
+    pub fn sampled(timesteps: usize, count: usize) -> Result<Self, EvalError> {
+        if !(2..=timesteps).contains(&count) {
+            return Err(EvalError::Timesteps { asked: count, timesteps });
+        }
+        let others = count - 1;
+        let spread = (timesteps - count) as u128;
+        let end = |k: usize| 1 + k + (spread * (k * k) as u128 / (others * others) as u128) as usize;
+        Ok(Self { ends: (0..count).map(end).collect() })
+    }
+
+    /// How many there are: forward passes for each image.
+    #[expect(clippy::len_without_is_empty, reason = "there is always t = 0")]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// T.
+    pub fn timesteps(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// The timesteps of one stratum.
+    pub fn range(&self, stratum: usize) -> Range<usize> {
+        let start = if stratum == 0 { 0 } else { self.ends[stratum - 1] };
+        start..self.ends[stratum]
+    }
+
+    /// The timestep of `stratum` that image `id` is evaluated at: a function of (seed, id, stratum).
+    pub fn draw(&self, stratum: usize, seed: u64, id: u64) -> usize {
+        let range = self.range(stratum);
+        match range.len() {
+            1 => range.start,
+            length => {
+                let unit = uniform(seed, Stream::BoundTimestep(stratum as u64), id);
+                // Rounding may take the product to the length itself.
+                range.start + ((unit * length as f64) as usize).min(length - 1)
+            }
+        }
+    }
+}

@@ -128,7 +128,7 @@ impl From<ddpm_eval::EvalError> for Failure {
         match error {
             ddpm_eval::EvalError::Torch(error) => error.into(),
             ddpm_eval::EvalError::Diffusion(error) => error.into(),
-            ddpm_eval::EvalError::Timesteps { .. } => Self::usage(error),
+            _ => Self::usage(error),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sums of the bound's terms, which add up over batches, strata and processes; and the figures read off them.
 
-use ddpm_diffusion::BoundTerms;
+use ddpm_diffusion::{BoundTerms, quarter};
 use tch::{Kind, TchError, Tensor};
 
 use crate::Strata;
@@ -135,15 +135,15 @@ impl BoundSums {
             prior,
             decoder,
             kl,
-            mse_quarters: [0, 1, 2, 3].map(|quarter| self.mse_of(quarter)),
+            mse_quarters: [0, 1, 2, 3].map(|q| self.mse_of(q)),
             by_timestep: (0..timesteps).filter_map(|t| self.means_at(t)).collect(),
         }
     }
 
     /// Mean squared error of eps over a quarter of the timesteps, every evaluation with its weight.
-    fn mse_of(&self, quarter: usize) -> Option<f64> {
+    fn mse_of(&self, q: usize) -> Option<f64> {
         let timesteps = self.counts.len();
-        let of_quarter = (0..timesteps).filter(|t| t * 4 / timesteps == quarter);
+        let of_quarter = (0..timesteps).filter(|&t| quarter(t, timesteps) == q);
         let (sum, weight) = of_quarter.fold((0.0, 0.0), |(sum, weight), t| {
             (sum + self.weights[t] * self.mse[t], weight + self.weights[t] * self.counts[t])
         });

@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 TORCH_VERSION=2.13.0
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
+NCCL_VERSION=2.29.7 # the one that the libtorch wheel names
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -112,6 +113,15 @@ tool() { # CRATE VERSION OPTIONS...
 }
 if [ -n "$wanted" ]; then
     tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update
+    nccl=$CACHE/nccl
+    if [ "$(cat "$nccl/.complete" 2>/dev/null)" != "$NCCL_VERSION" ]; then
+        say "fetching NCCL $NCCL_VERSION into $nccl (226 MB; a test asks it for its version, which takes no GPU)"
+        rm -rf "$nccl"
+        PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --no-deps --only-binary=:all: \
+            --python-version 3.12 --target "$nccl" "nvidia-nccl-cu13==$NCCL_VERSION" ||
+            die "pip could not fetch NCCL $NCCL_VERSION: its message is above"
+        printf '%s\n' "$NCCL_VERSION" >"$nccl/.complete"
+    fi
 fi
 if [ "$wanted" = --ci ]; then
     tool cargo-deny "$DENY_VERSION"

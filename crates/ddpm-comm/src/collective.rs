@@ -1,5 +1,7 @@
 //! What ranks do together: the operations, and the vote by which they agree to go on or to end.
 
+use nccl_rs::DeviceSlice;
+
 /// Operations in which every rank of the world takes part.
 ///
 /// Each call blocks until all ranks have made it. See the [crate's invariants](crate#invariants):
@@ -19,6 +21,24 @@ pub trait Collective: Send + Sync {
 
     /// Replaces `values` on every rank by those of `root`.
     fn broadcast(&self, values: &mut [f32], root: usize);
+
+    /// [`all_reduce`](Self::all_reduce) of numbers wherever they are, several buffers as one operation.
+    ///
+    /// For [`Buffer::Device`] it returns once the work is enqueued: the streams of the buffers wait for the result, the
+    /// host does not. [`Transport::Mpi`](crate::Transport::Mpi) does not reach them, and panics.
+    fn all_reduce_buffers(&self, buffers: Vec<Buffer<'_>>, reduce: Reduce) {
+        for buffer in buffers {
+            self.all_reduce(buffer.on_the_host(), reduce);
+        }
+    }
+
+    /// [`broadcast`](Self::broadcast) of numbers wherever they are; otherwise as
+    /// [`all_reduce_buffers`](Self::all_reduce_buffers).
+    fn broadcast_buffers(&self, buffers: Vec<Buffer<'_>>, root: usize) {
+        for buffer in buffers {
+            self.broadcast(buffer.on_the_host(), root);
+        }
+    }
 
     /// Returns the bytes of `root` on every rank; what the others pass is ignored and may be empty.
     fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize) -> Vec<u8>;
@@ -57,6 +77,24 @@ pub trait Collective: Send + Sync {
 
 const STOP: u8 = 1;
 const FAILED: u8 = 2;
+
+/// Numbers to be exchanged, where they are.
+#[derive(Debug)]
+pub enum Buffer<'a> {
+    /// In the host's memory.
+    Host(&'a mut [f32]),
+    /// In the memory of this rank's GPU ([`Selected::device`](crate::Selected::device)).
+    Device(DeviceSlice<'a>),
+}
+
+impl<'a> Buffer<'a> {
+    fn on_the_host(self) -> &'a mut [f32] {
+        match self {
+            Self::Host(values) => values,
+            Self::Device(_) => panic!("a buffer in a GPU's memory needs NCCL, and this run has MPI only"),
+        }
+    }
+}
 
 /// How an all-reduce combines the ranks' values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,9 @@
 //! world.finish(0)
 //! ```
 //!
+//! Gradients in the memory of GPUs go over NCCL: [`World::select`] says whether a run has it, and returns a collective
+//! that reduces each [`Buffer`] where it is. All else (votes, plans, metrics) stays on MPI.
+//!
 //! # Invariants
 //!
 //! - Every rank reaches every collective in the same order, with the same lengths, reduction and
@@ -36,7 +39,8 @@
 //!   for it. A [`World`] dropped without [`World::finish`] therefore ends the run.
 //! - The result of an all-reduce has the same bits on every rank, and on every repetition with the
 //!   same world size and length. A NaN on one rank is a NaN on all.
-//! - MPI's errors stay fatal: a collective that returns has succeeded.
+//! - MPI's errors stay fatal: a collective that returns has succeeded. NCCL's are made so: they abort the run, when they
+//!   show themselves, and so does an operation on the GPU that outlasts [`World::watch`]'s timeout.
 //! - Nothing may be left to do after [`World::finish`]: once a rank has exited with a code other than
 //!   0, mpirun kills the ranks that have not.
 //!
@@ -55,10 +59,14 @@
 mod abort;
 mod collective;
 mod mpi;
+mod nccl;
+mod select;
 mod solo;
 mod watch;
 mod world;
 
 pub use abort::{abort, install_panic_hook, set_step};
-pub use collective::{Collective, Reduce, Verdict, Vote};
+pub use collective::{Buffer, Collective, Reduce, Verdict, Vote};
+pub use nccl_rs::{DType, DeviceSlice, StreamHandle};
+pub use select::{Memory, Selected, Transport, Wanted};
 pub use world::{CommError, World};

@@ -22,19 +22,19 @@ pub(crate) struct Mpi {
     size: usize,
     in_place: InPlace,
     turn: Mutex<()>,
-    pub(crate) watch: Arc<Watch>,
+    watch: Arc<Watch>,
 }
 
 impl Mpi {
     /// Wraps `MPI_COMM_WORLD`; MPI must be initialized, with at least `MPI_THREAD_SERIALIZED`.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(watch: Arc<Watch>) -> Self {
         let world = SimpleCommunicator::world();
         Self {
             rank: world.rank() as usize,
             size: world.size() as usize,
             in_place: InPlace::of_this_library(),
             turn: Mutex::new(()),
-            watch: Arc::default(),
+            watch,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The world of one rank, without MPI: every collective is the identity.
 
-use crate::{Collective, Reduce};
+use crate::{Buffer, Collective, Reduce};
 
 pub(crate) struct Solo;
 
@@ -18,6 +18,13 @@ impl Collective for Solo {
     fn all_reduce_f64(&self, _values: &mut [f64], _reduce: Reduce) {}
 
     fn broadcast(&self, _values: &mut [f32], root: usize) {
+        check_root(root);
+    }
+
+    // Overridden, for one rank's numbers need not be within reach.
+    fn all_reduce_buffers(&self, _buffers: Vec<Buffer<'_>>, _reduce: Reduce) {}
+
+    fn broadcast_buffers(&self, _buffers: Vec<Buffer<'_>>, root: usize) {
         check_root(root);
     }
 

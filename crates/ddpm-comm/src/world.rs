@@ -1,6 +1,6 @@
 //! Joining the run and leaving it: who the ranks are, where they run, and the clean end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{fs, mem, process};
 
@@ -11,7 +11,9 @@ use ::mpi::{Threading, initialize_with_threading};
 
 use crate::abort::set_rank;
 use crate::mpi::Mpi;
+use crate::nccl::Nccl;
 use crate::solo::Solo;
+use crate::watch::Watch;
 use crate::{Collective, abort};
 
 /// This process's place among the ranks of the run.
@@ -25,6 +27,9 @@ pub struct World {
     local_size: usize,
     host: String,
     backend: Backend,
+    pub(crate) watch: Arc<Watch>,
+    /// Connected by `select`; ended by `finish`.
+    pub(crate) nccl: OnceLock<Arc<Nccl>>,
 }
 
 enum Backend {
@@ -67,6 +72,15 @@ pub enum CommError {
     /// [`World::init`] was called before in this process.
     #[error("MPI is already initialized in this process. Call World::init once and share the World")]
     AlreadyInitialized,
+    /// NCCL was asked for, and cannot serve this run. All ranks return this alike.
+    #[error("comm.backend is \"nccl\", but {reason}; or set comm.backend to \"mpi\" or \"auto\"")]
+    NoNccl {
+        /// What stands against it, on which rank, and what would mend it.
+        reason: String,
+    },
+    /// NCCL's start failed on this rank; the others may still wait for it.
+    #[error("{0}; or set comm.backend to \"mpi\"")]
+    NcclStart(#[from] nccl_rs::Error),
 }
 
 impl World {
@@ -85,7 +99,17 @@ impl World {
         let expected = match launch(|name| std::env::var(name).ok())? {
             Launch::Ranks(expected) => expected,
             Launch::Alone => {
-                return Ok(Self { rank: 0, size: 1, local_rank: 0, local_size: 1, host, backend: Backend::Solo });
+                let (watch, nccl) = Default::default();
+                return Ok(Self {
+                    rank: 0,
+                    size: 1,
+                    local_rank: 0,
+                    local_size: 1,
+                    host,
+                    backend: Backend::Solo,
+                    watch,
+                    nccl,
+                });
             }
         };
         let (universe, provided) =
@@ -93,7 +117,8 @@ impl World {
         if provided < Threading::Serialized {
             return Err(CommError::Threads { provided });
         }
-        let mpi = Arc::new(Mpi::new());
+        let watch = Arc::<Watch>::default();
+        let mpi = Arc::new(Mpi::new(Arc::clone(&watch)));
         let (rank, size) = (mpi.rank(), mpi.size());
         if let Some(expected) = expected.filter(|&expected| expected != size) {
             return Err(CommError::OtherLauncher { expected, found: size });
@@ -107,6 +132,8 @@ impl World {
             local_size: neighbours.size() as usize,
             host,
             backend: Backend::Mpi { universe, mpi },
+            watch,
+            nccl: OnceLock::new(),
         })
     }
 
@@ -135,7 +162,7 @@ impl World {
         &self.host
     }
 
-    /// The operations of this world. Not to be called after [`World::finish`].
+    /// The operations of this world, between hosts. Not to be called after [`World::finish`].
     pub fn collective(&self) -> Arc<dyn Collective> {
         match &self.backend {
             Backend::Solo => Arc::new(Solo),
@@ -146,9 +173,7 @@ impl World {
     /// From now on aborts the run if one collective, or the end in [`World::finish`], lasts
     /// `timeout` or longer: a peer is frozen, or the network is down. To be called once.
     pub fn watch(&self, timeout: Duration) {
-        if let Backend::Mpi { mpi, .. } = &self.backend {
-            mpi.watch.start(timeout);
-        }
+        self.watch.start(timeout);
     }
 
     /// Leaves the run and exits with `code`; every rank calls it, with the same code.
@@ -156,8 +181,12 @@ impl World {
     /// Waits for the other ranks. All output must be on its way before: see the
     /// [crate's invariants](crate#invariants).
     pub fn finish(mut self, code: i32) -> ! {
-        if let Backend::Mpi { universe, mpi } = mem::replace(&mut self.backend, Backend::Solo) {
-            let _entered = mpi.watch.enter("finish");
+        let watch = Arc::clone(&self.watch);
+        let _entered = watch.enter("finish");
+        if let Some(nccl) = self.nccl.take() {
+            nccl.finish();
+        }
+        if let Backend::Mpi { universe, .. } = mem::replace(&mut self.backend, Backend::Solo) {
             drop(universe); // MPI_Finalize
         }
         process::exit(code)

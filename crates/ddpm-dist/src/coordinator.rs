@@ -1,9 +1,10 @@
 //! What ranks agree on before and between steps: one plan from rank 0, and a common end if any rank fails.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
-use ddpm_comm::{Collective, Verdict, Vote};
+use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
 use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, Precision, Settings};
 use ddpm_data::Source;
 use serde::de::DeserializeOwned;
@@ -160,6 +161,24 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
     Ok(())
 }
 
+/// The collective over which gradients go, as configured; says which one it is.
+pub fn transport(world: &World, backend: Backend) -> Result<Arc<dyn Collective>, Failure> {
+    let wanted = match backend {
+        Backend::Auto => Wanted::Auto,
+        Backend::Solo | Backend::Mpi => Wanted::Host,
+        Backend::Nccl => Wanted::Nccl,
+    };
+    // In this version the network computes on the CPU.
+    let selected = world.select(wanted, Memory::Host).map_err(|error| match error {
+        CommError::NoNccl { .. } => Failure::usage(error).everywhere(),
+        error => Failure::internal(error),
+    })?;
+    if world.size() > 1 {
+        tracing::info!("{}", selected.why);
+    }
+    Ok(selected.collective)
+}
+
 /// Whether all ranks have the same bytes; the same answer on every rank.
 fn alike(comm: &dyn Collective, bytes: &[u8]) -> bool {
     let all = comm.gather_bytes(bytes);
@@ -228,10 +247,6 @@ pub fn decode(rank: usize, text: &str) -> Failure {
 
 /// Refuses what the settings may ask for and this version does not have.
 fn check_available(settings: &Settings) -> Result<(), Failure> {
-    if settings.comm.backend == Backend::Nccl {
-        let message = "comm.backend is \"nccl\", which this version does not have; set it to \"auto\" or \"mpi\"";
-        return Err(Failure::usage(message));
-    }
     if settings.train.precision == Precision::Bf16 {
         let message = "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"";
         return Err(Failure::usage(message));

@@ -21,6 +21,7 @@ pub fn run(args: &TrainArgs, world: &World, json: bool) -> Result<i32, Failure> 
     let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
     let plan = coordinator::plan(comm.as_ref(), args)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
+    let comm = coordinator::transport(world, plan.settings.comm.backend)?;
     if args.dry_run {
         let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);

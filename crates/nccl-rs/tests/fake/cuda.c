@@ -1,0 +1,356 @@
+// The CUDA runtime's half: streams, events, memory, and the order between them.
+#include "fake.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_DEVICE = 101, BAD_HANDLE = 400,
+       UNORDERED = 401, NOT_READY = 600, UNKNOWN = 999 };
+enum { STREAM_ALIVE = 0x51, EVENT_ALIVE = 0x52, DESTROYED = 0x53 };
+
+struct stream {
+    int state, index;
+    unsigned long pushed, done;
+    task *first, *last;
+    vector_clock clock;
+};
+
+typedef struct {
+    int state;
+    stream *on;
+    unsigned long target;
+    vector_clock clock;
+} event;
+
+typedef struct memory {
+    char *start;
+    size_t bytes;
+    int last; // the stream of the last access, and its clock then
+    unsigned long when;
+    struct memory *next;
+} memory;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of all that follows
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static stream *streams[STREAMS];
+static int stream_count;
+static memory *memories;
+static _Thread_local int device;
+static _Thread_local int last_error;
+
+static int code(int error) {
+    if (error) last_error = error;
+    return error;
+}
+
+bool asked(const char *variable, const char *call) {
+    static struct { const char *variable; atomic_int seen; } counts[] = {{"FAKE_FAIL", 0}, {"FAKE_HANG", 0}, {"FAKE_ASYNC", 0}};
+    const char *wish = getenv(variable), *rank = getenv("FAKE_RANK"), *ours = getenv("OMPI_COMM_WORLD_RANK");
+    size_t length = strlen(call);
+    if (!wish || strncmp(wish, call, length) || wish[length] != ':') return false;
+    if (rank && ours && strcmp(rank, ours)) return false;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(counts[i].variable, variable)) return atomic_fetch_add(&counts[i].seen, 1) + 1 == atoi(wish + length + 1);
+    return false;
+}
+
+void maybe_hang(const char *call) {
+    if (asked("FAKE_HANG", call))
+        for (;;) pause();
+}
+
+#define BEGIN(call) \
+    do { \
+        maybe_hang(#call); \
+        if (asked("FAKE_FAIL", #call)) return code(UNKNOWN); \
+    } while (0)
+
+static void *work(void *argument) {
+    stream *self = argument;
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        while (!self->first) pthread_cond_wait(&changed, &lock);
+        task *next = self->first;
+        self->first = next->next;
+        pthread_mutex_unlock(&lock);
+        next->run(next);
+        free(next);
+        pthread_mutex_lock(&lock);
+        self->done++;
+        pthread_cond_broadcast(&changed);
+    }
+    return NULL;
+}
+
+static stream *new_stream(void) {
+    if (stream_count == STREAMS) return NULL;
+    stream *made = calloc(1, sizeof *made);
+    made->state = STREAM_ALIVE;
+    made->index = stream_count;
+    streams[stream_count++] = made;
+    pthread_t thread;
+    pthread_create(&thread, NULL, work, made);
+    pthread_detach(thread);
+    return made;
+}
+
+// With the lock held.
+static stream *find_stream(void *handle) {
+    static stream *standard;
+    if (!handle) return standard ? standard : (standard = new_stream());
+    stream *found = handle;
+    return found->state == STREAM_ALIVE ? found : NULL;
+}
+
+stream *stream_of(void *handle) {
+    pthread_mutex_lock(&lock);
+    stream *found = find_stream(handle);
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+static void push(stream *on, task *added) {
+    added->next = NULL;
+    if (on->first) on->last->next = added;
+    else on->first = added;
+    on->last = added;
+    on->pushed++;
+    pthread_cond_broadcast(&changed);
+}
+
+void enqueue(stream *on, task *added) {
+    pthread_mutex_lock(&lock);
+    push(on, added);
+    pthread_mutex_unlock(&lock);
+}
+
+void wait_until_idle(void) {
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < stream_count; i++)
+        while (streams[i]->done < streams[i]->pushed) pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+int current_device(void) { return device; }
+
+const char *touch(stream *on, const void *pointer, size_t bytes) {
+    const char *start = pointer, *wrong = "the buffer is not in device memory";
+    pthread_mutex_lock(&lock);
+    for (memory *m = memories; m; m = m->next) {
+        if (start < m->start || start + bytes > m->start + m->bytes) continue;
+        wrong = on->clock.at[m->last] < m->when ? "the buffer is used on a stream that does not wait for its last use" : NULL;
+        if (!wrong) {
+            m->last = on->index;
+            m->when = ++on->clock.at[on->index];
+        }
+        break;
+    }
+    pthread_mutex_unlock(&lock);
+    return wrong;
+}
+
+// --- devices ------------------------------------------------------------------------------------------------------
+
+const char *cudaGetErrorString(int error) {
+    switch (error) {
+    case SUCCESS: return "no error";
+    case INVALID_VALUE: return "invalid argument";
+    case NO_MEMORY: return "out of memory";
+    case BAD_DEVICE: return "invalid device ordinal";
+    case BAD_HANDLE: return "invalid resource handle";
+    case UNORDERED: return "memory is used on a stream that does not wait for its last use";
+    default: return "unknown error";
+    }
+}
+
+int cudaGetLastError(void) {
+    int error = last_error;
+    last_error = SUCCESS;
+    return error;
+}
+
+int cudaGetDeviceCount(int *count) {
+    BEGIN(cudaGetDeviceCount);
+    const char *gpus = getenv("FAKE_GPUS");
+    *count = gpus ? atoi(gpus) : 8;
+    return code(*count ? SUCCESS : NO_DEVICE);
+}
+
+int cudaSetDevice(int wanted) {
+    BEGIN(cudaSetDevice);
+    int count = 0;
+    cudaGetDeviceCount(&count);
+    if (wanted < 0 || wanted >= count) return code(BAD_DEVICE);
+    device = wanted;
+    return SUCCESS;
+}
+
+// --- streams and events -------------------------------------------------------------------------------------------
+
+int cudaStreamCreateWithFlags(void **made, unsigned flags) {
+    (void)flags;
+    BEGIN(cudaStreamCreateWithFlags);
+    pthread_mutex_lock(&lock);
+    *made = new_stream();
+    pthread_mutex_unlock(&lock);
+    return code(*made ? SUCCESS : NO_MEMORY);
+}
+
+int cudaStreamDestroy(void *handle) {
+    BEGIN(cudaStreamDestroy);
+    stream *found = handle ? stream_of(handle) : NULL;
+    if (!found) return code(BAD_HANDLE);
+    found->state = DESTROYED;
+    return SUCCESS;
+}
+
+int cudaStreamSynchronize(void *handle) {
+    BEGIN(cudaStreamSynchronize);
+    pthread_mutex_lock(&lock);
+    stream *on = find_stream(handle);
+    unsigned long target = on ? on->pushed : 0;
+    while (on && on->done < target) pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+    return code(on ? SUCCESS : BAD_HANDLE);
+}
+
+int cudaEventCreateWithFlags(void **made, unsigned flags) {
+    (void)flags;
+    BEGIN(cudaEventCreateWithFlags);
+    event *e = calloc(1, sizeof *e);
+    e->state = EVENT_ALIVE;
+    *made = e;
+    return SUCCESS;
+}
+
+int cudaEventDestroy(void *handle) {
+    BEGIN(cudaEventDestroy);
+    event *e = handle;
+    if (!e || e->state != EVENT_ALIVE) return code(BAD_HANDLE);
+    e->state = DESTROYED;
+    return SUCCESS;
+}
+
+int cudaEventRecord(void *handle, void *queue) {
+    BEGIN(cudaEventRecord);
+    event *e = handle;
+    pthread_mutex_lock(&lock);
+    stream *on = find_stream(queue);
+    bool good = on && e->state == EVENT_ALIVE;
+    if (good) {
+        e->on = on;
+        e->target = on->pushed;
+        e->clock = on->clock;
+    }
+    pthread_mutex_unlock(&lock);
+    return code(good ? SUCCESS : BAD_HANDLE);
+}
+
+int cudaEventQuery(void *handle) {
+    BEGIN(cudaEventQuery);
+    event *e = handle;
+    if (e->state != EVENT_ALIVE) return code(BAD_HANDLE);
+    pthread_mutex_lock(&lock);
+    bool done = !e->on || e->on->done >= e->target;
+    pthread_mutex_unlock(&lock);
+    return code(done ? SUCCESS : NOT_READY);
+}
+
+typedef struct {
+    task base;
+    stream *on;
+    unsigned long target;
+} wait_task;
+
+static void run_wait(task *base) {
+    wait_task *self = (wait_task *)base;
+    pthread_mutex_lock(&lock);
+    while (self->on->done < self->target) pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+int cudaStreamWaitEvent(void *queue, void *handle, unsigned flags) {
+    (void)flags;
+    BEGIN(cudaStreamWaitEvent);
+    event *e = handle;
+    pthread_mutex_lock(&lock);
+    stream *on = find_stream(queue);
+    bool good = on && e->state == EVENT_ALIVE;
+    if (good && e->on) {
+        wait_task *added = malloc(sizeof *added);
+        *added = (wait_task){{run_wait, NULL}, e->on, e->target};
+        push(on, &added->base);
+        for (int i = 0; i < STREAMS; i++)
+            if (on->clock.at[i] < e->clock.at[i]) on->clock.at[i] = e->clock.at[i];
+    }
+    pthread_mutex_unlock(&lock);
+    return code(good ? SUCCESS : BAD_HANDLE);
+}
+
+// --- memory -------------------------------------------------------------------------------------------------------
+
+int cudaMalloc(void **made, size_t bytes) {
+    BEGIN(cudaMalloc);
+    memory *m = calloc(1, sizeof *m);
+    m->start = malloc(bytes + 1);
+    m->bytes = bytes;
+    pthread_mutex_lock(&lock);
+    m->next = memories;
+    memories = m;
+    pthread_mutex_unlock(&lock);
+    *made = m->start;
+    return SUCCESS;
+}
+
+int cudaFree(void *start) {
+    BEGIN(cudaFree);
+    wait_until_idle();
+    pthread_mutex_lock(&lock);
+    memory **m = &memories;
+    while (*m && (*m)->start != start) m = &(*m)->next;
+    memory *found = *m;
+    if (found) *m = found->next;
+    pthread_mutex_unlock(&lock);
+    if (!found) return code(INVALID_VALUE);
+    free(found->start);
+    free(found);
+    return SUCCESS;
+}
+
+typedef struct {
+    task base;
+    void *to;
+    const void *from;
+    size_t bytes;
+} copy_task;
+
+static void run_copy(task *base) {
+    copy_task *self = (copy_task *)base;
+    memcpy(self->to, self->from, self->bytes);
+}
+
+static bool on_device(const void *pointer) {
+    bool found = false;
+    pthread_mutex_lock(&lock);
+    for (memory *m = memories; m; m = m->next)
+        found |= (uintptr_t)pointer - (uintptr_t)m->start <= m->bytes;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *handle) {
+    (void)kind;
+    BEGIN(cudaMemcpyAsync);
+    stream *on = stream_of(handle);
+    if (!on) return code(BAD_HANDLE);
+    if (on_device(to) && touch(on, to, bytes)) return code(UNORDERED);
+    if (on_device(from) && touch(on, from, bytes)) return code(UNORDERED);
+    copy_task *added = malloc(sizeof *added);
+    *added = (copy_task){{run_copy, NULL}, to, from, bytes};
+    enqueue(on, &added->base);
+    return SUCCESS;
+}

@@ -1,0 +1,38 @@
+//! Compiling the stand-in for NCCL and CUDA in this folder; `fake.h` says what it does.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, process};
+
+/// The library, compiled with `options`, in `folder`; once per version of its source.
+pub fn library(folder: &str, options: &[&str]) -> PathBuf {
+    let sources = ["cuda.c", "nccl.c", "fake.h"].map(|name| source("fake").join(name));
+    let mut hasher = DefaultHasher::new();
+    options.hash(&mut hasher);
+    for path in &sources {
+        fs::read(path).expect("the source is there").hash(&mut hasher);
+    }
+    let library = Path::new(folder).join(format!("fake-nccl-{:016x}.so", hasher.finish()));
+    if !library.exists() {
+        // Tests are processes that run side by side: the name appears when the file is whole.
+        let unfinished = library.with_extension(process::id().to_string());
+        compile(&unfinished, &[options, &["-shared", "-fPIC", "-pthread"]].concat(), &sources[..2]);
+        fs::rename(unfinished, &library).expect("both are in one folder");
+    }
+    library
+}
+
+/// A folder of C sources in tests/ of this crate, also for the tests of others.
+pub fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../nccl-rs/tests").join(name)
+}
+
+/// Runs the C compiler.
+pub fn compile(output: &Path, options: &[&str], sources: &[PathBuf]) {
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(output);
+    let status = cc.args(sources).args(options).status().expect("cc is installed");
+    assert!(status.success(), "{cc:?}");
+}

@@ -22,7 +22,7 @@ beside() { # VARIABLE FILE: the newest such file in the cache, unless the variab
         found=$(find "$CACHE" -path '*/nvidia/*' -name "$2" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d' ' -f2-)
         if [ -n "$found" ]; then export "$1=$found"; fi
     fi
-    say "$1=${!1:-(the system'\''s)}"
+    say "$1=${!1:-wherever the loader finds it}"
 }
 beside DDPM_NCCL_LIB libnccl.so.2
 beside DDPM_CUDART_LIB 'libcudart.so.1[23]'

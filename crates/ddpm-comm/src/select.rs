@@ -61,10 +61,11 @@ impl World {
     pub fn select(&self, wanted: Wanted, memory: Memory) -> Result<Selected, CommError> {
         let host = self.collective();
         let by_host = |why: String| {
-            let (transport, name) =
-                if self.size() > 1 { (Transport::Mpi, "MPI") } else { (Transport::Solo, "nothing") };
-            let why = format!("gradients are averaged by {name}: {why}");
-            Selected { collective: Arc::clone(&host), transport, device: None, why }
+            let (transport, how) = match self.size() {
+                1 => (Transport::Solo, "are not averaged"),
+                _ => (Transport::Mpi, "are averaged by MPI"),
+            };
+            Selected { collective: Arc::clone(&host), transport, device: None, why: format!("gradients {how}: {why}") }
         };
         match (wanted, memory) {
             (Wanted::Host, _) => return Ok(by_host("as configured".into())),
@@ -94,7 +95,7 @@ impl World {
         let id = share_id(&*host, nccl)?;
         let connected = Arc::new(Nccl::connect(Arc::clone(&host), Arc::clone(&self.watch), parts, &id)?);
         let why = format!(
-            "gradients are averaged by NCCL {} ({}): {} ranks have a GPU each",
+            "gradients are averaged by NCCL {} ({}): each of {} rank(s) has a GPU",
             nccl.version(),
             nccl.path().display(),
             self.size()

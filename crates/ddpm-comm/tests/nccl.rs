@@ -49,7 +49,7 @@ fn nccl_agrees_with_mpi_to_the_last_bit() {
     let (code, lines) = run("check", &[]);
     assert_eq!((code, lines.len()), (0, 3), "{lines:#?}");
     let picked = lines.iter().find(|line| line.starts_with("gradients are averaged by NCCL 2.29.7 ("));
-    assert!(picked.is_some_and(|line| line.ends_with("): 2 ranks have a GPU each")), "{lines:#?}");
+    assert!(picked.is_some_and(|line| line.ends_with("): each of 2 rank(s) has a GPU")), "{lines:#?}");
     assert_eq!(lines.iter().filter(|line| *line == "checked").count(), 2);
 }
 
@@ -81,7 +81,12 @@ fn what_nccl_cannot_serve_is_refused_by_all_ranks() {
         refused(whole, "steps", &[("FAKE_GPUS", gpus)], &reason);
     }
     let no_driver = [("FAKE_FAIL", "cudaGetDeviceCount:1"), ("FAKE_RANK", "1")];
-    refused(whole, "steps", &no_driver, "rank 1 cannot use NCCL: cudaGetDeviceCount failed: unknown error (CUDA error 999). ");
+    refused(
+        whole,
+        "steps",
+        &no_driver,
+        "rank 1 cannot use NCCL: cudaGetDeviceCount failed: unknown error (CUDA error 999). ",
+    );
     refused(whole, "steps", &[("FAKE_FAIL", "ncclGetUniqueId:1")], "rank 0 cannot use NCCL: ncclGetUniqueId failed: ");
     refused(Path::new("/nowhere/lib.so"), "steps", &[], "rank 0 cannot use NCCL: /nowhere/lib.so cannot be loaded (");
     let old = library(&["-DVERSION=21304"]);

@@ -72,7 +72,7 @@ impl World {
             (Wanted::Auto, Memory::Host) => return Ok(by_host("the network computes on the CPU".into())),
             (Wanted::Auto, Memory::Device) if self.size() == 1 => return Ok(by_host("there is one rank".into())),
             (Wanted::Nccl, Memory::Host) => {
-                let reason = "the network computes on the CPU, whose memory NCCL does not reach. Compute on GPUs";
+                let reason = "the network computes on the CPU, whose memory NCCL does not reach. Keep it for GPUs";
                 return Err(CommError::NoNccl { reason: reason.into() });
             }
             (Wanted::Auto | Wanted::Nccl, Memory::Device) => {}

@@ -42,7 +42,7 @@ pub use objective::{Loss, Terms, Weighting};
 pub use process::{Clip, Gaussian, ModelPosterior, Prediction, VarianceKind};
 pub use respace::{Spacing, space_timesteps};
 pub use rng::{Stream, noise_batch, normals, uniform};
-pub use sampler::{ReverseStep, SampleOptions, Sampler, Step};
+pub use sampler::{ClassGradient, ReverseStep, SampleOptions, Sampler, Step};
 pub use schedule::BetaSchedule;
 pub use tables::{Diffusion, Settings, VISIBLE_SIGNAL};
 pub use timesteps::{Draw, LossSecondMoment, TimestepSampler};

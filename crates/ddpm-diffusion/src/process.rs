@@ -177,6 +177,33 @@ impl Diffusion {
         })
     }
 
+    /// Classifier guidance of deterministic samplers (Dhariwal & Nichol 2021, algorithm 2): the model output whose eps is
+    /// `eps - sqrt(1 - abar_t) gradient`, that is, whose score is that of p(x_t) p(y | x_t)^s. `gradient` is
+    /// s grad log p(y | x_t), `[B, C, H, W]`. A learned variance stays.
+    ///
+    /// # Errors
+    /// A shape does not fit x_t.
+    pub fn guide_by_classifier(
+        &self,
+        model_output: &Tensor,
+        gradient: &Tensor,
+        t: &Tensor,
+    ) -> Result<Tensor, DiffusionError> {
+        let (predicted, variance_channels) = self.split(model_output, gradient)?;
+        let noise_scale = self.at(Row::SqrtOneMinusAlphasCumprod, t, gradient);
+        let noise_to_signal = self.at(Row::SqrtRecipM1AlphasCumprod, t, gradient);
+        // The same shift of eps, as it shows in x_0 and in v.
+        let guided = match self.settings().prediction {
+            Prediction::Eps => predicted - noise_scale * gradient,
+            Prediction::XStart => predicted + noise_scale * noise_to_signal * gradient,
+            Prediction::V => predicted - noise_to_signal * gradient,
+        };
+        Ok(match variance_channels {
+            None => guided,
+            Some(channels) => Tensor::f_cat(&[guided, channels], 1)?,
+        })
+    }
+
     /// The prediction and, for a learned variance, its channels, both in the kind of x_t.
     pub(crate) fn split(
         &self,

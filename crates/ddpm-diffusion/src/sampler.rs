@@ -29,6 +29,20 @@ pub struct SampleOptions<'a> {
     pub seed: u64,
     /// Each image's own index, `[B]`: image i is the same in whatever batch it is sampled.
     pub indices: &'a [u64],
+    /// A classifier's pull towards its class, if there is one.
+    pub classifier: Option<ClassGradient<'a>>,
+}
+
+/// Classifier guidance (Dhariwal & Nichol 2021): s grad log p(y | x_t) with respect to the images, `[B, C, H, W]`, at
+/// images and original timesteps `[B]`. Ancestral sampling shifts the mean by it (algorithm 1), the deterministic
+/// samplers shift eps (algorithm 2).
+#[derive(Clone, Copy)]
+pub struct ClassGradient<'a>(pub &'a dyn Fn(&Tensor, &Tensor) -> Result<Tensor, ModelError>);
+
+impl std::fmt::Debug for ClassGradient<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("ClassGradient")
+    }
 }
 
 /// What an observer of the loop is shown after each step: enough for a progress bar or a collected trajectory.
@@ -80,14 +94,23 @@ impl Diffusion {
         let mut x = x_t;
         let mut previous = None;
         for index in (0..steps).rev() {
-            let (t, output) = self.evaluate(index, &x, &mut model)?;
+            let (t, mut output) = self.evaluate(index, &x, &mut model)?;
+            let gradient = options.classifier.map(|classifier| (classifier.0)(&x, &self.model_timesteps(&t)));
+            let gradient =
+                gradient.transpose().map_err(|source| DiffusionError::Model { t: self.timestep_map[index], source })?;
+            if let (Some(gradient), Sampler::Ddim(_) | Sampler::DpmSolver) = (&gradient, options.sampler) {
+                output = self.guide_by_classifier(&output, gradient, &t)?;
+            }
             let noise = || {
                 let stream = Stream::SampleStep(self.timestep_map[index] as u64);
                 noise_batch(options.seed, stream, options.indices, &shape[1..]).to_device(x.device()).to_kind(x.kind())
             };
             let step = match options.sampler {
                 // The last step adds no noise, so none is drawn.
-                Sampler::Ancestral => self.p_sample(&output, &x, &t, options.clip, (index > 0).then(noise).as_ref())?,
+                Sampler::Ancestral => {
+                    let noise = (index > 0).then(noise);
+                    self.p_sample(&output, &x, &t, options.clip, noise.as_ref(), gradient.as_ref())?
+                }
                 Sampler::Ddim(ddim) => {
                     let noise = (index > 0 && ddim.eta > 0.0).then(noise);
                     self.ddim_sample(&output, &x, &t, ddim, options.clip, noise.as_ref())?

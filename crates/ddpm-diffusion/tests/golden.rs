@@ -142,7 +142,7 @@ fn check_terms(file: &str, schedule: &BetaSchedule) {
             compare(&format!("{prefix}.mean"), &p.mean, TOLERANCE);
             compare(&format!("{prefix}.log_variance"), &p.log_variance, TOLERANCE);
             compare(&format!("{prefix}.pred_xstart"), &p.pred_x_start, TOLERANCE);
-            let sample = vlb.p_sample(&model_output, x_t, t, Clip::Unit, Some(step_noise)).unwrap();
+            let sample = vlb.p_sample(&model_output, x_t, t, Clip::Unit, Some(step_noise), None).unwrap();
             compare(&format!("{prefix}.p_sample"), &sample.sample, TOLERANCE);
             for eta in [0.0, 0.5, 1.0] {
                 let ddim = Ddim { eta, direction: Direction::FromXStart };

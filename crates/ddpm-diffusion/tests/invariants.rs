@@ -50,7 +50,7 @@ fn gaussian_model(
 }
 
 fn sample(process: &Diffusion, original: &Diffusion, sampler: Sampler, x: &Tensor, indices: &[u64]) -> Tensor {
-    let options = SampleOptions { sampler, clip: Clip::None, seed: 7, indices };
+    let options = SampleOptions { sampler, clip: Clip::None, seed: 7, indices, classifier: None };
     process.sample(&options, x.shallow_clone(), gaussian_model(original), |_| ()).unwrap()
 }
 
@@ -234,7 +234,7 @@ fn encoding_is_undone_by_sampling() {
 #[test]
 fn an_observer_sees_every_step_with_the_networks_timesteps() {
     let process = linear(100).respaced(&Spacing::Leading.timesteps(100, 4).unwrap()).unwrap();
-    let options = SampleOptions { sampler: DDIM, clip: Clip::Unit, seed: 0, indices: &[0] };
+    let options = SampleOptions { sampler: DDIM, clip: Clip::Unit, seed: 0, indices: &[0], classifier: None };
     let mut seen = Vec::new();
     let mut given = Vec::new();
     let model = |x: &Tensor, t: &Tensor| {
@@ -376,7 +376,7 @@ fn bad_input_is_refused_by_name() {
     let ddim = Ddim { eta: 1.5, direction: Direction::FromModel };
     let refused = process.ddim_sample(&x, &x, &t, ddim, Clip::None, None);
     assert!(matches!(refused, Err(DiffusionError::OutOfRange { .. })));
-    let options = SampleOptions { sampler: DDIM, clip: Clip::None, seed: 0, indices: &[0] };
+    let options = SampleOptions { sampler: DDIM, clip: Clip::None, seed: 0, indices: &[0], classifier: None };
     let refused = process.sample(&options, x.shallow_clone(), |x, _| Ok(x.shallow_clone()), |_| ());
     assert!(matches!(refused, Err(DiffusionError::SampleIndices { indices: 1, batch: 2 })));
     let options = SampleOptions { indices: &[0, 1], ..options };

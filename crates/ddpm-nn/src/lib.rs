@@ -29,4 +29,4 @@ pub use noise_scale::GradientNoise;
 pub use optim::{AdamW, clip, global_norm};
 pub use small::{SmallUNet, SmallUNetConfig};
 pub use time::sinusoidal_embedding;
-pub use unet::{UNet, UNetConfig};
+pub use unet::{Classifier, ClassifierConfig, UNet, UNetConfig};

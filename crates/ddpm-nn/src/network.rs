@@ -1,4 +1,4 @@
-//! Either network behind one interface.
+//! Any of the networks behind one interface.
 
 use tch::Tensor;
 
@@ -6,7 +6,7 @@ use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::dropout::DropoutKeys;
 use crate::small::{SmallUNet, SmallUNetConfig};
-use crate::unet::{UNet, UNetConfig};
+use crate::unet::{Classifier, ClassifierConfig, UNet, UNetConfig};
 
 /// What to build.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub enum Architecture {
     UNet(UNetConfig),
     /// The tutorial's small U-Net.
     Small(SmallUNetConfig),
+    /// A classifier on the way down of the first.
+    Classifier(ClassifierConfig),
 }
 
 /// What a network is applied to.
@@ -41,6 +43,7 @@ pub struct Network {
 enum Kind {
     UNet(Box<UNet>),
     Small(Box<SmallUNet>),
+    Classifier(Box<Classifier>),
 }
 
 impl Network {
@@ -53,6 +56,7 @@ impl Network {
         let kind = match architecture {
             Architecture::UNet(config) => Kind::UNet(Box::new(UNet::new(config, &mut layout)?)),
             Architecture::Small(config) => Kind::Small(Box::new(SmallUNet::new(config, &mut layout)?)),
+            Architecture::Classifier(config) => Kind::Classifier(Box::new(Classifier::new(config, &mut layout)?)),
         };
         Ok(Self { kind, layout })
     }
@@ -66,7 +70,7 @@ impl Network {
     pub fn classes(&self) -> Option<i64> {
         match &self.kind {
             Kind::UNet(net) => net.config().classes,
-            Kind::Small(_) => None,
+            Kind::Small(_) | Kind::Classifier(_) => None,
         }
     }
 
@@ -75,16 +79,19 @@ impl Network {
         match &self.kind {
             Kind::UNet(net) => (net.config().in_channels, net.config().image_size),
             Kind::Small(net) => (net.config().in_channels, net.config().image_size),
+            Kind::Classifier(net) => (net.config().encoder.in_channels, net.config().encoder.image_size),
         }
     }
 
-    /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`.
+    /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`; of a classifier, logits
+    /// `[B, classes]`.
     pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
         let x = &tch_ext::channels_last(inputs.x).expect("images are [B, C, H, W]");
         let inputs = &Inputs { x, ..*inputs };
         match &self.kind {
             Kind::UNet(net) => net.forward(w, inputs),
             Kind::Small(net) => net.forward(w, inputs),
+            Kind::Classifier(net) => net.forward(w, inputs),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct BlockConfig {
 }
 
 impl BlockConfig {
-    pub(super) fn of(config: &UNetConfig, embedding: i64) -> Self {
+    pub(super) fn of(config: &UNetConfig) -> Self {
         Self {
             layers: config.layers_per_block,
             groups: config.norm_groups,
@@ -31,8 +31,13 @@ impl BlockConfig {
             dropout: config.dropout,
             scale_shift: config.time_scale_shift,
             downsample_padding: config.downsample_padding,
-            embedding,
+            embedding: 4 * config.channels[0],
         }
+    }
+
+    /// Width of the time (and class) embedding.
+    pub(super) fn embedding(&self) -> i64 {
+        self.embedding
     }
 }
 

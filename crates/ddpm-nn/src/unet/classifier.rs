@@ -1,0 +1,66 @@
+//! A classifier of noised images on the U-Net's way down (Dhariwal & Nichol 2021, section 4).
+
+use tch::Tensor;
+
+use super::UNetConfig;
+use super::encoder::Encoder;
+use crate::NnError;
+use crate::arena::{Layout, Weights};
+use crate::layers::{GroupNorm, Linear, Scope, Start};
+use crate::network::Inputs;
+
+/// Sizes of the classifier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifierConfig {
+    /// The U-Net whose way down and bottom it has; `out_channels` does not count. It is told no class.
+    pub encoder: UNetConfig,
+    /// Number of classes it tells apart.
+    pub classes: i64,
+}
+
+/// A classifier without its numbers: the U-Net's way down and bottom, then norm, SiLU, the mean over all positions and
+/// a linear map. The mean is the simple choice among the heads of Dhariwal & Nichol, whose best pools by attention:
+/// the bottom attends over all positions already.
+#[derive(Debug)]
+pub struct Classifier {
+    config: ClassifierConfig,
+    encoder: Encoder,
+    norm_out: GroupNorm,
+    head: Linear,
+}
+
+impl Classifier {
+    /// Declares the parameters in `layout`: the encoder's under the U-Net's names, the head's as `conv_norm_out` and
+    /// `classifier`.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, or there are fewer than two classes.
+    pub fn new(config: ClassifierConfig, layout: &mut Layout) -> Result<Self, NnError> {
+        let unet = &config.encoder;
+        unet.check()?;
+        if config.classes < 2 || unet.classes.is_some() {
+            return Err(NnError::Architecture(format!(
+                "a classifier of {} classes, told {:?} of them, has nothing to tell; give it two or more and tell it none",
+                config.classes, unet.classes
+            )));
+        }
+        let mut root = Scope::root(layout);
+        let encoder = Encoder::new(&mut root, unet, &mut 0);
+        let last = unet.channels[unet.channels.len() - 1];
+        let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), last, unet.norm_groups, unet.norm_eps);
+        // At zero it starts out by giving each class the same probability.
+        let head = Linear::new(&mut root.sub("classifier"), last, config.classes, Start::Zero);
+        Ok(Self { config, encoder, norm_out, head })
+    }
+
+    /// What it was built from.
+    pub fn config(&self) -> &ClassifierConfig {
+        &self.config
+    }
+
+    /// Logits `[B, classes]`, whose log-softmax is log p(y | x_t).
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
+        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs).x).silu();
+        self.head.forward(w, &features.mean_dim([2i64, 3].as_slice(), false, None))
+    }
+}

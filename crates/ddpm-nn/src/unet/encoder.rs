@@ -1,0 +1,88 @@
+//! The way down: what the U-Net and the classifier have in common.
+
+use tch::Tensor;
+
+use super::UNetConfig;
+use super::blocks::{BlockConfig, Down, Mid, Pass};
+use crate::arena::Weights;
+use crate::layers::{Conv2d, Embedding, Linear, Scope, Start};
+use crate::network::Inputs;
+use crate::time::sinusoidal_embedding;
+
+/// The embedding of the time (and class), the levels on the way down, and the bottom.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    conv_in: Conv2d,
+    time_width: i64,
+    cos_first: bool,
+    freq_shift: f64,
+    time_1: Linear,
+    time_2: Linear,
+    classes: Option<Embedding>,
+    down: Vec<Down>,
+    mid: Mid,
+}
+
+/// What leaves the bottom.
+pub(super) struct Encoded<'a> {
+    /// For the blocks that follow.
+    pub(super) pass: Pass<'a>,
+    /// `[B, channels.last, h, w]`, at the lowest resolution.
+    pub(super) x: Tensor,
+    /// What left each block on the way down, in that order.
+    pub(super) skips: Vec<Tensor>,
+}
+
+impl Encoder {
+    /// Declares the parameters of a checked configuration; `dropouts` counts the layers that drop activations.
+    pub(super) fn new(root: &mut Scope, config: &UNetConfig, dropouts: &mut u64) -> Self {
+        let channels = &config.channels;
+        let (first, last) = (channels[0], channels[channels.len() - 1]);
+        let block = BlockConfig::of(config);
+        let width = block.embedding();
+
+        let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.in_channels, first, 3, Start::Default);
+        let mut time = root.sub("time_embedding");
+        let time_1 = Linear::new(&mut time.sub("linear_1"), first, width, Start::Default);
+        let time_2 = Linear::new(&mut time.sub("linear_2"), width, width, Start::Default);
+        let classes = config.classes.map(|rows| Embedding::new(&mut root.sub("class_embedding"), rows, width));
+        let down = (0..channels.len())
+            .map(|level| {
+                let scope = &mut root.sub(format_args!("down_blocks.{level}"));
+                let input = channels[level.saturating_sub(1)];
+                let shrinks = level + 1 < channels.len();
+                Down::new(scope, &block, input, channels[level], config.attention[level], shrinks, dropouts)
+            })
+            .collect();
+        let mid = Mid::new(&mut root.sub("mid_block"), &block, last, dropouts);
+        Self {
+            conv_in,
+            time_width: first,
+            cos_first: config.flip_sin_to_cos,
+            freq_shift: config.freq_shift as f64,
+            time_1,
+            time_2,
+            classes,
+            down,
+            mid,
+        }
+    }
+
+    pub(super) fn forward<'a>(&self, w: &'a Weights, inputs: &Inputs<'a>) -> Encoded<'a> {
+        let sinusoid = sinusoidal_embedding(inputs.t, self.time_width, self.cos_first, self.freq_shift);
+        let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid).silu());
+        if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
+            embedding += table.forward(w, labels);
+        }
+        // Every residual block starts by this SiLU: once here instead of once in each.
+        let pass = Pass { w, embedding: embedding.silu(), dropout: inputs.dropout };
+
+        let mut x = self.conv_in.forward(w, inputs.x);
+        let mut skips = vec![x.shallow_clone()];
+        for block in &self.down {
+            x = block.forward(&pass, x, &mut skips);
+        }
+        x = self.mid.forward(&pass, &x);
+        Encoded { pass, x, skips }
+    }
+}

@@ -21,6 +21,8 @@ pub const PRESETS: &[Preset] = presets![
     "digits",
     "mnist-small",
     "mnist",
+    "mnist-conditional",
+    "mnist-classifier",
     "mnist-hybrid",
     "mnist-vlb",
     "fashion-mnist",

@@ -100,6 +100,12 @@ impl Settings {
             },
         )?;
         require(
+            self.model.kind != ModelKind::Classifier || self.model.classes.is_some_and(|classes| classes >= 2),
+            "model.classes",
+            || "a classifier needs model.classes, the two or more classes that it tells apart".into(),
+            || "Set model.classes to the number of classes of the data, such as 10 for digits".into(),
+        )?;
+        require(
             diffusion.label_dropout == 0.0 || self.model.classes.is_some(),
             "diffusion.label_dropout",
             || format!("diffusion.label_dropout = {} has no labels to drop", diffusion.label_dropout),
@@ -172,7 +178,7 @@ impl ModelSettings {
         in_range("model.downsample_padding", self.downsample_padding, self.downsample_padding <= 1, "0 or 1")?;
         in_range("model.freq_shift", self.freq_shift, self.freq_shift <= 1, "0 or 1")?;
         let halvings = match self.kind {
-            ModelKind::Unet => {
+            ModelKind::Unet | ModelKind::Classifier => {
                 self.validate_unet()?;
                 levels - 1
             }

@@ -28,7 +28,8 @@ fn every_file_in_configs_is_a_preset_with_its_launch_line() {
         let preset = Preset::named(&name).unwrap_or_else(|| panic!("{name} is not built in"));
         assert!(preset.text.starts_with("# "), "{name} does not say what it is");
         assert!(preset.text.contains("\n# Data:  "), "{name} does not say where its data come from");
-        let launch = format!("\n# Run:   launch/local.sh 2 train --config configs/{name}.toml\n");
+        let command = if load(&name).model.kind == ModelKind::Classifier { "train-classifier" } else { "train" };
+        let launch = format!("\n# Run:   launch/local.sh 2 {command} --config configs/{name}.toml\n");
         assert!(preset.text.contains(&launch), "{name} lacks its launch line");
         files += 1;
     }

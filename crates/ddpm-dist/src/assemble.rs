@@ -13,7 +13,7 @@ use ddpm_diffusion::{
     BetaSchedule, Diffusion, Loss, LossSecondMoment, Prediction, Settings as DiffusionSettings, TimestepSampler,
     VISIBLE_SIGNAL, VarianceKind, Weighting,
 };
-use ddpm_nn::{Architecture, LrSchedule, SmallUNetConfig, UNetConfig};
+use ddpm_nn::{Architecture, ClassifierConfig, LrSchedule, SmallUNetConfig, UNetConfig};
 use tch::Device;
 
 use crate::failure::Failure;
@@ -28,6 +28,24 @@ pub fn architecture(settings: &Settings) -> Architecture {
     let out_channels = variance(settings).model_channels(in_channels);
     let channels = model.channels.iter().map(|c| i64::from(*c)).collect();
     let image_size = i64::from(data.image_size);
+    let unet = |channels, classes| UNetConfig {
+        image_size,
+        in_channels,
+        out_channels,
+        channels,
+        layers_per_block: i64::from(model.layers_per_block),
+        attention: model.attention.clone(),
+        head_dim: model.head_dim.map(i64::from),
+        norm_groups: i64::from(model.norm_groups),
+        norm_eps: model.norm_eps,
+        mid_attention_groups: Some(i64::from(model.norm_groups)),
+        dropout: model.dropout,
+        time_scale_shift: model.time_scale_shift,
+        downsample_padding: i64::from(model.downsample_padding),
+        flip_sin_to_cos: model.flip_sin_to_cos,
+        freq_shift: i64::from(model.freq_shift),
+        classes,
+    };
     match model.kind {
         ModelKind::Small => Architecture::Small(SmallUNetConfig {
             image_size,
@@ -36,23 +54,10 @@ pub fn architecture(settings: &Settings) -> Architecture {
             channels,
             time_width: SMALL_TIME_WIDTH,
         }),
-        ModelKind::Unet => Architecture::UNet(UNetConfig {
-            image_size,
-            in_channels,
-            out_channels,
-            channels,
-            layers_per_block: i64::from(model.layers_per_block),
-            attention: model.attention.clone(),
-            head_dim: model.head_dim.map(i64::from),
-            norm_groups: i64::from(model.norm_groups),
-            norm_eps: model.norm_eps,
-            mid_attention_groups: Some(i64::from(model.norm_groups)),
-            dropout: model.dropout,
-            time_scale_shift: model.time_scale_shift,
-            downsample_padding: i64::from(model.downsample_padding),
-            flip_sin_to_cos: model.flip_sin_to_cos,
-            freq_shift: i64::from(model.freq_shift),
-            classes: class_rows(settings),
+        ModelKind::Unet => Architecture::UNet(unet(channels, class_rows(settings))),
+        ModelKind::Classifier => Architecture::Classifier(ClassifierConfig {
+            encoder: unet(channels, None),
+            classes: model.classes.map_or(0, i64::from),
         }),
     }
 }

@@ -10,7 +10,7 @@ use ddpm_diffusion::Spacing;
 
 use crate::source::WeightChoice;
 
-pub use eval::{EvalCommand, NllArgs};
+pub use eval::{ClassesArgs, EvalCommand, NllArgs};
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training
@@ -37,9 +37,11 @@ pub struct Cli {
 pub enum Command {
     /// Train a model, from the start or from the newest checkpoint.
     Train(TrainArgs),
+    /// Train a classifier of noised images on the U-Net's way down, for `sample --classifier`; the options of `train`.
+    TrainClassifier(TrainArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
-    /// Measure how good a model is.
+    /// Measure how good a model is, or what was drawn from it.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Look at the checkpoints of a run, check them, delete old ones, copy them elsewhere.
@@ -71,7 +73,7 @@ pub struct ConfigArgs {
     pub overrides: Vec<String>,
 }
 
-/// Arguments of `train`.
+/// Arguments of `train` and `train-classifier`.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     #[command(flatten)]
@@ -156,6 +158,12 @@ pub struct SampleArgs {
     /// Classifier-free guidance scale: 0 is unconditional, 1 conditional, more exaggerates the class.
     #[arg(long, value_name = "W", requires = "class")]
     pub guidance: Option<f64>,
+    /// A classifier's run, trained by `train-classifier` on the same noise, that guides the images to their class.
+    #[arg(long, value_name = "SRC", requires = "class")]
+    pub classifier: Option<String>,
+    /// Scale of the classifier's gradient: 0 is unguided, 1 follows Bayes' rule, more exaggerates the class.
+    #[arg(long, default_value = "1", value_name = "S", requires = "classifier", value_parser = not_negative)]
+    pub classifier_scale: f64,
     /// Start from tensor `noise` [N,C,H,W] of this safetensors file.
     #[arg(long, value_name = "FILE")]
     pub init_noise: Option<PathBuf>,
@@ -229,6 +237,11 @@ fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, Str
 
 fn from_0_to_1(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "give a number from 0 to 1".into())
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|number: &f64| *number >= 0.0 && number.is_finite());
+    scale.ok_or_else(|| "give a number, 0 or above".into())
 }
 
 fn png(text: &str) -> Result<PathBuf, String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
-use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, Precision, Settings};
+use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, ModelKind, Precision, Settings};
 use ddpm_data::Source;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,36 @@ pub struct Plan {
     pub newest: Option<u64>,
 }
 
+/// What a command trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learner {
+    /// A diffusion model: `train`.
+    Diffusion,
+    /// A classifier of noised images: `train-classifier`.
+    Classifier,
+}
+
+impl Learner {
+    /// What trains with these settings.
+    pub fn of(settings: &Settings) -> Self {
+        match settings.model.kind {
+            ModelKind::Classifier => Self::Classifier,
+            ModelKind::Unet | ModelKind::Small => Self::Diffusion,
+        }
+    }
+
+    /// Its name and the command that trains it.
+    pub fn described(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Diffusion => ("a diffusion model", "train"),
+            Self::Classifier => ("a classifier", "train-classifier"),
+        }
+    }
+}
+
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
-pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
-    let made = if comm.rank() == 0 { Some(make_plan(comm.size(), args)) } else { None };
+pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
+    let made = if comm.rank() == 0 { Some(make_plan(comm.size(), args, learner)) } else { None };
     let bytes = match &made {
         Some(Ok(plan)) => serde_json::to_vec(plan).expect("settings and manifests are plain data"),
         _ => Vec::new(),
@@ -44,10 +71,15 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
     })
 }
 
-fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
+fn make_plan(world: usize, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
     let mut overrides = args.config.overrides.clone();
     overrides.extend(args.steps.map(|steps| format!("train.steps={steps}")));
+    if learner == Learner::Classifier {
+        // First, so that one can be trained from a diffusion model's own file, and a --set against it is seen.
+        overrides.insert(0, "model.kind=classifier".into());
+    }
     let settings = Settings::load(&args.config.config, &overrides)?;
+    refuse_other_learner(&settings, learner)?;
     settings.check_world(world)?;
     check_available(&settings)?;
     for key in &args.allow_change {
@@ -56,6 +88,17 @@ fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
     let (resume, newest) =
         if args.dry_run { (None, None) } else { choose(&settings, args.resume, &args.allow_change)? };
     Ok(Plan { settings, resume, newest })
+}
+
+fn refuse_other_learner(settings: &Settings, learner: Learner) -> Result<(), Failure> {
+    let set = Learner::of(settings);
+    if set == learner {
+        return Ok(());
+    }
+    let ((theirs, command), (ours, _)) = (set.described(), learner.described());
+    Err(Failure::usage(format!(
+        "model.kind describes {theirs}, and this command trains {ours}; use {command}, or change model.kind"
+    )))
 }
 
 /// Finds the checkpoint to go on from, and refuses one of another run; and the newest one there is. Nothing is written
@@ -132,6 +175,15 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
             ));
         }
     };
+    let (was, is) = (Learner::of(&theirs), Learner::of(settings));
+    if was != is {
+        let ((theirs, command), (ours, _)) = (was.described(), is.described());
+        return refuse(format!(
+            "the checkpoint of step {} is {theirs}'s, and this command trains {ours}; start in another run.dir (--set \
+             run.dir=...), or go on with {command}.",
+            manifest.step
+        ));
+    }
     let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
     let (learned, free): (Vec<_>, Vec<_>) = settings.diff(&theirs).into_iter().partition(|d| {
         // The end of a cosine is part of its shape.

@@ -2,10 +2,11 @@
 
 use ddpm_checkpoint::share;
 use ddpm_comm::Collective;
-use ddpm_diffusion::{Clip, Diffusion, SampleOptions, Sampler, Step, Stream, noise_batch};
+use ddpm_diffusion::{ClassGradient, Clip, Diffusion, SampleOptions, Sampler, Step, Stream, noise_batch};
 use ddpm_nn::{Inputs, Network, Weights};
 use tch::{Kind, Tensor};
 
+use crate::classifier::Classifier;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
 
@@ -23,8 +24,10 @@ pub struct Generation<'a> {
     pub clip: Clip,
     /// Key of the noise.
     pub seed: u64,
-    /// The class of each image, for a class-conditional network; one entry per image.
+    /// The class of each image, for a class-conditional network or a classifier; one entry per image.
     pub labels: Option<&'a [i64]>,
+    /// A classifier that guides each image to its class, and the scale of its gradient.
+    pub classifier: Option<(&'a Classifier, f64)>,
     /// Classifier-free guidance: its scale, and the row of the class table that means "no class".
     pub guidance: Option<(f64, i64)>,
     /// Initial noise `[N, C, H, W]` instead of drawn noise.
@@ -90,9 +93,11 @@ impl Generation<'_> {
         let predict = |x: &Tensor, t: &Tensor, labels: Option<&Tensor>| {
             self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None })
         };
+        // A classifier may know of classes what the network does not.
+        let told = labels.as_ref().filter(|_| self.network.classes().is_some());
         let model = |x: &Tensor, t: &Tensor| {
-            let conditional = predict(x, t, labels.as_ref());
-            match (self.guidance, &labels) {
+            let conditional = predict(x, t, told);
+            match (self.guidance, told) {
                 (Some((scale, null)), Some(labels)) if scale != 1.0 => {
                     let unconditional = predict(x, t, Some(&labels.full_like(null)));
                     Ok(self.process.guide(&conditional, &unconditional, scale)?)
@@ -100,7 +105,16 @@ impl Generation<'_> {
                 _ => Ok(conditional),
             }
         };
-        let options = SampleOptions { sampler: self.sampler, clip: self.clip, seed: self.seed, indices: &indices };
+        let pull = self.classifier.zip(labels.as_ref());
+        let pull =
+            pull.map(|((by, scale), labels)| move |x: &Tensor, t: &Tensor| by.gradient(x, t, labels, scale));
+        let options = SampleOptions {
+            sampler: self.sampler,
+            clip: self.clip,
+            seed: self.seed,
+            indices: &indices,
+            classifier: pull.as_ref().map(|pull| ClassGradient(pull)),
+        };
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
     }
 }

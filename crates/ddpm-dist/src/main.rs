@@ -4,6 +4,7 @@
 //! agree on, `assemble.rs` the way from settings to objects.
 
 mod assemble;
+mod classifier;
 mod cli;
 mod commands;
 mod coordinator;

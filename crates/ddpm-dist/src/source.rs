@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::assemble;
-use crate::coordinator::unanimous;
+use crate::coordinator::{Learner, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::trainer::{WEIGHTS, ema_buffer};
 
@@ -73,7 +73,17 @@ impl Model {
     /// Opens SRC, all ranks together: rank 0 chooses the checkpoint, reads the weights asked for and sends them on, so
     /// that all have the same while a run goes on saving, and the store sends them once.
     pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice) -> Result<Self, Failure> {
-        let read = if comm.rank() == 0 { find(source, choice).map(Some) } else { Ok(None) };
+        Self::open_as(Learner::Diffusion, comm, source, choice)
+    }
+
+    /// The same, of what `learner` has learnt and nothing else.
+    pub fn open_as(
+        learner: Learner,
+        comm: &dyn Collective,
+        source: &str,
+        choice: WeightChoice,
+    ) -> Result<Self, Failure> {
+        let read = if comm.rank() == 0 { find(learner, source, choice).map(Some) } else { Ok(None) };
         let (found, mut flat) = match unanimous(comm, read)? {
             Some((found, flat)) => (serde_json::to_vec(&found).map_err(Failure::internal)?, flat),
             None => (Vec::new(), Vec::new()),
@@ -174,8 +184,9 @@ fn step_of(source: &str) -> Option<(&str, u64)> {
 }
 
 /// What SRC is; of a run, with the weights asked for.
-fn find(source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Failure> {
+fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Failure> {
     if Path::new(source).join("model_index.json").is_file() {
+        refuse_other(learner, Learner::Diffusion, source)?;
         return Ok((Found::Diffusers, Vec::new()));
     }
     let (run, want) = step_of(source).map_or((source, Want::Latest), |(run, step)| (run, Want::Step(step)));
@@ -189,6 +200,7 @@ fn find(source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Failure
         let message = format!("{run} was written by {program}, which this version cannot read ({e}); use that version");
         Failure::new(Exit::Storage, message)
     })?;
+    refuse_other(learner, Learner::of(&settings), run)?;
     let slowest = settings.ema.rates.iter().copied().max_by(f64::total_cmp);
     let buffer = match choice {
         WeightChoice::SlowestAverage => slowest.map_or(WEIGHTS.into(), ema_buffer),
@@ -198,6 +210,14 @@ fn find(source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Failure
     let flat = store.load_buffer(&manifest, &buffer)?;
     let description = format!("{run} at step {}, {buffer}", manifest.step);
     Ok((Found::Run { description, settings: Box::new(settings), numbers: flat.len() }, flat))
+}
+
+fn refuse_other(wanted: Learner, found: Learner, source: &str) -> Result<(), Failure> {
+    if wanted == found {
+        return Ok(());
+    }
+    let ((wanted, command), (found, _)) = (wanted.described(), found.described());
+    Err(Failure::usage(format!("{source} holds {found}, where {wanted} is needed; name a run of `{command}`")))
 }
 
 /// The store of a run directory: the one its `config.toml` names, else the run's own `checkpoints`, else SRC itself.

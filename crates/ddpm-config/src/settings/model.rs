@@ -34,7 +34,7 @@ pub struct ModelSettings {
     pub flip_sin_to_cos: bool,
     /// Added to the variance in group normalisation. Default 1e-5.
     pub norm_eps: f64,
-    /// Number of classes the network is conditioned on; absent or 0: unconditional.
+    /// Number of classes the network is conditioned on, or that a classifier tells apart; absent or 0: unconditional.
     #[serde(deserialize_with = "zero_is_none")]
     pub classes: Option<u32>,
 }
@@ -68,19 +68,22 @@ pub enum ModelKind {
     Unet,
     /// The tutorial's small U-Net without attention; of `[model]` it uses `channels` and `classes` only.
     Small,
+    /// A classifier of noised images on the first one's way down (Dhariwal & Nichol 2021): what `train-classifier` trains.
+    /// Of `[diffusion]` it uses the noise and the timesteps only, and of `[monitor]` nothing that draws samples.
+    Classifier,
 }
 
 impl ModelKind {
     /// Widths used where `model.channels` is not given.
     pub(crate) fn default_channels(self) -> &'static [u32] {
         match self {
-            Self::Unet => &[32, 64, 128],
+            Self::Unet | Self::Classifier => &[32, 64, 128],
             Self::Small => &[4, 10, 20, 40],
         }
     }
 
     /// Attention used where `model.attention` is not given: at the last level but one of a U-Net.
     pub(crate) fn default_attention(self, levels: usize) -> Vec<bool> {
-        (0..levels).map(|level| self == Self::Unet && level + 2 == levels).collect()
+        (0..levels).map(|level| self != Self::Small && level + 2 == levels).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! `eval …`, as typed, and how a command names images.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
 
@@ -11,6 +13,8 @@ use crate::source::WeightChoice;
 pub enum EvalCommand {
     /// The likelihood of images under a model: the variational bound, in bits per dimension.
     Nll(NllArgs),
+    /// The classes of samples, or of a classifier's own data, as the classifier tells them.
+    Classes(ClassesArgs),
 }
 
 /// Arguments of `eval nll`.
@@ -38,6 +42,30 @@ pub struct NllArgs {
     /// Key of the noise, of the timesteps drawn, and of which images are taken.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Images per forward pass.
+    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
+    pub batch: usize,
+}
+
+/// Arguments of `eval classes`.
+#[derive(Debug, Args)]
+pub struct ClassesArgs {
+    /// A classifier's run, trained by `train-classifier`, or such a run at a step.
+    #[arg(long, value_name = "SRC")]
+    pub classifier: String,
+    /// What `sample` wrote: a safetensors file, or a folder of images, whose sub-folders, if any, are their classes.
+    #[arg(long, value_name = "FILE|FOLDER", conflicts_with = "split", required_unless_present = "split")]
+    pub samples: Option<PathBuf>,
+    /// Images of the classifier's own data instead: the first `-n` of this part.
+    #[arg(long, value_enum)]
+    pub split: Option<SplitName>,
+    /// How many of them.
+    #[arg(short = 'n', long = "count", value_name = "N", default_value = "1000", requires = "split",
+          value_parser = at_least_one::<u64>)]
+    pub count: u64,
+    /// `ema` (the slowest average), `raw`, or the rate of an average.
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    pub weights: WeightChoice,
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,

@@ -11,17 +11,18 @@ mod train;
 use ddpm_comm::World;
 
 use crate::cli::{Cli, Command};
-use crate::coordinator::unanimous;
+use crate::coordinator::{Learner, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 
 /// Runs a command on every rank and gives the exit status that all ranks end with.
 pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
-    if !matches!(cli.command, Command::Train(_)) {
+    if !matches!(cli.command, Command::Train(_) | Command::TrainClassifier(_)) {
         StopRequest::end_at_once(Exit::Stopped.code())?;
     }
     match &cli.command {
-        Command::Train(args) => train::run(args, world, cli.json),
+        Command::Train(args) => train::run(args, Learner::Diffusion, world, cli.json),
+        Command::TrainClassifier(args) => train::run(args, Learner::Classifier, world, cli.json),
         Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),
         Command::Eval(command) => eval::run(command, world, cli.json).map(|()| 0),
         Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),

@@ -11,12 +11,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tch::Tensor;
 
+use crate::classifier::Classifier;
 use crate::cli::{ClassChoice, SampleArgs, SamplerName};
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
 use crate::generate::{Generated, Generation};
 use crate::pictures;
-use crate::source::Model;
+use crate::source::{Model, WeightChoice};
 use crate::telemetry::{from_unit_floats, write_atomic};
 
 /// Longest that one rank waits for another's share: a rank may have one batch more to draw.
@@ -35,15 +36,25 @@ struct Order<'a> {
     model: Model,
     process: Diffusion,
     labels: Option<Vec<i64>>,
+    classifier: Option<Classifier>,
     guidance: Option<(f64, i64)>,
     noise: Option<Tensor>,
     count: usize,
 }
 
 impl<'a> Order<'a> {
-    fn of(args: &'a SampleArgs, output: Output<'a>, model: Model) -> Result<Self, Failure> {
+    fn of(
+        args: &'a SampleArgs,
+        output: Output<'a>,
+        model: Model,
+        classifier: Option<Classifier>,
+    ) -> Result<Self, Failure> {
         let (channels, size) = model.network.image();
-        let labels = labels(args, &model)?;
+        if let Some(classifier) = &classifier {
+            classifier.check_guides(&model)?;
+        }
+        let classes = model.classes.or(classifier.as_ref().map(Classifier::classes));
+        let labels = labels(args, classes)?;
         let count = labels.as_ref().map_or(args.count, Vec::len);
         let shape = [count as i64, channels, size, size];
         let noise = args.init_noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
@@ -54,7 +65,7 @@ impl<'a> Order<'a> {
         };
         let process = model.diffusion.respaced(&kept)?;
         let guidance = guidance(args, &model)?;
-        Ok(Self { output, model, process, labels, guidance, noise, count })
+        Ok(Self { output, model, process, labels, classifier, guidance, noise, count })
     }
 }
 
@@ -64,7 +75,10 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     world.watch(PATIENCE);
     let output = unanimous(comm.as_ref(), Output::of(args))?;
     let model = Model::open(comm.as_ref(), &args.model, args.weights)?;
-    let order = unanimous(comm.as_ref(), Order::of(args, output, model))?;
+    let classifier = args.classifier.as_deref();
+    let classifier =
+        classifier.map(|source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage)).transpose()?;
+    let order = unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
     let generation = Generation {
         network: &model.network,
@@ -78,6 +92,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         clip: if (model.clips || args.clip) && !args.no_clip { Clip::Unit } else { Clip::None },
         seed: args.seed,
         labels: order.labels.as_deref(),
+        classifier: order.classifier.as_ref().map(|classifier| (classifier, args.classifier_scale)),
         guidance: order.guidance,
         init_noise: order.noise.as_ref(),
         batch: args.batch,
@@ -90,13 +105,14 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    let columns = match (args.class, model.classes) {
-        (Some(ClassChoice::All), Some(classes)) => count / classes as usize,
+    let columns = match (args.class, &order.labels) {
+        // A row of each class, all of one length.
+        (Some(ClassChoice::All), Some(labels)) => labels.iter().filter(|label| **label == 0).count(),
         _ => (count as f64).sqrt().ceil() as usize,
     };
     let (channels, size) = model.network.image();
     let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
-    let written = if world.rank() == 0 { order.output.write(&generated, shape, columns) } else { Ok(()) };
+    let written = if world.rank() == 0 { order.output.write(&generated, order.labels.as_deref(), shape, columns) } else { Ok(()) };
     unanimous(comm.as_ref(), written)?;
     if world.rank() == 0 {
         if json {
@@ -108,12 +124,14 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-/// A class per image, for a class-conditional model: the one asked for, a row of each, or each in turn.
-fn labels(args: &SampleArgs, model: &Model) -> Result<Option<Vec<i64>>, Failure> {
-    let Some(classes) = model.classes else {
+/// A class per image, where the model or a classifier knows `classes`: the one asked for, a row of each, or each in turn.
+fn labels(args: &SampleArgs, classes: Option<i64>) -> Result<Option<Vec<i64>>, Failure> {
+    let Some(classes) = classes else {
         return match args.class {
             None => Ok(None),
-            Some(_) => Err(Failure::usage("this model knows no classes; leave --class out")),
+            Some(_) => {
+                Err(Failure::usage("this model knows no classes; leave --class out, or guide it with --classifier"))
+            }
         };
     };
     let count = args.count as i64;
@@ -184,7 +202,13 @@ impl<'a> Output<'a> {
         Ok(output)
     }
 
-    fn write(&self, drawn: &Generated, shape: Shape, columns: usize) -> Result<(), Failure> {
+    fn write(
+        &self,
+        drawn: &Generated,
+        labels: Option<&[i64]>,
+        shape: Shape,
+        columns: usize,
+    ) -> Result<(), Failure> {
         let Shape { count, channels, size, steps } = shape;
         match *self {
             Self::Grid(path) => pictures::grid(&drawn.samples, channels, size, columns)?
@@ -199,13 +223,19 @@ impl<'a> Output<'a> {
                 Ok(())
             }
             Self::Safetensors(path) => {
-                let mut tensors = vec![("samples", vec![count, channels, size, size], bytes(&drawn.samples))];
+                let mut tensors =
+                    vec![("samples", Dtype::F32, vec![count, channels, size, size], bytes(&drawn.samples))];
                 if !drawn.trajectory.is_empty() {
-                    tensors.push(("trajectory", vec![count, steps, channels, size, size], bytes(&drawn.trajectory)));
+                    let shape = vec![count, steps, channels, size, size];
+                    tensors.push(("trajectory", Dtype::F32, shape, bytes(&drawn.trajectory)));
+                }
+                if let Some(labels) = labels {
+                    let bytes = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+                    tensors.push(("labels", Dtype::I64, vec![count], bytes));
                 }
                 let views = tensors
                     .iter()
-                    .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+                    .map(|(name, kind, shape, bytes)| Ok((*name, TensorView::new(*kind, shape.clone(), bytes)?)))
                     .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
                 let file = views.and_then(|views| safetensors::serialize(views, None)).map_err(Failure::internal)?;
                 write_atomic(path, &file).map_err(|e| Failure::file(path, e))

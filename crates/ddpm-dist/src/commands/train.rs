@@ -1,4 +1,4 @@
-//! `train`: from a configuration to a trained model.
+//! `train` and `train-classifier`: from a configuration to a trained model.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use serde_json::json;
 
 use crate::assemble;
 use crate::cli::TrainArgs;
-use crate::coordinator::{self, unanimous};
+use crate::coordinator::{self, Learner, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 use crate::trainer::{self, Ending};
 
 /// Trains, or with `--dry-run` says what would be trained.
-pub fn run(args: &TrainArgs, world: &World, json: bool) -> Result<i32, Failure> {
+pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
-    let plan = coordinator::plan(comm.as_ref(), args)?;
+    let plan = coordinator::plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
     let comm = coordinator::transport(world, plan.settings.comm.backend)?;
     if args.dry_run {

@@ -22,7 +22,7 @@ pub struct Metrics {
     /// The objective that is descended.
     #[serde(deserialize_with = "nan_for_null")]
     pub loss: f64,
-    /// Its squared-error term.
+    /// Its squared-error term; null, as is the bound below, of a classifier.
     #[serde(deserialize_with = "nan_for_null")]
     pub mse: f64,
     /// The bound's term at the batch's timesteps, in bits per dimension, weighted like the loss.
@@ -61,6 +61,9 @@ pub struct Metrics {
     pub loss_q2: Option<f64>,
     /// The same for the last quarter.
     pub loss_q3: Option<f64>,
+    /// Share of images classified rightly, of a classifier; `accuracy_q0` to `accuracy_q3` by quarter of t.
+    #[serde(flatten)]
+    pub accuracy: Option<Accuracy>,
     /// L2 norm of the averaged gradient before clipping.
     #[serde(deserialize_with = "nan_for_null")]
     pub grad_norm: f64,
@@ -91,18 +94,34 @@ pub struct Metrics {
     pub corrupt: u64,
 }
 
+/// What only a classifier's log has: shares of images classified rightly, by t as the losses are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Over the global batch.
+    pub accuracy: f64,
+    /// With t in the first quarter of [0, T).
+    pub accuracy_q0: Option<f64>,
+    /// In the second.
+    pub accuracy_q1: Option<f64>,
+    /// In the third.
+    pub accuracy_q2: Option<f64>,
+    /// In the last.
+    pub accuracy_q3: Option<f64>,
+}
+
 impl Metrics {
     /// What TensorBoard plots, by tag.
     pub(super) fn scalars(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let denoiser = |value: f64| self.accuracy.is_none().then_some(value);
         [
             ("loss/total", Some(self.loss)),
-            ("loss/mse", Some(self.mse)),
-            ("loss/vb", Some(self.vb)),
-            ("vlb/raw", Some(self.vlb)),
-            ("vlb/raw_q0", Some(self.vlb_q0)),
-            ("vlb/raw_q1", Some(self.vlb_q1)),
-            ("vlb/raw_q2", Some(self.vlb_q2)),
-            ("vlb/raw_q3", Some(self.vlb_q3)),
+            ("loss/mse", denoiser(self.mse)),
+            ("loss/vb", denoiser(self.vb)),
+            ("vlb/raw", denoiser(self.vlb)),
+            ("vlb/raw_q0", denoiser(self.vlb_q0)),
+            ("vlb/raw_q1", denoiser(self.vlb_q1)),
+            ("vlb/raw_q2", denoiser(self.vlb_q2)),
+            ("vlb/raw_q3", denoiser(self.vlb_q3)),
             ("vlb/smoothed", self.vlb_smoothed),
             ("vlb/smoothed_q0", self.vlb_smoothed_q0),
             ("vlb/smoothed_q1", self.vlb_smoothed_q1),
@@ -112,6 +131,11 @@ impl Metrics {
             ("loss_by_t/q1", self.loss_q1),
             ("loss_by_t/q2", self.loss_q2),
             ("loss_by_t/q3", self.loss_q3),
+            ("accuracy/total", self.accuracy.map(|a| a.accuracy)),
+            ("accuracy_by_t/q0", self.accuracy.and_then(|a| a.accuracy_q0)),
+            ("accuracy_by_t/q1", self.accuracy.and_then(|a| a.accuracy_q1)),
+            ("accuracy_by_t/q2", self.accuracy.and_then(|a| a.accuracy_q2)),
+            ("accuracy_by_t/q3", self.accuracy.and_then(|a| a.accuracy_q3)),
             ("update/grad_norm", Some(self.grad_norm)),
             ("update/grad_noise_scale", self.grad_noise_scale),
             ("update/lr", Some(self.lr)),

@@ -74,7 +74,8 @@ impl Drop for Progress {
 
 fn figures(metrics: &Metrics) -> String {
     let decimals = if metrics.images_per_s < 10.0 { 1 } else { 0 };
-    format!("loss {:.4}  {:.decimals$} images/s", metrics.loss, metrics.images_per_s)
+    let accuracy = metrics.accuracy.map(|a| format!("accuracy {:.3}  ", a.accuracy)).unwrap_or_default();
+    format!("loss {:.4}  {accuracy}{:.decimals$} images/s", metrics.loss, metrics.images_per_s)
 }
 
 /// The time that is left, in its two leading units; nothing at the end, nor before it can be judged.

@@ -2,6 +2,7 @@
 
 mod load;
 mod monitor;
+mod objective;
 mod report;
 mod save;
 mod state;
@@ -21,7 +22,7 @@ use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
-use crate::telemetry::{Metrics, rss_mb};
+use crate::telemetry::{Accuracy, Metrics, rss_mb};
 use monitor::Monitor;
 use report::{Means, gather_terms};
 use save::Saver;
@@ -191,7 +192,7 @@ impl Trainer {
                 let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
                 timed(&mut self.clock.checkpoint_stall, saving)?;
             }
-            if due(self.settings.monitor.sample_every) {
+            if due(self.settings.monitor.sample_every) && self.task.objective.denoises() {
                 self.draw_samples()?;
             }
         }
@@ -204,7 +205,9 @@ impl Trainer {
         let ours = self.unread.drain(..).map(PendingTerms::read).collect::<Result<Vec<_>, _>>()?;
         let steps = timed(&mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
         for terms in &steps {
-            self.state.bound.update(&terms.iter().map(|term| (term.t, term.vb)).collect::<Vec<_>>())?;
+            if self.task.objective.denoises() {
+                self.state.bound.update(&terms.iter().map(|term| (term.t, term.vb)).collect::<Vec<_>>())?;
+            }
             if let TimestepSampler::LossSecondMoment(history) = &mut self.state.sampler {
                 history.update(&terms.iter().map(|term| (term.t, term.loss)).collect::<Vec<_>>())?;
             }
@@ -307,6 +310,7 @@ impl Trainer {
         let [loss_q0, loss_q1, loss_q2, loss_q3] = means.loss_quarters;
         let [vlb_q0, vlb_q1, vlb_q2, vlb_q3] = means.vb_quarters.map(|vb| vb * timesteps as f64);
         let [vlb_smoothed_q0, vlb_smoothed_q1, vlb_smoothed_q2, vlb_smoothed_q3] = self.state.bound.quarters();
+        let [accuracy_q0, accuracy_q1, accuracy_q2, accuracy_q3] = means.accuracy_quarters;
         monitor.log(&Metrics {
             step: self.state.step,
             images,
@@ -328,6 +332,13 @@ impl Trainer {
             loss_q1,
             loss_q2,
             loss_q3,
+            accuracy: means.accuracy.map(|accuracy| Accuracy {
+                accuracy,
+                accuracy_q0,
+                accuracy_q1,
+                accuracy_q2,
+                accuracy_q3,
+            }),
             grad_norm: update.grad_norm,
             grad_noise_scale: self.state.noise.scale(),
             lr: update.lr,

@@ -129,6 +129,7 @@ pub fn draw_samples(
         clip: Clip::Unit,
         seed: GRID_SEED,
         labels: labels.as_deref(),
+        classifier: None,
         guidance: None,
         init_noise: None,
         batch: settings.train.micro_batch.map_or(GRID_BATCH, |micro| micro.min(GRID_BATCH)),

@@ -1,11 +1,12 @@
-//! One rank's part of one step: noise its slice of the global batch, predict, and go backward.
+//! One rank's part of one step: noise its slice of the global batch, apply the objective, and go backward.
 
 use ddpm_config::Settings;
 use ddpm_data::Batch;
 use ddpm_diffusion::{Diffusion, Draw, Stream, noise_batch, uniform};
-use ddpm_nn::{DropoutKeys, Inputs, Network};
+use ddpm_nn::{DropoutKeys, Network};
 use tch::{Device, Kind, Tensor};
 
+use super::objective::{Noised, Objective, Terms};
 use super::state::TrainState;
 use crate::assemble;
 use crate::failure::Failure;
@@ -14,16 +15,16 @@ use crate::failure::Failure;
 pub struct Task {
     /// The network.
     pub network: Network,
-    /// The process it learns to reverse.
+    /// The process that noises what it sees.
     pub diffusion: Diffusion,
+    /// What it learns about that.
+    pub objective: Objective,
     /// Key of all randomness.
     pub seed: u64,
     /// Images per forward pass.
     pub micro_batch: usize,
     /// Shape of one image, `[C, H, W]`.
     pub image: [i64; 3],
-    /// Row of the class table that means "no class", where labels are dropped, and how often they are.
-    pub label_dropout: Option<(i64, f64)>,
     /// Whether the network drops activations.
     pub dropout: bool,
 }
@@ -37,10 +38,12 @@ pub struct SampleTerms {
     pub weight: f64,
     /// Its loss before that weight.
     pub loss: f32,
-    /// Squared error of the prediction.
+    /// Squared error of the prediction; not a number of a classifier.
     pub mse: f32,
-    /// Its term of the bound, in bits per dimension.
+    /// Its term of the bound, in bits per dimension; not a number of a classifier.
     pub vb: f32,
+    /// 1 if a classifier told its class, else 0; not a number of a diffusion model.
+    pub correct: f32,
 }
 
 impl Task {
@@ -49,7 +52,7 @@ impl Task {
         let network = Network::new(assemble::architecture(settings))?;
         let size = i64::from(settings.data.image_size);
         Ok(Self {
-            label_dropout: assemble::null_class(settings).map(|null| (null, settings.diffusion.label_dropout)),
+            objective: Objective::of(settings),
             diffusion: assemble::diffusion(settings, device)?,
             network,
             seed: settings.seed,
@@ -79,7 +82,9 @@ impl Task {
             // The mean over the slice is the mean over its equal micro-batches.
             let loss = (&terms.loss * weights).mean(Kind::Float) / passes as f64;
             loss.f_backward()?;
-            pending.parts.push(Tensor::stack(&[terms.loss.detach(), terms.mse.detach(), terms.vb.detach()], 0));
+            let row = |term: Option<Tensor>| term.unwrap_or_else(|| terms.loss.full_like(f64::NAN)).detach();
+            let rows = [terms.loss.detach(), row(terms.mse), row(terms.vb), row(terms.correct)];
+            pending.parts.push(Tensor::stack(&rows, 0));
         }
         Ok(pending)
     }
@@ -91,7 +96,7 @@ impl Task {
         range: std::ops::Range<usize>,
         positions: &[u64],
         draws: &[Draw],
-    ) -> Result<ddpm_diffusion::Terms, Failure> {
+    ) -> Result<Terms, Failure> {
         let device = state.weights.flat().device();
         let [channels, height, width] = self.image;
         let bytes = (channels * height * width) as usize;
@@ -103,20 +108,9 @@ impl Task {
         let t: Vec<i64> = draws.iter().map(|draw| draw.t as i64).collect();
         let t = Tensor::from_slice(&t).to_device(device);
         let x_t = self.diffusion.q_sample(&x_start, &t, &noise);
-        let labels = self.network.classes().map(|_| self.labels(&batch.labels[range], positions).to_device(device));
         let dropout = self.dropout.then(|| self.dropout_keys(positions).to_device(device)).map(DropoutKeys::new);
-        let model_t = self.diffusion.model_timesteps(&t);
-        let inputs = Inputs { x: &x_t, t: &model_t, labels: labels.as_ref(), dropout: dropout.as_ref() };
-        let output = self.network.forward(&state.weights, &inputs);
-        Ok(self.diffusion.training_terms(&output, &x_start, &x_t, &t, &noise)?)
-    }
-
-    fn labels(&self, labels: &[i64], positions: &[u64]) -> Tensor {
-        let keep_or_drop = |(&label, &position): (&i64, &u64)| match self.label_dropout {
-            Some((null, rate)) if uniform(self.seed, Stream::LabelDropout, position) < rate => null,
-            _ => label,
-        };
-        Tensor::from_slice(&labels.iter().zip(positions).map(keep_or_drop).collect::<Vec<_>>())
+        let noised = Noised { positions, labels: &batch.labels[range], x_start, noise, t, x_t, dropout };
+        self.objective.terms(&self.network, &state.weights, &self.diffusion, self.seed, &noised)
     }
 
     fn dropout_keys(&self, positions: &[u64]) -> Tensor {
@@ -129,7 +123,7 @@ impl Task {
 /// A slice's terms, not yet read from the device.
 pub struct PendingTerms {
     draws: Vec<Draw>,
-    /// Rows loss, mse, vb per micro-batch, `[3, b]`.
+    /// Rows loss, mse, vb, correct per micro-batch, `[4, b]`; what the objective lacks is not a number.
     parts: Vec<Tensor>,
 }
 
@@ -139,12 +133,9 @@ impl PendingTerms {
         let rows = Tensor::cat(&self.parts, 1).to_kind(Kind::Float).contiguous().view(-1);
         let rows: Vec<f32> = Vec::try_from(&rows)?;
         let count = self.draws.len();
-        let term = |(i, draw): (usize, &Draw)| SampleTerms {
-            t: draw.t,
-            weight: draw.weight,
-            loss: rows[i],
-            mse: rows[count + i],
-            vb: rows[2 * count + i],
+        let term = |(i, draw): (usize, &Draw)| {
+            let [loss, mse, vb, correct] = [0, 1, 2, 3].map(|row| rows[row * count + i]);
+            SampleTerms { t: draw.t, weight: draw.weight, loss, mse, vb, correct }
         };
         Ok(self.draws.iter().enumerate().map(term).collect())
     }

@@ -1,5 +1,6 @@
-//! `eval`: how good a model is.
+//! `eval`: how good a model is, or what was drawn from it.
 
+mod classes;
 mod nll;
 
 use ddpm_comm::World;
@@ -11,5 +12,6 @@ use crate::failure::Failure;
 pub fn run(command: &EvalCommand, world: &World, json: bool) -> Result<(), Failure> {
     match command {
         EvalCommand::Nll(args) => nll::run(args, world, json),
+        EvalCommand::Classes(args) => classes::run(args, world, json),
     }
 }

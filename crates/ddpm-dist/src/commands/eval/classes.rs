@@ -1,0 +1,149 @@
+//! `eval classes`: which classes a classifier sees in samples, and how often it is the one that was asked for.
+
+use std::path::Path;
+
+use ddpm_comm::World;
+use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+use crate::assemble;
+use crate::classifier::Classifier;
+use crate::cli::ClassesArgs;
+use crate::coordinator::unanimous;
+use crate::failure::Failure;
+
+/// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
+struct Labelled {
+    images: Tensor,
+    labels: Option<Vec<i64>>,
+}
+
+/// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
+pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
+    let comm = world.collective();
+    let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights)?;
+    let done = if world.rank() == 0 { judge(args, &classifier, json) } else { Ok(()) };
+    unanimous(comm.as_ref(), done)
+}
+
+fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), Failure> {
+    let Labelled { images, labels } = match (&args.samples, args.split) {
+        (Some(path), _) if path.is_dir() => read_folder(path, classifier)?,
+        (Some(path), _) => read_samples(path, classifier)?,
+        (None, split) => read_data(split.map_or(Split::Test, Split::from), args.count, classifier)?,
+    };
+    let batches = images.split(args.batch as i64, 0);
+    let told: Vec<Tensor> = batches.iter().map(|batch| classifier.tell(batch)).collect();
+    let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
+    let classes = classifier.classes() as usize;
+    let mut counts = vec![0u64; classes];
+    predicted.iter().for_each(|class| counts[*class as usize] += 1);
+    let accuracy = labels.as_ref().map(|labels| share(labels.iter().zip(&predicted)));
+    let by_class = labels.as_ref().map(|labels| {
+        let of = |class: i64| share(labels.iter().zip(&predicted).filter(move |(label, _)| **label == class));
+        (0..classes as i64).map(of).collect::<Vec<_>>()
+    });
+    if json {
+        println!(
+            "{}",
+            json!({
+                "images": predicted.len(), "classifier": classifier.model().description, "predicted": predicted,
+                "labels": labels, "predicted_counts": counts, "accuracy": accuracy.flatten(),
+                "accuracy_by_class": by_class,
+            })
+        );
+        return Ok(());
+    }
+    for (i, class) in predicted.iter().enumerate() {
+        match &labels {
+            Some(labels) => println!("{i:>6}  {class}  asked for {}", labels[i]),
+            None => println!("{i:>6}  {class}"),
+        }
+    }
+    let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share));
+    for (class, count) in counts.iter().enumerate() {
+        match &by_class {
+            Some(shares) => println!("# class {class}: told {count} times, {} of those asked for", percent(shares[class])),
+            None => println!("# class {class}: told {count} times"),
+        }
+    }
+    match accuracy {
+        Some(accuracy) => println!("# {} images, accuracy {}", predicted.len(), percent(accuracy)),
+        None => println!("# {} images without labels", predicted.len()),
+    }
+    Ok(())
+}
+
+/// The share of pairs that agree; none of none.
+fn share<'a>(pairs: impl Iterator<Item = (&'a i64, &'a i64)>) -> Option<f64> {
+    let (agreeing, all) = pairs.fold((0, 0), |(agreeing, all), (a, b)| (agreeing + u32::from(a == b), all + 1));
+    (all > 0).then(|| f64::from(agreeing) / f64::from(all))
+}
+
+/// Tensors `samples` and, where it has them, `labels` of a file that `sample` wrote.
+fn read_samples(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure> {
+    let (channels, size) = classifier.model().network.image();
+    let unfit = |what: String| {
+        Failure::usage(format!(
+            "{}: {what}; give a safetensors file with f32 `samples` [N, {channels}, {size}, {size}], as `sample` writes it",
+            path.display()
+        ))
+    };
+    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
+    let samples = file.tensor("samples").map_err(|e| unfit(e.to_string()))?;
+    let shape: Vec<i64> = samples.shape().iter().map(|n| *n as i64).collect();
+    let fits = samples.dtype() == Dtype::F32 && shape.len() == 4 && shape[0] > 0 && shape[1..] == [channels, size, size];
+    if !fits {
+        return Err(unfit(format!("`samples` is {:?} {shape:?}", samples.dtype())));
+    }
+    let images = Tensor::f_from_data_size(samples.data(), &shape, Kind::Float)?;
+    let Ok(labels) = file.tensor("labels") else { return Ok(Labelled { images, labels: None }) };
+    if labels.dtype() != Dtype::I64 || labels.shape() != [shape[0] as usize] {
+        return Err(unfit(format!("`labels` is {:?} {:?}, not I64 [{}]", labels.dtype(), labels.shape(), shape[0])));
+    }
+    let labels = labels.data().as_chunks::<8>().0.iter().map(|label| i64::from_le_bytes(*label)).collect();
+    Ok(Labelled { images, labels: Some(labels) })
+}
+
+/// The images below a folder; sub-folders, as many as there are classes, are their classes in the order of their names.
+fn read_folder(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure> {
+    let (channels, size) = classifier.model().network.image();
+    let entries = std::fs::read_dir(path).map_err(|e| Failure::file(path, e))?;
+    let classes = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()).count() as i64;
+    if classes > 0 && classes != classifier.classes() {
+        return Err(Failure::usage(format!(
+            "{} has {classes} sub-folders and the classifier tells {} classes; give one sub-folder for each, or none",
+            path.display(),
+            classifier.classes()
+        )));
+    }
+    let labels = if classes > 0 { FolderLabels::SubFolder } else { FolderLabels::None };
+    let source = ddpm_data::open(&DataSpec {
+        kind: SourceKind::Folder { root: path.into(), split: Split::Train, labels },
+        image_size: size as usize,
+        channels: channels as usize,
+        crop: None,
+        on_corrupt: OnCorrupt::Error,
+    })?;
+    preview(source.as_ref(), source.len())
+}
+
+/// The first images of a part of the classifier's own data.
+fn read_data(split: Split, count: u64, classifier: &Classifier) -> Result<Labelled, Failure> {
+    let settings = classifier.model().settings.as_ref();
+    let settings = settings.ok_or_else(|| Failure::internal("a classifier comes with its settings"))?;
+    let source = assemble::open_data(settings, split)?;
+    preview(source.as_ref(), count.min(source.len()))
+}
+
+fn preview(source: &dyn Source, count: u64) -> Result<Labelled, Failure> {
+    let spec = source.spec();
+    let batch = ddpm_data::preview(source, 0, count as usize)?;
+    let shape = [count as i64, spec.channels as i64, spec.size as i64, spec.size as i64];
+    let images = Tensor::from_slice(&batch.images).view(shape).to_kind(Kind::Float) / 127.5 - 1.0;
+    Ok(Labelled { images, labels: source.classes().map(|_| batch.labels) })
+}

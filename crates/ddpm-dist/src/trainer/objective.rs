@@ -1,0 +1,110 @@
+//! What is learned: to predict what was noised, or to tell its class. All else of training is the same for both.
+
+use ddpm_config::{ModelKind, Settings};
+use ddpm_diffusion::{Diffusion, Stream, uniform};
+use ddpm_nn::{DropoutKeys, Inputs, Network, Weights};
+use tch::Tensor;
+
+use crate::assemble;
+use crate::failure::Failure;
+
+/// One of the two objectives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Objective {
+    /// That of the diffusion model, as `[diffusion]` describes it.
+    Denoise {
+        /// Row of the class table that means "no class", where labels are dropped, and how often they are.
+        label_dropout: Option<(i64, f64)>,
+    },
+    /// Cross-entropy of the class given x_t (Dhariwal & Nichol 2021, section 4).
+    Classify,
+}
+
+/// A micro-batch on its device, noised.
+pub struct Noised<'a> {
+    /// Each sample's index in the run.
+    pub positions: &'a [u64],
+    /// The classes of the data.
+    pub labels: &'a [i64],
+    /// f32 `[B, C, H, W]` in `[-1, 1]`.
+    pub x_start: Tensor,
+    /// Of the same shape.
+    pub noise: Tensor,
+    /// i64 `[B]`.
+    pub t: Tensor,
+    /// x_start, noised to t.
+    pub x_t: Tensor,
+    /// Keys of the dropout masks, where the network drops activations.
+    pub dropout: Option<DropoutKeys>,
+}
+
+/// What each sample of a micro-batch contributes, `[B]` each.
+pub struct Terms {
+    /// The loss, which goes backward.
+    pub loss: Tensor,
+    /// Squared error of the prediction.
+    pub mse: Option<Tensor>,
+    /// Its term of the bound.
+    pub vb: Option<Tensor>,
+    /// 1 where the likeliest class is the right one, else 0.
+    pub correct: Option<Tensor>,
+}
+
+impl Objective {
+    /// The objective that `settings` set.
+    pub fn of(settings: &Settings) -> Self {
+        match settings.model.kind {
+            ModelKind::Classifier => Self::Classify,
+            ModelKind::Unet | ModelKind::Small => Self::Denoise {
+                label_dropout: assemble::null_class(settings).map(|null| (null, settings.diffusion.label_dropout)),
+            },
+        }
+    }
+
+    /// Whether it is the diffusion model's, of which images can be drawn and which has a variational bound.
+    pub fn denoises(self) -> bool {
+        matches!(self, Self::Denoise { .. })
+    }
+
+    /// The terms of a micro-batch under `network` with the numbers `weights`; `seed` is the key of all randomness.
+    pub fn terms(
+        self,
+        network: &Network,
+        weights: &Weights,
+        diffusion: &Diffusion,
+        seed: u64,
+        noised: &Noised,
+    ) -> Result<Terms, Failure> {
+        let Noised { x_start, noise, t, x_t, .. } = noised;
+        let predict = |labels: Option<&Tensor>| {
+            let model_t = diffusion.model_timesteps(t);
+            network.forward(weights, &Inputs { x: x_t, t: &model_t, labels, dropout: noised.dropout.as_ref() })
+        };
+        let labels = || Tensor::from_slice(noised.labels).to_device(x_t.device());
+        match self {
+            Self::Denoise { label_dropout } => {
+                let labels = network.classes().map(|_| match label_dropout {
+                    Some(dropout) => drop_labels(seed, noised, dropout).to_device(x_t.device()),
+                    None => labels(),
+                });
+                let terms = diffusion.training_terms(&predict(labels.as_ref()), x_start, x_t, t, noise)?;
+                Ok(Terms { loss: terms.loss, mse: Some(terms.mse), vb: Some(terms.vb), correct: None })
+            }
+            Self::Classify => {
+                let (logits, labels) = (predict(None), labels());
+                let log_p = logits.log_softmax(1, None);
+                let loss = -log_p.f_gather(1, &labels.unsqueeze(1), false)?.squeeze_dim(1);
+                let correct = logits.argmax(1, false).eq_tensor(&labels).to_kind(loss.kind());
+                Ok(Terms { loss, mse: None, vb: None, correct: Some(correct) })
+            }
+        }
+    }
+}
+
+/// The labels, some of them replaced by `null` with probability `rate`.
+fn drop_labels(seed: u64, noised: &Noised, (null, rate): (i64, f64)) -> Tensor {
+    let keep_or_drop = |(&label, &position): (&i64, &u64)| {
+        if uniform(seed, Stream::LabelDropout, position) < rate { null } else { label }
+    };
+    Tensor::from_slice(&noised.labels.iter().zip(noised.positions).map(keep_or_drop).collect::<Vec<_>>())
+}

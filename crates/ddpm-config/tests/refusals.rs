@@ -151,6 +151,7 @@ fn values_at_odds_name_what_works() {
     check("celeba64", &["data.labels=./list.txt"], &["data.labels", "attribute:NAME"]);
     check("celeba64", &["model.classes=2"], &["model.classes is set", "\"attribute:NAME\""]);
     check("smoke", &["diffusion.label_dropout=0.1"], &["no labels to drop", "model.classes"]);
+    check("smoke", &["model.kind=classifier"], &["a classifier needs model.classes", "such as 10"]);
     check("smoke", &["data.image_size=17"], &["data.image_size = 17 is not a multiple of 2", "Use 16 or 18"]);
     check("mnist-small", &["data.image_size=28"], &["data.image_size = 28", "Use 16 or 32"]);
     check("smoke", &["model.channels=[8,18]"], &["18 in model.channels", "Use 16 or 20, or model.norm_groups = 2"]);

@@ -84,7 +84,8 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
     succeed(&mut train_classifier(2, &classifier, 300, &["--set", "checkpoint.every=300"]));
     let held_out = judge(&classifier, &["--split", "test", "-n", "200"]);
     assert!(held_out["accuracy"].as_f64().unwrap() > 0.8, "{held_out}");
-    let last: Vec<f64> = metrics(&classifier).values().rev().take(50).filter_map(|l| l["accuracy_q0"].as_f64()).collect();
+    let last: Vec<f64> =
+        metrics(&classifier).values().rev().take(50).filter_map(|l| l["accuracy_q0"].as_f64()).collect();
     let mean = last.iter().sum::<f64>() / last.len() as f64;
     assert!(mean > 0.6, "accuracy {mean} where there is little noise");
 
@@ -102,7 +103,11 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
         let accuracy = |scale: &str| {
             let found = judge(&classifier, &["--samples", draw(1, sampler, scale).to_str().unwrap()]);
             let asked: Vec<i64> = found["labels"].as_array().unwrap().iter().map(|l| l.as_i64().unwrap()).collect();
-            assert_eq!(asked, (0..40).map(|i| i / 4).collect::<Vec<_>>(), "the classes asked for come with the samples");
+            assert_eq!(
+                asked,
+                (0..40).map(|i| i / 4).collect::<Vec<_>>(),
+                "the classes asked for come with the samples"
+            );
             found["accuracy"].as_f64().unwrap()
         };
         let (unguided, guided) = (accuracy("0"), accuracy("3"));
@@ -123,7 +128,10 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
 fn check_refusals(classifier: &Path, model: &Path) {
     let sample = |source: &Path, more: &[&str]| {
         let mut command = program();
-        command.args(["sample", "-n", "10", "--steps", "2", "--out", "/dev/null/x.png", "--model"]).arg(source).args(more);
+        command
+            .args(["sample", "-n", "10", "--steps", "2", "--out", "/dev/null/x.png", "--model"])
+            .arg(source)
+            .args(more);
         command
     };
     let (c, m) = (classifier.to_str().unwrap(), model.to_str().unwrap());

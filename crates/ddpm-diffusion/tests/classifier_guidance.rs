@@ -1,8 +1,8 @@
 //! Classifier guidance: the shift of the mean and of eps by their formulas, and where guided samples end up.
 
 use ddpm_diffusion::{
-    BetaSchedule, ClassGradient, Clip, Ddim, Diffusion, Direction, Loss, ModelError, Prediction, SampleOptions, Sampler,
-    Settings, Stream, VarianceKind, Weighting, noise_batch,
+    BetaSchedule, ClassGradient, Clip, Ddim, Diffusion, Direction, Loss, ModelError, Prediction, SampleOptions,
+    Sampler, Settings, Stream, VarianceKind, Weighting, noise_batch,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -35,8 +35,7 @@ fn the_mean_moves_by_variance_times_gradient() {
     let [gradient, by_hand] = logistic(&x, &w);
     assert!(distance(&gradient, &by_hand) < 1e-12);
     let t = Tensor::from_slice(&[0i64, 5, 49]);
-    let kinds =
-        [(VarianceKind::FixedSmall, 1), (VarianceKind::FixedLarge, 1), (VarianceKind::LearnedRange, 2)];
+    let kinds = [(VarianceKind::FixedSmall, 1), (VarianceKind::FixedLarge, 1), (VarianceKind::LearnedRange, 2)];
     for (variance, channels) in kinds {
         let process = process(50, Prediction::Eps, variance);
         let output = noise(3, 3, &[channels, 2, 2]) * 0.3;

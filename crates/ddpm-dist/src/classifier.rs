@@ -46,7 +46,10 @@ impl Classifier {
             return refuse(format!("it knows {} timesteps, the model has {}", ours.len(), theirs.len()));
         }
         if let Some(t) = (0..ours.len()).find(|&t| (ours[t] - theirs[t]).abs() > SAME_NOISE) {
-            return refuse(format!("at t = {t} it knows alphas_cumprod {:.6}, the model has {:.6}", ours[t], theirs[t]));
+            return refuse(format!(
+                "at t = {t} it knows alphas_cumprod {:.6}, the model has {:.6}",
+                ours[t], theirs[t]
+            ));
         }
         match model.classes {
             Some(classes) if classes != self.classes() => {

@@ -106,8 +106,7 @@ impl Generation<'_> {
             }
         };
         let pull = self.classifier.zip(labels.as_ref());
-        let pull =
-            pull.map(|((by, scale), labels)| move |x: &Tensor, t: &Tensor| by.gradient(x, t, labels, scale));
+        let pull = pull.map(|((by, scale), labels)| move |x: &Tensor, t: &Tensor| by.gradient(x, t, labels, scale));
         let options = SampleOptions {
             sampler: self.sampler,
             clip: self.clip,

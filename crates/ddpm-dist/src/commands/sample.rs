@@ -112,7 +112,11 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     };
     let (channels, size) = model.network.image();
     let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
-    let written = if world.rank() == 0 { order.output.write(&generated, order.labels.as_deref(), shape, columns) } else { Ok(()) };
+    let written = if world.rank() == 0 {
+        order.output.write(&generated, order.labels.as_deref(), shape, columns)
+    } else {
+        Ok(())
+    };
     unanimous(comm.as_ref(), written)?;
     if world.rank() == 0 {
         if json {
@@ -202,13 +206,7 @@ impl<'a> Output<'a> {
         Ok(output)
     }
 
-    fn write(
-        &self,
-        drawn: &Generated,
-        labels: Option<&[i64]>,
-        shape: Shape,
-        columns: usize,
-    ) -> Result<(), Failure> {
+    fn write(&self, drawn: &Generated, labels: Option<&[i64]>, shape: Shape, columns: usize) -> Result<(), Failure> {
         let Shape { count, channels, size, steps } = shape;
         match *self {
             Self::Grid(path) => pictures::grid(&drawn.samples, channels, size, columns)?

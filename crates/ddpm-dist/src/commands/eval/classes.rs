@@ -9,7 +9,6 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 use tch::{Kind, Tensor};
 
-use crate::assemble;
 use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
@@ -33,7 +32,11 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), 
     let Labelled { images, labels } = match (&args.samples, args.split) {
         (Some(path), _) if path.is_dir() => read_folder(path, classifier)?,
         (Some(path), _) => read_samples(path, classifier)?,
-        (None, split) => read_data(split.map_or(Split::Test, Split::from), args.count, classifier)?,
+        (None, split) => {
+            let split = split.map_or(Split::Test, Split::from);
+            let source = classifier.model().open_data(None, &[], split)?;
+            preview(source.as_ref(), args.count.min(source.len()))?
+        }
     };
     let batches = images.split(args.batch as i64, 0);
     let told: Vec<Tensor> = batches.iter().map(|batch| classifier.tell(batch)).collect();
@@ -66,7 +69,9 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), 
     let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share));
     for (class, count) in counts.iter().enumerate() {
         match &by_class {
-            Some(shares) => println!("# class {class}: told {count} times, {} of those asked for", percent(shares[class])),
+            Some(shares) => {
+                println!("# class {class}: told {count} times, {} of those asked for", percent(shares[class]))
+            }
             None => println!("# class {class}: told {count} times"),
         }
     }
@@ -96,7 +101,8 @@ fn read_samples(path: &Path, classifier: &Classifier) -> Result<Labelled, Failur
     let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
     let samples = file.tensor("samples").map_err(|e| unfit(e.to_string()))?;
     let shape: Vec<i64> = samples.shape().iter().map(|n| *n as i64).collect();
-    let fits = samples.dtype() == Dtype::F32 && shape.len() == 4 && shape[0] > 0 && shape[1..] == [channels, size, size];
+    let fits =
+        samples.dtype() == Dtype::F32 && shape.len() == 4 && shape[0] > 0 && shape[1..] == [channels, size, size];
     if !fits {
         return Err(unfit(format!("`samples` is {:?} {shape:?}", samples.dtype())));
     }
@@ -130,14 +136,6 @@ fn read_folder(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure
         on_corrupt: OnCorrupt::Error,
     })?;
     preview(source.as_ref(), source.len())
-}
-
-/// The first images of a part of the classifier's own data.
-fn read_data(split: Split, count: u64, classifier: &Classifier) -> Result<Labelled, Failure> {
-    let settings = classifier.model().settings.as_ref();
-    let settings = settings.ok_or_else(|| Failure::internal("a classifier comes with its settings"))?;
-    let source = assemble::open_data(settings, split)?;
-    preview(source.as_ref(), count.min(source.len()))
 }
 
 fn preview(source: &dyn Source, count: u64) -> Result<Labelled, Failure> {

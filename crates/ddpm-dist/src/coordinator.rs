@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cli::{Resume, TrainArgs};
+use crate::cli::{ConfigArgs, Resume, TrainArgs};
 use crate::failure::{Exit, Failure};
 
 /// All that rank 0 decides: every rank starts from these same bytes.
@@ -26,7 +26,20 @@ pub struct Plan {
 
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
-    let made = if comm.rank() == 0 { Some(make_plan(comm.size(), args)) } else { None };
+    from_rank_0(comm, || make_plan(comm.size(), args))
+}
+
+/// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.
+pub fn settings(comm: &dyn Collective, config: &ConfigArgs, more: &[String]) -> Result<Settings, Failure> {
+    from_rank_0(comm, || resolve(comm.size(), config, more))
+}
+
+/// What rank 0 makes, on every rank from the same bytes; or its failure, on every rank.
+pub fn from_rank_0<T: Serialize + DeserializeOwned>(
+    comm: &dyn Collective,
+    make: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let made = if comm.rank() == 0 { Some(make()) } else { None };
     let bytes = match &made {
         Some(Ok(plan)) => serde_json::to_vec(plan).expect("settings and manifests are plain data"),
         _ => Vec::new(),
@@ -44,17 +57,21 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
 }
 
 fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {
-    let mut overrides = args.config.overrides.clone();
-    overrides.extend(args.steps.map(|steps| format!("train.steps={steps}")));
-    let settings = Settings::load(&args.config.config, &overrides)?;
-    settings.check_world(world)?;
-    check_available(&settings)?;
+    let steps: Vec<String> = args.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
+    let settings = resolve(world, &args.config, &steps)?;
     for key in &args.allow_change {
         ddpm_config::check_key(key, "--allow-change")?;
     }
     let (resume, newest) =
         if args.dry_run { (None, None) } else { choose(&settings, args.resume, &args.allow_change)? };
     Ok(Plan { settings, resume, newest })
+}
+
+fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Settings, Failure> {
+    let settings = Settings::load(&config.config, &[&config.overrides, more].concat())?;
+    settings.check_world(world)?;
+    check_available(&settings)?;
+    Ok(settings)
 }
 
 /// Finds the checkpoint to go on from, and refuses one of another run; and the newest one there is. Nothing is written

@@ -230,7 +230,7 @@ pub fn loader(
 }
 
 /// What an unreadable image does.
-fn on_corrupt(settings: &Settings) -> OnCorrupt {
+pub fn on_corrupt(settings: &Settings) -> OnCorrupt {
     match settings.data.on_corrupt {
         OnCorruptSetting::Error => OnCorrupt::Error,
         OnCorruptSetting::Skip => OnCorrupt::Skip,

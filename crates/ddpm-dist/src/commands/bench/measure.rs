@@ -22,11 +22,11 @@ pub fn since_launch() -> f64 {
     read().unwrap_or(f64::NAN)
 }
 
-/// Lets the peak of this process's memory be what it holds now. Where the system does not let it, the peak stays what
-/// it was, which can only make later growth look smaller.
+/// Lets the peak of this process's memory be what it holds now. Where the system does not let it, an older and higher peak
+/// may stand, and what is measured above the present looks larger than it is.
 pub fn forget_peak() {
     if let Err(error) = fs::write("/proc/self/clear_refs", "5") {
-        tracing::warn!("the peak of memory cannot be reset ({error}), so figures above it are too small");
+        tracing::warn!("the peak of memory cannot be reset ({error}), so memory that was free before counts too");
     }
 }
 

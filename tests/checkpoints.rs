@@ -340,3 +340,32 @@ fn checkpoints_are_listed_shown_verified_copied_and_pruned() {
     assert_eq!(outcome.code, 4, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.matches("SHA-256").count(), 1, "{}", outcome.stdout);
 }
+
+#[test]
+fn the_benchmark_of_checkpoints_leaves_the_bucket_as_it_was() {
+    let rig = Rig::start();
+    let kept = rig.bucket().join("bench/kept");
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    std::fs::write(&kept, "a user's").unwrap();
+    let mut command = mpirun(2);
+    command.args([
+        "bench",
+        "checkpoint",
+        "--config",
+        "smoke",
+        "--repeat",
+        "2",
+        "--json",
+        "--uri",
+        "s3://bucket/bench/",
+    ]);
+    let report: serde_json::Value = serde_json::from_str(&succeed(rig.serve(&mut command)).stdout).unwrap();
+    assert!(report["upload_mb_s"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(files(&rig.bucket()), [kept]);
+}
+
+/// The files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}

@@ -128,6 +128,28 @@ fn commands_and_pictures() {
     check(dir.path(), "", &cases);
 }
 
+#[test]
+fn benchmarks() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let cases = [
+        ("stepp", 2, "unrecognized subcommand 'stepp'", "'step'"),
+        ("step", 2, "not provided", "--config <FILE>"),
+        ("step --config smok", 2, "`smok`", "the preset `smoke`"),
+        ("step --config smoke --steps 0", 2, "'0' for '--steps", "at least 1"),
+        ("step --config mnist --set data.path=DIR/absent", 4, "absent: cannot be read", "Check that the path"),
+        ("allreduce --config smoke", 2, "this is one rank", "launch/local.sh 2"),
+        ("allreduce --config smoke --repeat 0", 2, "'0' for '--repeat", "at least 1"),
+        ("loader --config smoke --set data.workers=0", 2, "data.workers = 0", "at least 1"),
+        ("checkpoint --config smoke --every 3", 2, "not provided", "--steps <N>"),
+        ("checkpoint --config smoke --steps 7 --every 3", 2, "--steps 7 is no multiple of --every 3", "--steps 9"),
+        ("checkpoint --config smoke --uri memory://", 2, "checkpoint.uri is in memory", "a folder or a bucket"),
+        ("checkpoint --config smoke --uri ftp://host/a", 2, "ftp://host/a", "s3://"),
+        ("checkpoint --config smoke --uri DIR/file", 4, "/file/bench-", "Check that it is reachable"),
+    ];
+    check(dir.path(), "bench", &cases);
+}
+
 /// An IDX file with this header and `len` bytes after it.
 fn idx(path: &Path, magic: u32, dims: &[u32], len: usize) {
     let header = [&[magic], dims].concat().into_iter().flat_map(u32::to_be_bytes);
@@ -224,6 +246,8 @@ fn among_ranks() {
         ("train --config", 2, "a value is required", "--config <FILE>"),
         ("sample --model DIR/absent --out DIR/a.png", 4, "there is no directory", "Give the path of a run"),
         ("data info --config mnist --set data.path=DIR/absent", 4, "absent: cannot be read", "Check that the path"),
+        ("bench loader --config mnist --set data.path=DIR/absent", 4, "absent: cannot be read", "Check that the path"),
+        ("bench step --config smoke --set train.global_batch=15", 2, "15 does not divide", "Use 14 or 16"),
     ];
     check_each(dir.path(), "", &cases, || mpirun(2));
     let cases = [

@@ -92,6 +92,15 @@ impl Store {
         self.prune(&Retention { keep_last, keep_every, also }, None)
     }
 
+    /// Deletes all that is below the store's prefix, of whatever kind and whoever holds the lease: for a prefix that the
+    /// caller made up for itself. A directory goes with its content.
+    ///
+    /// # Errors
+    /// `Store`; some of it may be gone then.
+    pub fn erase(self) -> Result<(), CheckpointError> {
+        self.block_on(self.bucket.delete_folder(&Path::default()))
+    }
+
     /// Takes every commit newer than `to` out of the line (all of them for `None`), so that the steps after it can be
     /// committed anew. To be called once on resume, after the choice is made and the lease is held. The manifests are
     /// moved to `aside/`, not deleted; their shards stay for a day. Gives the steps taken out, newest first.

@@ -60,6 +60,7 @@ mod abort;
 mod collective;
 mod mpi;
 mod nccl;
+mod plain;
 mod select;
 mod solo;
 mod watch;

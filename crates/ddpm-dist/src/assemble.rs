@@ -8,7 +8,7 @@ use ddpm_config::{
     DataKind, Labels, Loss as LossSetting, LrSchedule as LrShape, ModelKind, OnCorrupt as OnCorruptSetting, Predict,
     Schedule, Settings, TimestepSampler as SamplerSetting, Variance, Weighting as WeightingSetting,
 };
-use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
+use ddpm_data::{DataSpec, FolderLabels, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind, Split};
 use ddpm_diffusion::{
     BetaSchedule, Diffusion, Loss, LossSecondMoment, Prediction, Settings as DiffusionSettings, TimestepSampler,
     VISIBLE_SIGNAL, VarianceKind, Weighting,
@@ -20,6 +20,9 @@ use crate::failure::Failure;
 
 /// Width of the small U-Net's time embedding, as in the tutorial.
 const SMALL_TIME_WIDTH: i64 = 60;
+
+/// Batches decoded ahead per worker.
+const PREFETCH_PER_WORKER: usize = 2;
 
 /// The network that `[model]` describes.
 pub fn architecture(settings: &Settings) -> Architecture {
@@ -207,6 +210,28 @@ fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
         crop: d.crop,
         on_corrupt: on_corrupt(settings),
     })
+}
+
+/// Delivers one rank's slice of each batch from `start_step` on.
+pub fn loader(
+    settings: &Settings,
+    source: &Arc<dyn Source>,
+    start_step: u64,
+    rank: usize,
+    world: usize,
+) -> Result<Loader, Failure> {
+    let workers = settings.data.workers;
+    let config = LoaderConfig {
+        global_batch: settings.train.global_batch,
+        slice: ddpm_checkpoint::share(settings.train.global_batch, rank, world),
+        start_step,
+        workers,
+        prefetch: PREFETCH_PER_WORKER * workers,
+        flip: settings.data.flip,
+        flip_seed: settings.seed,
+        on_corrupt: on_corrupt(settings),
+    };
+    Ok(Loader::new(Arc::clone(source), Order::new(source.len(), settings.seed), config)?)
 }
 
 /// What an unreadable image does.

@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod bench;
 mod eval;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use ddpm_diffusion::Spacing;
 
 use crate::source::WeightChoice;
 
+pub use bench::BenchCommand;
 pub use eval::{ClassesArgs, EvalCommand, NllArgs};
 
 const EXIT_STATUS: &str = "\
@@ -53,6 +55,9 @@ pub enum Command {
     /// Draw a picture of the process, or of a run's loss.
     #[command(subcommand)]
     Plot(PlotCommand),
+    /// Measure what a configuration costs on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Check what this machine offers: libtorch, MPI, a place to write.
     Doctor,
     /// Print completions for a shell.

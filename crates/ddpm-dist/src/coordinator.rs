@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cli::{Resume, TrainArgs};
+use crate::cli::{ConfigArgs, Resume, TrainArgs};
 use crate::failure::{Exit, Failure};
 
 /// All that rank 0 decides: every rank starts from these same bytes.
@@ -54,7 +54,20 @@ impl Learner {
 
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
-    let made = if comm.rank() == 0 { Some(make_plan(comm.size(), args, learner)) } else { None };
+    from_rank_0(comm, || make_plan(comm.size(), args, learner))
+}
+
+/// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.
+pub fn settings(comm: &dyn Collective, config: &ConfigArgs, more: &[String]) -> Result<Settings, Failure> {
+    from_rank_0(comm, || resolve(comm.size(), config, more))
+}
+
+/// What rank 0 makes, on every rank from the same bytes; or its failure, on every rank.
+pub fn from_rank_0<T: Serialize + DeserializeOwned>(
+    comm: &dyn Collective,
+    make: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let made = if comm.rank() == 0 { Some(make()) } else { None };
     let bytes = match &made {
         Some(Ok(plan)) => serde_json::to_vec(plan).expect("settings and manifests are plain data"),
         _ => Vec::new(),
@@ -72,16 +85,14 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result
 }
 
 fn make_plan(world: usize, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
-    let mut overrides = args.config.overrides.clone();
-    overrides.extend(args.steps.map(|steps| format!("train.steps={steps}")));
+    let mut config = args.config.clone();
     if learner == Learner::Classifier {
         // First, so that one can be trained from a diffusion model's own file, and a --set against it is seen.
-        overrides.insert(0, "model.kind=classifier".into());
+        config.overrides.insert(0, "model.kind=classifier".into());
     }
-    let settings = Settings::load(&args.config.config, &overrides)?;
+    let steps: Vec<String> = args.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
+    let settings = resolve(world, &config, &steps)?;
     refuse_other_learner(&settings, learner)?;
-    settings.check_world(world)?;
-    check_available(&settings)?;
     for key in &args.allow_change {
         ddpm_config::check_key(key, "--allow-change")?;
     }
@@ -99,6 +110,13 @@ fn refuse_other_learner(settings: &Settings, learner: Learner) -> Result<(), Fai
     Err(Failure::usage(format!(
         "model.kind describes {theirs}, and this command trains {ours}; use {command}, or change model.kind"
     )))
+}
+
+fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Settings, Failure> {
+    let settings = Settings::load(&config.config, &[&config.overrides, more].concat())?;
+    settings.check_world(world)?;
+    check_available(&settings)?;
+    Ok(settings)
 }
 
 /// Finds the checkpoint to go on from, and refuses one of another run; and the newest one there is. Nothing is written

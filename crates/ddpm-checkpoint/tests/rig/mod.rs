@@ -246,8 +246,15 @@ impl Proxy {
         parts.extensions.clear();
         let request = Request::from_parts(parts, s3s::Body::from(content));
         let answer = self.server.call(request).await.map_err(|e| io::Error::other(format!("{e:?}")))?;
-        let (parts, body) = answer.into_parts();
-        let mut content = BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes().to_vec();
+        let (parts, mut body) = answer.into_parts();
+        // s3s-fs would read a file on to its end, whatever range of it was asked for.
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut content = Vec::new();
+        while content.len() < length.unwrap_or(usize::MAX)
+            && let Some(frame) = body.frame().await
+        {
+            content.extend_from_slice(&frame.map_err(io::Error::other)?.into_data().unwrap_or_default());
+        }
         let whole = Response::from_parts(parts, ());
         match fault {
             Some(Fault::Deny { status, code }) => Ok(error(status, &code)),

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod bench;
 mod checkpoints;
 mod data;
 mod doctor;
@@ -17,7 +18,7 @@ use crate::signals::StopRequest;
 
 /// Runs a command on every rank and gives the exit status that all ranks end with.
 pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
-    if !matches!(cli.command, Command::Train(_) | Command::TrainClassifier(_)) {
+    if !matches!(cli.command, Command::Train(_) | Command::TrainClassifier(_) | Command::Bench(_)) {
         StopRequest::end_at_once(Exit::Stopped.code())?;
     }
     match &cli.command {
@@ -28,6 +29,7 @@ pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
         Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
         Command::Plot(command) => on_one_rank(world, || plot::run(command)),
+        Command::Bench(command) => bench::run(command, world, cli.json),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
         Command::Completions { .. } => unreachable!("answered before the ranks meet"),
     }

@@ -214,19 +214,22 @@ fn lines_until(log: &[u8], resume_step: Option<u64>) -> Vec<u8> {
 
 /// Resident memory of this process in MB (10^6 bytes); not a number where `/proc` does not tell.
 pub fn rss_mb() -> f64 {
-    fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let kib: f64 = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmRSS:"))?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()?;
-            Some(kib * 1024.0 / 1e6)
-        })
-        .unwrap_or(f64::NAN)
+    status_mb("VmRSS:")
+}
+
+/// The most that [`rss_mb`] ever was.
+pub fn peak_rss_mb() -> f64 {
+    status_mb("VmHWM:")
+}
+
+fn status_mb(key: &str) -> f64 {
+    let read = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib * 1024.0 / 1e6)
+    };
+    read().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod tensorboard;
 
 pub use chart::{Chart, Series, panel};
 pub use grid::{Scale, from_unit_floats, grid};
-pub use metrics::{Accuracy, Metrics, MetricsLog, read_metrics, rss_mb};
+pub use metrics::{Accuracy, Metrics, MetricsLog, peak_rss_mb, read_metrics, rss_mb};
 pub use picture::Picture;
 pub use progress::{Progress, init_logging};
 pub use tensorboard::TensorBoard;

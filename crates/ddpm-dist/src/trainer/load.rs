@@ -12,8 +12,8 @@ use super::state::TrainState;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
 
-/// The state that `manifest` names, for a data set of `images`: each shard is read and verified by one rank, which sends it to the others. Later
-/// checkpoints are set aside.
+/// The state that `manifest` names, for a data set of `images`: each shard is read and verified by one rank, which sends
+/// it to the others. Later checkpoints are set aside.
 pub fn load(
     store: &Store,
     comm: &dyn Collective,

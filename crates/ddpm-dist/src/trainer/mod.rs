@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ddpm_comm::{Collective, Reduce, set_step};
 use ddpm_config::Settings;
-use ddpm_data::{Batch, Loader, LoaderConfig, Order, Source, Split};
+use ddpm_data::{Batch, Loader, Source, Split};
 use ddpm_diffusion::TimestepSampler;
 use ddpm_nn::{LrSchedule, clip, global_norm};
 use tch::Device;
@@ -25,11 +25,11 @@ use crate::signals::StopRequest;
 use crate::telemetry::{Accuracy, Metrics, rss_mb};
 use monitor::Monitor;
 use report::{Means, gather_terms};
-use save::Saver;
-use state::TrainState;
 use step::{PendingTerms, SampleTerms, Task};
 
-pub use state::{WEIGHTS, ema_buffer};
+pub use load::load;
+pub use save::Saver;
+pub use state::{TrainState, WEIGHTS, ema_buffer};
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +40,11 @@ pub enum Ending {
     Stopped,
 }
 
-/// Batches decoded ahead per worker.
-const PREFETCH_PER_WORKER: usize = 2;
 /// Steps whose terms may wait to be shared.
 const UNREAD: usize = 100;
 
-struct Trainer {
+/// A training under way, between two of its steps.
+pub struct Trainer {
     settings: Settings,
     comm: Arc<dyn Collective>,
     task: Task,
@@ -62,12 +61,15 @@ struct Trainer {
 }
 
 /// Where the time went since the last log step.
-struct Clock {
+pub struct Clock {
     since: Instant,
     images: u64,
-    data_wait: Duration,
-    comm_wait: Duration,
-    checkpoint_stall: Duration,
+    /// Waiting for images.
+    pub data_wait: Duration,
+    /// Waiting for the other ranks, and for what is exchanged with them.
+    pub comm_wait: Duration,
+    /// Held up by saves.
+    pub checkpoint_stall: Duration,
     /// Drawing samples, which is not training.
     drawing: Duration,
 }
@@ -84,7 +86,8 @@ pub fn run(comm: &Arc<dyn Collective>, plan: &Plan, stop: &StopRequest) -> Resul
 }
 
 impl Trainer {
-    fn prepare(comm: &Arc<dyn Collective>, plan: &Plan) -> Result<Self, Failure> {
+    /// Makes ready for the first step of the plan, all ranks together.
+    pub fn prepare(comm: &Arc<dyn Collective>, plan: &Plan) -> Result<Self, Failure> {
         let settings = plan.settings.clone();
         let resumed = plan.resume.as_ref().map(|manifest| manifest.step);
         let device = Device::Cpu;
@@ -98,22 +101,8 @@ impl Trainer {
             }
             None => TrainState::fresh(&settings, &task.network, device)?,
         };
-        let workers = settings.data.workers;
-        let loader = Loader::new(
-            Arc::clone(&source),
-            Order::new(source.len(), settings.seed),
-            LoaderConfig {
-                global_batch: settings.train.global_batch,
-                slice: ddpm_checkpoint::share(settings.train.global_batch, comm.rank(), comm.size()),
-                start_step: state.step,
-                workers,
-                prefetch: PREFETCH_PER_WORKER * workers,
-                flip: settings.data.flip,
-                flip_seed: settings.seed,
-                on_corrupt: assemble::on_corrupt(&settings),
-            },
-        );
-        let loader = unanimous(comm.as_ref(), loader.map_err(Failure::from))?;
+        let loader = assemble::loader(&settings, &source, state.step, comm.rank(), comm.size());
+        let loader = unanimous(comm.as_ref(), loader)?;
         let opened =
             (comm.rank() == 0).then(|| Monitor::open(&settings, source.as_ref(), &task.diffusion, resumed)).transpose();
         let monitor = unanimous(comm.as_ref(), opened)?;
@@ -161,42 +150,43 @@ impl Trainer {
         }
         self.clock = Clock::started();
         while self.state.step < total {
-            set_step(self.state.step);
-            let Some(batch) = self.next_batch(stop)? else {
+            if !self.step(stop)? {
                 self.save_last()?;
                 return Ok(Ending::Stopped);
-            };
-            let pending = self.task.forward_backward(&mut self.state, &batch)?;
-            self.unread.push(pending);
-            self.loader.recycle(batch);
-            let update = self.update()?;
-
-            let step = self.state.step;
-            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == total);
-            let logs = due(self.settings.monitor.log_every);
-            let saves = step == total || due(self.settings.checkpoint.every);
-            let learns_timesteps = matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_));
-            if logs || saves || learns_timesteps || self.unread.len() == UNREAD {
-                let terms = self.read_terms()?;
-                if logs {
-                    self.log(&terms, &update);
-                }
-            }
-            if let Some(monitor) = &self.monitor {
-                monitor.advance(step);
             }
             // Saved before samples are drawn: drawing takes long, and may fail.
-            if step == total {
+            if self.state.step == total {
                 self.save_last()?;
-            } else if saves {
-                let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
-                timed(&mut self.clock.checkpoint_stall, saving)?;
+            } else if self.due(self.settings.checkpoint.every) {
+                self.save()?;
             }
-            if due(self.settings.monitor.sample_every) && self.task.objective.denoises() {
+            if self.due(self.settings.monitor.sample_every) && self.task.objective.denoises() {
                 self.draw_samples()?;
             }
         }
         Ok(Ending::Finished)
+    }
+
+    /// Takes one step and logs it if that is due; false, with nothing done, if a rank was asked to stop.
+    pub fn step(&mut self, stop: &StopRequest) -> Result<bool, Failure> {
+        set_step(self.state.step);
+        let Some(batch) = self.next_batch(stop)? else { return Ok(false) };
+        let pending = self.task.forward_backward(&mut self.state, &batch)?;
+        self.unread.push(pending);
+        self.loader.recycle(batch);
+        let update = self.update()?;
+        let logs = self.due(self.settings.monitor.log_every);
+        let learns_timesteps = matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_));
+        if logs || learns_timesteps || self.unread.len() == UNREAD {
+            let terms = self.read_terms()?;
+            if logs {
+                self.log(&terms, &update);
+            }
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.advance(self.state.step);
+        }
+        Ok(true)
     }
 
     /// Shares what each sample of the steps since the last time contributed, and learns from it; gives the last step's
@@ -219,6 +209,39 @@ impl Trainer {
     fn save_last(&mut self) -> Result<(), Failure> {
         self.read_terms()?;
         self.saver.save_last(&self.settings, &self.task.network, &self.state)
+    }
+
+    /// Begins to save the state; training may go on when this returns.
+    pub fn save(&mut self) -> Result<(), Failure> {
+        self.read_terms()?;
+        let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
+        timed(&mut self.clock.checkpoint_stall, saving)
+    }
+
+    /// Waits for the save under way, if any.
+    pub fn finish_save(&mut self) -> Result<(), Failure> {
+        timed(&mut self.clock.checkpoint_stall, || self.saver.finish(&self.settings))
+    }
+
+    /// Where the time went since the last log step, or since this was last called.
+    pub fn take_clock(&mut self) -> Clock {
+        std::mem::replace(&mut self.clock, Clock::started())
+    }
+
+    /// The number of trained values.
+    pub fn parameters(&self) -> i64 {
+        self.task.network.layout().len()
+    }
+
+    /// What a checkpoint holds, over all ranks, in MB (10^6 bytes).
+    pub fn checkpoint_mb(&self) -> f64 {
+        self.state.megabytes()
+    }
+
+    /// Whether the step just done is one of those that come every so many (0: none), or the last.
+    fn due(&self, every: u64) -> bool {
+        let step = self.state.step;
+        every > 0 && (step.is_multiple_of(every) || step == self.settings.train.steps)
     }
 
     /// This rank's batch, once all ranks have theirs; `None` if any was asked to stop. If any has none, all save what
@@ -304,7 +327,7 @@ impl Trainer {
         timed(&mut self.clock.comm_wait, || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum));
         let timesteps = self.task.diffusion.timesteps();
         let means = Means::of(terms, timesteps);
-        let clock = std::mem::replace(&mut self.clock, Clock::started());
+        let clock = self.take_clock();
         let Some(monitor) = &mut self.monitor else { return };
         let images = self.state.step * self.settings.train.global_batch as u64;
         let [loss_q0, loss_q1, loss_q2, loss_q3] = means.loss_quarters;

@@ -294,7 +294,7 @@ impl Saver {
     }
 
     /// Waits for the save under way, if any.
-    fn finish(&mut self, settings: &Settings) -> Result<(), Failure> {
+    pub fn finish(&mut self, settings: &Settings) -> Result<(), Failure> {
         while self.in_flight.is_some() {
             let ballot = Ballot { news: self.news(settings), ..Ballot::default() };
             let ballots = exchange(self.comm.as_ref(), &ballot)?;

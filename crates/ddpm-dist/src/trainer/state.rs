@@ -171,6 +171,11 @@ impl TrainState {
         self.buffers().into_iter().map(|(name, flat)| BufferEntry { name, len: flat.numel() as u64 }).collect()
     }
 
+    /// What a checkpoint holds, over all ranks, in MB (10^6 bytes).
+    pub fn megabytes(&self) -> f64 {
+        self.buffers().iter().map(|(_, flat)| 4.0 * flat.numel() as f64 / 1e6).sum()
+    }
+
     /// The counters, as the manifest's state; `images` are in the data set.
     pub fn counters(&self, images: u64) -> serde_json::Value {
         let counters = Counters {

@@ -1,0 +1,67 @@
+//! The arguments of `bench`.
+
+use clap::Subcommand;
+
+use super::{ConfigArgs, at_least_one};
+
+/// `bench …`; each trains or saves as a run would, and leaves nothing behind.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Training steps: images per second, time to the first step, peak memory.
+    Step {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Steps to measure.
+        #[arg(long, default_value = "30", value_name = "N", value_parser = at_least_one::<u64>)]
+        steps: u64,
+        /// Steps before those.
+        #[arg(long, default_value = "5", value_name = "N")]
+        warmup: u64,
+    },
+    /// Averaging the gradients over the ranks, beside MPI's own all-reduce of as many bytes.
+    Allreduce {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// How often; medians are given.
+        #[arg(long, default_value = "20", value_name = "N", value_parser = at_least_one::<u64>)]
+        repeat: u64,
+    },
+    /// Decoding images with the configured workers.
+    Loader {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Batches to decode.
+        #[arg(long, default_value = "100", value_name = "N", value_parser = at_least_one::<u64>)]
+        steps: u64,
+    },
+    /// Saving and loading the training state; with --steps, what saves cost a training that goes on meanwhile.
+    Checkpoint {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Where to save: a folder, s3://, gs:// or az://. All goes below a prefix of its own there, which is deleted in
+        /// the end. By default a folder below $TMPDIR.
+        #[arg(long, value_name = "URI")]
+        uri: Option<String>,
+        /// How often; medians are given, with --steps sums.
+        #[arg(long, default_value = "5", value_name = "N", value_parser = at_least_one::<u64>)]
+        repeat: u64,
+        /// Train N steps without saves, N with saves behind the training, and N that wait for each save.
+        #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
+        steps: Option<u64>,
+        /// Steps between those saves.
+        #[arg(long, default_value = "100", value_name = "K", requires = "steps", value_parser = at_least_one::<u64>)]
+        every: u64,
+    },
+}
+
+impl BenchCommand {
+    /// The configuration to measure.
+    pub fn config(&self) -> &ConfigArgs {
+        match self {
+            Self::Step { config, .. }
+            | Self::Allreduce { config, .. }
+            | Self::Loader { config, .. }
+            | Self::Checkpoint { config, .. } => config,
+        }
+    }
+}

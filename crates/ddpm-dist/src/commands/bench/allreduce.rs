@@ -1,0 +1,48 @@
+//! `bench allreduce`: averaging the gradients, beside MPI's own all-reduce of as many bytes.
+
+use ddpm_comm::Reduce;
+use ddpm_nn::Network;
+
+use super::Bench;
+use super::measure::{largest, median, timed};
+use super::report::Report;
+use crate::assemble;
+use crate::coordinator::unanimous;
+use crate::failure::Failure;
+
+/// Times both in turn, so that what else the machine does meets both.
+pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
+    let comm = bench.comm.as_ref();
+    if comm.size() == 1 {
+        let message = "bench allreduce measures what ranks do together, and this is one rank; start several, such as \
+                       launch/local.sh 2 bench allreduce --config smoke";
+        return Err(Failure::usage(message));
+    }
+    let network = unanimous(comm, Network::new(assemble::architecture(&bench.settings)).map_err(Failure::from))?;
+    let parameters = network.layout().len();
+    let mut gradients = vec![1.0 + comm.rank() as f32; parameters as usize];
+    let (sent, mut received) = (gradients.clone(), gradients.clone());
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    // The first time of each is the time to meet memory that was never touched.
+    for round in 0..=repeat {
+        let pair = [
+            timed(comm, || comm.all_reduce(&mut gradients, Reduce::Mean)).1,
+            timed(comm, || bench.world.plain_all_reduce(&sent, &mut received)).1,
+        ]
+        .map(|seconds| largest(comm, seconds));
+        if round > 0 {
+            ours.push(pair[0]);
+            plain.push(pair[1]);
+        }
+    }
+    let (ours, plain) = (median(ours), median(plain));
+    let bytes = 4 * parameters;
+    Ok(bench
+        .report(parameters)
+        .with("bytes", bytes)
+        .with("repeat", repeat)
+        .with("median_s", ours)
+        .with("plain_median_s", plain)
+        .with("ratio", ours / plain)
+        .with("mb_s", bytes as f64 / 1e6 / ours))
+}

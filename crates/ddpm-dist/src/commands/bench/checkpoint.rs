@@ -1,0 +1,95 @@
+//! `bench checkpoint`: saving the training state, and loading it again, by the ways that training saves and resumes.
+
+use std::time::Instant;
+
+use ddpm_checkpoint::{CheckpointError, Store, Want};
+use ddpm_nn::Network;
+use tch::Device;
+
+use super::measure::{forget_peak, largest, median, timed};
+use super::report::Report;
+use super::{Bench, stall};
+use crate::assemble;
+use crate::coordinator::{from_rank_0, unanimous};
+use crate::failure::Failure;
+use crate::telemetry::{peak_rss_mb, rss_mb};
+use crate::trainer::{Saver, TrainState, load};
+
+/// The checkpoints speak of a data set, which nobody opens here.
+const IMAGES: u64 = 1;
+
+/// Measures saves and loads, or with `steps` what saves cost a training; deletes whatever it wrote. None if a rank was
+/// asked to stop.
+pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result<Option<Report>, Failure> {
+    let measured = match steps {
+        Some(steps) => stall::run(bench, repeat, steps, every),
+        None => round_trips(bench, repeat),
+    };
+    let erase = || Store::open_existing(&bench.settings.checkpoint_uri())?.erase();
+    let erased = match bench.comm.rank() {
+        0 => erase(),
+        _ => Ok(()),
+    };
+    match erased {
+        Ok(()) | Err(CheckpointError::Absent { .. }) => measured,
+        // The first failure tells more.
+        Err(error) => measured.and(Err(error.into())),
+    }
+}
+
+/// Saves the state and loads it again, `repeat` times.
+fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
+    let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
+    let network = unanimous(comm, Network::new(assemble::architecture(settings)).map_err(Failure::from))?;
+    let mut state = TrainState::fresh(settings, &network, Device::Cpu)?;
+    let mut saver = Saver::open(&bench.comm, settings, IMAGES, None, None)?;
+    let parameters = network.layout().len();
+    let megabytes = state.megabytes();
+    let (mut stalls, mut saves, mut finds, mut loads) = (vec![], vec![], vec![], vec![]);
+    let mut above = f64::NAN;
+    for round in 0..repeat {
+        if bench.stopped() {
+            return Ok(None);
+        }
+        state.step += 1;
+        forget_peak();
+        let before = rss_mb();
+        let (begun, save) = timed(comm, || {
+            let started = Instant::now();
+            saver.save(settings, &network, &state)?;
+            let stall = started.elapsed().as_secs_f64();
+            saver.finish(settings).map(|()| stall)
+        });
+        stalls.push(largest(comm, begun?));
+        saves.push(largest(comm, save));
+        // Later on, memory that loading has left behind would hide what a save takes.
+        if round == 0 {
+            above = largest(comm, peak_rss_mb() - before);
+        }
+        let store = saver.store();
+        let missing = || Failure::internal("the checkpoint just saved is not found");
+        let find = || Ok(store.discover(Want::Latest)?.ok_or_else(missing)?.manifest);
+        let (found, find) = timed(comm, || from_rank_0(comm, find));
+        let manifest = found?;
+        let (loaded, load) = timed(comm, || load(store, comm, settings, &network, IMAGES, &manifest));
+        loaded?;
+        finds.push(largest(comm, find));
+        loads.push(largest(comm, load));
+    }
+    let part = (u64::from(settings.checkpoint.part_mb) << 20) as f64 / 1e6;
+    let [save, load] = [median(saves), median(loads)];
+    let report = bench
+        .report(parameters)
+        .with("repeat", repeat)
+        .with("state_mb", megabytes)
+        .with("upload_mb_s", megabytes / save)
+        .with("restore_mb_s", megabytes / load)
+        .with("stall_s", median(stalls))
+        .with("save_s", save)
+        .with("restore_s", load)
+        .with("verify_s", median(finds))
+        .with("peak_above_state_mb", above)
+        .with("snapshot_mb", megabytes / comm.size() as f64)
+        .with("parts_mb", part * (settings.checkpoint.concurrency + 1) as f64);
+    Ok(Some(report))
+}

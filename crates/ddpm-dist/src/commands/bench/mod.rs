@@ -1,0 +1,105 @@
+//! `bench`: what a configuration costs on this machine, measured on the parts that training runs on.
+
+mod allreduce;
+mod checkpoint;
+mod loader;
+mod measure;
+mod report;
+mod stall;
+mod step;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ddpm_checkpoint::nonce;
+use ddpm_comm::{Collective, Verdict, Vote, World};
+use ddpm_config::Settings;
+use tempfile::TempDir;
+
+use crate::cli::BenchCommand;
+use crate::coordinator::{self, Plan, from_rank_0, unanimous};
+use crate::failure::{Exit, Failure};
+use crate::signals::StopRequest;
+use crate::trainer::Trainer;
+use report::Report;
+
+/// What every benchmark is given.
+struct Bench<'a> {
+    world: &'a World,
+    comm: Arc<dyn Collective>,
+    stop: StopRequest,
+    /// The user's, but for where the run and its store are.
+    settings: Settings,
+}
+
+/// Runs one of the benchmarks, all ranks together; rank 0 prints what came out.
+pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Failure> {
+    let comm = world.collective();
+    let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
+    let made = if world.rank() == 0 { scratch().map(Some) } else { Ok(None) };
+    let scratch = unanimous(comm.as_ref(), made)?;
+    let folder = from_rank_0(comm.as_ref(), || Ok(scratch.as_ref().map(|s| s.path().to_owned()).unwrap_or_default()))?;
+    let settings = coordinator::settings(comm.as_ref(), command.config(), &places(command, &folder))?;
+    world.watch(Duration::from_secs(settings.comm.timeout_s));
+    let bench = Bench { world, comm, stop, settings };
+    let report = match command {
+        BenchCommand::Step { steps, warmup, .. } => step::run(&bench, *steps, *warmup),
+        BenchCommand::Allreduce { repeat, .. } => allreduce::run(&bench, *repeat).map(Some),
+        BenchCommand::Loader { steps, .. } => loader::run(&bench, *steps).map(Some),
+        BenchCommand::Checkpoint { repeat, steps, every, .. } => checkpoint::run(&bench, *repeat, *steps, *every),
+    }?;
+    let Some(report) = report else {
+        tracing::info!("stopped on request");
+        return Ok(Exit::Stopped.code());
+    };
+    if world.rank() == 0 {
+        report.print(json);
+    }
+    Ok(0)
+}
+
+/// A folder that is gone in the end.
+fn scratch() -> Result<TempDir, Failure> {
+    let folder = tempfile::Builder::new().prefix("ddpm-dist-bench-").tempdir();
+    folder.map_err(|e| Failure::file(&std::env::temp_dir(), e))
+}
+
+/// The settings by which nothing of the user's is touched: no run directory, and no store but a new one.
+fn places(command: &BenchCommand, scratch: &Path) -> Vec<String> {
+    let scratch = scratch.display().to_string();
+    let store = match command {
+        BenchCommand::Checkpoint { uri: Some(uri), .. } => format!("{}/bench-{}", uri.trim_end_matches('/'), nonce()),
+        _ => format!("{scratch}/checkpoints"),
+    };
+    // A failed save would count as a fast one.
+    vec![set("run.dir", &scratch), set("checkpoint.uri", &store), set("checkpoint.on_failure", "abort")]
+}
+
+fn set(key: &str, value: &str) -> String {
+    format!("{key}={}", serde_json::Value::from(value))
+}
+
+impl Bench<'_> {
+    /// A trainer of these settings at step 0, which logs, draws and saves nothing of its own accord.
+    fn trainer(&self) -> Result<Trainer, Failure> {
+        let mut settings = self.settings.clone();
+        (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
+        settings.monitor.tensorboard = false;
+        Trainer::prepare(&self.comm, &Plan { settings, resume: None, newest: None })
+    }
+
+    /// Whether any rank was asked to stop; the same on all.
+    fn stopped(&self) -> bool {
+        self.comm.vote(if self.stop.asked() { Vote::Stop } else { Vote::Ok }) == Verdict::Stop
+    }
+
+    /// What every report begins with.
+    fn report(&self, parameters: i64) -> Report {
+        Report::default()
+            .with("world", self.comm.size())
+            .with("threads", tch::get_num_threads())
+            .with("params", parameters)
+            .with("batch_per_rank", self.settings.train.global_batch / self.comm.size())
+    }
+}

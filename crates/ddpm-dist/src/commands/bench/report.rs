@@ -1,0 +1,36 @@
+//! What a benchmark found: names, which carry their units, and values.
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+/// Names and values, in the order in which they are printed.
+#[derive(Default)]
+pub struct Report(Vec<(&'static str, Value)>);
+
+impl Report {
+    /// Adds a value; a number that is not finite becomes null.
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((name, value.into()));
+        self
+    }
+
+    /// Prints on stdout: one JSON object, or a line per value.
+    pub fn print(&self, json: bool) {
+        if json {
+            println!("{}", serde_json::to_string(self).expect("names and plain values"));
+            return;
+        }
+        for (name, value) in &self.0 {
+            match value.as_f64().filter(|_| value.is_f64()) {
+                Some(number) => println!("{name:<24} {number:.4}"),
+                None => println!("{name:<24} {value}"),
+            }
+        }
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}

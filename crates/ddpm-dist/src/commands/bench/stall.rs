@@ -1,0 +1,88 @@
+//! `bench checkpoint --steps`: what saves cost a training that goes on meanwhile, beside one that waits for them.
+
+use std::time::Instant;
+
+use super::Bench;
+use super::measure::largest;
+use super::report::Report;
+use crate::failure::Failure;
+
+/// Steps before the clock starts.
+const WARMUP: u64 = 2;
+
+/// How a stretch of training saves.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Never,
+    /// Behind the training, as `train` does.
+    Behind,
+    /// Holding the training until the checkpoint is committed.
+    Waiting,
+}
+
+const MANNERS: [Manner; 3] = [Manner::Never, Manner::Behind, Manner::Waiting];
+
+/// What the stretches of one manner took.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    seconds: f64,
+    /// During which the training stood still for saves.
+    held: f64,
+}
+
+/// Trains `steps` steps in each manner in turn, `repeat` times, with a save before every `every` steps: all that a save
+/// costs falls into its own stretch. None if a rank was asked to stop.
+pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<Report>, Failure> {
+    if !steps.is_multiple_of(every) {
+        return Err(Failure::usage(format!(
+            "--steps {steps} is no multiple of --every {every}, so that saves would not share the training evenly; give \
+             --steps {}",
+            steps.next_multiple_of(every)
+        ))
+        .everywhere());
+    }
+    let comm = bench.comm.as_ref();
+    let mut trainer = bench.trainer()?;
+    for _ in 0..WARMUP {
+        if !trainer.step(&bench.stop)? {
+            return Ok(None);
+        }
+    }
+    let mut costs = [Cost::default(); MANNERS.len()];
+    for _ in 0..repeat {
+        for (manner, cost) in MANNERS.into_iter().zip(&mut costs) {
+            trainer.take_clock();
+            let started = Instant::now();
+            for step in 0..steps {
+                if manner != Manner::Never && step.is_multiple_of(every) {
+                    trainer.save()?;
+                }
+                if manner == Manner::Waiting {
+                    trainer.finish_save()?;
+                }
+                if !trainer.step(&bench.stop)? {
+                    return Ok(None);
+                }
+            }
+            trainer.finish_save()?;
+            cost.seconds += started.elapsed().as_secs_f64();
+            cost.held += largest(comm, trainer.take_clock().checkpoint_stall.as_secs_f64());
+        }
+    }
+    let [never, behind, waiting] = costs;
+    let saves = repeat * (steps / every);
+    let report = bench
+        .report(trainer.parameters())
+        .with("steps", repeat * steps)
+        .with("every", every)
+        .with("saves", saves)
+        .with("state_mb", trainer.checkpoint_mb())
+        .with("without_s", never.seconds)
+        .with("background_s", behind.seconds)
+        .with("background_held_s", behind.held)
+        .with("background_share", behind.held / behind.seconds)
+        .with("foreground_s", waiting.seconds)
+        .with("foreground_held_s", waiting.held)
+        .with("foreground_share", waiting.held / waiting.seconds);
+    Ok(Some(report))
+}

@@ -1,0 +1,19 @@
+# Sourced by the benchmarks: the program, built, and Python environments for the peers that it is compared with.
+. scripts/env.sh
+TARGET=${CARGO_TARGET_DIR:-target}
+die() { echo "bench: $1" >&2; exit 2; }
+
+# build [ARGS...]: the program and its examples.
+build() { cargo build --release --locked --quiet -p ddpm-dist "$@"; }
+
+# venv NAME PACKAGE...: a Python environment in the cache with these packages; sets PYTHON to its interpreter.
+venv() {
+    local home=$CACHE/bench-$1
+    shift
+    PYTHON=$home/bin/python
+    [ "$(cat "$home/.complete" 2>/dev/null)" = "$*" ] && return
+    rm -rf "$home"
+    python3 -m venv "$home" || die "python3 -m venv failed; on Debian install python3-venv"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@" || die "pip could not install $*"
+    echo "$*" >"$home/.complete"
+}

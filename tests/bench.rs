@@ -1,0 +1,132 @@
+//! `bench` measures what it says, on any number of ranks, and leaves nothing behind.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use common::{mpirun, succeed};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What every benchmark that has a network begins with.
+const HEAD: [&str; 4] = ["world", "threads", "params", "batch_per_rank"];
+/// Parameters of the smoke preset's network, and images of its global batch.
+const PARAMS: u64 = 42521;
+const BATCH: u64 = 16;
+
+/// Runs a benchmark of the smoke preset on `ranks` ranks and gives its report, once sure that it left nothing.
+fn bench(ranks: usize, words: &str, keys: &[&str]) -> Value {
+    let dir = TempDir::new().unwrap();
+    let run = dir.path().join("run");
+    let mut command = mpirun(ranks);
+    command.arg("bench").args(words.split_whitespace()).args(["--config", "smoke", "--json", "--set"]);
+    command.arg(format!("run.dir={}", run.display())).env("TMPDIR", dir.path());
+    let outcome = succeed(&mut command);
+    assert!(!run.exists(), "the user's run directory was touched");
+    let left = |name: &Path| name.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ddpm-dist-bench"));
+    assert!(fs::read_dir(dir.path()).unwrap().all(|entry| !left(&entry.unwrap().path())), "something is left");
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stdout));
+    let found: BTreeSet<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(found, keys.iter().copied().collect(), "keys of {words}");
+    assert_eq!(report["world"], ranks);
+    report
+}
+
+fn number(report: &Value, key: &str) -> f64 {
+    report[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {report}"))
+}
+
+/// Fails unless all these numbers are above 0.
+fn check_positive(report: &Value, keys: &[&str]) {
+    let other: Vec<&&str> = keys.iter().filter(|key| number(report, key) <= 0.0).collect();
+    assert!(other.is_empty(), "{other:?} should be above 0: {report}");
+}
+
+#[test]
+fn steps_are_those_of_a_training() {
+    for ranks in [1, 2] {
+        let own =
+            ["steps", "images_per_s", "median_step_s", "first_step_s", "max_rss_mb", "comm_wait_s", "data_wait_s"];
+        let report = bench(ranks, "step --steps 4 --warmup 1", &[&HEAD[..], &own].concat());
+        check_positive(&report, &own);
+        assert_eq!((&report["params"], &report["steps"]), (&PARAMS.into(), &4.into()));
+        assert_eq!(report["batch_per_rank"], BATCH / ranks as u64);
+        assert!(number(&report, "first_step_s") > number(&report, "data_wait_s"), "{report}");
+        assert!(number(&report, "max_rss_mb") > 4e-6 * 4.0 * PARAMS as f64, "{report}");
+    }
+}
+
+#[test]
+fn the_all_reduce_is_compared_over_as_many_bytes() {
+    let own = ["bytes", "repeat", "median_s", "plain_median_s", "ratio", "mb_s"];
+    let report = bench(2, "allreduce --repeat 3", &[&HEAD[..], &own].concat());
+    check_positive(&report, &own);
+    assert_eq!(report["bytes"], 4 * PARAMS);
+    let ratio = number(&report, "median_s") / number(&report, "plain_median_s");
+    assert!((ratio - number(&report, "ratio")).abs() < 1e-9 * ratio, "{report}");
+}
+
+#[test]
+fn the_loader_counts_the_images_of_all_ranks() {
+    for ranks in [1, 2] {
+        let own = ["world", "workers", "batch_per_rank", "images", "seconds", "images_per_s"];
+        let report = bench(ranks, "loader --steps 8", &own);
+        check_positive(&report, &own);
+        assert_eq!(report["images"], 8 * BATCH);
+        let rate = 8.0 * BATCH as f64 / number(&report, "seconds");
+        assert!((rate - number(&report, "images_per_s")).abs() < 1e-9 * rate, "{report}");
+    }
+}
+
+#[test]
+fn checkpoints_go_there_and_back() {
+    for ranks in [1, 2] {
+        let own = [
+            "repeat",
+            "state_mb",
+            "upload_mb_s",
+            "restore_mb_s",
+            "stall_s",
+            "save_s",
+            "restore_s",
+            "verify_s",
+            "peak_above_state_mb",
+            "snapshot_mb",
+            "parts_mb",
+        ];
+        let report = bench(ranks, "checkpoint --repeat 2", &[&HEAD[..], &own].concat());
+        check_positive(&report, &own);
+        // Weights, two moments and one average.
+        let state = number(&report, "state_mb");
+        assert!((state - 4e-6 * 4.0 * PARAMS as f64).abs() < 1e-9, "{report}");
+        assert!((number(&report, "snapshot_mb") - state / ranks as f64).abs() < 1e-9, "{report}");
+        assert!(number(&report, "stall_s") < number(&report, "save_s"), "{report}");
+    }
+}
+
+#[test]
+fn saves_behind_a_training_and_before_it_are_both_counted() {
+    let own = [
+        "steps",
+        "every",
+        "saves",
+        "state_mb",
+        "without_s",
+        "background_s",
+        "background_held_s",
+        "background_share",
+        "foreground_s",
+        "foreground_held_s",
+        "foreground_share",
+    ];
+    let report = bench(2, "checkpoint --steps 4 --every 2 --repeat 2", &[&HEAD[..], &own].concat());
+    check_positive(&report, &own);
+    assert_eq!((&report["steps"], &report["saves"]), (&8.into(), &4.into()));
+    for manner in ["background", "foreground"] {
+        let share = number(&report, &format!("{manner}_share"));
+        let held = number(&report, &format!("{manner}_held_s")) / number(&report, &format!("{manner}_s"));
+        assert!(share < 1.0 && (share - held).abs() < 1e-9, "{manner}: {report}");
+    }
+}

@@ -1,6 +1,8 @@
 //! What whole-program tests share: the program alone or on ranks, bounded in time, and its files.
 #![allow(dead_code, reason = "each test crate uses its part")]
 
+pub mod rig;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -122,9 +124,14 @@ pub fn losses(dir: &Path) -> Vec<(u64, f64)> {
     metrics(dir).into_iter().map(|(step, line)| (step, line["loss"].as_f64().unwrap())).collect()
 }
 
-/// Every flat buffer of the checkpoint of `step` in a run, by name: weights, moments and averages, bit for bit.
+/// Every flat buffer of the checkpoint of `step` in a run's own folder: see [`buffers_in`].
 pub fn buffers(dir: &Path, step: u64) -> BTreeMap<String, Vec<u32>> {
-    let store = ddpm_checkpoint::Store::open_existing(dir.join("checkpoints").to_str().unwrap()).unwrap();
+    buffers_in(&dir.join("checkpoints"), step)
+}
+
+/// Every flat buffer of the checkpoint of `step` in a store, by name: weights, moments and averages, bit for bit.
+pub fn buffers_in(store: &Path, step: u64) -> BTreeMap<String, Vec<u32>> {
+    let store = ddpm_checkpoint::Store::open_existing(store.to_str().unwrap()).unwrap();
     let manifest = store.read_manifest(step).unwrap();
     let names = manifest.buffers.iter().map(|buffer| buffer.name.clone());
     let bits = |name: String| {
@@ -139,4 +146,59 @@ pub fn check_same_bits(what: &str, ours: &BTreeMap<String, Vec<u32>>, theirs: &B
     assert!(ours.contains_key("weights") && ours.keys().eq(theirs.keys()), "{what}: {:?}", ours.keys());
     let differing: Vec<&String> = ours.keys().filter(|name| ours[*name] != theirs[*name]).collect();
     assert!(differing.is_empty(), "{what}: {differing:?} differ");
+}
+
+/// Fails unless every committed checkpoint verifies; gives their steps, newest first.
+pub fn verified(store: &Path) -> Vec<u64> {
+    let store = ddpm_checkpoint::Store::open_existing(store.to_str().unwrap()).unwrap();
+    let steps = store.list().unwrap();
+    for step in &steps {
+        let report = store.verify(*step).unwrap();
+        assert!(report.faults.is_empty(), "step {step}: {:?}", report.faults);
+    }
+    steps
+}
+
+/// Kills the `victim`-th rank below local.sh with SIGKILL; whether there was one.
+pub fn kill_rank(local: u32, victim: u64) -> bool {
+    // local.sh starts mpirun (through setsid), which starts the ranks.
+    let ranks: Vec<u32> = children(local).into_iter().flat_map(children).collect();
+    ranks.get(victim as usize).is_some_and(|&rank| signal("KILL", rank))
+}
+
+/// Kills the mpirun below local.sh with SIGKILL; the ranks that it leaves behind.
+pub fn kill_mpirun(local: u32) -> Option<Vec<u32>> {
+    let &mpirun = children(local).first()?;
+    let ranks = children(mpirun);
+    signal("KILL", mpirun).then_some(ranks)
+}
+
+/// Processes that `parent` started, oldest first.
+fn children(parent: u32) -> Vec<u32> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut children: Vec<u32> =
+        pids.filter(|&pid| state_and_parent(pid).is_some_and(|(_, its)| its == parent)).collect();
+    children.sort_unstable();
+    children
+}
+
+/// Whether a process has not ended yet.
+pub fn alive(pid: u32) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state.as_str(), "Z" | "X"))
+}
+
+fn state_and_parent(pid: u32) -> Option<(String, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; state and parent follow it.
+    let mut words = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((words.next()?.into(), words.next()?.parse().ok()?))
+}
+
+/// Waits until `done`, for a minute at most.
+pub fn wait_for(mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "waited for a minute");
+        thread::sleep(Duration::from_millis(20));
+    }
 }

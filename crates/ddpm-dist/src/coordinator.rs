@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
+use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, Verdict, Vote};
 use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, Precision, Settings};
 use ddpm_data::Source;
@@ -38,9 +38,13 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs) -> Result<Plan, Failure> {
         let message = "the ranks received different plans, so the network or memory corrupts data; check the machines";
         return Err(Failure::internal(message).everywhere());
     }
-    serde_json::from_slice(&bytes).map_err(|e| {
+    let plan: Plan = serde_json::from_slice(&bytes).map_err(|e| {
         Failure::internal(format!("this rank cannot read rank 0's plan ({e}); run the same program on every rank"))
-    })
+    })?;
+    if plan.resume.is_some() {
+        Failpoint::ResumeChosen.reach();
+    }
+    Ok(plan)
 }
 
 fn make_plan(world: usize, args: &TrainArgs) -> Result<Plan, Failure> {

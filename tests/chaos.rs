@@ -10,11 +10,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::kill::{alive, kill_mpirun, kill_rank};
 use common::rig::Rig;
-use common::{
-    Outcome, alive, buffers_in, check_same_bits, finish, kill_mpirun, kill_rank, losses, start, succeed, train,
-    verified, wait_for,
-};
+use common::{Outcome, buffers_in, check_same_bits, finish, losses, start, succeed, train, verified, wait_for};
 use ddpm_checkpoint::Failpoint;
 use tempfile::TempDir;
 

@@ -5,10 +5,11 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::kill::kill_rank;
 use common::rig::Rig;
 use common::{
-    buffers, buffers_in, check_same_bits, finish, kill_rank, losses, metrics, mpirun, program, run, signal, start,
-    succeed, train, verified, wait_for,
+    buffers, buffers_in, check_same_bits, finish, losses, metrics, mpirun, program, run, signal, start, succeed, train,
+    verified, wait_for,
 };
 use tempfile::TempDir;
 

@@ -1,6 +1,7 @@
 //! What whole-program tests share: the program alone or on ranks, bounded in time, and its files.
 #![allow(dead_code, reason = "each test crate uses its part")]
 
+pub mod kill;
 pub mod rig;
 
 use std::collections::BTreeMap;
@@ -157,41 +158,6 @@ pub fn verified(store: &Path) -> Vec<u64> {
         assert!(report.faults.is_empty(), "step {step}: {:?}", report.faults);
     }
     steps
-}
-
-/// Kills the `victim`-th rank below local.sh with SIGKILL; whether there was one.
-pub fn kill_rank(local: u32, victim: u64) -> bool {
-    // local.sh starts mpirun (through setsid), which starts the ranks.
-    let ranks: Vec<u32> = children(local).into_iter().flat_map(children).collect();
-    ranks.get(victim as usize).is_some_and(|&rank| signal("KILL", rank))
-}
-
-/// Kills the mpirun below local.sh with SIGKILL; the ranks that it leaves behind.
-pub fn kill_mpirun(local: u32) -> Option<Vec<u32>> {
-    let &mpirun = children(local).first()?;
-    let ranks = children(mpirun);
-    signal("KILL", mpirun).then_some(ranks)
-}
-
-/// Processes that `parent` started, oldest first.
-fn children(parent: u32) -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let mut children: Vec<u32> =
-        pids.filter(|&pid| state_and_parent(pid).is_some_and(|(_, its)| its == parent)).collect();
-    children.sort_unstable();
-    children
-}
-
-/// Whether a process has not ended yet.
-pub fn alive(pid: u32) -> bool {
-    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state.as_str(), "Z" | "X"))
-}
-
-fn state_and_parent(pid: u32) -> Option<(String, u32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; state and parent follow it.
-    let mut words = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((words.next()?.into(), words.next()?.parse().ok()?))
 }
 
 /// Waits until `done`, for a minute at most.

@@ -236,7 +236,7 @@ fn a_run_killed_at_every_step_of_the_protocol_goes_on_in_a_bucket() {
 #[test]
 fn a_rank_killed_between_two_parts_of_its_shard_leaves_nothing_that_counts() {
     let rig = Rig::start();
-    let reference = Reference::new(2, 3 * EVERY, &["model.channels=[64, 128]"]);
+    let reference = Reference::new(2, 3 * EVERY, &["model.channels=[48, 96]"]);
     let manifest = ddpm_checkpoint::Store::open_existing(reference.store().to_str().unwrap()).unwrap().read_manifest(2);
     assert!(manifest.unwrap().shards.iter().all(|shard| shard.size > 8 << 20), "a shard is but one part");
     let mut run = Run::new(&reference, Some(&rig), "between parts");

@@ -1,71 +1,17 @@
-//! Whole runs that save to an S3 server through a proxy that fails by rule, are killed at random, and compete.
+//! Whole runs that save to an S3 server through a proxy that fails by rule, and compete; the commands on what is saved.
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-use common::{buffers, check_same_bits, finish, losses, metrics, mpirun, program, run, signal, start, succeed, train};
-use ddpm_checkpoint::Store;
+use common::kill::kill_rank;
+use common::rig::Rig;
+use common::{
+    buffers, buffers_in, check_same_bits, finish, losses, metrics, mpirun, program, run, signal, start, succeed, train,
+    verified, wait_for,
+};
 use tempfile::TempDir;
-
-/// An S3 server on a directory of its own, behind a proxy that fails by rule.
-struct Rig {
-    child: Child,
-    rules: ChildStdin,
-    endpoint: String,
-    /// Where the server keeps its buckets.
-    root: TempDir,
-}
-
-impl Rig {
-    fn start() -> Self {
-        let root = TempDir::new().unwrap();
-        let program = Path::new(env!("CARGO_BIN_EXE_ddpm-dist")).with_file_name("examples").join("fault_rig");
-        assert!(program.is_file(), "{} is not built; run the tests of the whole workspace", program.display());
-        let mut child = Command::new(program)
-            .args([root.path().to_str().unwrap(), "0"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut endpoint = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        let rules = child.stdin.take().unwrap();
-        Self { child, rules, endpoint: endpoint.trim().into(), root }
-    }
-
-    fn set_rules(&mut self, rules: &str) {
-        writeln!(self.rules, "{rules}").unwrap();
-        // The server does not answer; it reads at once.
-        thread::sleep(Duration::from_millis(100));
-    }
-
-    /// Points a command at the server.
-    fn serve<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command
-            .env("AWS_ENDPOINT_URL", &self.endpoint)
-            .env("AWS_ALLOW_HTTP", "true")
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "rig")
-            .env("AWS_SECRET_ACCESS_KEY", "rig-secret")
-    }
-
-    /// The bucket's folder, which holds the same objects as a local store.
-    fn bucket(&self) -> PathBuf {
-        self.root.path().join("bucket")
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// `train` into `dir`, saving every 5 steps to `s3://bucket/run`.
 fn train_to_s3(rig: &Rig, ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Command {
@@ -75,27 +21,10 @@ fn train_to_s3(rig: &Rig, ranks: usize, dir: &Path, steps: u64, more: &[&str]) -
     command
 }
 
-/// Fails unless every committed checkpoint verifies; gives their steps, newest first.
-fn verified(store: &Path) -> Vec<u64> {
-    let store = Store::open_existing(store.to_str().unwrap()).unwrap();
-    let steps = store.list().unwrap();
-    for step in &steps {
-        let report = store.verify(*step).unwrap();
-        assert!(report.faults.is_empty(), "step {step}: {:?}", report.faults);
-    }
-    steps
-}
-
 fn undisturbed(ranks: usize, steps: u64) -> TempDir {
     let dir = TempDir::new().unwrap();
     succeed(&mut train(ranks, dir.path(), steps, &["--set", "monitor.sample_every=0"]));
     dir
-}
-
-fn buffers_in(store: &Path, step: u64) -> std::collections::BTreeMap<String, Vec<u32>> {
-    let dir = TempDir::new().unwrap();
-    std::os::unix::fs::symlink(store, dir.path().join("checkpoints")).unwrap();
-    buffers(dir.path(), step)
 }
 
 #[test]
@@ -194,107 +123,6 @@ fn a_last_state_that_diverged_is_a_failure_and_not_a_finish() {
     let outcome = run(&mut train(2, dir.path(), 6, &options));
     assert_eq!(outcome.code, 5, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("is not saved, because its gradient was not finite"), "{}", outcome.stderr);
-}
-
-/// A random rank is killed at a random time, again and again, until the run is done: what is left is what an undisturbed
-/// run leaves, bit for bit.
-fn check_chaos(seed: u64) {
-    const STEPS: u64 = 200;
-    const EVERY: u64 = 10;
-    let straight = undisturbed(2, STEPS);
-    let dir = TempDir::new().unwrap();
-    let store = dir.path().join("checkpoints");
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut draw = |below: u64| {
-        // xorshift64
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random % below
-    };
-    let options = ["--set", "checkpoint.every=10", "--set", "checkpoint.lease_s=1", "--set", "monitor.sample_every=0"];
-    let mut kills = 0;
-    loop {
-        let newest = if store.exists() { verified(&store).first().copied().unwrap_or(0) } else { 0 };
-        let logged = |dir: &Path| metrics_tail(dir);
-        let child = start(&mut train(2, dir.path(), STEPS, &options));
-        let life = Duration::from_millis(300 + draw(2500));
-        let victim = draw(2);
-        let started = Instant::now();
-        let pid = child.id();
-        let killer = thread::spawn(move || {
-            thread::sleep(life);
-            kill_rank(pid, victim)
-        });
-        let outcome = finish(child);
-        let killed = killer.join().unwrap();
-        if outcome.code == 0 {
-            break;
-        }
-        assert!(killed, "failed unkilled: {}", outcome.stderr);
-        assert!(started.elapsed() < life + Duration::from_secs(10), "took {:?} to end", started.elapsed());
-        kills += 1;
-        assert!(kills < 60, "no progress: {}", outcome.stderr);
-        let steps = verified(&store);
-        if let Some(reached) = logged(dir.path()) {
-            let saved = steps.first().copied().unwrap_or(0);
-            assert!(saved >= newest, "step {newest} was committed and is lost");
-            assert!(reached <= saved + 2 * EVERY, "at step {reached} only {saved} was saved");
-        }
-    }
-    check_same_bits(
-        &format!("seed {seed}, {kills} kills"),
-        &buffers(dir.path(), STEPS),
-        &buffers(straight.path(), STEPS),
-    );
-    assert_eq!(losses(dir.path()), losses(straight.path()));
-    verified(&store);
-}
-
-/// The last whole line's step.
-fn metrics_tail(dir: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).ok()?;
-    let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
-    text.lines().rev().find_map(step)
-}
-
-/// Kills the `victim`-th rank below the launcher with SIGKILL; whether there was one.
-fn kill_rank(launcher: u32, victim: u64) -> bool {
-    // local.sh starts mpirun (through setsid), which starts the ranks.
-    let ranks: Vec<u32> = children(launcher).into_iter().flat_map(children).collect();
-    let Some(rank) = ranks.get(victim as usize) else { return false };
-    signal("KILL", *rank)
-}
-
-/// Processes that `parent` started, oldest first.
-fn children(parent: u32) -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name in parentheses may hold anything; state and parent follow it.
-        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok()) == Some(parent)
-    };
-    let mut children: Vec<u32> = pids.filter(is_child).collect();
-    children.sort_unstable();
-    children
-}
-
-#[test]
-fn killed_ranks_cost_steps_but_never_the_run() {
-    // scripts/chaos.sh runs more seeds by this variable.
-    let seeds = std::env::var("DDPM_CHAOS_SEEDS").unwrap_or_else(|_| "1-2".into());
-    let (first, last) = seeds.split_once('-').expect("DDPM_CHAOS_SEEDS is FIRST-LAST");
-    for seed in first.parse().unwrap()..=last.parse::<u64>().unwrap() {
-        check_chaos(seed);
-    }
-}
-
-fn wait_for(mut done: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < Duration::from_secs(60), "waited for a minute");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What whole-program tests share: the program alone or on ranks, bounded in time, and its files.
 #![allow(dead_code, reason = "each test crate uses its part")]
 
+pub mod kill;
+pub mod rig;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -122,9 +125,14 @@ pub fn losses(dir: &Path) -> Vec<(u64, f64)> {
     metrics(dir).into_iter().map(|(step, line)| (step, line["loss"].as_f64().unwrap())).collect()
 }
 
-/// Every flat buffer of the checkpoint of `step` in a run, by name: weights, moments and averages, bit for bit.
+/// Every flat buffer of the checkpoint of `step` in a run's own folder: see [`buffers_in`].
 pub fn buffers(dir: &Path, step: u64) -> BTreeMap<String, Vec<u32>> {
-    let store = ddpm_checkpoint::Store::open_existing(dir.join("checkpoints").to_str().unwrap()).unwrap();
+    buffers_in(&dir.join("checkpoints"), step)
+}
+
+/// Every flat buffer of the checkpoint of `step` in a store, by name: weights, moments and averages, bit for bit.
+pub fn buffers_in(store: &Path, step: u64) -> BTreeMap<String, Vec<u32>> {
+    let store = ddpm_checkpoint::Store::open_existing(store.to_str().unwrap()).unwrap();
     let manifest = store.read_manifest(step).unwrap();
     let names = manifest.buffers.iter().map(|buffer| buffer.name.clone());
     let bits = |name: String| {
@@ -139,4 +147,24 @@ pub fn check_same_bits(what: &str, ours: &BTreeMap<String, Vec<u32>>, theirs: &B
     assert!(ours.contains_key("weights") && ours.keys().eq(theirs.keys()), "{what}: {:?}", ours.keys());
     let differing: Vec<&String> = ours.keys().filter(|name| ours[*name] != theirs[*name]).collect();
     assert!(differing.is_empty(), "{what}: {differing:?} differ");
+}
+
+/// Fails unless every committed checkpoint verifies; gives their steps, newest first.
+pub fn verified(store: &Path) -> Vec<u64> {
+    let store = ddpm_checkpoint::Store::open_existing(store.to_str().unwrap()).unwrap();
+    let steps = store.list().unwrap();
+    for step in &steps {
+        let report = store.verify(*step).unwrap();
+        assert!(report.faults.is_empty(), "step {step}: {:?}", report.faults);
+    }
+    steps
+}
+
+/// Waits until `done`, for a minute at most.
+pub fn wait_for(mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "waited for a minute");
+        thread::sleep(Duration::from_millis(20));
+    }
 }

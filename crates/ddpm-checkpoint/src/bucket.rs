@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use ulid::Ulid;
 
 use crate::{
-    CheckpointError, Manifest, SCHEMA, StoreOptions,
+    CheckpointError, Failpoint, Manifest, SCHEMA, StoreOptions,
     layout::{MANIFESTS, aside_path, manifest_path, step_of_manifest},
     manifest::{Unsealed, unseal},
 };
@@ -60,7 +60,9 @@ impl Bucket {
     pub async fn set_aside(&self, step: u64) -> Result<(), CheckpointError> {
         let (from, aside) = (manifest_path(step), aside_path(step));
         tracing::warn!(step, %aside, "checkpoint set aside: training continues from an earlier step");
-        self.objects.rename(&from, &aside).await.map_err(|e| self.failed("move", &from, e))
+        self.objects.rename(&from, &aside).await.map_err(|e| self.failed("move", &from, e))?;
+        Failpoint::SetAside.reach();
+        Ok(())
     }
 
     /// A sealed object and the version that it has, for a conditional update.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use object_store::{PutMode, PutPayload};
 
 use crate::{
-    CheckpointError, Lease, Manifest, Pending, Retained, Retention, Store,
+    CheckpointError, Failpoint, Lease, Manifest, Pending, Retained, Retention, Store,
     bucket::{Bucket, MANIFEST_LIMIT, pause},
     layout::manifest_path,
     lease::Holder,
@@ -35,13 +35,14 @@ impl Store {
     /// # Errors
     /// Given by the [`Commit`]: `Fenced` if another's manifest is there, `LeaseLost`, `Damaged` if a shard cannot be
     /// seen from here, `Invalid` if the manifest contradicts itself, `Store` if the store failed and nothing was
-    /// committed as far as can be told. After `Store` the same manifest may be committed again.
+    /// committed as far as can be told. After `Store` the step may be saved again, under the same nonce.
     pub fn start_commit(&self, mut manifest: Manifest, lease: Option<&Lease>, retention: Retention) -> Commit {
         let (bucket, holder) = (Arc::clone(&self.bucket), lease.map(Lease::holder));
         self.spawn(async move {
             manifest.lease = holder.as_ref().map_or(0, |holder| holder.generation);
             retention.check()?;
             bucket.commit(&manifest, holder.as_deref()).await?;
+            Failpoint::ManifestCreated.reach();
             let retained = match bucket.retain(&retention, holder.as_deref()).await {
                 Ok(retained) => retained,
                 Err(lost @ CheckpointError::LeaseLost { .. }) => return Err(lost),
@@ -88,13 +89,13 @@ impl Bucket {
             if let Some(holder) = holder {
                 holder.renew().await?;
             }
+            Failpoint::CommitReady.reach();
             let Err(error) = self.objects.put_opts(&path, bytes.clone(), PutMode::Create.into()).await else {
                 return Ok(());
             };
             match self.manifest(manifest.step).await {
+                // This try of ours, or one at this step before that was given up for lost: the same state.
                 Ok(found) if found.nonce == manifest.nonce => return Ok(()),
-                // An earlier try of ours at this step, given up for lost: the same state.
-                Ok(found) if holder.is_some_and(|ours| found.lease == ours.generation) => return Ok(()),
                 // Sent before its lease passed to us, arrived after we had looked: it is not of our line.
                 Ok(found) if tries + 1 < TRIES && holder.is_some_and(|ours| ours.succeeds(found.lease)) => {
                     self.set_aside(manifest.step).await?;

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
 use crate::{
-    CheckpointError, SCHEMA, Store,
+    CheckpointError, Failpoint, SCHEMA, Store,
     bucket::{Bucket, pause},
     layout::{lease_path, nonce},
     manifest::seal,
@@ -112,7 +112,9 @@ impl Lease {
     /// `LeaseLost`, `Store`.
     pub fn release(self) -> Result<(), CheckpointError> {
         self.keeper.abort();
-        self.runtime.block_on(self.holder.write(0))
+        self.runtime.block_on(self.holder.write(0))?;
+        Failpoint::LeaseReleased.reach();
+        Ok(())
     }
 
     pub(crate) fn holder(&self) -> Arc<Holder> {
@@ -141,7 +143,9 @@ impl Holder {
 
     /// Extends the lease to `ttl` from now. That it succeeds proves that nobody has taken it.
     pub async fn renew(&self) -> Result<(), CheckpointError> {
-        self.write(now_ms() + self.ttl.as_millis() as u64).await
+        self.write(now_ms() + self.ttl.as_millis() as u64).await?;
+        Failpoint::LeaseRenewed.reach();
+        Ok(())
     }
 
     /// Asks the store whether the lease is still ours.
@@ -222,6 +226,7 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
         let old = there.as_ref().map(|(record, version)| (record.nonce.as_str(), version.clone()));
         // Where another was faster, the next look tells who.
         if let Swapped::Ours(version) = bucket.swap_lease(&record, old).await? {
+            Failpoint::LeaseAcquired.reach();
             return Ok(Holder {
                 bucket: Arc::clone(bucket),
                 generation,
@@ -274,6 +279,7 @@ impl Bucket {
                 Some(version) => PutMode::Update(version),
                 None => PutMode::Create,
             };
+            Failpoint::LeaseLocked.reach();
             let error = match self.objects.put_opts(&path, seal(new).into(), mode.into()).await {
                 Ok(put) => return Ok(Swapped::Ours(put.into())),
                 Err(error) => error,

@@ -29,7 +29,8 @@ pub struct Manifest {
     pub seed: u64,
     /// The attempt whose shards these are.
     pub attempt: Attempt,
-    /// Drawn by the writer for this manifest with [`nonce`](crate::nonce); tells its own commit from another's.
+    /// The writer's, drawn once with [`nonce`](crate::nonce) and the same in all its manifests; tells its own commits
+    /// from another's.
     pub nonce: String,
     /// Generation of the writer's lease; 0 where the writer held none.
     pub lease: u64,

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 
 use crate::{
-    Attempt, CheckpointError, Lease, Store,
+    Attempt, CheckpointError, Failpoint, Lease, Store,
     bucket::Bucket,
     layout::{MANIFESTS, SHARDS, attempt_folder, attempt_of_folder, manifest_path},
     lease::Holder,
@@ -122,11 +122,13 @@ impl Store {
 impl Bucket {
     pub async fn retain(&self, retention: &Retention, holder: Option<&Holder>) -> Result<Retained, CheckpointError> {
         confirm(holder).await?;
+        Failpoint::RetentionBegun.reach();
         let mut done = Retained::default();
         for (step, attempt) in self.doomed(retention, &mut done).await? {
             confirm(holder).await?;
             let outcome = self.delete_manifest(step).await;
             if outcome.is_ok() {
+                Failpoint::ManifestDeleted.reach();
                 done.deleted.push(step);
                 done.warn(self.delete_folder(&attempt_folder(step, &attempt)).await);
             }
@@ -230,7 +232,7 @@ impl Bucket {
     async fn delete_folder(&self, folder: &Path) -> Result<(), CheckpointError> {
         for object in self.list_folder(folder).await? {
             match self.objects.delete(&object.location).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => (),
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Failpoint::ShardDeleted.reach(),
                 Err(e) => return Err(self.failed("delete", &object.location, e)),
             }
         }

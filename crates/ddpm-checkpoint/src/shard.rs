@@ -7,7 +7,9 @@ use object_store::{ObjectStoreExt, path::Path};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use crate::{CheckpointError, Hold, Manifest, ShardEntry, Store, bucket::Bucket, layout::manifest_path, manifest::hex};
+use crate::{
+    CheckpointError, Failpoint, Hold, Manifest, ShardEntry, Store, bucket::Bucket, layout::manifest_path, manifest::hex,
+};
 
 /// A range of a named flat buffer with its values, to be written or as read.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +58,7 @@ impl Store {
         }))?;
         let path = Path::from(entry.path.as_str());
         let holds = locate(&words, entry).map_err(|reason| self.bucket.damaged(&path, reason))?;
+        Failpoint::ShardRead.reach();
         Ok(ShardData { words, holds })
     }
 

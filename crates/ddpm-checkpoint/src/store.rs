@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    CheckpointError, Manifest, Pending, Run, SCHEMA, StoreOptions,
+    CheckpointError, Failpoint, Manifest, Pending, Run, SCHEMA, StoreOptions,
     backend::{Place, place},
     bucket::{Bucket, store_error},
     layout::{nonce, run_path},
@@ -97,7 +97,10 @@ impl Store {
         let (path, bucket) = (run_path(), &self.bucket);
         self.block_on(async {
             match bucket.objects.put_opts(&path, seal(&run).into(), PutMode::Create.into()).await {
-                Ok(_) => Ok(run),
+                Ok(_) => {
+                    Failpoint::RunWritten.reach();
+                    Ok(run)
+                }
                 // An answer lost after the write looks like a failure, so what is there decides.
                 Err(e) => match bucket.read_sealed(&path).await {
                     Err(CheckpointError::NotFound { .. }) => Err(bucket.failed("write", &path, e)),

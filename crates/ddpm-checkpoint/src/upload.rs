@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use tokio::{runtime::Handle, task::JoinSet};
 
 use crate::{
-    Attempt, BufferSlice, CheckpointError, Hold, Pending, ShardEntry, Store, bucket::Bucket, layout::shard_path,
-    manifest::hex, shard::header,
+    Attempt, BufferSlice, CheckpointError, Failpoint, Hold, Pending, ShardEntry, Store, bucket::Bucket,
+    layout::shard_path, manifest::hex, shard::header,
 };
 
 /// Elements serialised at a time.
@@ -138,10 +138,12 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub async fn open(bucket: &'a Bucket, path: &'a Path, size: u64) -> object_store::Result<Self> {
         let part_bytes = bucket.options.part_bytes.max(size.div_ceil(MAX_PARTS) as usize);
+        let upload = bucket.objects.put_multipart(path).await?;
+        Failpoint::UploadBegun.reach();
         Ok(Self {
             bucket,
             path,
-            upload: Some(bucket.objects.put_multipart(path).await?),
+            upload: Some(upload),
             part_bytes,
             part: Vec::new(),
             in_flight: JoinSet::new(),
@@ -175,6 +177,7 @@ impl<'a> Writer<'a> {
             self.send_part().await?;
         }
         self.land(0).await?;
+        Failpoint::PartsSent.reach();
         let Some(upload) = &mut self.upload else { unreachable!("the upload is taken below, once") };
         if let Err(error) = upload.complete().await {
             // The answer may have been lost, and the repetition told that there is no such upload: look.
@@ -185,6 +188,7 @@ impl<'a> Writer<'a> {
                 _ => return Err(error),
             }
         }
+        Failpoint::UploadCompleted.reach();
         self.upload = None;
         Ok((self.at, hex(&mem::take(&mut self.hash).finalize())))
     }
@@ -204,6 +208,7 @@ impl<'a> Writer<'a> {
                 Some(part) => part.unwrap_or_else(|e| resume_unwind(e.into_panic()))?,
                 None => break,
             }
+            Failpoint::PartSent.reach();
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ddpm_checkpoint::{CheckpointError, Manifest, Run, Store, Want};
+use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
 use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, ModelKind, Precision, Settings};
 use ddpm_data::Source;
@@ -54,7 +54,11 @@ impl Learner {
 
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
-    from_rank_0(comm, || make_plan(comm.size(), args, learner))
+    let plan = from_rank_0(comm, || make_plan(comm.size(), args, learner))?;
+    if plan.resume.is_some() {
+        Failpoint::ResumeChosen.reach();
+    }
+    Ok(plan)
 }
 
 /// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.

@@ -112,13 +112,19 @@ fn a_manifest_that_arrives_after_the_takeover_does_not_fence_the_rightful_writer
 }
 
 #[test]
-fn a_step_committed_by_the_same_holder_before_is_committed() {
+fn a_step_committed_by_the_same_writer_before_is_committed() {
     on_each_store(|store| {
         let lease = store.acquire_lease("ours", LONG).unwrap();
-        start_save(store, 10, Some(&lease)).unwrap();
-        let first = store.read_manifest(10).unwrap();
-        start_save(store, 10, Some(&lease)).unwrap();
-        assert_eq!(store.read_manifest(10).unwrap(), first);
+        for (step, lease) in [(10, Some(&lease)), (20, None)] {
+            start_save(store, step, lease).unwrap();
+            let first = store.read_manifest(step).unwrap();
+            // Given up for lost, and saved again in an attempt of its own.
+            let mut again = write(store, step, 1, &[("weights", values(4, 1))]);
+            again.nonce = first.nonce.clone();
+            let keep = Retention { keep_last: 2, keep_every: None, also: None };
+            store.start_commit(again, lease, keep).wait().unwrap();
+            assert_eq!(store.read_manifest(step).unwrap(), first);
+        }
     });
 }
 

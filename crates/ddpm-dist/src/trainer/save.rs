@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
-    Attempt, CheckpointError, Commit, Lease, Manifest, OwnedSlice, Retention, SCHEMA, ShardEntry, Store, StoreOptions,
-    Upload, nonce, share,
+    Attempt, CheckpointError, Commit, Failpoint, Lease, Manifest, OwnedSlice, Retention, SCHEMA, ShardEntry, Store,
+    StoreOptions, Upload, nonce, share,
 };
 use ddpm_comm::Collective;
 use ddpm_config::{OnFailure, Settings, WhenBusy};
@@ -32,6 +32,8 @@ pub struct Saver {
     comm: Arc<dyn Collective>,
     /// The right to write, on rank 0; none where the user promises to be alone.
     lease: Option<Lease>,
+    /// Tells this job's commits from another's.
+    nonce: String,
     /// Images in an epoch.
     images: u64,
     /// The step that this run was resumed from, which retention spares.
@@ -118,6 +120,7 @@ impl Saver {
             store,
             comm,
             lease,
+            nonce: nonce(),
             images,
             resumed_from,
             last_saved: resumed_from,
@@ -225,9 +228,12 @@ impl Saver {
             return self.give_up(settings, failure);
         }
         let Some(save) = &mut self.in_flight else { return Ok(()) };
-        for (shard, news) in save.shards.iter_mut().zip(news) {
+        for (rank, news) in news.into_iter().enumerate() {
             if let News::Written(entry) = news {
-                *shard = Some(entry);
+                save.shards[rank] = Some(entry);
+                if rank == self.comm.rank() {
+                    Failpoint::ShardReported.reach();
+                }
             }
         }
         let written: Option<Vec<ShardEntry>> = save.shards.iter().cloned().collect();
@@ -252,6 +258,7 @@ impl Saver {
         tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
         self.last_saved = Some(save.step);
         self.store_failed = false;
+        Failpoint::SaveDone.reach();
     }
 
     /// Drops the save under way: uploads are aborted, older checkpoints stand. What the store did is forgiven, if
@@ -280,6 +287,7 @@ impl Saver {
             let part = flat.narrow(0, range.start as i64, range.len() as i64);
             ours.push(OwnedSlice { name, range, data: Vec::try_from(&part)? });
         }
+        Failpoint::SnapshotTaken.reach();
         let draft = (rank == 0).then(|| self.draft(settings, network, state, attempt));
         self.in_flight = Some(Save {
             step: state.step,
@@ -313,7 +321,7 @@ impl Saver {
             epoch: position / self.images,
             seed: settings.seed,
             attempt,
-            nonce: nonce(),
+            nonce: self.nonce.clone(),
             lease: 0,
             program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
             config_hash: settings.fingerprint(),

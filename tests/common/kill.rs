@@ -1,0 +1,54 @@
+//! Killing ranks and launchers, as /proc shows them.
+
+use super::signal;
+
+/// Kills the `victim`-th rank below local.sh with SIGKILL; whether there was one.
+pub fn kill_rank(local: u32, victim: u64) -> bool {
+    let ranks = mpirun_below(local).map_or_else(Vec::new, children);
+    // One that is not the program yet cannot be told from a helper of mpirun.
+    let ranks: Vec<_> = ranks.into_iter().filter(|rank| rank.name == "ddpm-dist").collect();
+    ranks.get(victim as usize).is_some_and(|rank| signal("KILL", rank.pid))
+}
+
+/// Kills the mpirun below local.sh with SIGKILL; the ranks that it leaves behind.
+pub fn kill_mpirun(local: u32) -> Option<Vec<u32>> {
+    let mpirun = mpirun_below(local)?;
+    let ranks = children(mpirun).into_iter().map(|rank| rank.pid).collect();
+    signal("KILL", mpirun).then_some(ranks)
+}
+
+/// local.sh starts mpirun (through setsid), which starts the ranks.
+fn mpirun_below(local: u32) -> Option<u32> {
+    children(local).into_iter().find(|child| child.name == "mpirun").map(|child| child.pid)
+}
+
+/// What /proc says of a process.
+struct Process {
+    pid: u32,
+    name: String,
+    state: String,
+    parent: u32,
+}
+
+impl Process {
+    fn find(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; state and parent follow it.
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let mut words = rest.split_whitespace();
+        Some(Self { pid, name: name.into(), state: words.next()?.into(), parent: words.next()?.parse().ok()? })
+    }
+}
+
+/// Processes that `parent` started, oldest first.
+fn children(parent: u32) -> Vec<Process> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut children: Vec<_> = pids.filter_map(Process::find).filter(|process| process.parent == parent).collect();
+    children.sort_unstable_by_key(|process| process.pid);
+    children
+}
+
+/// Whether a process has not ended yet.
+pub fn alive(pid: u32) -> bool {
+    Process::find(pid).is_some_and(|process| !matches!(process.state.as_str(), "Z" | "X"))
+}

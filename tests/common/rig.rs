@@ -1,0 +1,66 @@
+//! An S3 server for whole-program tests.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// An S3 server on a directory of its own, behind a proxy that fails by rule.
+pub struct Rig {
+    child: Child,
+    rules: ChildStdin,
+    endpoint: String,
+    /// Where the server keeps its buckets.
+    root: TempDir,
+}
+
+impl Rig {
+    /// A server that does not fail yet.
+    pub fn start() -> Self {
+        let root = TempDir::new().unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_ddpm-dist")).with_file_name("examples").join("fault_rig");
+        assert!(program.is_file(), "{} is not built; run the tests of the whole workspace", program.display());
+        let mut child = Command::new(program)
+            .args([root.path().to_str().unwrap(), "0"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut endpoint = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+        let rules = child.stdin.take().unwrap();
+        Self { child, rules, endpoint: endpoint.trim().into(), root }
+    }
+
+    /// From now on, fails by these rules in JSON.
+    pub fn set_rules(&mut self, rules: &str) {
+        writeln!(self.rules, "{rules}").unwrap();
+        // The server does not answer; it reads at once.
+        thread::sleep(Duration::from_millis(100));
+    }
+
+    /// Points a command at the server.
+    pub fn serve<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("AWS_ENDPOINT_URL", &self.endpoint)
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "rig")
+            .env("AWS_SECRET_ACCESS_KEY", "rig-secret")
+    }
+
+    /// The bucket's folder, which holds the same objects as a local store.
+    pub fn bucket(&self) -> PathBuf {
+        self.root.path().join("bucket")
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,9 +1,13 @@
 //! Images of a data set as a network takes them.
 
+use std::sync::Arc;
+
 use ddpm_data::Source;
 use tch::{Device, Kind, Tensor};
 
+use crate::cli::DataArgs;
 use crate::failure::Failure;
+use crate::source::Model;
 
 /// Some images of a data set.
 pub struct Images {
@@ -21,11 +25,13 @@ pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Re
     Ok(Images { x_start: pixels.to_kind(Kind::Float) / 127.5 - 1.0, labels: batch.labels })
 }
 
-/// Refuses to take more images of a data set than there are.
-pub fn check_count(source: &dyn Source, count: usize) -> Result<(), Failure> {
+/// Opens the images that a command works on with a model; refuses a set of fewer than `count`.
+pub fn open(model: &Model, args: &DataArgs, count: usize) -> Result<Arc<dyn Source>, Failure> {
+    let settings = model.data_settings(args.data.as_deref(), &args.overrides)?;
+    let source = model.open_data(&settings, args.split.into())?;
     let available = source.len();
     if count as u64 <= available {
-        return Ok(());
+        return Ok(source);
     }
     Err(Failure::usage(format!("-n asks for {count} images of {}; give at most {available}", source.describe())))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ddpm_checkpoint::share;
 use ddpm_comm::World;
-use ddpm_data::{Source, Split};
+use ddpm_data::Source;
 use ddpm_diffusion::{Diffusion, Spacing};
 use ddpm_nn::Inputs;
 use indicatif::ProgressBar;
@@ -67,8 +67,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
 }
 
 fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Failure> {
-    let source = model.open_data(args.data.data.as_deref(), &args.data.overrides, Split::from(args.data.split))?;
-    images::check_count(source.as_ref(), args.count)?;
+    let source = images::open(model, &args.data, args.count)?;
     let kept = Spacing::from(args.spacing).timesteps(model.diffusion.timesteps(), args.steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }

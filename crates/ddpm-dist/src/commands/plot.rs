@@ -223,8 +223,7 @@ struct Look {
 
 /// Looks at the variance channels at noised images, over t.
 fn learned_fractions(model: &Model, data: &DataArgs, count: usize) -> Result<Vec<Look>, Failure> {
-    let source = model.open_data(data.data.as_deref(), &data.overrides, Split::from(data.split))?;
-    images::check_count(source.as_ref(), count)?;
+    let source = images::open(model, data, count)?;
     let process = &model.diffusion;
     let images = images::read(source.as_ref(), 0, count, process.device())?;
     let labels = model.classes.map(|_| Tensor::from_slice(&images.labels).to_device(process.device()));

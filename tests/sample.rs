@@ -77,17 +77,52 @@ fn an_image_depends_on_its_index_only() {
         succeed(command.arg("--model").arg(dir.path()).arg("--out").arg(&out));
         tensor(&out, "samples").1
     };
-    for sampler in [["--sampler", "ddpm", "--steps", "20"], ["--sampler", "dpmpp", "--steps", "8"]] {
-        let all = draw(1, "7", "64", &sampler);
-        assert!(largest_distance(&draw(1, "7", "2", &sampler), &all) <= 1e-5, "{sampler:?} in batches of 2");
-        assert!(largest_distance(&draw(3, "7", "64", &sampler), &all) <= 1e-5, "{sampler:?} on 3 ranks");
-        let first = draw(1, "3", "64", &sampler);
-        assert!(largest_distance(&first, &all[..first.len()]) <= 1e-5, "{sampler:?}: the first 3 of 7");
+    for sampler in [
+        "--sampler ddpm --steps 20",
+        "--sampler dpmpp --steps 8",
+        "--sampler heun --steps 6 --threshold 99.5",
+        "--sampler ddim --steps 6 --corrector-steps 2",
+    ] {
+        let options: Vec<&str> = sampler.split_whitespace().collect();
+        let all = draw(1, "7", "64", &options);
+        for (ranks, batch) in [(1, "2"), (2, "64"), (3, "64")] {
+            let distance = largest_distance(&draw(ranks, "7", batch, &options), &all);
+            assert!(distance <= 1e-5, "{sampler} on {ranks} rank(s) in batches of {batch} is off by {distance}");
+        }
+        let first = draw(1, "3", "64", &options);
+        assert!(largest_distance(&first, &all[..first.len()]) <= 1e-5, "{sampler}: the first 3 of 7");
     }
     let raw = draw(1, "2", "64", &["--weights", "raw"]);
     let named = draw(1, "2", "64", &["--weights", "0.9"]);
     assert!(largest_distance(&raw, &named) > 1e-4, "raw and averaged weights draw the same");
     assert_eq!(named, draw(1, "2", "64", &["--weights", "ema"]));
+}
+
+#[test]
+fn encoded_images_are_decoded_again() {
+    let dir = TempDir::new().unwrap();
+    let [run, noise, back] = ["run", "noise.safetensors", "back.safetensors"].map(|name| dir.path().join(name));
+    // Class-conditional: the classes travel with the noise.
+    succeed(&mut train(2, &run, 20, &["--set", "diffusion.predict=v", "--set", "model.classes=10"]));
+    let mut first = None;
+    for ranks in [1, 2, 3] {
+        let mut encode = mpirun(ranks);
+        encode.args(["encode", "-n", "5", "--steps", "50", "--batch", "3", "--model"]).arg(&run);
+        succeed(encode.arg("--out").arg(&noise));
+        let (shape, latents) = tensor(&noise, "noise");
+        assert_eq!(shape, [5, 1, 16, 16]);
+        let distance = largest_distance(&latents, first.get_or_insert_with(|| latents.clone()));
+        assert!(distance <= 1e-4, "the noise from {ranks} rank(s) is off by {distance}");
+
+        let mut decode = mpirun(ranks);
+        decode.args(["sample", "-n", "5", "--sampler", "ddim", "--steps", "50", "--no-clip", "--model"]).arg(&run);
+        succeed(decode.arg("--init-noise").arg(&noise).arg("--out").arg(&back));
+        let (originals, samples) = (tensor(&noise, "images").1, tensor(&back, "samples").1);
+        assert!(largest_distance(&latents, &originals) > 0.5, "nothing was encoded");
+        let error = originals.iter().zip(&samples).map(|(a, b)| (a - b).abs()).sum::<f32>() / samples.len() as f32;
+        // One grey level is 0.0078.
+        assert!(error < 0.005, "mean absolute error {error} on {ranks} rank(s)");
+    }
 }
 
 #[test]
@@ -104,12 +139,50 @@ fn outputs_of_every_kind() {
     let grid = image::open(at("classes.png")).unwrap();
     assert_eq!((grid.width(), grid.height()), (2 * 66 - 2, 10 * 66 - 2), "a row per class");
     sample(&["--class", "3", "-n", "2"], &at("folder/"));
-    assert_eq!(image::open(at("folder/000001.png")).unwrap().width(), 16);
+    let two = image::open(at("folder/000001.png")).unwrap();
+    assert_eq!(two.width(), 16);
+    // Each rank writes its own.
+    let mut spread = mpirun(3);
+    spread.args(["sample", "--steps", "5", "--class", "3", "-n", "4", "--model"]).arg(dir.path());
+    succeed(spread.arg("--out").arg(at("spread/")));
+    assert_eq!(std::fs::read_dir(at("spread")).unwrap().count(), 4);
+    let three = image::open(at("spread/000001.png")).unwrap().into_bytes();
+    assert!(three.iter().zip(two.as_bytes()).all(|(a, b)| a.abs_diff(*b) <= 1), "3 ranks draw another image than one");
     sample(&["-n", "2", "--trajectory", "--json"], &at("t.safetensors"));
     let (shape, trajectory) = tensor(&at("t.safetensors"), "trajectory");
     assert_eq!(shape, [2, 5, 1, 16, 16]);
     let (_, samples) = tensor(&at("t.safetensors"), "samples");
     assert_eq!(trajectory[4 * 256..5 * 256], samples[..256], "the last state is the sample");
+}
+
+#[test]
+fn pictures_of_models() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let plot = |ranks: usize, what: &str, more: &[&str], file: &str| {
+        let mut command = if ranks == 1 { program() } else { mpirun(ranks) };
+        succeed(command.args(["plot", what]).args(more).arg("--out").arg(at(file)));
+        let picture = image::open(at(file)).unwrap();
+        (picture.width(), picture.height())
+    };
+    let golden = |name: &str| root().join("tests/golden").join(format!("pipeline-{name}")).display().to_string();
+    let (ho, improved) = (golden("ho"), golden("improved"));
+    // Four images of 16x16 in columns for ten timesteps, each shown at 64x64; fewer steps have fewer columns.
+    assert_eq!(plot(1, "reverse", &["--model", &ho, "--steps", "12"], "reverse.png"), (10 * 66 - 2, 4 * 66 - 2));
+    assert_eq!(plot(1, "reverse", &["--model", &ho, "--steps", "1"], "one.png"), (64, 4 * 66 - 2));
+    assert_eq!(plot(2, "reverse", &["--model", &ho, "--steps", "12"], "spread.png"), (10 * 66 - 2, 4 * 66 - 2));
+    // Batches of other sizes round differently.
+    let [one, two] = ["reverse.png", "spread.png"].map(|file| image::open(at(file)).unwrap().into_bytes());
+    assert!(one.iter().zip(&two).all(|(a, b)| a.abs_diff(*b) <= 1), "2 ranks draw another strip than one");
+    assert_eq!(plot(1, "variance", &["--model", &ho], "fixed.png"), (900, 500));
+    let data = ["--data", "smoke", "--set", "data.channels=3", "-n", "2"];
+    let learned = [["--model", &improved].as_slice(), &data].concat();
+    assert_eq!(plot(1, "variance", &learned, "learned.png"), (1200, 500));
+    assert_eq!(plot(1, "embedding", &["--timesteps", "100", "--channels", "16"], "embedding.png"), (900, 500));
+    let nll = r#"{"timesteps": 100, "terms": {"t": [0, 7, 50, 99], "vb": [1.5, 0.1, 0.01, 0.001]}}"#;
+    std::fs::write(at("nll.json"), nll).unwrap();
+    let nll = at("nll.json").display().to_string();
+    assert_eq!(plot(1, "terms", &["--nll", &nll], "terms.png"), (900, 500));
 }
 
 #[test]
@@ -123,6 +196,10 @@ fn pictures_and_findings() {
     succeed(&mut train(1, &at("run"), 20, &[]));
     succeed(program().args(["plot", "loss", "--run"]).arg(at("run")).arg("--out").arg(at("loss.png")));
     assert_eq!(image::open(at("loss.png")).unwrap().width(), 900);
+    let events = std::fs::read_dir(at("run/tb")).unwrap().next().unwrap().unwrap().path();
+    let events = std::fs::read(events).unwrap();
+    let shown = |tag: &[u8]| events.windows(tag.len()).filter(|bytes| *bytes == tag).count();
+    assert_eq!((shown(b"samples"), shown(b"reverse")), (2, 2), "at steps 10 and 20");
     let info = succeed(
         program().args(["data", "info", "--config", "smoke", "--check", "--json", "--out"]).arg(at("data.png")),
     );

@@ -121,6 +121,11 @@ fn commands_and_pictures() {
         ("plot schedule --timesteps 20 --out DIR/a.png", 2, "--timesteps is 20", "at least 21"),
         ("plot schedule --out DIR/file/a.png", 4, "file/a.png", "check the path"),
         ("plot forward --config smok --out DIR/a.png", 2, "`smok`", "the preset `smoke`"),
+        ("plot reverse --model DIR/absent --out DIR/a.png", 4, "there is no directory", "Give the path of a run"),
+        ("plot variance --model DIR/absent --out DIR/a.jpg", 2, "a.jpg", "ends in .png"),
+        ("plot embedding --channels 7 --out DIR/a.png", 2, "'7' for '--channels", "even number of at least 4"),
+        ("plot terms --nll DIR/absent --out DIR/a.png", 4, "absent: No such file", "check the path"),
+        ("plot terms --nll DIR/file --out DIR/a.png", 2, "file: ", "`eval nll --json` printed"),
         ("plot loss --run DIR/absent --out DIR/a.png", 4, "absent/metrics.jsonl", "check the path"),
         ("data info --config smoke --out DIR/a.gif", 2, "a.gif", "ends in .png"),
         ("data info --config smoke --out DIR/file/a.png", 4, "file/a.png", "check the path"),
@@ -416,6 +421,15 @@ fn sampling() {
         let view = TensorView::new(Dtype::F32, vec![64, 1, side, side], &bytes).unwrap();
         fs::write(at(name), safetensors::serialize([(tensor, view)], None).unwrap()).unwrap();
     }
+    let noise = vec![0; 4 * 64 * 256];
+    for (name, kind, count, bytes) in [
+        ("labelled", Dtype::I64, 64, [77u8, 0, 0, 0, 0, 0, 0, 0].repeat(64)),
+        ("mislabelled", Dtype::F32, 1, vec![0; 4]),
+    ] {
+        let noise = TensorView::new(Dtype::F32, vec![64, 1, 16, 16], &noise).unwrap();
+        let labels = TensorView::new(kind, vec![count], &bytes).unwrap();
+        fs::write(at(name), safetensors::serialize([("noise", noise), ("labels", labels)], None).unwrap()).unwrap();
+    }
     let cases = [
         ("DIR/absent", 4, "there is no directory", "Give the path of a run"),
         ("DIR/empty", 4, "has no checkpoint yet", "train first"),
@@ -431,7 +445,12 @@ fn sampling() {
         ("DIR/run --eta 2", 2, "'2' for '--eta", "from 0 to 1"),
         ("DIR/run --eta nan", 2, "'nan' for '--eta", "from 0 to 1"),
         ("DIR/run -n 0", 2, "'0' for '--count", "at least 1"),
-        ("DIR/run --sampler euler", 2, "'euler' for '--sampler", "ddpm, ddim, dpmpp"),
+        ("DIR/run --sampler euler", 2, "'euler' for '--sampler", "ddpm, ddim, heun, dpmpp"),
+        ("DIR/run --threshold 0.995", 2, "'0.995' for '--threshold", "from 50 to 100"),
+        ("DIR/run --threshold 99 --no-clip", 2, "cannot be used with", "--help"),
+        ("DIR/run --corrector-steps 1 --corrector-snr 1", 2, "signal-to-noise ratio is 1", "Set it inside that range"),
+        ("DIR/run --corrector-snr 0.1", 2, "not provided", "--corrector-steps"),
+        ("DIR/run --sampler dpmpp --corrector-steps 1", 2, "bears no corrector", "Leave the corrector out"),
         ("DIR/run --class 3", 2, "knows no classes", "leave --class out"),
         ("DIR/classes --class 10", 2, "class 10 is out of range", "classes 0 to 9"),
         ("DIR/classes --class 1 --guidance 2", 2, "cannot be guided", "leave --guidance out"),
@@ -441,6 +460,8 @@ fn sampling() {
         ("DIR/run --init-noise DIR/small", 2, "[64, 1, 8, 8]", "f32 `noise` [64, 1, 16, 16]"),
         ("DIR/run --init-noise DIR/nose", 2, "tensor `noise` not found", "f32 `noise` [64, 1, 16, 16]"),
         ("DIR/run --weights 0.5", 4, "ema/0.5", "it holds weights, exp_avg, exp_avg_sq, ema/0.9"),
+        ("DIR/classes --init-noise DIR/labelled", 2, "class 77 is out of range", "classes 0 to 9"),
+        ("DIR/run --init-noise DIR/mislabelled", 2, "`labels` is F32 [1]", "I64 [64]"),
         ("DIR/run --weights best", 2, "'best' for '--weights", "ema, raw or the rate"),
     ];
     check(dir.path(), "sample --out DIR/a.png --model", &cases);
@@ -450,6 +471,22 @@ fn sampling() {
         ("DIR/file/a.png", 4, "file/a.png", "check the path"),
     ];
     check(dir.path(), "sample --model DIR/run --steps 2 -n 2 --out", &cases);
+    let cases = [
+        ("DIR/run --out DIR/a.png", 2, "a.png", "ends in .safetensors"),
+        ("DIR/absent --out DIR/a.safetensors", 4, "there is no directory", "Give the path of a run"),
+        ("DIR/run --steps 101 --out DIR/a.safetensors", 2, "101 steps", "Use 1 to 100"),
+        ("DIR/run -n 1000 --out DIR/a.safetensors", 2, "-n asks for 1000 images", "give at most 512"),
+        ("DIR/run --split half --out DIR/a.safetensors", 2, "'half' for '--split", "train, valid, test"),
+        ("DIR/run --data mnits --out DIR/a.safetensors", 2, "`mnits`", "the preset `mnist`"),
+        (
+            "DIR/run --data smoke --set data.image_size=32 --out DIR/a.safetensors",
+            2,
+            "1x32x32",
+            "--set data.image_size=16",
+        ),
+        ("DIR/run -n 2 --steps 2 --out DIR/file/a.safetensors", 4, "file/a.safetensors", "check the path"),
+    ];
+    check(dir.path(), "encode --model", &cases);
 }
 
 #[test]

@@ -46,6 +46,10 @@ pub trait Collective: Send + Sync {
     /// Returns every rank's bytes, of any lengths, in rank order, on every rank.
     fn gather_bytes(&self, bytes: &[u8]) -> Vec<Vec<u8>>;
 
+    /// Returns every rank's bytes, of any lengths, in rank order, on `root`, and nothing on the others: what is large
+    /// need not fit in the memory of each.
+    fn gather_bytes_to(&self, bytes: Vec<u8>, root: usize) -> Vec<Vec<u8>>;
+
     /// Returns once every rank has called it.
     fn barrier(&self);
 

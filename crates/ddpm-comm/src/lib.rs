@@ -31,7 +31,7 @@
 //! # Invariants
 //!
 //! - Every rank reaches every collective in the same order, with the same lengths, reduction and
-//!   root; only [`Collective::gather_bytes`] and [`Collective::vote`] take what differs in length.
+//!   root; only the gatherings and [`Collective::vote`] take what differs in length.
 //!   MPI does not check this. Collectives may be called from any thread, one at a time: they wait
 //!   for each other within a rank, but two threads that call them unordered break the first rule.
 //! - A rank that cannot go on says so with [`Vote::Failed`] at the next vote, so that all leave

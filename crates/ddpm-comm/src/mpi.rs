@@ -128,6 +128,28 @@ impl Collective for Mpi {
             .collect()
     }
 
+    fn gather_bytes_to(&self, bytes: Vec<u8>, root: usize) -> Vec<Vec<u8>> {
+        let _entered = self.enter("gather_bytes_to");
+        let world = SimpleCommunicator::world();
+        if self.rank != root {
+            world.process_at_rank(root as i32).send(&(bytes.len() as u64));
+            bytes.chunks(CHUNK).for_each(|chunk| world.process_at_rank(root as i32).send(chunk));
+            return Vec::new();
+        }
+        let receive = |rank: usize| {
+            let sender = world.process_at_rank(rank as i32);
+            let mut theirs = vec![0; sender.receive::<u64>().0 as usize];
+            for chunk in theirs.chunks_mut(CHUNK) {
+                sender.receive_into(chunk);
+            }
+            theirs
+        };
+        let mut all: Vec<Vec<u8>> = (0..root).map(receive).collect();
+        all.push(bytes);
+        all.extend((root + 1..self.size).map(receive));
+        all
+    }
+
     fn barrier(&self) {
         let _entered = self.enter("barrier");
         SimpleCommunicator::world().barrier();

@@ -157,6 +157,10 @@ impl Collective for Nccl {
         self.host.gather_bytes(bytes)
     }
 
+    fn gather_bytes_to(&self, bytes: Vec<u8>, root: usize) -> Vec<Vec<u8>> {
+        self.host.gather_bytes_to(bytes, root)
+    }
+
     fn barrier(&self) {
         self.host.barrier();
     }

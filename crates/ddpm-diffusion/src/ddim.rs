@@ -62,28 +62,34 @@ impl Diffusion {
     /// The reverse of deterministic DDIM: images `x_start` to the noise at the last timestep from which
     /// [`Diffusion::sample`] leads back to them, approximately and the better the more timesteps there are.
     ///
-    /// The images stand for x at t = 0, whose noise is invisible; each t after that is one Euler step of the ODE of Song
-    /// et al. 2020, section 4.3.
+    /// A DDIM step down to x_{t-1} goes by eps at its upper end, so this step up should too (an implicit Euler step of the
+    /// ODE of Song et al. 2020, section 4.3). That end is first guessed with the last eps, where one evaluation then gives
+    /// the eps that the step takes. Nothing is clipped, which has no reverse; sample without clipping too.
     ///
     /// # Errors
     /// The model fails or returns a wrong shape.
     pub fn encode(
         &self,
         x_start: &Tensor,
-        clip: Clip,
         mut model: impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
     ) -> Result<Tensor, DiffusionError> {
         let _guard = tch::no_grad_guard();
+        let sigma = |abar: f64| (1.0 / abar - 1.0).sqrt();
         let mut x = x_start.shallow_clone();
-        for index in 0..self.timesteps() - 1 {
-            let (t, output) = self.evaluate(index, &x, &mut model)?;
-            let (pred_x_start, eps) = self.x_start_and_eps(&output, &x, &t, Direction::FromXStart, clip)?;
-            x = self.q_sample(&pred_x_start, &self.full_t(index + 1, x.size()[0]), &eps);
+        let mut eps = x_start.zeros_like();
+        for index in 0..self.timesteps() {
+            let (here, next) = (self.alphas_cumprod_prev[index], self.alphas_cumprod[index]);
+            let advance = |eps: &Tensor| next.sqrt() * (&x / here.sqrt() + (sigma(next) - sigma(here)) * eps);
+            let guess = advance(&eps);
+            let (t, output) = self.evaluate(index, &guess, &mut model)?;
+            (_, eps) = self.x_start_and_eps(&output, &guess, &t, Direction::FromModel, Clip::None)?;
+            x = advance(&eps);
         }
         Ok(x)
     }
 
-    fn x_start_and_eps(
+    /// The prediction of x_0, clipped, and the eps that `direction` names.
+    pub(crate) fn x_start_and_eps(
         &self,
         model_output: &Tensor,
         x_t: &Tensor,

@@ -13,7 +13,8 @@
 //! | `bound_by_timestep` | [`BoundByTimestep`]: the bound's terms averaged over training |
 //! | `timesteps` | [`TimestepSampler`]: which t each training sample gets |
 //! | `respace` | [`space_timesteps`], [`Spacing`], [`Diffusion::respaced`] |
-//! | `sampler`, `ancestral`, `ddim`, `dpm_solver` | [`Diffusion::sample`], [`Diffusion::encode`] and their steps |
+//! | `sampler`, `ancestral`, `ddim`, `heun`, `dpm_solver` | [`Diffusion::sample`], [`Diffusion::encode`] and their steps |
+//! | `langevin` | [`Langevin`]: corrector steps between them |
 //! | `rng` | randomness as a function of (seed, stream, position) |
 //!
 //! t is 0-based everywhere: `t = 0` is the least noise, a paper's `t` is ours plus one. In a respaced process t counts
@@ -25,6 +26,8 @@ mod bound_by_timestep;
 mod ddim;
 mod dpm_solver;
 mod error;
+mod heun;
+mod langevin;
 mod objective;
 mod process;
 mod respace;
@@ -38,6 +41,7 @@ pub use bound::BoundTerms;
 pub use bound_by_timestep::{BoundByTimestep, quarter};
 pub use ddim::{Ddim, Direction};
 pub use error::{DiffusionError, ModelError};
+pub use langevin::Langevin;
 pub use objective::{Loss, Terms, Weighting};
 pub use process::{Clip, Gaussian, ModelPosterior, Prediction, VarianceKind};
 pub use respace::{Spacing, space_timesteps};

@@ -30,6 +30,13 @@ pub enum Stream {
     Bound(u64),
     /// Which timestep of this stratum an image is evaluated at.
     BoundTimestep(u64),
+    /// The noise of one corrector step at this original timestep.
+    Corrector {
+        /// The timestep.
+        t: u64,
+        /// Which of the steps there, from 0.
+        step: u64,
+    },
 }
 
 /// Fills `out` with standard normal draws.
@@ -56,21 +63,23 @@ pub fn noise_batch(seed: u64, stream: Stream, positions: &[u64], shape: &[i64]) 
 
 fn generator(seed: u64, stream: Stream, position: u64) -> ChaCha8Rng {
     // These numbers are part of what a run's seed means: never renumber them.
-    let (tag, detail) = match stream {
-        Stream::Timestep => (0u64, 0),
-        Stream::StratumOffset => (1, 0),
-        Stream::Noise => (2, 0),
-        Stream::LabelDropout => (3, 0),
-        Stream::Dropout => (4, 0),
-        Stream::Sample => (5, 0),
-        Stream::SampleStep(t) => (6, t),
-        Stream::Bound(t) => (7, t),
-        Stream::BoundTimestep(stratum) => (8, stratum),
+    let (tag, detail, further) = match stream {
+        Stream::Timestep => (0u64, 0, 0),
+        Stream::StratumOffset => (1, 0, 0),
+        Stream::Noise => (2, 0, 0),
+        Stream::LabelDropout => (3, 0, 0),
+        Stream::Dropout => (4, 0, 0),
+        Stream::Sample => (5, 0, 0),
+        Stream::SampleStep(t) => (6, t, 0),
+        Stream::Bound(t) => (7, t, 0),
+        Stream::BoundTimestep(stratum) => (8, stratum, 0),
+        Stream::Corrector { t, step } => (9, t, step),
     };
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&tag.to_le_bytes());
     key[16..24].copy_from_slice(&detail.to_le_bytes());
+    key[24..].copy_from_slice(&u64::to_le_bytes(further));
     let mut rng = ChaCha8Rng::from_seed(key);
     rng.set_stream(position);
     rng

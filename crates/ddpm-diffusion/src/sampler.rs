@@ -5,7 +5,7 @@ use tch::Tensor;
 use crate::error::ModelError;
 use crate::process::Clip;
 use crate::rng::{Stream, noise_batch};
-use crate::{Ddim, Diffusion, DiffusionError};
+use crate::{Ddim, Diffusion, DiffusionError, Langevin};
 
 /// How x_{t-1} follows from x_t and the network's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,6 +14,9 @@ pub enum Sampler {
     Ancestral,
     /// DDIM (Song et al. 2020).
     Ddim(Ddim),
+    /// Heun's method on the probability-flow ODE (Karras et al. 2022): deterministic, of second order, two evaluations a
+    /// step but for the last.
+    Heun,
     /// DPM-Solver++ of second order, multistep (Lu et al. 2022): deterministic, for 10 to 30 steps.
     DpmSolver,
 }
@@ -23,6 +26,8 @@ pub enum Sampler {
 pub struct SampleOptions<'a> {
     /// The update rule.
     pub sampler: Sampler,
+    /// Corrector steps between the sampler's.
+    pub corrector: Option<Langevin>,
     /// What is done to each predicted x_0.
     pub clip: Clip,
     /// The seed of the noise added on the way.
@@ -54,7 +59,7 @@ pub struct Step<'a> {
     pub steps: usize,
     /// The original timestep that was left.
     pub t: i64,
-    /// The images after the step, `[B, C, H, W]`.
+    /// The images after the step and its corrections, `[B, C, H, W]`.
     pub x: &'a Tensor,
     /// The prediction of x_0 that the step used, clipped.
     pub pred_x_start: &'a Tensor,
@@ -77,7 +82,9 @@ impl Diffusion {
     /// `observe` sees every step.
     ///
     /// # Errors
-    /// The model fails or returns a wrong shape, the number of indices is not the batch, or an option is out of range.
+    /// The model fails or returns a wrong shape, the number of indices is not the batch, an option is out of range,
+    /// DPM-Solver++ is to be corrected (it extrapolates from its last step, which a correction makes untrue), or a
+    /// classifier is to guide Heun's sampler or a corrector.
     pub fn sample(
         &self,
         options: &SampleOptions,
@@ -88,6 +95,18 @@ impl Diffusion {
         let shape = x_t.size();
         if shape[0] != options.indices.len() as i64 {
             return Err(DiffusionError::SampleIndices { indices: options.indices.len(), batch: shape[0] });
+        }
+        if options.corrector.is_some() && options.sampler == Sampler::DpmSolver {
+            return Err(DiffusionError::Settings {
+                problem: "DPM-Solver++ extrapolates from its last step and bears no corrector between its steps",
+                remedy: "Leave the corrector out, or choose the ancestral, ddim or heun sampler",
+            });
+        }
+        if options.classifier.is_some() && (options.corrector.is_some() || options.sampler == Sampler::Heun) {
+            return Err(DiffusionError::Settings {
+                problem: "a classifier guides one evaluation a step, and Heun's sampler and the corrector make more",
+                remedy: "Leave the corrector out and choose the ancestral, ddim or dpmpp sampler",
+            });
         }
         let _guard = tch::no_grad_guard();
         let steps = self.timesteps();
@@ -101,10 +120,10 @@ impl Diffusion {
             if let (Some(gradient), true) = (&gradient, options.sampler != Sampler::Ancestral) {
                 output = self.guide_by_classifier(&output, gradient, &t)?;
             }
-            let noise = || {
-                let stream = Stream::SampleStep(self.timestep_map[index] as u64);
+            let draw = |stream| {
                 noise_batch(options.seed, stream, options.indices, &shape[1..]).to_device(x.device()).to_kind(x.kind())
             };
+            let noise = || draw(Stream::SampleStep(self.timestep_map[index] as u64));
             let step = match options.sampler {
                 // The last step adds no noise, so none is drawn.
                 Sampler::Ancestral => {
@@ -115,9 +134,19 @@ impl Diffusion {
                     let noise = (index > 0 && ddim.eta > 0.0).then(noise);
                     self.ddim_sample(&output, &x, &t, ddim, options.clip, noise.as_ref())?
                 }
+                Sampler::Heun => self.heun_step(&output, &x, index, options.clip, &mut model)?,
                 Sampler::DpmSolver => self.dpm_solver_step(&output, &x, index, options.clip, previous.as_ref())?,
             };
-            x = step.sample;
+            let mut next = step.sample;
+            // There is no score at abar = 1, where the last step leads.
+            if let (Some(corrector), Some(index)) = (options.corrector, index.checked_sub(1)) {
+                for step in 0..corrector.steps as u64 {
+                    let (t, output) = self.evaluate(index, &next, &mut model)?;
+                    let noise = draw(Stream::Corrector { t: self.timestep_map[index] as u64, step });
+                    next = self.langevin_step(&output, &next, &t, corrector, options.clip, &noise)?;
+                }
+            }
+            x = next;
             let (done, t) = (steps - index, self.timestep_map[index]);
             observe(Step { done, steps, t, x: &x, pred_x_start: &step.pred_x_start });
             previous = Some(step.pred_x_start);

@@ -89,7 +89,8 @@ fn a_linear_classifier_carries_gaussian_samples_as_far_as_bayes_says() {
     let ddim = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel });
     for sampler in [Sampler::Ancestral, ddim, Sampler::DpmSolver] {
         let draw = |classifier| {
-            let options = SampleOptions { sampler, clip: Clip::None, seed: 7, indices: &indices, classifier };
+            let options =
+                SampleOptions { sampler, corrector: None, clip: Clip::None, seed: 7, indices: &indices, classifier };
             process.sample(&options, noise(5, 4, &[1, 4, 4]), model, |_| ()).unwrap()
         };
         // From the same noise, so that the shift is not hidden in the spread.

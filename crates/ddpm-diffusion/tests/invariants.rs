@@ -1,58 +1,17 @@
 //! What must hold for any schedule, any batch and any world size.
 
+mod common;
+
 use std::num::NonZeroU64;
 
+use common::{SIMPLE, distance, linear, noise};
 use ddpm_diffusion::{
-    BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, Direction, Loss, LossSecondMoment, Prediction, SampleOptions,
-    Sampler, Settings, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, VarianceKind, Weighting, noise_batch,
-    space_timesteps, uniform,
+    BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, Direction, Langevin, Loss, LossSecondMoment, Prediction,
+    SampleOptions, Sampler, Settings, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, VarianceKind, Weighting,
+    noise_batch, space_timesteps, uniform,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
-
-const SIMPLE: Settings = Settings {
-    prediction: Prediction::Eps,
-    variance: VarianceKind::FixedSmall,
-    loss: Loss::Simple,
-    weighting: Weighting::None,
-};
-/// The standard deviation of the data in the tests whose best network is known.
-const SPREAD: f64 = 0.5;
-
-fn linear(timesteps: usize) -> Diffusion {
-    Diffusion::new(BetaSchedule::linear(timesteps).betas(timesteps).unwrap(), SIMPLE, Device::Cpu).unwrap()
-}
-
-fn noise(seed: u64, batch: u64, shape: &[i64]) -> Tensor {
-    let positions: Vec<u64> = (0..batch).collect();
-    noise_batch(seed, Stream::Noise, &positions, shape).to_kind(Kind::Double)
-}
-
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    (a - b).abs().max().double_value(&[])
-}
-
-fn mean_square(x: &Tensor) -> f64 {
-    x.square().mean(Kind::Double).double_value(&[])
-}
-
-/// The best possible eps where x_0 is normal with mean 0 and standard deviation [`SPREAD`]: `original` is the process
-/// whose timesteps the network was trained on.
-fn gaussian_model(
-    original: &Diffusion,
-) -> impl Fn(&Tensor, &Tensor) -> Result<Tensor, Box<dyn std::error::Error + Send + Sync>> {
-    let abar = Tensor::from_slice(&original.alphas_cumprod);
-    move |x, t| {
-        let abar = abar.index_select(0, t).view([-1, 1, 1, 1]);
-        let one_minus: Tensor = 1.0 - &abar;
-        Ok(x * one_minus.sqrt() / (abar * (SPREAD * SPREAD) + one_minus))
-    }
-}
-
-fn sample(process: &Diffusion, original: &Diffusion, sampler: Sampler, x: &Tensor, indices: &[u64]) -> Tensor {
-    let options = SampleOptions { sampler, clip: Clip::None, seed: 7, indices, classifier: None };
-    process.sample(&options, x.shallow_clone(), gaussian_model(original), |_| ()).unwrap()
-}
 
 const DDIM: Sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromXStart });
 
@@ -182,73 +141,6 @@ fn importance_weights_leave_the_mean_loss_unchanged() {
 }
 
 #[test]
-fn an_image_is_the_same_in_any_batch() {
-    let original = linear(100);
-    let process = original.respaced(&space_timesteps(100, "10").unwrap()).unwrap();
-    for sampler in [Sampler::Ancestral, Sampler::Ddim(Ddim { eta: 0.7, direction: Direction::FromModel })] {
-        let x = noise_batch(7, Stream::Sample, &[0, 1, 2, 3], &[1, 4, 4]);
-        let all = sample(&process, &original, sampler, &x, &[0, 1, 2, 3]);
-        let some = sample(&process, &original, sampler, &x.narrow(0, 2, 2), &[2, 3]);
-        assert_eq!(all.narrow(0, 2, 2), some);
-    }
-}
-
-#[test]
-fn ancestral_samples_have_the_spread_of_the_data() {
-    let process = linear(200);
-    let x = noise_batch(7, Stream::Sample, &[0, 1, 2, 3], &[1, 40, 40]).to_kind(Kind::Double);
-    let samples = sample(&process, &process, Sampler::Ancestral, &x, &[0, 1, 2, 3]);
-    let ratio = mean_square(&samples) / (SPREAD * SPREAD);
-    assert!((ratio - 1.0).abs() < 0.1, "{ratio}");
-}
-
-#[test]
-fn deterministic_samplers_follow_the_ode() {
-    // For Gaussian data the ODE only rescales: x_0 = x_T SPREAD / sqrt(variance of x_T).
-    let original = linear(1000);
-    let abar = original.terminal_signal();
-    let exact = SPREAD / (abar * SPREAD * SPREAD + 1.0 - abar).sqrt();
-    let x = noise(1, 1, &[1, 8, 8]);
-    let error = |spec: &str, sampler| {
-        let process = original.respaced(&space_timesteps(1000, spec).unwrap()).unwrap();
-        let found = sample(&process, &original, sampler, &x, &[0]);
-        (mean_square(&(found - &x * exact)) / mean_square(&(&x * exact))).sqrt()
-    };
-    assert!(error("1000", DDIM) < 0.02);
-    let (first, second) = (error("20", DDIM), error("20", Sampler::DpmSolver));
-    assert!(second < first / 2.5, "first order {first}, second order {second}");
-    let finer = error("80", Sampler::DpmSolver);
-    assert!(finer < second / 4.0, "20 steps {second}, 80 steps {finer}");
-}
-
-#[test]
-fn encoding_is_undone_by_sampling() {
-    let process = linear(1000);
-    let x = noise(1, 2, &[1, 8, 8]) * SPREAD;
-    let latent = process.encode(&x, Clip::None, gaussian_model(&process)).unwrap();
-    assert!((mean_square(&latent) - 1.0).abs() < 0.3);
-    let back = sample(&process, &process, DDIM, &latent, &[0, 1]);
-    assert!((mean_square(&(back - &x)) / mean_square(&x)).sqrt() < 0.02);
-}
-
-#[test]
-fn an_observer_sees_every_step_with_the_networks_timesteps() {
-    let process = linear(100).respaced(&Spacing::Leading.timesteps(100, 4).unwrap()).unwrap();
-    let options = SampleOptions { sampler: DDIM, clip: Clip::Unit, seed: 0, indices: &[0], classifier: None };
-    let mut seen = Vec::new();
-    let mut given = Vec::new();
-    let model = |x: &Tensor, t: &Tensor| {
-        given.push(t.int64_value(&[0]));
-        Ok(x.zeros_like())
-    };
-    let x = noise(1, 1, &[1, 2, 2]);
-    let last = process.sample(&options, x, model, |step| seen.push((step.done, step.steps, step.t))).unwrap();
-    assert_eq!(last.size(), [1, 1, 2, 2]);
-    assert_eq!(seen, [(1, 4, 75), (2, 4, 50), (3, 4, 25), (4, 4, 0)]);
-    assert_eq!(given, [75, 50, 25, 0]);
-}
-
-#[test]
 fn spacings_are_those_of_the_diffusers_schedulers() {
     let spaced = |spacing: Spacing| spacing.timesteps(1000, 4).unwrap();
     assert_eq!(spaced(Spacing::Leading), [0, 250, 500, 750]);
@@ -283,6 +175,20 @@ fn clipping_keeps_x_start_in_range() {
     let largest = free.abs().amax([1, 2, 3].as_slice(), true);
     assert!(distance(&predicted(Clip::Dynamic(1.0)), &(&free / largest)) < 1e-12);
     assert!(predicted(Clip::Dynamic(0.9)).abs().max().double_value(&[]) <= 1.0);
+
+    // By hand: of 1, 2, 3, 4 the 0.5-quantile is 2.5 and the 0.9-quantile 3.7; an image within range is only clipped.
+    let image = Tensor::from_slice(&[1.0, -2.0, 3.0, -4.0, 0.1, 0.2, -0.3, 0.9]).view([2, 1, 2, 2]);
+    let x_start = |quantile| {
+        let settings = Settings { prediction: Prediction::XStart, ..SIMPLE };
+        let process = Diffusion::new(vec![0.1; 3], settings, Device::Cpu).unwrap();
+        let t = Tensor::from_slice(&[1i64, 1]);
+        process.p_mean_variance(&image, &image, &t, Clip::Dynamic(quantile)).unwrap().pred_x_start
+    };
+    for (quantile, bound) in [(0.5, 2.5), (0.9, 3.7), (1.0, 4.0)] {
+        let thresholded = [1.0f64, -2.0, 3.0, -4.0].map(|x| x.clamp(-bound, bound) / bound);
+        let expected = [thresholded, [0.1, 0.2, -0.3, 0.9]].concat();
+        assert!(distance(&x_start(quantile), &Tensor::from_slice(&expected).view([2, 1, 2, 2])) < 1e-12, "{quantile}");
+    }
     let refused = process.p_mean_variance(&x, &x, &t, Clip::Dynamic(0.0));
     assert!(matches!(refused, Err(DiffusionError::OutOfRange { .. })));
 }
@@ -376,10 +282,20 @@ fn bad_input_is_refused_by_name() {
     let ddim = Ddim { eta: 1.5, direction: Direction::FromModel };
     let refused = process.ddim_sample(&x, &x, &t, ddim, Clip::None, None);
     assert!(matches!(refused, Err(DiffusionError::OutOfRange { .. })));
-    let options = SampleOptions { sampler: DDIM, clip: Clip::None, seed: 0, indices: &[0], classifier: None };
+    let options =
+        SampleOptions { sampler: DDIM, corrector: None, clip: Clip::None, seed: 0, indices: &[0], classifier: None };
     let refused = process.sample(&options, x.shallow_clone(), |x, _| Ok(x.shallow_clone()), |_| ());
     assert!(matches!(refused, Err(DiffusionError::SampleIndices { indices: 1, batch: 2 })));
     let options = SampleOptions { indices: &[0, 1], ..options };
+    let corrected = |sampler, snr| {
+        let corrector = Some(Langevin { steps: 1, snr });
+        let options = SampleOptions { sampler, corrector, ..options };
+        process.sample(&options, x.shallow_clone(), |x, _| Ok(x.shallow_clone()), |_| ())
+    };
+    assert!(matches!(corrected(Sampler::DpmSolver, 0.1), Err(DiffusionError::Settings { .. })));
+    for snr in [0.0, 1.0, f64::NAN] {
+        assert!(matches!(corrected(Sampler::Heun, snr), Err(DiffusionError::OutOfRange { .. })));
+    }
     let failed = process.sample(&options, x, |_, _| Err("no such layer".into()), |_| ());
     assert!(matches!(failed, Err(DiffusionError::Model { t: 49, .. })));
 }

@@ -1,18 +1,22 @@
 //! The command line, as typed.
 
 mod bench;
+mod encode;
 mod eval;
+mod plot;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ddpm_diffusion::Spacing;
+use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing};
 
 use crate::source::WeightChoice;
 
 pub use bench::BenchCommand;
-pub use eval::{ClassesArgs, EvalCommand, NllArgs};
+pub use encode::EncodeArgs;
+pub use eval::{ClassesArgs, DataArgs, EvalCommand, NllArgs};
+pub use plot::{ModelArgs, PlotCommand};
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training
@@ -43,6 +47,8 @@ pub enum Command {
     TrainClassifier(TrainArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
+    /// Turn images into the noise from which deterministic DDIM leads back to them.
+    Encode(EncodeArgs),
     /// Measure how good a model is, or what was drawn from it.
     #[command(subcommand)]
     Eval(EvalCommand),
@@ -52,7 +58,7 @@ pub enum Command {
     /// Look at a data set.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Draw a picture of the process, or of a run's loss.
+    /// Draw a picture of the process, of a model at work, or of a run's loss.
     #[command(subcommand)]
     Plot(PlotCommand),
     /// Measure what a configuration costs on this machine.
@@ -151,6 +157,15 @@ pub struct SampleArgs {
     /// Do not clip the predicted image.
     #[arg(long)]
     pub no_clip: bool,
+    /// Clip each predicted image to this percentile of its own values instead, and scale it back into [-1, 1].
+    #[arg(long, value_name = "PERCENTILE", value_parser = percentile, conflicts_with_all = ["clip", "no_clip"])]
+    pub threshold: Option<f64>,
+    /// Langevin corrector steps after each step; not with dpmpp.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub corrector_steps: usize,
+    /// Size of a corrector step, as its ratio to the noise, between 0 and 1.
+    #[arg(long, default_value = "0.1", value_name = "R", requires = "corrector_steps")]
+    pub corrector_snr: f64,
     /// Key of the noise; image i is a function of (seed, i).
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -169,7 +184,7 @@ pub struct SampleArgs {
     /// Scale of the classifier's gradient: 0 is unguided, 1 follows Bayes' rule, more exaggerates the class.
     #[arg(long, default_value = "1", value_name = "S", requires = "classifier", value_parser = not_negative)]
     pub classifier_scale: f64,
-    /// Start from tensor `noise` [N,C,H,W] of this safetensors file.
+    /// Start from tensor `noise` [N,C,H,W] of this safetensors file, as `encode` writes it.
     #[arg(long, value_name = "FILE")]
     pub init_noise: Option<PathBuf>,
     /// Images per forward pass.
@@ -190,8 +205,22 @@ pub enum SamplerName {
     Ddpm,
     /// Song et al. 2020.
     Ddim,
+    /// Heun's second-order method, two evaluations a step (Karras et al. 2022).
+    Heun,
     /// DPM-Solver++ 2M (Lu et al. 2022).
     Dpmpp,
+}
+
+impl SamplerName {
+    /// The sampler; `eta` is DDIM's.
+    pub fn with_eta(self, eta: f64) -> Sampler {
+        match self {
+            Self::Ddpm => Sampler::Ancestral,
+            Self::Ddim => Sampler::Ddim(Ddim { eta, direction: Direction::FromModel }),
+            Self::Heun => Sampler::Heun,
+            Self::Dpmpp => Sampler::DpmSolver,
+        }
+    }
 }
 
 /// Spacings of the kept timesteps.
@@ -247,6 +276,11 @@ fn from_0_to_1(text: &str) -> Result<f64, String> {
 fn not_negative(text: &str) -> Result<f64, String> {
     let scale = text.parse().ok().filter(|number: &f64| *number >= 0.0 && number.is_finite());
     scale.ok_or_else(|| "give a number, 0 or above".into())
+}
+
+fn percentile(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (50.0..=100.0).contains(number));
+    number.ok_or_else(|| "give a percentile from 50 to 100, such as 99.5".into())
 }
 
 fn png(text: &str) -> Result<PathBuf, String> {
@@ -319,39 +353,5 @@ pub enum CheckpointsCommand {
         /// Which one; by default the newest.
         #[arg(long)]
         step: Option<u64>,
-    },
-}
-
-/// `plot …`
-#[derive(Debug, Subcommand)]
-pub enum PlotCommand {
-    /// Noise schedules side by side: beta, alphas_cumprod, signal-to-noise ratio.
-    Schedule {
-        /// Also draw this configuration's schedule.
-        #[arg(long, value_name = "FILE")]
-        config: Option<String>,
-        /// Number of timesteps.
-        #[arg(long, default_value_t = 1000)]
-        timesteps: u32,
-        /// The picture.
-        #[arg(long, value_name = "FILE.png", value_parser = png)]
-        out: PathBuf,
-    },
-    /// A run's loss over its steps, as logged and averaged.
-    Loss {
-        /// The run's directory.
-        #[arg(long, value_name = "DIR")]
-        run: PathBuf,
-        /// The picture.
-        #[arg(long, value_name = "FILE.png", value_parser = png)]
-        out: PathBuf,
-    },
-    /// Images of a configuration's data set on their way to noise.
-    Forward {
-        #[command(flatten)]
-        config: ConfigArgs,
-        /// The picture.
-        #[arg(long, value_name = "FILE.png", value_parser = png)]
-        out: PathBuf,
     },
 }

@@ -1,8 +1,12 @@
 //! Drawing images from a network, every rank its share: image i depends on (seed, i) only.
 
+use std::ops::Range;
+
 use ddpm_checkpoint::share;
 use ddpm_comm::Collective;
-use ddpm_diffusion::{ClassGradient, Clip, Diffusion, SampleOptions, Sampler, Step, Stream, noise_batch};
+use ddpm_diffusion::{
+    ClassGradient, Clip, Diffusion, Langevin, ModelError, SampleOptions, Sampler, Step, Stream, noise_batch,
+};
 use ddpm_nn::{Inputs, Network, Weights};
 use tch::{Kind, Tensor};
 
@@ -20,6 +24,8 @@ pub struct Generation<'a> {
     pub process: &'a Diffusion,
     /// The update rule.
     pub sampler: Sampler,
+    /// Corrector steps between the sampler's.
+    pub corrector: Option<Langevin>,
     /// What is done to each predicted image.
     pub clip: Clip,
     /// Key of the noise.
@@ -34,54 +40,75 @@ pub struct Generation<'a> {
     pub init_noise: Option<&'a Tensor>,
     /// Images per forward pass.
     pub batch: usize,
-    /// Whether to keep the images after every step.
-    pub trajectory: bool,
+    /// Of how many images, from the first on, the state after every step is kept.
+    pub trajectories: usize,
 }
 
-/// Images drawn, on every rank, in order of their indices.
-pub struct Generated {
+/// Images drawn: a batch, or all of them.
+#[derive(Default)]
+pub struct Drawn {
     /// f32 `[N, C, H, W]` in `[-1, 1]`, not clamped.
     pub samples: Vec<f32>,
-    /// f32 `[N, steps, C, H, W]`, if asked for.
-    pub trajectory: Vec<f32>,
+    /// f32 `[M, steps, C, H, W]` of those M whose trajectories are kept.
+    pub trajectories: Vec<f32>,
 }
 
 impl Generation<'_> {
-    /// Draws images `0..count`, spread over the ranks; `progress` is told of each step of this rank's share.
+    /// Draws images `0..count`, spread over the ranks, and hands each of this rank's batches to `take` as soon as it is
+    /// drawn, with the indices of its images; `progress` is told of each step of this rank's share.
     pub fn run(
         &self,
         comm: &dyn Collective,
         count: usize,
         progress: impl Fn(usize, usize),
-    ) -> Result<Generated, Failure> {
-        let ours = share(count, comm.rank(), comm.size());
-        let drawn = unanimous(comm, self.draw(ours, &progress))?;
-        Ok(Generated { samples: gather(comm, &drawn.samples), trajectory: gather(comm, &drawn.trajectory) })
+        take: impl FnMut(Range<usize>, Drawn) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        unanimous(comm, self.draw(share(count, comm.rank(), comm.size()), &progress, take))
     }
 
-    fn draw(&self, range: std::ops::Range<usize>, progress: &impl Fn(usize, usize)) -> Result<Generated, Failure> {
-        let mut drawn = Generated { samples: Vec::new(), trajectory: Vec::new() };
+    /// Draws images `0..count`, spread over the ranks; rank 0 gets them all, in order, the others none.
+    pub fn gather(
+        &self,
+        comm: &dyn Collective,
+        count: usize,
+        progress: impl Fn(usize, usize),
+    ) -> Result<Drawn, Failure> {
+        let mut ours = Drawn::default();
+        self.run(comm, count, progress, |_, batch| {
+            ours.samples.extend(batch.samples);
+            ours.trajectories.extend(batch.trajectories);
+            Ok(())
+        })?;
+        Ok(Drawn { samples: gather(comm, ours.samples), trajectories: gather(comm, ours.trajectories) })
+    }
+
+    fn draw(
+        &self,
+        range: Range<usize>,
+        progress: &impl Fn(usize, usize),
+        mut take: impl FnMut(Range<usize>, Drawn) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let total = range.len().div_ceil(self.batch) * self.process.timesteps();
         let mut done = 0;
         for start in range.clone().step_by(self.batch) {
             let batch = start..(start + self.batch).min(range.end);
+            let kept = self.trajectories.clamp(batch.start, batch.end) - batch.start;
             let mut states = Vec::new();
-            let images = self.draw_batch(batch, |step| {
+            let images = self.draw_batch(batch.clone(), |step| {
                 done += 1;
                 progress(done, total);
-                if self.trajectory {
-                    states.push(step.x.shallow_clone());
+                if kept > 0 {
+                    // A copy, lest the rest of the batch stays in memory with it.
+                    states.push(step.x.narrow(0, 0, kept as i64).copy());
                 }
             })?;
-            drawn.samples.extend(floats(&images)?);
-            if self.trajectory {
-                drawn.trajectory.extend(floats(&Tensor::stack(&states, 1))?);
-            }
+            let trajectories = if kept > 0 { floats(&Tensor::stack(&states, 1))? } else { Vec::new() };
+            take(batch, Drawn { samples: floats(&images)?, trajectories })?;
         }
-        Ok(drawn)
+        Ok(())
     }
 
-    fn draw_batch(&self, batch: std::ops::Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Failure> {
+    fn draw_batch(&self, batch: Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Failure> {
         let device = self.weights.flat().device();
         let (channels, size) = self.network.image();
         let indices: Vec<u64> = batch.clone().map(|i| i as u64).collect();
@@ -90,41 +117,49 @@ impl Generation<'_> {
             None => noise_batch(self.seed, Stream::Sample, &indices, &[channels, size, size]),
         };
         let labels = self.labels.map(|labels| Tensor::from_slice(&labels[batch]).to_device(device));
-        let predict = |x: &Tensor, t: &Tensor, labels: Option<&Tensor>| {
-            self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None })
-        };
-        // A classifier may know of classes what the network does not.
-        let told = labels.as_ref().filter(|_| self.network.classes().is_some());
-        let model = |x: &Tensor, t: &Tensor| {
-            let conditional = predict(x, t, told);
-            match (self.guidance, told) {
-                (Some((scale, null)), Some(labels)) if scale != 1.0 => {
-                    let unconditional = predict(x, t, Some(&labels.full_like(null)));
-                    Ok(self.process.guide(&conditional, &unconditional, scale)?)
-                }
-                _ => Ok(conditional),
-            }
-        };
         let pull = self.classifier.zip(labels.as_ref());
         let pull = pull.map(|((by, scale), labels)| move |x: &Tensor, t: &Tensor| by.gradient(x, t, labels, scale));
         let options = SampleOptions {
             sampler: self.sampler,
+            corrector: self.corrector,
             clip: self.clip,
             seed: self.seed,
             indices: &indices,
             classifier: pull.as_ref().map(|pull| ClassGradient(pull)),
         };
+        // A classifier may know of classes what the network does not.
+        let told = labels.as_ref().filter(|_| self.network.classes().is_some());
+        let model = |x: &Tensor, t: &Tensor| self.predict(x, t, told);
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
+    }
+
+    /// The network's output, guided if so asked.
+    fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let forward =
+            |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
+        let conditional = forward(labels);
+        match (self.guidance, labels) {
+            (Some((scale, null)), Some(labels)) if scale != 1.0 => {
+                let unconditional = forward(Some(&labels.full_like(null)));
+                Ok(self.process.guide(&conditional, &unconditional, scale)?)
+            }
+            _ => Ok(conditional),
+        }
     }
 }
 
-fn floats(tensor: &Tensor) -> Result<Vec<f32>, Failure> {
+/// A tensor's numbers as f32, in row-major order.
+pub fn floats(tensor: &Tensor) -> Result<Vec<f32>, Failure> {
     Ok(Vec::try_from(&tensor.to_kind(Kind::Float).contiguous().view(-1))?)
 }
 
-/// All ranks' floats, in rank order.
-fn gather(comm: &dyn Collective, ours: &[f32]) -> Vec<f32> {
-    let bytes: Vec<u8> = ours.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let ranks = comm.gather_bytes(&bytes);
+/// All ranks' floats, in rank order, on rank 0; none elsewhere.
+pub fn gather(comm: &dyn Collective, ours: Vec<f32>) -> Vec<f32> {
+    if comm.size() == 1 {
+        return ours;
+    }
+    let bytes = ours.iter().flat_map(|value| value.to_le_bytes()).collect();
+    drop(ours);
+    let ranks = comm.gather_bytes_to(bytes, 0);
     ranks.iter().flat_map(|rank| rank.as_chunks::<4>().0).map(|value| f32::from_le_bytes(*value)).collect()
 }

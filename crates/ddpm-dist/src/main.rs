@@ -10,10 +10,12 @@ mod commands;
 mod coordinator;
 mod failure;
 mod generate;
+mod images;
 mod pictures;
 mod signals;
 mod source;
 mod telemetry;
+mod tensors;
 mod threads;
 mod trainer;
 

@@ -1,15 +1,16 @@
-//! Pictures made of images: sample grids and the strip of the forward process.
+//! Pictures made of images: sample grids and the strips of the forward and the reverse process.
 
 use ddpm_data::Source;
 use ddpm_diffusion::{Diffusion, Stream, noise_batch};
 use tch::{Kind, Tensor};
 
 use crate::failure::Failure;
+use crate::images;
 use crate::telemetry::{self, Picture, Scale};
 
-/// Rows of the forward strip: images of the data set.
-const STRIP_IMAGES: usize = 4;
-/// Columns of the forward strip: timesteps from 0 to T-1.
+/// Rows of a strip: images.
+pub const STRIP_IMAGES: usize = 4;
+/// Columns of a strip: timesteps.
 const STRIP_TIMES: usize = 10;
 
 /// Images f32 `[N, C, size, size]` in `[-1, 1]` in a grid.
@@ -33,10 +34,8 @@ pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> R
     let spec = source.spec();
     let count = STRIP_IMAGES.min(source.len() as usize);
     let shape = [spec.channels as i64, spec.size as i64, spec.size as i64];
-    let images = ddpm_data::preview(source, 0, count)?.images;
     let device = diffusion.device();
-    let x_start = Tensor::from_slice(&images).to_device(device).view([count as i64, shape[0], shape[1], shape[2]]);
-    let x_start = x_start.to_kind(Kind::Float) / 127.5 - 1.0;
+    let x_start = images::read(source, 0, count, device)?.x_start;
     let positions: Vec<u64> = (0..count as u64).collect();
     let noise = noise_batch(seed, Stream::Noise, &positions, &shape).to_device(device);
     let last = diffusion.timesteps() - 1;
@@ -48,4 +47,18 @@ pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> R
         .collect();
     let strip = Tensor::stack(&states, 1).to_kind(Kind::Float).contiguous().view(-1);
     grid(&Vec::<f32>::try_from(&strip)?, spec.channels, spec.size, STRIP_TIMES)
+}
+
+/// Images on their way from noise: a row per image, of `trajectories` f32 `[rows, steps, C, size, size]`.
+pub fn reverse_strip(trajectories: &[f32], steps: usize, channels: usize, size: usize) -> Result<Picture, Failure> {
+    let columns = STRIP_TIMES.min(steps);
+    let image = channels * size * size;
+    let shown = |column: usize| (column * (steps - 1)).checked_div(columns - 1).unwrap_or(0);
+    let strip: Vec<f32> = trajectories
+        .chunks_exact(steps * image)
+        .flat_map(|states| (0..columns).map(move |column| &states[shown(column) * image..][..image]))
+        .flatten()
+        .copied()
+        .collect();
+    grid(&strip, channels, size, columns)
 }

@@ -100,6 +100,11 @@ fn gathers(comm: &dyn Collective) {
         for (rank, theirs) in all.iter().enumerate() {
             assert!(*theirs == of(rank), "{factor} bytes per rank, from {rank}");
         }
+        for root in 0..comm.size() {
+            let gathered = comm.gather_bytes_to(of(comm.rank()), root);
+            let expected = if comm.rank() == root { &all[..] } else { &[] };
+            assert!(gathered == expected, "{factor} bytes per rank, to {root}");
+        }
     }
 }
 

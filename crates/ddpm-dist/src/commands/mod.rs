@@ -4,6 +4,7 @@ mod bench;
 mod checkpoints;
 mod data;
 mod doctor;
+mod encode;
 mod eval;
 mod plot;
 mod sample;
@@ -25,10 +26,11 @@ pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {
         Command::Train(args) => train::run(args, Learner::Diffusion, world, cli.json),
         Command::TrainClassifier(args) => train::run(args, Learner::Classifier, world, cli.json),
         Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),
+        Command::Encode(args) => encode::run(args, world, cli.json).map(|()| 0),
         Command::Eval(command) => eval::run(command, world, cli.json).map(|()| 0),
         Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
-        Command::Plot(command) => on_one_rank(world, || plot::run(command)),
+        Command::Plot(command) => plot::run(command, world).map(|()| 0),
         Command::Bench(command) => bench::run(command, world, cli.json),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
         Command::Completions { .. } => unreachable!("answered before the ranks meet"),

@@ -1,24 +1,24 @@
 //! `sample`: images from a model, spread over the ranks.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use ddpm_comm::World;
-use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Sampler, Spacing, space_timesteps};
+use ddpm_diffusion::{Clip, Diffusion, Langevin, Spacing, space_timesteps};
 use indicatif::ProgressBar;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tch::Tensor;
 
 use crate::classifier::Classifier;
-use crate::cli::{ClassChoice, SampleArgs, SamplerName};
+use crate::cli::{ClassChoice, SampleArgs};
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
-use crate::generate::{Generated, Generation};
+use crate::generate::{Drawn, Generation};
 use crate::pictures;
 use crate::source::{Model, WeightChoice};
-use crate::telemetry::{from_unit_floats, write_atomic};
+use crate::telemetry::from_unit_floats;
+use crate::tensors::{self, Entry, read_noise};
 
 /// Longest that one rank waits for another's share: a rank may have one batch more to draw.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -54,10 +54,11 @@ impl<'a> Order<'a> {
             classifier.check_guides(&model)?;
         }
         let classes = model.classes.or(classifier.as_ref().map(Classifier::classes));
-        let labels = labels(args, classes)?;
-        let count = labels.as_ref().map_or(args.count, Vec::len);
+        let count = count(args, classes);
         let shape = [count as i64, channels, size, size];
         let noise = args.init_noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
+        let (noise, given) = noise.map_or((None, None), |file| (Some(file.noise), file.labels));
+        let labels = labels(args, classes, count, given)?;
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
@@ -84,40 +85,56 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         network: &model.network,
         weights: &model.weights,
         process: &order.process,
-        sampler: match args.sampler {
-            SamplerName::Ddpm => Sampler::Ancestral,
-            SamplerName::Ddim => Sampler::Ddim(Ddim { eta: args.eta, direction: Direction::FromModel }),
-            SamplerName::Dpmpp => Sampler::DpmSolver,
+        sampler: args.sampler.with_eta(args.eta),
+        corrector: (args.corrector_steps > 0)
+            .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
+        clip: match args.threshold {
+            Some(percentile) => Clip::Dynamic(percentile / 100.0),
+            None if (model.clips || args.clip) && !args.no_clip => Clip::Unit,
+            None => Clip::None,
         },
-        clip: if (model.clips || args.clip) && !args.no_clip { Clip::Unit } else { Clip::None },
         seed: args.seed,
         labels: order.labels.as_deref(),
         classifier: order.classifier.as_ref().map(|classifier| (classifier, args.classifier_scale)),
         guidance: order.guidance,
         init_noise: order.noise.as_ref(),
         batch: args.batch,
-        trajectory: args.trajectory,
+        trajectories: if args.trajectory { count } else { 0 },
     };
     tracing::info!("{count} images from {} in {steps} steps", model.description);
     let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let generated = generation.run(comm.as_ref(), count, |done, total| {
+    let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
+    };
+    let (channels, size) = model.network.image();
+    let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
     let columns = match (args.class, &order.labels) {
         // A row of each class, all of one length.
         (Some(ClassChoice::All), Some(labels)) => labels.iter().filter(|label| **label == 0).count(),
         _ => (count as f64).sqrt().ceil() as usize,
     };
-    let (channels, size) = model.network.image();
-    let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
-    let written = if world.rank() == 0 {
-        order.output.write(&generated, order.labels.as_deref(), shape, columns)
-    } else {
-        Ok(())
-    };
-    unanimous(comm.as_ref(), written)?;
+    match order.output {
+        // Every rank writes what it drew and forgets it.
+        Output::Folder(folder) => {
+            let write = |indices, batch: Drawn| write_folder(folder, indices, &batch.samples, shape);
+            generation.run(comm.as_ref(), count, progress, write)?;
+        }
+        Output::Grid(path) => {
+            let drawn = generation.gather(comm.as_ref(), count, progress)?;
+            let write = || {
+                let grid = pictures::grid(&drawn.samples, shape.channels, shape.size, columns)?;
+                grid.save_png(path).map_err(|e| Failure::file(path, e))
+            };
+            unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
+        }
+        Output::Safetensors(path) => {
+            let drawn = generation.gather(comm.as_ref(), count, progress)?;
+            let write = || write_tensors(path, &drawn, order.labels.as_deref(), shape);
+            unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
+        }
+    }
+    bar.finish_and_clear();
     if world.rank() == 0 {
         if json {
             println!("{}", json!({ "out": args.out, "count": count, "steps": steps, "model": model.description }));
@@ -128,8 +145,22 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-/// A class per image, where the model or a classifier knows `classes`: the one asked for, a row of each, or each in turn.
-fn labels(args: &SampleArgs, classes: Option<i64>) -> Result<Option<Vec<i64>>, Failure> {
+/// How many images: as many as asked for, or the full rows of `--class all`.
+fn count(args: &SampleArgs, classes: Option<i64>) -> usize {
+    match (args.class, classes) {
+        (Some(ClassChoice::All), Some(classes)) => args.count.next_multiple_of(classes as usize),
+        _ => args.count,
+    }
+}
+
+/// A class per image, where the model or a classifier knows `classes`: the one asked for, a row of each, those `given` with
+/// the noise, or each in turn.
+fn labels(
+    args: &SampleArgs,
+    classes: Option<i64>,
+    count: usize,
+    given: Option<Vec<i64>>,
+) -> Result<Option<Vec<i64>>, Failure> {
     let Some(classes) = classes else {
         return match args.class {
             None => Ok(None),
@@ -138,17 +169,17 @@ fn labels(args: &SampleArgs, classes: Option<i64>) -> Result<Option<Vec<i64>>, F
             }
         };
     };
-    let count = args.count as i64;
-    match args.class {
-        Some(ClassChoice::One(class)) if !(0..classes).contains(&class) => {
+    let labels = match (args.class, given) {
+        (Some(ClassChoice::One(class)), _) => vec![class; count],
+        (Some(ClassChoice::All), _) => (0..classes).flat_map(|class| vec![class; count / classes as usize]).collect(),
+        (None, Some(given)) => given,
+        (None, None) => (0..count as i64).map(|i| i % classes).collect(),
+    };
+    match labels.iter().find(|class| !(0..classes).contains(*class)) {
+        None => Ok(Some(labels)),
+        Some(class) => {
             Err(Failure::usage(format!("class {class} is out of range; this model has classes 0 to {}", classes - 1)))
         }
-        Some(ClassChoice::One(class)) => Ok(Some(vec![class; args.count])),
-        Some(ClassChoice::All) => {
-            let columns = (count + classes - 1) / classes;
-            Ok(Some((0..classes).flat_map(|class| vec![class; columns as usize]).collect()))
-        }
-        None => Ok(Some((0..count).map(|i| i % classes).collect())),
     }
 }
 
@@ -160,21 +191,6 @@ fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Fail
             "this model cannot be guided: it was trained without diffusion.label_dropout; leave --guidance out",
         )),
     }
-}
-
-/// Tensor `noise` of a safetensors file.
-fn read_noise(path: &Path, expected: [i64; 4]) -> Result<Tensor, Failure> {
-    let unfit = |what: String| {
-        Failure::usage(format!("{}: {what}; give a safetensors file with f32 `noise` {expected:?}", path.display()))
-    };
-    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
-    let noise = file.tensor("noise").map_err(|e| unfit(e.to_string()))?;
-    let shape: Vec<i64> = noise.shape().iter().map(|n| *n as i64).collect();
-    if shape != expected || noise.dtype() != Dtype::F32 {
-        return Err(unfit(format!("`noise` is {:?} {shape:?}", noise.dtype())));
-    }
-    Ok(Tensor::f_from_data_size(noise.data(), &shape, tch::Kind::Float)?)
 }
 
 /// What was drawn.
@@ -205,43 +221,25 @@ impl<'a> Output<'a> {
         };
         Ok(output)
     }
-
-    fn write(&self, drawn: &Generated, labels: Option<&[i64]>, shape: Shape, columns: usize) -> Result<(), Failure> {
-        let Shape { count, channels, size, steps } = shape;
-        match *self {
-            Self::Grid(path) => pictures::grid(&drawn.samples, channels, size, columns)?
-                .save_png(path)
-                .map_err(|e| Failure::file(path, e)),
-            Self::Folder(folder) => {
-                let images = from_unit_floats(&drawn.samples);
-                for (i, image) in images.chunks_exact(channels * size * size).enumerate() {
-                    let path = folder.join(format!("{i:06}.png"));
-                    pictures::single(image, channels, size)?.save_png(&path).map_err(|e| Failure::file(&path, e))?;
-                }
-                Ok(())
-            }
-            Self::Safetensors(path) => {
-                let mut tensors =
-                    vec![("samples", Dtype::F32, vec![count, channels, size, size], bytes(&drawn.samples))];
-                if !drawn.trajectory.is_empty() {
-                    let shape = vec![count, steps, channels, size, size];
-                    tensors.push(("trajectory", Dtype::F32, shape, bytes(&drawn.trajectory)));
-                }
-                if let Some(labels) = labels {
-                    let bytes = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-                    tensors.push(("labels", Dtype::I64, vec![count], bytes));
-                }
-                let views = tensors
-                    .iter()
-                    .map(|(name, kind, shape, bytes)| Ok((*name, TensorView::new(*kind, shape.clone(), bytes)?)))
-                    .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
-                let file = views.and_then(|views| safetensors::serialize(views, None)).map_err(Failure::internal)?;
-                write_atomic(path, &file).map_err(|e| Failure::file(path, e))
-            }
-        }
-    }
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// One PNG per image.
+fn write_folder(folder: &Path, indices: Range<usize>, samples: &[f32], shape: Shape) -> Result<(), Failure> {
+    let images = from_unit_floats(samples);
+    for (i, image) in indices.zip(images.chunks_exact(shape.channels * shape.size * shape.size)) {
+        let path = folder.join(format!("{i:06}.png"));
+        pictures::single(image, shape.channels, shape.size)?.save_png(&path).map_err(|e| Failure::file(&path, e))?;
+    }
+    Ok(())
+}
+
+/// The numbers themselves, with the classes asked for.
+fn write_tensors(path: &Path, drawn: &Drawn, labels: Option<&[i64]>, shape: Shape) -> Result<(), Failure> {
+    let Shape { count, channels, size, steps } = shape;
+    let mut entries = vec![Entry::floats("samples", &[count, channels, size, size], &drawn.samples)];
+    if !drawn.trajectories.is_empty() {
+        entries.push(Entry::floats("trajectory", &[count, steps, channels, size, size], &drawn.trajectories));
+    }
+    entries.extend(labels.map(Entry::labels));
+    tensors::write(path, &entries)
 }

@@ -1,26 +1,17 @@
-//! Line charts as pictures: schedules, losses, distances over steps.
+//! Line charts as pictures: schedules, losses, distances over steps, values over t.
 
-use std::sync::Once;
-
-use anyhow::{Result, anyhow, ensure};
-use image::imageops::thumbnail;
-use image::{DynamicImage, RgbImage};
-use plotters::coord::Shift;
+use anyhow::{Result, ensure};
 use plotters::prelude::*;
-use plotters::style::register_font;
 
 use super::Picture;
 use super::axis::{Axis, extent};
+use super::canvas::{Area, FINE, HEIGHT, WIDTH, paint};
 
-const WIDTH: u32 = 900;
-const HEIGHT: u32 = 500;
 /// Of each chart in a panel of several.
 const PANEL_WIDTH: u32 = 600;
-/// Charts are drawn larger by this factor and then reduced, which smooths their lines and letters.
-const FINE: u32 = 3;
 
 /// Told apart by people of any colour vision (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
+pub(super) const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -38,8 +29,12 @@ pub struct Chart {
     pub x_label: String,
     /// Stands beside the y axis.
     pub y_label: String,
+    /// Whether x is shown by its logarithm; values of 0 and below are then left out.
+    pub log_x: bool,
     /// Whether y is shown by its logarithm; values of 0 and below are then left out.
     pub log_y: bool,
+    /// What the y axis covers at any rate, where y is not shown by its logarithm.
+    pub y_covers: Option<(f64, f64)>,
     /// The lines; a legend tells two or more apart.
     pub series: Vec<Series>,
 }
@@ -71,36 +66,39 @@ pub fn panel(charts: &[Chart]) -> Result<Picture> {
     draw(charts, PANEL_WIDTH)
 }
 
-fn draw(charts: &[Chart], chart_width: u32) -> Result<Picture> {
-    static FONT: Once = Once::new();
-    FONT.call_once(|| {
-        let font = include_bytes!("../../assets/DejaVuSans-subset.ttf");
-        // A font that does not parse shows below, as an error of the first label.
-        let _ = register_font("sans-serif", FontStyle::Normal, font);
-    });
-    ensure!(!charts.is_empty(), "a panel of no charts cannot be drawn. Give at least one.");
-    let width = chart_width * charts.len() as u32;
-    let (fine_width, fine_height) = (width * FINE, HEIGHT * FINE);
-    let mut pixels = vec![255; (fine_width * fine_height * 3) as usize];
-    {
-        let root = BitMapBackend::with_buffer(&mut pixels, (fine_width, fine_height)).into_drawing_area();
-        for (chart, area) in charts.iter().zip(root.split_evenly((1, charts.len()))) {
-            draw_one(chart, &area).map_err(|error| {
-                anyhow!("the chart {:?} cannot be drawn: {error}. Shorten its labels.", chart.title)
-            })?;
-        }
-    }
-    let image = RgbImage::from_raw(fine_width, fine_height, pixels).expect("three bytes per pixel");
-    Ok(Picture(DynamicImage::from(thumbnail(&image, width, HEIGHT))))
+/// The bound's term, or any loss, at each timestep as one line over t, y by its logarithm. `None` where a timestep has no
+/// value yet.
+///
+/// # Errors
+/// None that these labels could give rise to.
+pub fn loss_by_timestep(values: &[Option<f64>]) -> Result<Picture> {
+    let points = values.iter().enumerate().filter_map(|(t, value)| Some((t as f64, (*value)?)));
+    let chart = Chart {
+        title: "Terms of the bound".into(),
+        x_label: "t".into(),
+        y_label: "bits/dim".into(),
+        log_y: true,
+        series: vec![Series { name: "term".into(), points: points.collect() }],
+        ..Chart::default()
+    };
+    chart.draw()
 }
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+fn draw(charts: &[Chart], chart_width: u32) -> Result<Picture> {
+    ensure!(!charts.is_empty(), "a panel of no charts cannot be drawn. Give at least one.");
+    let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+    paint(chart_width * charts.len() as u32, HEIGHT, &titles.join(", "), |root| {
+        charts.iter().zip(root.split_evenly((1, charts.len()))).try_for_each(|(chart, area)| draw_one(chart, &area))
+    })
+}
 
 fn draw_one(chart: &Chart, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let lines: Vec<Vec<(f64, f64)>> = chart.series.iter().map(|series| chart.drawn(series)).collect();
     let all = || lines.iter().flatten();
-    let x = Axis::linear(extent(all().map(|point| point.0)));
-    let (low, high) = extent(all().map(|point| point.1));
+    let x_extent = extent(all().map(|point| point.0));
+    let x = if chart.log_x { Axis::logarithmic(x_extent) } else { Axis::linear(x_extent) };
+    let covered = chart.y_covers.filter(|_| !chart.log_y).map(|(low, high)| [low, high]);
+    let (low, high) = extent(all().map(|point| point.1).chain(covered.into_iter().flatten()));
     let margin = 0.04 * (high - low);
     let y_extent = (low - margin, high + margin);
     let y = if chart.log_y { Axis::logarithmic(y_extent) } else { Axis::linear(y_extent) };
@@ -132,7 +130,7 @@ fn draw_one(chart: &Chart, area: &Area<'_>) -> Result<(), Box<dyn std::error::Er
     if chart.series.len() > 1 {
         canvas
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(free_corner(all(), x_extent, y_extent))
             .margin(10 * FINE)
             .legend_area_size(30 * FINE)
             .label_font(("sans-serif", 15 * FINE))
@@ -143,10 +141,31 @@ fn draw_one(chart: &Chart, area: &Area<'_>) -> Result<(), Box<dyn std::error::Er
     Ok(())
 }
 
+/// Of the corners that a legend may take, the one with the fewest points behind it.
+fn free_corner<'a>(
+    points: impl Iterator<Item = &'a (f64, f64)> + Clone,
+    (left, right): (f64, f64),
+    (low, high): (f64, f64),
+) -> SeriesLabelPosition {
+    use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
+    let place = |(x, y): &(f64, f64)| ((x - left) / (right - left), (y - low) / (high - low));
+    let behind = |corner: &SeriesLabelPosition| {
+        let covers = |(x, y): (f64, f64)| match corner {
+            UpperRight => x > 0.55 && y > 0.75,
+            UpperLeft => x < 0.45 && y > 0.75,
+            LowerRight => x > 0.55 && y < 0.25,
+            _ => x < 0.45 && y < 0.25,
+        };
+        points.clone().filter(|point| covers(place(point))).count()
+    };
+    [UpperRight, UpperLeft, LowerRight, LowerLeft].into_iter().min_by_key(behind).unwrap_or(UpperRight)
+}
+
 impl Chart {
-    /// The points that can be shown, y by its logarithm if so asked.
+    /// The points that can be shown, x and y by their logarithms if so asked.
     fn drawn(&self, series: &Series) -> Vec<(f64, f64)> {
-        let shown = |&(x, y): &(f64, f64)| (x, if self.log_y { y.log10() } else { y });
+        let on = |logarithmic: bool, value: f64| if logarithmic { value.log10() } else { value };
+        let shown = |&(x, y): &(f64, f64)| (on(self.log_x, x), on(self.log_y, y));
         series.points.iter().map(shown).filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
     }
 }
@@ -192,5 +211,18 @@ mod tests {
             }
         }
         assert!(panel(&[]).is_err());
+    }
+
+    #[test]
+    fn a_loss_over_t_shows_the_timesteps_that_have_one() {
+        let painted = |values: &[Option<f64>]| {
+            let read = image::load_from_memory(&loss_by_timestep(values).unwrap().encode_png()).unwrap().into_rgb8();
+            let RGBColor(r, g, b) = COLOURS[0];
+            let near = |pixel: &&image::Rgb<u8>| pixel.0.iter().zip([r, g, b]).all(|(a, b)| a.abs_diff(b) < 40);
+            read.pixels().filter(near).count()
+        };
+        let falling: Vec<Option<f64>> = (0..1000).map(|t| (t % 7 > 0).then(|| 1.0 / f64::from(t + 1))).collect();
+        assert!(painted(&falling) > 300);
+        assert_eq!(painted(&[None; 1000]), 0);
     }
 }

@@ -8,15 +8,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 mod axis;
+mod canvas;
 mod chart;
 mod grid;
+mod heatmap;
 mod metrics;
 mod picture;
 mod progress;
 mod tensorboard;
 
-pub use chart::{Chart, Series, panel};
+pub use chart::{Chart, Series, loss_by_timestep, panel};
 pub use grid::{Scale, from_unit_floats, grid};
+pub use heatmap::HeatMap;
 pub use metrics::{Accuracy, Metrics, MetricsLog, peak_rss_mb, read_metrics, rss_mb};
 pub use picture::Picture;
 pub use progress::{Progress, init_logging};

@@ -378,9 +378,9 @@ impl Trainer {
     fn draw_samples(&mut self) -> Result<(), Failure> {
         let started = Instant::now();
         let weights = self.state.preview_weights(&self.task.network)?;
-        let images = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
+        let drawn = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
         if let Some(monitor) = &mut self.monitor {
-            monitor.show_samples(self.state.step, &images);
+            monitor.show_samples(self.state.step, &drawn);
         }
         self.clock.drawing += started.elapsed();
         Ok(())

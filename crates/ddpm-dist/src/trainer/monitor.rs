@@ -11,8 +11,8 @@ use ddpm_nn::Weights;
 
 use super::step::Task;
 use crate::failure::Failure;
-use crate::generate::Generation;
-use crate::pictures;
+use crate::generate::{Drawn, Generation};
+use crate::pictures::{self, STRIP_IMAGES};
 use crate::telemetry::{Metrics, MetricsLog, Progress, TensorBoard, write_atomic};
 
 /// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
@@ -29,6 +29,7 @@ pub struct Monitor {
     channels: usize,
     size: usize,
     columns: usize,
+    sample_steps: usize,
 }
 
 impl Monitor {
@@ -59,6 +60,7 @@ impl Monitor {
             channels: settings.data.channels as usize,
             size: settings.data.image_size as usize,
             columns: columns(settings),
+            sample_steps: settings.monitor.sample_steps as usize,
             directory,
         })
     }
@@ -77,15 +79,19 @@ impl Monitor {
         self.progress.report(metrics);
     }
 
-    /// Shows images drawn after step `step`, f32 `[N, C, H, W]`.
+    /// Shows images drawn after step `step`, and the first of them on their way from noise.
     /// Nobody's training should end for want of a picture: what fails is warned of.
-    pub fn show_samples(&mut self, step: u64, images: &[f32]) {
-        let picture = match pictures::grid(images, self.channels, self.size, self.columns) {
+    pub fn show_samples(&mut self, step: u64, drawn: &Drawn) {
+        let picture = match pictures::grid(&drawn.samples, self.channels, self.size, self.columns) {
             Ok(picture) => picture,
             Err(failure) => return tracing::warn!("the samples of step {step} cannot be drawn: {failure}"),
         };
         if let Some(board) = &mut self.tensorboard {
             board.picture(step, "samples", &picture);
+            match pictures::reverse_strip(&drawn.trajectories, self.sample_steps, self.channels, self.size) {
+                Ok(strip) => board.picture(step, "reverse", &strip),
+                Err(failure) => tracing::warn!("the reverse process of step {step} cannot be drawn: {failure}"),
+            }
         }
         let path = grid_path(&self.directory, step);
         match picture.save_png(&path) {
@@ -107,18 +113,18 @@ fn columns(settings: &Settings) -> usize {
     }
 }
 
-/// The images of a grid, every rank drawing its share.
+/// The images of a grid, every rank drawing its share and rank 0 getting them all.
 pub fn draw_samples(
     settings: &Settings,
     comm: &dyn Collective,
     task: &Task,
     weights: &Weights,
-) -> Result<Vec<f32>, Failure> {
+) -> Result<Drawn, Failure> {
     let m = &settings.monitor;
     let kept = Spacing::Leading.timesteps(task.diffusion.timesteps(), m.sample_steps as usize)?;
     let labels: Option<Vec<i64>> =
         settings.model.classes.map(|classes| (0..m.sample_count as i64).map(|i| i % i64::from(classes)).collect());
-    let drawn = Generation {
+    Generation {
         network: &task.network,
         weights,
         process: &task.diffusion.respaced(&kept)?,
@@ -126,6 +132,7 @@ pub fn draw_samples(
             GridSampler::Ddpm => Sampler::Ancestral,
             GridSampler::Ddim => Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel }),
         },
+        corrector: None,
         clip: Clip::Unit,
         seed: GRID_SEED,
         labels: labels.as_deref(),
@@ -133,8 +140,7 @@ pub fn draw_samples(
         guidance: None,
         init_noise: None,
         batch: settings.train.micro_batch.map_or(GRID_BATCH, |micro| micro.min(GRID_BATCH)),
-        trajectory: false,
+        trajectories: if m.tensorboard { STRIP_IMAGES } else { 0 },
     }
-    .run(comm, m.sample_count, |_, _| ())?;
-    Ok(drawn.samples)
+    .gather(comm, m.sample_count, |_, _| ())
 }

@@ -1,0 +1,39 @@
+//! Heun's method: the probability-flow ODE at second order, two evaluations a step.
+
+use tch::Tensor;
+
+use crate::ddim::Direction;
+use crate::error::ModelError;
+use crate::process::Clip;
+use crate::sampler::ReverseStep;
+use crate::{Diffusion, DiffusionError};
+
+impl Diffusion {
+    /// One step from this process's timestep `index` to the one before (Karras et al. 2022, algorithm 1 without churn):
+    /// in x/sqrt(abar), whose slope over sigma = sqrt(1/abar - 1) is eps, along the mean of eps here and eps at the end
+    /// of the Euler step, which is DDIM's.
+    ///
+    /// The step from t = 0 to abar = 1, where no network was trained, stays an Euler step. N steps thus take 2N - 1
+    /// evaluations.
+    pub(crate) fn heun_step(
+        &self,
+        model_output: &Tensor,
+        x_t: &Tensor,
+        index: usize,
+        clip: Clip,
+        model: &mut impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
+    ) -> Result<ReverseStep, DiffusionError> {
+        let t = self.full_t(index, x_t.size()[0]);
+        let (pred_x_start, eps) = self.x_start_and_eps(model_output, x_t, &t, Direction::FromXStart, clip)?;
+        if index == 0 {
+            return Ok(ReverseStep { sample: pred_x_start.shallow_clone(), pred_x_start });
+        }
+        let (here, next) = (self.alphas_cumprod[index], self.alphas_cumprod[index - 1]);
+        let sigma = |abar: f64| (1.0 / abar - 1.0).sqrt();
+        let advance = |eps: &Tensor| next.sqrt() * (x_t / here.sqrt() + (sigma(next) - sigma(here)) * eps);
+        let euler = advance(&eps);
+        let (t, output) = self.evaluate(index - 1, &euler, model)?;
+        let (_, eps_there) = self.x_start_and_eps(&output, &euler, &t, Direction::FromXStart, clip)?;
+        Ok(ReverseStep { sample: advance(&((eps + eps_there) * 0.5)), pred_x_start })
+    }
+}

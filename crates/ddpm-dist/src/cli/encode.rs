@@ -1,0 +1,37 @@
+//! `encode`, as typed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{DataArgs, ModelArgs, SpacingName, at_least_one};
+
+/// Arguments of `encode`.
+#[derive(Debug, Args)]
+pub struct EncodeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Number of images: the first of the split.
+    #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
+    pub count: usize,
+    /// Number of timesteps, at most those trained on; decode with as many.
+    #[arg(long, default_value = "100", value_parser = at_least_one::<usize>)]
+    pub steps: usize,
+    /// Where `--steps` puts the timesteps; decode with the same.
+    #[arg(long, value_enum, default_value = "leading")]
+    pub spacing: SpacingName,
+    /// Images per forward pass.
+    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
+    pub batch: usize,
+    /// Gets `noise` and the `images` it stands for, f32 [N,C,H,W], and their `labels`, if the model knows classes.
+    #[arg(long, value_name = "FILE.safetensors", value_parser = safetensors)]
+    pub out: PathBuf,
+}
+
+fn safetensors(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let fits = path.extension().is_some_and(|extension| extension == "safetensors");
+    if fits { Ok(path) } else { Err("noise is numbers, so give a name that ends in .safetensors".into()) }
+}

@@ -1,0 +1,109 @@
+//! `plot …`, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{ConfigArgs, DataArgs, SamplerName, at_least_one, png};
+use crate::source::WeightChoice;
+
+/// `plot …`
+#[derive(Debug, Subcommand)]
+pub enum PlotCommand {
+    /// Noise schedules side by side: beta, alphas_cumprod, signal-to-noise ratio.
+    Schedule {
+        /// Also draw this configuration's schedule.
+        #[arg(long, value_name = "FILE")]
+        config: Option<String>,
+        /// Number of timesteps.
+        #[arg(long, default_value_t = 1000)]
+        timesteps: u32,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// A run's loss over its steps, as logged and averaged.
+    Loss {
+        /// The run's directory.
+        #[arg(long, value_name = "DIR")]
+        run: PathBuf,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// Images of a configuration's data set on their way to noise.
+    Forward {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// Images that a model draws, on their way from noise.
+    Reverse {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// How to go from noise to images.
+        #[arg(long, value_enum, default_value = "ddim")]
+        sampler: SamplerName,
+        /// Number of denoising steps, of which ten are shown.
+        #[arg(long, default_value = "50", value_parser = at_least_one::<usize>)]
+        steps: usize,
+        /// Key of the noise.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// The variance of a model's reverse steps over t, between its bounds if it is learned.
+    Variance {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        data: DataArgs,
+        /// Number of images to average a learned variance over.
+        #[arg(short = 'n', long = "count", default_value = "16", value_parser = at_least_one::<usize>)]
+        count: usize,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// The terms of the variational bound over t.
+    Terms {
+        /// What `eval nll --json` printed.
+        #[arg(long, value_name = "FILE.json")]
+        nll: PathBuf,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+    /// The sinusoidal embedding of the timestep, over t and channel.
+    Embedding {
+        /// Number of timesteps.
+        #[arg(long, default_value = "1000", value_parser = at_least_one::<u32>)]
+        timesteps: u32,
+        /// Number of channels, even.
+        #[arg(long, default_value = "128", value_parser = even)]
+        channels: u32,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
+}
+
+/// Which model to look at.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
+    #[arg(long, value_name = "SRC")]
+    pub model: String,
+    /// `ema` (the slowest average), `raw`, or the rate of an average.
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    pub weights: WeightChoice,
+}
+
+fn even(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number: &u32| *number >= 4 && number.is_multiple_of(2));
+    number.ok_or_else(|| "give an even number of at least 4: half of the channels are sines, half cosines".into())
+}

@@ -1,0 +1,94 @@
+//! `encode`: the noise from which deterministic DDIM leads back to given images, spread over the ranks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ddpm_checkpoint::share;
+use ddpm_comm::World;
+use ddpm_data::Source;
+use ddpm_diffusion::{Diffusion, Spacing};
+use ddpm_nn::Inputs;
+use indicatif::ProgressBar;
+use serde_json::json;
+use tch::Tensor;
+
+use crate::cli::EncodeArgs;
+use crate::coordinator::{same_data, unanimous};
+use crate::failure::Failure;
+use crate::generate::{floats, gather};
+use crate::images::{self, Images};
+use crate::source::Model;
+use crate::tensors::{self, Entry};
+
+/// Longest that one rank waits for another's share: a rank may have one batch more to encode.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Encodes images and writes the noise.
+pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
+    let comm = world.collective();
+    let comm = comm.as_ref();
+    world.watch(PATIENCE);
+    let model = Model::open(comm, &args.model.model, args.model.weights)?;
+    let (source, process) = unanimous(comm, prepare(args, &model))?;
+    same_data(comm, source.as_ref())?;
+    tracing::info!(
+        "{} images of {} to noise under {} in {} steps",
+        args.count,
+        source.describe(),
+        model.description,
+        args.steps
+    );
+    let ours = share(args.count, comm.rank(), comm.size());
+    let bar = if comm.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    bar.set_length((ours.len().div_ceil(args.batch) * args.steps) as u64);
+    let encode = || {
+        let mut noise = Vec::new();
+        for start in ours.clone().step_by(args.batch) {
+            let count = args.batch.min(ours.end - start);
+            let batch = images::read(source.as_ref(), start as u64, count, process.device())?;
+            noise.extend(floats(&encode(&model, &process, &batch, &bar)?)?);
+        }
+        Ok(noise)
+    };
+    let noise = gather(comm, unanimous(comm, encode())?);
+    bar.finish_and_clear();
+    let written = if comm.rank() == 0 { write(args, &model, source.as_ref(), &noise) } else { Ok(()) };
+    unanimous(comm, written)?;
+    if comm.rank() == 0 {
+        let out = args.out.display().to_string();
+        if json {
+            let (count, steps) = (args.count, args.steps);
+            println!("{}", json!({ "out": out, "count": count, "steps": steps, "model": model.description }));
+        } else {
+            tracing::info!("wrote {out}");
+        }
+    }
+    Ok(())
+}
+
+fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Failure> {
+    let source = images::open(model, &args.data, args.count)?;
+    let kept = Spacing::from(args.spacing).timesteps(model.diffusion.timesteps(), args.steps)?;
+    Ok((source, model.diffusion.respaced(&kept)?))
+}
+
+fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar) -> Result<Tensor, Failure> {
+    let labels = model.classes.map(|_| Tensor::from_slice(&batch.labels).to_device(process.device()));
+    let network = |x: &Tensor, t: &Tensor| {
+        bar.inc(1);
+        Ok(model.network.forward(&model.weights, &Inputs { x, t, labels: labels.as_ref(), dropout: None }))
+    };
+    Ok(process.encode(&batch.x_start, network)?)
+}
+
+fn write(args: &EncodeArgs, model: &Model, source: &dyn Source, noise: &[f32]) -> Result<(), Failure> {
+    let originals = images::read(source, 0, args.count, model.diffusion.device())?;
+    let (channels, size) = model.network.image();
+    let shape = [args.count, channels as usize, size as usize, size as usize];
+    let mut entries =
+        vec![Entry::floats("noise", &shape, noise), Entry::floats("images", &shape, &floats(&originals.x_start)?)];
+    if model.classes.is_some() {
+        entries.push(Entry::labels(&originals.labels));
+    }
+    tensors::write(&args.out, &entries)
+}

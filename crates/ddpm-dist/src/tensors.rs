@@ -1,0 +1,75 @@
+//! Safetensors files: noise to start from, samples, encoded images.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::Tensor;
+
+use crate::failure::Failure;
+use crate::telemetry::write_atomic;
+
+/// A tensor to write: its name, shape and numbers.
+pub struct Entry<'a> {
+    name: &'a str,
+    shape: Vec<usize>,
+    kind: Dtype,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Entry<'a> {
+    /// A tensor of f32.
+    pub fn floats(name: &'a str, shape: &[usize], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { name, shape: shape.to_vec(), kind: Dtype::F32, bytes }
+    }
+
+    /// Classes, i64 `[N]`.
+    pub fn labels(labels: &[i64]) -> Self {
+        let bytes = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        Self { name: "labels", shape: vec![labels.len()], kind: Dtype::I64, bytes }
+    }
+}
+
+/// Writes a file of these tensors.
+pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Failure> {
+    let views = entries
+        .iter()
+        .map(|entry| Ok((entry.name, TensorView::new(entry.kind, entry.shape.clone(), &entry.bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+    let file = views.and_then(|views| safetensors::serialize(views, None)).map_err(Failure::internal)?;
+    write_atomic(path, &file).map_err(|e| Failure::file(path, e))
+}
+
+/// Noise to start from.
+pub struct Noise {
+    /// f32 `[N, C, H, W]`.
+    pub noise: Tensor,
+    /// The class of each, where the file says.
+    pub labels: Option<Vec<i64>>,
+}
+
+/// Tensor `noise` of a file, which must be of the shape `expected`, and `labels`, if they are there.
+pub fn read_noise(path: &Path, expected: [i64; 4]) -> Result<Noise, Failure> {
+    let unfit = |what: String| {
+        Failure::usage(format!("{}: {what}; give a safetensors file with f32 `noise` {expected:?}", path.display()))
+    };
+    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
+    let noise = file.tensor("noise").map_err(|e| unfit(e.to_string()))?;
+    let shape: Vec<i64> = noise.shape().iter().map(|n| *n as i64).collect();
+    if shape != expected || noise.dtype() != Dtype::F32 {
+        return Err(unfit(format!("`noise` is {:?} {shape:?}", noise.dtype())));
+    }
+    let labels = match file.tensor("labels") {
+        Ok(labels) if labels.dtype() == Dtype::I64 && labels.shape() == [shape[0] as usize] => {
+            Some(labels.data().as_chunks::<8>().0.iter().map(|label| i64::from_le_bytes(*label)).collect())
+        }
+        Ok(labels) => {
+            let (kind, shape, count) = (labels.dtype(), labels.shape(), shape[0]);
+            return Err(unfit(format!("`labels` is {kind:?} {shape:?} and should be I64 [{count}]")));
+        }
+        Err(_) => None,
+    };
+    Ok(Noise { noise: Tensor::f_from_data_size(noise.data(), &shape, tch::Kind::Float)?, labels })
+}

@@ -12,6 +12,7 @@ mod failure;
 mod generate;
 mod images;
 mod pictures;
+mod process_charts;
 mod signals;
 mod source;
 mod telemetry;

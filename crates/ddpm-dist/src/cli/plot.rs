@@ -22,11 +22,15 @@ pub enum PlotCommand {
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
-    /// A run's loss over its steps, as logged and averaged.
-    Loss {
-        /// The run's directory.
-        #[arg(long, value_name = "DIR")]
-        run: PathBuf,
+    /// A metric over a run's steps, as logged and averaged; of several runs, the averages in one chart.
+    #[command(name = "loss")]
+    Metric {
+        /// A run's directory; may be repeated.
+        #[arg(long = "run", value_name = "DIR", required = true)]
+        runs: Vec<PathBuf>,
+        /// A key of metrics.jsonl.
+        #[arg(long, default_value = "loss", value_name = "KEY")]
+        metric: String,
         /// The picture.
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,

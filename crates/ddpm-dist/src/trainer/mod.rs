@@ -21,6 +21,9 @@ use tch::Device;
 use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::failure::{Exit, Failure};
+use crate::images;
+use crate::pictures;
+use crate::process_charts::AtWork;
 use crate::signals::StopRequest;
 use crate::telemetry::{Accuracy, Metrics, rss_mb};
 use monitor::Monitor;
@@ -381,6 +384,15 @@ impl Trainer {
         let drawn = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
         if let Some(monitor) = &mut self.monitor {
             monitor.show_samples(self.state.step, &drawn);
+            let count = pictures::STRIP_IMAGES.min(self.source.len() as usize);
+            match images::read(self.source.as_ref(), 0, count, self.task.diffusion.device()) {
+                Ok(images) => {
+                    let Task { network, diffusion: process, .. } = &self.task;
+                    let model = AtWork { network, weights: &weights, process, images: &images };
+                    monitor.show_learning(self.state.step, &self.state.bound, &model);
+                }
+                Err(failure) => tracing::warn!("no picture of what was learned: {failure}"),
+            }
         }
         self.clock.drawing += started.elapsed();
         Ok(())

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::Collective;
 use ddpm_config::{GridSampler, Settings};
 use ddpm_data::Source;
-use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Sampler, Spacing};
+use ddpm_diffusion::{BoundByTimestep, Clip, Ddim, Diffusion, Direction, Sampler, Spacing, VarianceKind};
 use ddpm_nn::Weights;
 
 use super::step::Task;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
 use crate::pictures::{self, STRIP_IMAGES};
-use crate::telemetry::{Metrics, MetricsLog, Progress, TensorBoard, write_atomic};
+use crate::process_charts::{self, AtWork, FEWEST};
+use crate::telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, write_atomic};
 
 /// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
 const GRID_SEED: u64 = 0;
@@ -46,12 +47,14 @@ impl Monitor {
         write_atomic(&path, config.as_bytes()).map_err(|e| Failure::file(&path, e))?;
         let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
         if let Some(board) = &mut tensorboard {
+            let step = resumed.unwrap_or(0);
             board.text("config", &config);
             // An image that cannot be read is a matter for the step that needs it, and for data.on_corrupt.
-            match pictures::forward_strip(source, diffusion, settings.seed) {
-                Ok(strip) => board.picture(resumed.unwrap_or(0), "forward", &strip),
-                Err(error) => tracing::warn!("no picture of the forward process: {error}"),
-            }
+            show(board, step, "forward", pictures::forward_strip(source, diffusion, settings.seed));
+            let timesteps = settings.diffusion.timesteps;
+            show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(FEWEST)));
+            let width = settings.model.channels[0];
+            show(board, step, "embedding", process_charts::embedding(timesteps, width));
         }
         Ok(Self {
             metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),
@@ -79,8 +82,17 @@ impl Monitor {
         self.progress.report(metrics);
     }
 
+    /// Shows what the network has learned of the process by step `step`: the bound's terms over t and, of a learned
+    /// variance, where it lies between its bounds.
+    pub fn show_learning(&mut self, step: u64, bound: &BoundByTimestep, model: &AtWork) {
+        let Some(board) = &mut self.tensorboard else { return };
+        show(board, step, "loss_by_timestep", loss_by_timestep(bound.averages()).map_err(Failure::internal));
+        if model.process.settings().variance == VarianceKind::LearnedRange {
+            show(board, step, "variance", process_charts::variance(model));
+        }
+    }
+
     /// Shows images drawn after step `step`, and the first of them on their way from noise.
-    /// Nobody's training should end for want of a picture: what fails is warned of.
     pub fn show_samples(&mut self, step: u64, drawn: &Drawn) {
         let picture = match pictures::grid(&drawn.samples, self.channels, self.size, self.columns) {
             Ok(picture) => picture,
@@ -88,16 +100,22 @@ impl Monitor {
         };
         if let Some(board) = &mut self.tensorboard {
             board.picture(step, "samples", &picture);
-            match pictures::reverse_strip(&drawn.trajectories, self.sample_steps, self.channels, self.size) {
-                Ok(strip) => board.picture(step, "reverse", &strip),
-                Err(failure) => tracing::warn!("the reverse process of step {step} cannot be drawn: {failure}"),
-            }
+            let strip = pictures::reverse_strip(&drawn.trajectories, self.sample_steps, self.channels, self.size);
+            show(board, step, "reverse", strip);
         }
         let path = grid_path(&self.directory, step);
         match picture.save_png(&path) {
             Ok(()) => tracing::info!("samples: {}", path.display()),
             Err(error) => tracing::warn!("the samples of step {step} cannot be saved in {} ({error})", path.display()),
         }
+    }
+}
+
+/// Nobody's training should end for want of a picture: what fails is warned of.
+fn show(board: &mut TensorBoard, step: u64, tag: &str, picture: Result<Picture, Failure>) {
+    match picture {
+        Ok(picture) => board.picture(step, tag, &picture),
+        Err(failure) => tracing::warn!("no picture `{tag}` of step {step}: {failure}"),
     }
 }
 

@@ -22,6 +22,7 @@ fn on_each_store(check: impl Fn(&Store)) {
     let dir = tempfile::tempdir().unwrap();
     check(&local(&dir));
     check(&Server::new().store());
+    check(&Server::with(rig::Addressing::VirtualHost).store());
 }
 
 /// An S3 server of its own, and the rules by which it fails.
@@ -32,8 +33,12 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
+        Self::with(rig::Addressing::Path)
+    }
+
+    fn with(addressing: rig::Addressing) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { rig: rig::Rig::start(dir.path(), 0, vec![]).unwrap(), _dir: dir }
+        Self { rig: rig::Rig::start(dir.path(), 0, addressing, vec![]).unwrap(), _dir: dir }
     }
 
     /// A client that gives up late.

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::assemble;
 use crate::cli::{ConfigArgs, Resume, TrainArgs};
 use crate::failure::{Exit, Failure};
 
@@ -126,7 +127,7 @@ fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Setting
 /// Finds the checkpoint to go on from, and refuses one of another run; and the newest one there is. Nothing is written
 /// yet.
 fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<(Option<Manifest>, Option<u64>), Failure> {
-    let store = match Store::open_existing(&settings.checkpoint_uri()) {
+    let store = match Store::open_existing_with(&settings.checkpoint_uri(), assemble::store_options(settings)) {
         Err(CheckpointError::Absent { .. }) if resume == Resume::Never => return Ok((None, None)),
         Err(CheckpointError::Absent { .. }) if resume == Resume::Auto => {
             return refuse_lost_store(settings, None).map(|()| (None, None));

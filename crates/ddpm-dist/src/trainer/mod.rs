@@ -372,6 +372,7 @@ impl Trainer {
             rss_mb: rss_mb(),
             skipped: self.state.skipped,
             corrupt: corrupt[0] as u64,
+            ckpt_missed: self.saver.missed(),
         });
     }
 

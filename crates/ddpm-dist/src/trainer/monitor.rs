@@ -48,7 +48,7 @@ impl Monitor {
             board.text("config", &config);
             // An image that cannot be read is a matter for the step that needs it, and for data.on_corrupt.
             match pictures::forward_strip(source, diffusion, settings.seed) {
-                Ok(strip) => board.picture(resumed.unwrap_or(0), "forward", &strip),
+                Ok(strip) => board.picture(board.first_step(), "forward", &strip),
                 Err(error) => tracing::warn!("no picture of the forward process: {error}"),
             }
         }

@@ -11,6 +11,7 @@ mod coordinator;
 mod failure;
 mod generate;
 mod pictures;
+mod resume;
 mod signals;
 mod source;
 mod telemetry;

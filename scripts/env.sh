@@ -2,6 +2,7 @@
 #
 # DDPM_CACHE   the place of both   (default: ~/.cache/ddpm-dist)
 CACHE=$(realpath -m "${DDPM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ddpm-dist}")
+export DDPM_CACHE=$CACHE
 export PATH="$CACHE/bin:$PATH"
 # The real NCCL, which a test loads; scripts/setup.sh --tests fetches it.
 export DDPM_TEST_NCCL=$CACHE/nccl/nvidia/nccl/lib/libnccl.so.2

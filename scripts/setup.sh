@@ -15,6 +15,7 @@ TORCH_VERSION=2.13.0
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
 NCCL_VERSION=2.29.7 # the one that the libtorch wheel names
+MOTO_VERSION=5.2.1
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -122,6 +123,15 @@ if [ -n "$wanted" ]; then
             die "pip could not fetch NCCL $NCCL_VERSION: its message is above"
         printf '%s\n' "$NCCL_VERSION" >"$nccl/.complete"
     fi
+fi
+# An S3 server that is not ours, for the tests of racing writers.
+if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_VERSION" ]; then
+    say "installing moto $MOTO_VERSION (80 MB) into $CACHE/moto"
+    rm -rf "$CACHE/moto"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-warn-conflicts --only-binary=:all: \
+        --target "$CACHE/moto" "moto[s3]==$MOTO_VERSION" flask==3.1.3 flask-cors==6.0.5 ||
+        die "pip could not install moto $MOTO_VERSION, which the tests of racing writers need: its message is above. It needs the network and Python 3.10 or newer ($(python3 --version) here)"
+    echo "$MOTO_VERSION" >"$CACHE/moto/.complete"
 fi
 if [ "$wanted" = --ci ]; then
     tool cargo-deny "$DENY_VERSION"

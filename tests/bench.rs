@@ -91,7 +91,7 @@ fn checkpoints_go_there_and_back() {
             "stall_s",
             "save_s",
             "restore_s",
-            "verify_s",
+            "read_s",
             "peak_above_state_mb",
             "snapshot_mb",
             "parts_mb",

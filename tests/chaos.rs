@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::kill::{alive, kill_mpirun, kill_rank};
 use common::rig::Rig;
-use common::{Outcome, buffers_in, check_same_bits, finish, losses, start, succeed, train, verified, wait_for};
+use common::{
+    Outcome, buffers_in, check_same_bits, finish, last_logged, losses, start, succeed, train, verified, wait_for,
+};
 use ddpm_checkpoint::Failpoint;
 use tempfile::TempDir;
 
@@ -195,13 +197,6 @@ impl Drop for Run<'_> {
             eprintln!("{} see {}", self.story, self.dir.path().display());
         }
     }
-}
-
-/// The step of the last whole line of `metrics.jsonl`, 0 if there is none.
-fn last_logged(dir: &Path) -> u64 {
-    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
-    let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
-    text.lines().rev().find_map(step).unwrap_or(0)
 }
 
 /// One run dies at each failpoint in turn, on each rank that comes there.

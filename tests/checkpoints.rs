@@ -3,23 +3,14 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::kill::kill_rank;
-use common::rig::Rig;
+use common::rig::{Rig, train_to_s3};
 use common::{
     buffers, buffers_in, check_same_bits, finish, losses, metrics, mpirun, program, run, signal, start, succeed, train,
     verified, wait_for,
 };
 use tempfile::TempDir;
-
-/// `train` into `dir`, saving every 5 steps to `s3://bucket/run`.
-fn train_to_s3(rig: &Rig, ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Command {
-    let mut command = train(ranks, dir, steps, &["--set", "checkpoint.uri=s3://bucket/run"]);
-    command.args(["--set", "checkpoint.every=5", "--set", "monitor.sample_every=0"]).args(more);
-    rig.serve(&mut command);
-    command
-}
 
 fn undisturbed(ranks: usize, steps: u64) -> TempDir {
     let dir = TempDir::new().unwrap();

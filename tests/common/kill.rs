@@ -17,6 +17,12 @@ pub fn kill_mpirun(local: u32) -> Option<Vec<u32>> {
     signal("KILL", mpirun).then_some(ranks)
 }
 
+/// A process and all below it.
+pub fn tree(pid: u32) -> Vec<u32> {
+    let below = children(pid).into_iter().flat_map(|child| tree(child.pid));
+    [pid].into_iter().chain(below).collect()
+}
+
 /// local.sh starts mpirun (through setsid), which starts the ranks.
 fn mpirun_below(local: u32) -> Option<u32> {
     children(local).into_iter().find(|child| child.name == "mpirun").map(|child| child.pid)

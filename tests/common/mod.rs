@@ -168,3 +168,17 @@ pub fn wait_for(mut done: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// The step of the last whole line of `metrics.jsonl`; 0 if there is none.
+pub fn last_logged(dir: &Path) -> u64 {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
+    let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
+    text.lines().rev().find_map(step).unwrap_or(0)
+}
+
+/// The newest committed step of a store that may be changing, unverified; 0 if there is none.
+pub fn newest_manifest(store: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(store.join("manifest")) else { return 0 };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).max().unwrap_or(0)
+}

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::train;
+
 /// An S3 server on a directory of its own, behind a proxy that fails by rule.
 pub struct Rig {
     child: Child,
@@ -63,4 +65,12 @@ impl Drop for Rig {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `train` into `dir`, saving every 5 steps to `s3://bucket/run`.
+pub fn train_to_s3(rig: &Rig, ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Command {
+    let mut command = train(ranks, dir, steps, &["--set", "checkpoint.uri=s3://bucket/run"]);
+    command.args(["--set", "checkpoint.every=5", "--set", "monitor.sample_every=0"]).args(more);
+    rig.serve(&mut command);
+    command
 }

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [root, port, rules] => (root, port, rules.as_str()),
         _ => return Err("usage: fault_rig ROOT PORT [RULES]".into()),
     };
-    let rig = rig::Rig::start(Path::new(root), port.parse()?, serde_json::from_str(rules)?)?;
+    let rig = rig::Rig::start(Path::new(root), port.parse()?, rig::Addressing::Path, serde_json::from_str(rules)?)?;
     println!("{}", rig.endpoint());
     for line in io::stdin().lines() {
         rig.set_rules(serde_json::from_str(&line?)?);

@@ -51,14 +51,6 @@ impl Store {
             Ok(CommitOutcome { retained })
         })
     }
-
-    /// Commits a checkpoint and waits, for a writer that is known to be alone; keeps all older checkpoints.
-    ///
-    /// # Errors
-    /// As [`start_commit`](Self::start_commit).
-    pub fn commit(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
-        self.block_on(self.bucket.commit(manifest, None))
-    }
 }
 
 impl Bucket {

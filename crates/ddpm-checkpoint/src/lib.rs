@@ -19,8 +19,9 @@
 //! each buffer and trains on; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`] and calls [`Store::start_commit`],
 //! which deletes older checkpoints too.
 //! A resume: rank 0 calls [`Store::probe`] and [`Store::acquire_lease`] (or is promised to be the only writer), then
-//! [`Store::discover`], then [`Store::rewind`]; rank i of w reads shards i, i+w, ... with [`Store::read_shard`] and the
-//! ranks exchange them.
+//! goes through the checkpoints of a [`Store::search`], newest first; rank i of w reads the candidate's shards i, i+w, ...
+//! with [`Store::read_shard`], and if any is damaged the next older candidate is tried; the ranks exchange what they
+//! read, and rank 0 calls [`Store::rewind`].
 //!
 //! Calls block unless they start with `start_`; the runtime they need is the store's own, so they must not be made from
 //! inside an async task.
@@ -46,7 +47,7 @@ mod upload;
 
 pub use backend::StoreOptions;
 pub use commit::{Commit, CommitOutcome};
-pub use discover::{Found, Report, Want};
+pub use discover::{Report, Search, Want};
 pub use error::CheckpointError;
 pub use failpoint::Failpoint;
 pub use layout::{Attempt, nonce, share};

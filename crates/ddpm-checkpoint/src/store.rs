@@ -51,7 +51,15 @@ impl Store {
     /// # Errors
     /// As [`open`](Self::open), and `Absent`.
     pub fn open_existing(uri: &str) -> Result<Self, CheckpointError> {
-        Self::open_in(&environment(), uri, StoreOptions::default(), |root| match root.try_exists() {
+        Self::open_existing_with(uri, StoreOptions::default())
+    }
+
+    /// As [`open_existing`](Self::open_existing), with options.
+    ///
+    /// # Errors
+    /// As [`open_existing`](Self::open_existing); `Invalid` if the options contradict themselves.
+    pub fn open_existing_with(uri: &str, options: StoreOptions) -> Result<Self, CheckpointError> {
+        Self::open_in(&environment(), uri, options, |root| match root.try_exists() {
             Ok(true) => Ok(()),
             Ok(false) => Err(CheckpointError::Absent { uri: uri.into() }),
             Err(e) => Err(store_error(uri, "open", "", e)),

@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod leases;
 mod lines;
+mod moto;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
 mod round_trip;
@@ -22,6 +23,7 @@ fn on_each_store(check: impl Fn(&Store)) {
     let dir = tempfile::tempdir().unwrap();
     check(&local(&dir));
     check(&Server::new().store());
+    check(&Server::with(rig::Addressing::VirtualHost).store());
 }
 
 /// An S3 server of its own, and the rules by which it fails.
@@ -32,8 +34,12 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
+        Self::with(rig::Addressing::Path)
+    }
+
+    fn with(addressing: rig::Addressing) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { rig: rig::Rig::start(dir.path(), 0, vec![]).unwrap(), _dir: dir }
+        Self { rig: rig::Rig::start(dir.path(), 0, addressing, vec![]).unwrap(), _dir: dir }
     }
 
     /// A client that gives up late.
@@ -80,10 +86,10 @@ fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -
             .iter()
             .map(|(name, data)| {
                 let range = share(data.len(), rank, world);
-                BufferSlice { name, data: &data[range.clone()], range }
+                OwnedSlice { name: name.to_string(), data: data[range.clone()].to_vec(), range }
             })
             .collect();
-        store.write_shard(step, &attempt, rank, world, &slices).unwrap()
+        store.start_upload(step, &attempt, rank, world, slices).wait().unwrap()
     };
     let shards = std::thread::scope(|scope| {
         let ranks: Vec<_> = (0..world).map(|rank| scope.spawn(move || rank_writes(rank))).collect();
@@ -117,11 +123,17 @@ fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -
     }
 }
 
+/// Commits as one who is alone, and keeps whatever there is.
+fn commit(store: &Store, manifest: &Manifest) -> Result<(), CheckpointError> {
+    let keep_all = Retention { keep_last: usize::MAX, keep_every: None, also: None };
+    store.start_commit(manifest.clone(), None, keep_all).wait().map(drop)
+}
+
 /// A committed checkpoint of two small buffers.
 fn save(store: &Store, step: u64, world: usize) -> Manifest {
     let buffers = [("weights", values(10, step as u32)), ("ema/0.9999", values(10, !step as u32))];
     let manifest = write(store, step, world, &buffers);
-    store.commit(&manifest).unwrap();
+    commit(store, &manifest).unwrap();
     manifest
 }
 
@@ -144,6 +156,17 @@ fn manifest_name(step: u64) -> String {
 
 /// The step that a resume would take, and those it would pass over.
 fn latest(store: &Store) -> Option<(u64, Vec<u64>)> {
-    let found = store.discover(Want::Latest).unwrap()?;
-    Some((found.manifest.step, found.skipped.iter().map(|(step, _)| *step).collect()))
+    discover(store, Want::Latest).unwrap()
+}
+
+/// Searches as a resume does: every byte of what it takes is read.
+fn discover(store: &Store, want: Want) -> Result<Option<(u64, Vec<u64>)>, CheckpointError> {
+    let mut search = store.search(want)?;
+    while let Some(manifest) = search.candidate()? {
+        match (0..manifest.shards.len()).try_for_each(|index| store.read_shard(&manifest, index).map(drop)) {
+            Ok(()) => return Ok(Some((manifest.step, search.skipped.iter().map(|(step, _)| *step).collect()))),
+            Err(error) => search.reject(manifest.step, error)?,
+        }
+    }
+    Ok(None)
 }

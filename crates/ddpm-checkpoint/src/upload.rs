@@ -37,12 +37,14 @@ impl OwnedSlice {
 pub type Upload = Pending<ShardEntry>;
 
 impl Store {
-    /// Starts to write the shard of `rank` of `world` for one attempt at saving `step`, in the background. Memory: the
+    /// Starts to write the shard of `rank` of `world` for one attempt at saving `step`, in the background. The values go
+    /// out as they are, a NaN's bits included; nothing counts until the commit. Memory: the
     /// values, until it has ended, and the parts in flight. An upload that failed leaves nothing that counts; save
     /// again under a new [`Attempt`].
     ///
     /// # Errors
-    /// Given by the [`Upload`]: as [`write_shard`](Self::write_shard).
+    /// Given by the [`Upload`]: `Store` if the store failed, `Invalid` if a range and its values differ in length, a name
+    /// comes twice, or the rank is none of `world`.
     pub fn start_upload(
         &self,
         step: u64,
@@ -56,23 +58,6 @@ impl Store {
             let slices: Vec<_> = buffers.iter().map(OwnedSlice::as_slice).collect();
             bucket.write_shard(step, &attempt, rank, world, &slices).await
         })
-    }
-
-    /// Writes the shard of `rank` of `world` for one attempt at saving `step`, and waits for it. The values go out as
-    /// they are, a NaN's bits included, and are on the disk when this returns. Nothing counts until the commit.
-    ///
-    /// # Errors
-    /// `Store` if the store failed, `Invalid` if a range and its values differ in length, a name comes twice, or the
-    /// rank is none of `world`.
-    pub fn write_shard(
-        &self,
-        step: u64,
-        attempt: &Attempt,
-        rank: usize,
-        world: usize,
-        buffers: &[BufferSlice<'_>],
-    ) -> Result<ShardEntry, CheckpointError> {
-        self.block_on(self.bucket.write_shard(step, attempt, rank, world, buffers))
     }
 }
 

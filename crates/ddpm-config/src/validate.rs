@@ -38,6 +38,8 @@ impl Settings {
         in_range("checkpoint.keep_last", self.checkpoint.keep_last, self.checkpoint.keep_last >= 2, "at least 2")?;
         let lease = self.checkpoint.lease_s;
         in_range("checkpoint.lease_s", lease, (1..=3600).contains(&lease), "from 1 to 3600")?;
+        let retry = self.checkpoint.retry_s;
+        in_range("checkpoint.retry_s", retry, retry <= 3600, "at most 3600")?;
         in_range("checkpoint.part_mb", self.checkpoint.part_mb, self.checkpoint.part_mb >= 8, "at least 8")?;
         positive("checkpoint.concurrency", self.checkpoint.concurrency as u64)?;
         positive("monitor.log_every", self.monitor.log_every)?;

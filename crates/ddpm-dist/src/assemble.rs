@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ddpm_checkpoint::StoreOptions;
 use ddpm_config::{
     DataKind, Labels, Loss as LossSetting, LrSchedule as LrShape, ModelKind, OnCorrupt as OnCorruptSetting, Predict,
     Schedule, Settings, TimestepSampler as SamplerSetting, Variance, Weighting as WeightingSetting,
@@ -232,6 +234,17 @@ pub fn loader(
         on_corrupt: on_corrupt(settings),
     };
     Ok(Loader::new(Arc::clone(source), Order::new(source.len(), settings.seed), config)?)
+}
+
+/// How the store is talked to.
+pub fn store_options(settings: &Settings) -> StoreOptions {
+    let c = &settings.checkpoint;
+    StoreOptions {
+        part_bytes: (c.part_mb as usize) << 20,
+        concurrency: c.concurrency,
+        retry_timeout: Duration::from_secs(c.retry_s),
+        ..StoreOptions::default()
+    }
 }
 
 /// What an unreadable image does.

@@ -1,26 +1,24 @@
 //! What ranks agree on before and between steps: one plan from rank 0, and a common end if any rank fails.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Run, Store, Want};
 use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
-use ddpm_config::{Backend, CommSettings, DifferenceKind, LrSchedule, ModelKind, Precision, Settings};
+use ddpm_config::{Backend, CommSettings, ModelKind, Precision, Settings};
 use ddpm_data::Source;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cli::{ConfigArgs, Resume, TrainArgs};
+use crate::cli::{ConfigArgs, TrainArgs};
 use crate::failure::{Exit, Failure};
+use crate::resume::{self, Checkpoint};
 
-/// All that rank 0 decides: every rank starts from these same bytes.
-#[derive(Serialize, Deserialize)]
+/// What rank 0 has decided, the same on every rank.
 pub struct Plan {
     /// The resolved configuration.
     pub settings: Settings,
     /// The checkpoint to go on from.
-    pub resume: Option<Manifest>,
+    pub resume: Option<Checkpoint>,
     /// The newest checkpoint in the store, of whatever worth.
     pub newest: Option<u64>,
 }
@@ -54,11 +52,10 @@ impl Learner {
 
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
-    let plan = from_rank_0(comm, || make_plan(comm.size(), args, learner))?;
-    if plan.resume.is_some() {
-        Failpoint::ResumeChosen.reach();
-    }
-    Ok(plan)
+    let settings = from_rank_0(comm, || resolve_for(comm.size(), args, learner))?;
+    let (resume, newest) =
+        if args.dry_run { (None, None) } else { resume::choose(comm, &settings, args.resume, &args.allow_change)? };
+    Ok(Plan { settings, resume, newest })
 }
 
 /// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.
@@ -88,7 +85,7 @@ pub fn from_rank_0<T: Serialize + DeserializeOwned>(
     })
 }
 
-fn make_plan(world: usize, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
+fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Settings, Failure> {
     let mut config = args.config.clone();
     if learner == Learner::Classifier {
         // First, so that one can be trained from a diffusion model's own file, and a --set against it is seen.
@@ -100,9 +97,7 @@ fn make_plan(world: usize, args: &TrainArgs, learner: Learner) -> Result<Plan, F
     for key in &args.allow_change {
         ddpm_config::check_key(key, "--allow-change")?;
     }
-    let (resume, newest) =
-        if args.dry_run { (None, None) } else { choose(&settings, args.resume, &args.allow_change)? };
-    Ok(Plan { settings, resume, newest })
+    Ok(settings)
 }
 
 fn refuse_other_learner(settings: &Settings, learner: Learner) -> Result<(), Failure> {
@@ -121,118 +116,6 @@ fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Setting
     settings.check_world(world)?;
     check_available(&settings)?;
     Ok(settings)
-}
-
-/// Finds the checkpoint to go on from, and refuses one of another run; and the newest one there is. Nothing is written
-/// yet.
-fn choose(settings: &Settings, resume: Resume, allowed: &[String]) -> Result<(Option<Manifest>, Option<u64>), Failure> {
-    let store = match Store::open_existing(&settings.checkpoint_uri()) {
-        Err(CheckpointError::Absent { .. }) if resume == Resume::Never => return Ok((None, None)),
-        Err(CheckpointError::Absent { .. }) if resume == Resume::Auto => {
-            return refuse_lost_store(settings, None).map(|()| (None, None));
-        }
-        opened => opened.map_err(unfit)?,
-    };
-    let newest = store.list()?.first().copied();
-    let want = match resume {
-        Resume::Never => {
-            let Some(newest) = newest else { return Ok((None, None)) };
-            return Err(Failure::new(
-                Exit::ResumeRefused,
-                format!(
-                    "{} holds checkpoints up to step {newest}, which a run from the start would mix with its own. Give \
-                     another run.dir (--set run.dir=...), move them away, or go on with --resume auto.",
-                    store.uri()
-                ),
-            ));
-        }
-        Resume::Auto => Want::Latest,
-        Resume::Step(step) => Want::Step(step),
-    };
-    let Some(found) = store.discover(want).map_err(unfit)? else {
-        return refuse_lost_store(settings, store.find_run()?).map(|()| (None, None));
-    };
-    refuse_other_run(settings, &found.manifest, allowed)?;
-    Ok((Some(found.manifest), newest))
-}
-
-/// A checkpoint that is not there, or of a later version, refuses the resume; all else is a failure of the store.
-fn unfit(error: CheckpointError) -> Failure {
-    match error {
-        CheckpointError::Absent { .. } | CheckpointError::NotFound { .. } | CheckpointError::Incompatible { .. } => {
-            Failure::new(Exit::ResumeRefused, error)
-        }
-        _ => error.into(),
-    }
-}
-
-/// A run that has logged steps has a store with its name in it; a store without is an unmounted volume, or a misspelt
-/// address, and a fresh start would wipe the logs.
-fn refuse_lost_store(settings: &Settings, known: Option<Run>) -> Result<(), Failure> {
-    let log = Path::new(&settings.run.dir).join("metrics.jsonl");
-    let logged = log.metadata().is_ok_and(|metadata| metadata.len() > 0);
-    if !logged || known.is_some() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::ResumeRefused,
-        format!(
-            "{} has logged steps, but {} knows nothing of the run. Bring the checkpoints back or correct checkpoint.uri; \
-             to start afresh, give another run.dir or --resume never.",
-            settings.run.dir,
-            settings.checkpoint_uri()
-        ),
-    ))
-}
-
-fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Failure> {
-    let refuse = |message: String| Err(Failure::new(Exit::ResumeRefused, message));
-    let theirs: Settings = match serde_json::from_value(manifest.config.clone()) {
-        Ok(settings) => settings,
-        Err(e) => {
-            return refuse(format!(
-                "the checkpoint of step {} was written by {} with a configuration that this version cannot read ({e}); go on \
-             with that version.",
-                manifest.step, manifest.program
-            ));
-        }
-    };
-    let (was, is) = (Learner::of(&theirs), Learner::of(settings));
-    if was != is {
-        let ((theirs, command), (ours, _)) = (was.described(), is.described());
-        return refuse(format!(
-            "the checkpoint of step {} is {theirs}'s, and this command trains {ours}; start in another run.dir (--set \
-             run.dir=...), or go on with {command}.",
-            manifest.step
-        ));
-    }
-    let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
-    let (learned, free): (Vec<_>, Vec<_>) = settings.diff(&theirs).into_iter().partition(|d| {
-        // The end of a cosine is part of its shape.
-        let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
-        learned && !allowed.contains(&d.key)
-    });
-    if settings.train.global_batch != theirs.train.global_batch && learned.is_empty() {
-        return refuse(format!(
-            "the checkpoint of step {} was trained with train.global_batch = {}, from which follows which images come next; \
-             set it back, or start another run.",
-            manifest.step, theirs.train.global_batch
-        ));
-    }
-    if !learned.is_empty() {
-        let list: Vec<String> =
-            learned.iter().map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours)).collect();
-        return refuse(format!(
-            "the checkpoint of step {} was trained with other settings: {}. Set them back, start in another run.dir, or \
-             allow each with --allow-change KEY.",
-            manifest.step,
-            list.join("; ")
-        ));
-    }
-    for d in free {
-        tracing::info!("changed since the checkpoint: {} was {}, is now {}", d.key, d.theirs, d.ours);
-    }
-    Ok(())
 }
 
 /// The collective over which gradients go, as configured; says which one it is.
@@ -291,15 +174,15 @@ pub struct Ballot<N> {
     pub news: N,
 }
 
-/// Every rank's ballot, in rank order, on every rank. Ranks with nothing to tell send no bytes.
-pub fn exchange<N>(comm: &dyn Collective, ours: &Ballot<N>) -> Result<Vec<Ballot<N>>, Failure>
+/// What every rank has to tell, in rank order, on every rank. Ranks with nothing to tell, a default, send no bytes.
+pub fn exchange<T>(comm: &dyn Collective, ours: &T) -> Result<Vec<T>, Failure>
 where
-    N: Default + PartialEq + Serialize + DeserializeOwned,
+    T: Default + PartialEq + Serialize + DeserializeOwned,
 {
-    let silent = *ours == Ballot::default();
+    let silent = *ours == T::default();
     let bytes = if silent { Vec::new() } else { serde_json::to_vec(ours).map_err(Failure::internal)? };
     let read = |bytes: &Vec<u8>| match bytes.as_slice() {
-        [] => Ok(Ballot::default()),
+        [] => Ok(T::default()),
         bytes => serde_json::from_slice(bytes).map_err(Failure::internal),
     };
     comm.gather_bytes(&bytes).iter().map(read).collect()

@@ -13,6 +13,7 @@ mod generate;
 mod images;
 mod pictures;
 mod process_charts;
+mod resume;
 mod signals;
 mod source;
 mod telemetry;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ddpm_checkpoint::{Store, Want};
+use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_data::{Source, Split};
@@ -191,10 +191,25 @@ fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, 
     }
     let (run, want) = step_of(source).map_or((source, Want::Latest), |(run, step)| (run, Want::Step(step)));
     let store = Store::open_existing(&store_of(run)?)?;
-    let found = store.discover(want)?.ok_or_else(|| {
-        Failure::new(Exit::Storage, format!("{} has no checkpoint yet; train first, or name another run", store.uri()))
-    })?;
-    let manifest = found.manifest;
+    let mut search = store.search(want)?;
+    while let Some(manifest) = search.candidate()? {
+        match read(learner, run, &store, &manifest, choice)? {
+            Ok(found) => return Ok(found),
+            Err(damaged) => search.reject(manifest.step, damaged)?,
+        }
+    }
+    let message = format!("{} has no checkpoint yet; train first, or name another run", store.uri());
+    Err(Failure::new(Exit::Storage, message))
+}
+
+/// The weights asked for, of one checkpoint; or in what it is damaged.
+fn read(
+    learner: Learner,
+    run: &str,
+    store: &Store,
+    manifest: &Manifest,
+    choice: WeightChoice,
+) -> Result<Result<(Found, Vec<f32>), CheckpointError>, Failure> {
     let settings: Settings = serde_json::from_value(manifest.config.clone()).map_err(|e| {
         let program = &manifest.program;
         let message = format!("{run} was written by {program}, which this version cannot read ({e}); use that version");
@@ -207,9 +222,12 @@ fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, 
         WeightChoice::Raw => WEIGHTS.into(),
         WeightChoice::Rate(rate) => ema_buffer(rate),
     };
-    let flat = store.load_buffer(&manifest, &buffer)?;
+    let flat = match store.load_buffer(manifest, &buffer) {
+        Err(damaged @ CheckpointError::Damaged { .. }) => return Ok(Err(damaged)),
+        loaded => loaded?,
+    };
     let description = format!("{run} at step {}, {buffer}", manifest.step);
-    Ok((Found::Run { description, settings: Box::new(settings), numbers: flat.len() }, flat))
+    Ok(Ok((Found::Run { description, settings: Box::new(settings), numbers: flat.len() }, flat)))
 }
 
 fn refuse_other(wanted: Learner, found: Learner, source: &str) -> Result<(), Failure> {

@@ -34,26 +34,6 @@ pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Res
 }
 
 #[test]
-fn what_is_saved_in_the_background_is_what_is_saved_in_the_foreground() {
-    on_each_store(|store| {
-        let buffers = [("weights", values(5_000_003, 1)), ("exp_avg", values(10, 2))];
-        let mut manifest = write(store, 10, 2, &buffers);
-        let foreground = manifest.shards.clone();
-        manifest.attempt = Attempt::generate();
-        let upload = |rank| store.start_upload(10, &manifest.attempt, rank, 2, owned(&buffers, rank, 2)).wait();
-        manifest.shards = [0, 1].map(|rank| upload(rank).unwrap()).into();
-        for (theirs, ours) in foreground.iter().zip(&manifest.shards) {
-            assert_eq!((theirs.size, &theirs.sha256, &theirs.holds), (ours.size, &ours.sha256, &ours.holds));
-        }
-        store.start_commit(manifest.clone(), None, KEEP_TWO).wait().unwrap();
-        assert_eq!(store.verify(10).unwrap().faults, [""; 0]);
-        for (name, data) in &buffers {
-            assert_eq!(bits(&store.load_buffer(&manifest, name).unwrap()), bits(data), "{name}");
-        }
-    });
-}
-
-#[test]
 fn a_commit_deletes_what_retention_gives_up() {
     on_each_store(|store| {
         for step in [10, 20, 30] {
@@ -69,7 +49,7 @@ fn a_commit_deletes_what_retention_gives_up() {
 }
 
 #[test]
-fn what_is_refused_in_the_foreground_is_refused_in_the_background() {
+fn an_upload_and_a_commit_that_make_no_sense_are_refused() {
     let store = Store::open("memory://").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![1.0] };
     let mut upload = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]);

@@ -53,7 +53,7 @@ fn a_store_that_always_fails_is_an_error_and_leaves_nothing() {
         server.fail(json!([{ "fault": refuse(status, code) }]));
         assert!(is_store_error(start_save(&store, 20, None)), "{code}");
         assert!(is_store_error(store.list()), "{code}");
-        assert!(is_store_error(store.discover(Want::Latest)), "{code}");
+        assert!(is_store_error(discover(&store, Want::Latest)), "{code}");
         assert!(is_store_error(store.rewind(None)), "{code}");
         assert!(is_store_error(store.retain(1, None, None)), "{code}");
         assert!(is_store_error(store.acquire_lease("ours", Duration::from_secs(9))), "{code}");
@@ -68,7 +68,7 @@ fn nobody_answering_is_an_error() {
     let server = Server::new();
     let store = server.hasty();
     drop(server);
-    assert!(is_store_error(store.discover(Want::Latest)));
+    assert!(is_store_error(discover(&store, Want::Latest)));
     assert!(is_store_error(start_save(&store, 1, None)));
 }
 
@@ -76,7 +76,7 @@ fn nobody_answering_is_an_error() {
 fn a_bucket_that_is_not_there_is_an_error() {
     let server = Server::new();
     let store = Store::open_in(&server.rig.env(), "s3://nowhere/run", StoreOptions::default(), |_| Ok(())).unwrap();
-    assert!(is_store_error(store.discover(Want::Latest)));
+    assert!(is_store_error(discover(&store, Want::Latest)));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_resume_never_starts_afresh_because_it_may_not_look() {
         // S3 answers no listing with an error inside a success, and object_store could not tell it from an empty one.
         for op in ["ListObjectsV2", "GetObject", "HeadObject"].into_iter().skip((status == 200) as usize) {
             server.fail(json!([{ "op": op, "fault": refuse(status, code) }]));
-            let found = store.discover(Want::Latest);
+            let found = discover(&store, Want::Latest);
             // A 200 says that the bytes are the object's, so they are damaged; all else says nothing of them.
             match status {
                 200 => {

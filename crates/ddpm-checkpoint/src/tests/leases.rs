@@ -101,7 +101,7 @@ fn a_manifest_that_arrives_after_the_takeover_does_not_fence_the_rightful_writer
         let now = store.acquire_lease("now", LONG).unwrap();
         let mut late = write(store, 20, 1, &[("weights", values(4, 1))]);
         late.lease = 1;
-        store.commit(&late).unwrap();
+        put(store, &manifest_name(20), crate::manifest::seal(&late));
         start_save(store, 20, Some(&now)).unwrap();
         assert_eq!(store.read_manifest(20).unwrap().lease, 2);
         assert_eq!(latest(store), Some((20, vec![])));

@@ -19,7 +19,7 @@ fn an_empty_store_has_no_checkpoint() {
     on_each_store(|store| {
         assert_eq!(store.list().unwrap(), [0; 0]);
         assert_eq!(latest(store), None);
-        assert!(matches!(store.discover(Want::Step(1)), Err(CheckpointError::NotFound { .. })));
+        assert!(matches!(discover(store, Want::Step(1)), Err(CheckpointError::NotFound { .. })));
         assert!(matches!(store.read_manifest(1), Err(CheckpointError::NotFound { .. })));
     });
 }
@@ -33,7 +33,7 @@ fn commits_are_listed_newest_first_and_foreign_files_ignored() {
         put(store, "manifest/notes.txt", vec![]);
         put(store, "manifest/11.json", vec![]);
         assert_eq!(store.list().unwrap(), [1_000_000_000_000, 10, 9]);
-        assert_eq!(store.discover(Want::Step(10)).unwrap().unwrap().manifest.step, 10);
+        assert_eq!(discover(store, Want::Step(10)).unwrap().unwrap().0, 10);
     });
 }
 
@@ -53,9 +53,9 @@ fn an_interrupted_save_does_not_count() {
 fn a_commit_may_be_repeated_by_its_author_only() {
     on_each_store(|store| {
         let ours = save(store, 10, 2);
-        store.commit(&ours).unwrap();
+        commit(store, &ours).unwrap();
         let theirs = write(store, 10, 2, &[("weights", values(4, 1))]);
-        let error = store.commit(&theirs).unwrap_err();
+        let error = commit(store, &theirs).unwrap_err();
         let CheckpointError::Fenced { step: 10, attempt, .. } = error else { panic!("{error}") };
         assert_eq!(attempt, ours.attempt.to_string());
         assert_eq!(store.read_manifest(10).unwrap(), ours);
@@ -68,7 +68,7 @@ fn of_many_writers_one_commits() {
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let writer = || {
             let store = local(&dir);
-            store.commit(&write(&store, 10, 1, &[("weights", values(4, 1))]))
+            commit(&store, &write(&store, 10, 1, &[("weights", values(4, 1))]))
         };
         let writers: Vec<_> = (0..6).map(|_| scope.spawn(writer)).collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
@@ -84,7 +84,7 @@ fn a_commit_without_its_shards_is_refused() {
     on_each_store(|store| {
         let manifest = write(store, 10, 2, &[("weights", values(4, 1))]);
         remove(store, &manifest.shards[1].path);
-        assert!(matches!(store.commit(&manifest), Err(CheckpointError::Damaged { .. })));
+        assert!(matches!(commit(store, &manifest), Err(CheckpointError::Damaged { .. })));
         assert_eq!(store.list().unwrap(), [0; 0]);
     });
 }
@@ -184,7 +184,7 @@ fn a_rewind_lets_the_steps_be_committed_anew() {
 fn a_store_that_cannot_be_read_is_an_error() {
     let is_store_error = |store: &Store| {
         matches!(store.list(), Err(CheckpointError::Store { .. }))
-            && matches!(store.discover(Want::Latest), Err(CheckpointError::Store { .. }))
+            && matches!(discover(store, Want::Latest), Err(CheckpointError::Store { .. }))
             && matches!(store.rewind(None), Err(CheckpointError::Store { .. }))
             && matches!(store.retain(1, None, None), Err(CheckpointError::Store { .. }))
     };
@@ -196,8 +196,8 @@ fn a_store_that_cannot_be_read_is_an_error() {
     std::os::unix::fs::symlink("nowhere", dir.path().join("manifest")).unwrap();
     assert!(is_store_error(&store), "a link to nowhere");
     fs::write(dir.path().join("ckpt"), "a file").unwrap();
-    let slice = BufferSlice { name: "weights", range: 0..1, data: &[1.0] };
-    let written = store.write_shard(1, &Attempt::generate(), 0, 1, &[slice]);
+    let slice = OwnedSlice { name: "weights".into(), range: 0..1, data: vec![1.0] };
+    let written = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]).wait();
     assert!(matches!(written, Err(CheckpointError::Store { .. })), "a file in the place of the shards");
     dir.close().unwrap();
     assert!(is_store_error(&store), "a directory that vanished");

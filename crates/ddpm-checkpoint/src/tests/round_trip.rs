@@ -9,7 +9,7 @@ use crate::manifest::{seal, unseal};
 fn check_round_trip(store: &Store, step: u64, world: usize, n: usize) {
     let buffers = [("weights", values(n, 1)), ("exp_avg", values(n, 2)), ("ema/0.9999", values(n, 3))];
     let written = write(store, step, world, &buffers);
-    store.commit(&written).unwrap();
+    commit(store, &written).unwrap();
     let read = store.read_manifest(step).unwrap();
     assert_eq!(read, written);
     assert_eq!(store.verify(step).unwrap().faults, [""; 0]);
@@ -70,13 +70,13 @@ fn a_buffer_that_is_not_there_is_named_with_those_that_are() {
 #[test]
 fn a_slice_that_contradicts_itself_is_not_written() {
     on_each_store(|store| {
-        let slice = |name, end| BufferSlice { name, range: 0..end, data: &[1.0, 2.0] };
+        let slice = |name: &str, end| OwnedSlice { name: name.into(), range: 0..end, data: vec![1.0, 2.0] };
         for (rank, slices) in [
             (0, vec![slice("weights", 3)]),
             (0, vec![slice("weights", 2), slice("weights", 2)]),
             (1, vec![slice("weights", 2)]),
         ] {
-            let written = store.write_shard(1, &Attempt::generate(), rank, 1, &slices);
+            let written = store.start_upload(1, &Attempt::generate(), rank, 1, slices.clone()).wait();
             assert!(matches!(written, Err(CheckpointError::Invalid { .. })), "{slices:?}");
         }
     });

@@ -19,12 +19,12 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
     header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
-    http::request::Parts,
+    http::{request::Parts, uri::PathAndQuery},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use s3s::{auth::SimpleAuth, service::S3Service, service::S3ServiceBuilder};
+use s3s::{auth::SimpleAuth, host::SingleDomain, service::S3Service, service::S3ServiceBuilder};
 use serde::Deserialize;
 use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
 
@@ -32,6 +32,18 @@ use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
 pub const BUCKET: &str = "bucket";
 const KEY_ID: &str = "rig";
 const SECRET: &str = "rig-secret";
+
+/// The domain of a server that takes the bucket from the host's name.
+const DOMAIN: &str = "s3.rig";
+
+/// Where a request names its bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// First in the path, as MinIO has it.
+    Path,
+    /// First in the host's name, as AWS has it. The name resolves nowhere: the rig is the client's HTTP proxy.
+    VirtualHost,
+}
 
 /// When to fail, and how.
 #[derive(Clone, Debug, Deserialize)]
@@ -112,12 +124,14 @@ pub enum Fault {
 /// The server and its proxy, on threads of their own, until dropped.
 pub struct Rig {
     address: SocketAddr,
+    addressing: Addressing,
     proxy: Arc<Proxy>,
     runtime: Option<Runtime>,
 }
 
 struct Proxy {
     root: PathBuf,
+    addressing: Addressing,
     server: S3Service,
     /// Each with the number of requests that matched it.
     rules: Mutex<Vec<(Rule, u64)>>,
@@ -131,16 +145,20 @@ type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>
 
 impl Rig {
     /// Serves the directory `root` on `port` of the loopback interface; 0 takes any that is free.
-    pub fn start(root: &Path, port: u16, rules: Vec<Rule>) -> io::Result<Self> {
+    pub fn start(root: &Path, port: u16, addressing: Addressing, rules: Vec<Rule>) -> io::Result<Self> {
         std::fs::create_dir_all(root.join(BUCKET))?;
         let files = s3s_fs::FileSystem::new(root).map_err(|e| io::Error::other(format!("{e:?}")))?;
         let mut server = S3ServiceBuilder::new(files);
         server.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+        if addressing == Addressing::VirtualHost {
+            server.set_host(SingleDomain::new(DOMAIN).map_err(io::Error::other)?);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port)))?;
         let address = listener.local_addr()?;
         let proxy = Arc::new(Proxy {
             root: root.into(),
+            addressing,
             server: server.build(),
             rules: Mutex::default(),
             seen: Mutex::default(),
@@ -154,7 +172,7 @@ impl Rig {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
             }
         });
-        let rig = Self { address, proxy, runtime: Some(runtime) };
+        let rig = Self { address, addressing, proxy, runtime: Some(runtime) };
         rig.set_rules(rules);
         Ok(rig)
     }
@@ -182,15 +200,23 @@ impl Rig {
 
     /// What a client needs in its environment.
     pub fn env(&self) -> Vec<(String, String)> {
-        let endpoint = self.endpoint();
-        let env = [
-            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        let here = self.endpoint();
+        let bucket = format!("http://{BUCKET}.{DOMAIN}");
+        let place = match self.addressing {
+            Addressing::Path => vec![("AWS_ENDPOINT_URL", here.as_str())],
+            Addressing::VirtualHost => vec![
+                ("AWS_ENDPOINT_URL", bucket.as_str()),
+                ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
+                ("AWS_PROXY_URL", here.as_str()),
+            ],
+        };
+        let access = [
             ("AWS_ALLOW_HTTP", "true"),
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", KEY_ID),
             ("AWS_SECRET_ACCESS_KEY", SECRET),
         ];
-        env.map(|(name, value)| (name.into(), value.into())).into()
+        place.into_iter().chain(access).map(|(name, value)| (name.into(), value.into())).collect()
     }
 }
 
@@ -217,7 +243,10 @@ impl Proxy {
 
     async fn respond(&self, request: Request<Incoming>) -> io::Result<Answer> {
         let (mut parts, mut body) = request.into_parts();
-        let (op, key) = name(&parts);
+        // A client that takes us for its proxy names the host before the path.
+        let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        parts.uri = target.parse().map_err(io::Error::other)?;
+        let (op, key) = name(&parts, self.addressing);
         let fault = self.fault(&op, &key);
         self.seen.lock().unwrap().push((op, key.clone()));
         let (limit, rate) = match fault {
@@ -298,10 +327,14 @@ impl Proxy {
 }
 
 /// The operation in S3's words, and the key or prefix that it is about.
-fn name(request: &Parts) -> (String, String) {
+fn name(request: &Parts, addressing: Addressing) -> (String, String) {
     let query = request.uri.query().unwrap_or("");
     let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
-    let key = request.uri.path().trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+    let path = request.uri.path().trim_start_matches('/');
+    let key = match addressing {
+        Addressing::Path => path.split_once('/').map_or("", |(_, key)| key),
+        Addressing::VirtualHost => path,
+    };
     let op = match request.method {
         Method::POST if asks("uploads") => "CreateMultipartUpload",
         Method::POST if asks("uploadId") => "CompleteMultipartUpload",

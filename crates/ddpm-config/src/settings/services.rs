@@ -62,6 +62,8 @@ pub struct CheckpointSettings {
     /// Seconds after which a writer that gave no sign of life may be replaced: how long a relaunch waits for a job that
     /// was killed. Default 30.
     pub lease_s: u64,
+    /// Seconds for which a request to the store that failed is repeated. Default 60.
+    pub retry_s: u64,
 }
 
 impl Default for CheckpointSettings {
@@ -77,6 +79,7 @@ impl Default for CheckpointSettings {
             when_busy: WhenBusy::Wait,
             exclusive: false,
             lease_s: 30,
+            retry_s: 60,
         }
     }
 }

@@ -92,6 +92,9 @@ pub struct Metrics {
     /// Images that could not be read and were replaced, over all ranks, since this start of the run.
     #[serde(default)]
     pub corrupt: u64,
+    /// Checkpoints that failed or were left out, since this start of the run.
+    #[serde(default)]
+    pub ckpt_missed: u64,
 }
 
 /// What only a classifier's log has: shares of images classified rightly, by t as the losses are.
@@ -141,6 +144,7 @@ impl Metrics {
             ("update/lr", Some(self.lr)),
             ("update/skipped", Some(self.skipped as f64)),
             ("progress/corrupt", Some(self.corrupt as f64)),
+            ("progress/ckpt_missed", Some(self.ckpt_missed as f64)),
             ("progress/images", Some(self.images as f64)),
             ("progress/epoch", Some(self.epoch)),
             ("speed/images_per_s", Some(self.images_per_s)),

@@ -46,6 +46,11 @@ impl TensorBoard {
         this
     }
 
+    /// The first step of this start of the run. What stands at an earlier one outlives a later start that repeats it.
+    pub fn first_step(&self) -> u64 {
+        self.first_step
+    }
+
     /// Adds one point to every curve.
     pub fn metrics(&mut self, metrics: &Metrics) {
         let scalar = |(tag, value)| {

@@ -1,8 +1,8 @@
-//! Loading the training state, all ranks together.
+//! Loading the training state: each rank sends the shards that it has read to the others.
 
 use std::collections::HashMap;
 
-use ddpm_checkpoint::{Manifest, ShardData, Store};
+use ddpm_checkpoint::Store;
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_nn::Network;
@@ -11,22 +11,20 @@ use tch::Tensor;
 use super::state::TrainState;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
+use crate::resume::Checkpoint;
 
-/// The state that `manifest` names, for a data set of `images`: each shard is read and verified by one rank, which sends
-/// it to the others. Later checkpoints are set aside.
+/// The state that `checkpoint` holds, for a data set of `images`, from the shards that each rank has read. Later checkpoints are
+/// set aside.
 pub fn load(
     store: &Store,
     comm: &dyn Collective,
     settings: &Settings,
     network: &Network,
     images: u64,
-    manifest: &Manifest,
+    checkpoint: &Checkpoint,
 ) -> Result<TrainState, Failure> {
     let (rank, world) = (comm.rank(), comm.size());
-    let indices = (rank..manifest.shards.len()).step_by(world);
-    let read: Result<Vec<ShardData>, _> = indices.map(|index| store.read_shard(manifest, index)).collect();
-    let shards = unanimous(comm, read.map_err(Failure::from))?;
-
+    let Checkpoint { manifest, shards } = checkpoint;
     let mut buffers: HashMap<&str, Vec<f32>> =
         manifest.buffers.iter().map(|b| (b.name.as_str(), vec![0.0; b.len as usize])).collect();
     for (index, entry) in manifest.shards.iter().enumerate() {

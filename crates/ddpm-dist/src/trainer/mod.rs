@@ -84,23 +84,24 @@ struct Update {
 }
 
 /// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop.
-pub fn run(comm: &Arc<dyn Collective>, plan: &Plan, stop: &StopRequest) -> Result<Ending, Failure> {
+pub fn run(comm: &Arc<dyn Collective>, plan: Plan, stop: &StopRequest) -> Result<Ending, Failure> {
     Trainer::prepare(comm, plan)?.train(stop)
 }
 
 impl Trainer {
     /// Makes ready for the first step of the plan, all ranks together.
-    pub fn prepare(comm: &Arc<dyn Collective>, plan: &Plan) -> Result<Self, Failure> {
-        let settings = plan.settings.clone();
-        let resumed = plan.resume.as_ref().map(|manifest| manifest.step);
+    pub fn prepare(comm: &Arc<dyn Collective>, plan: Plan) -> Result<Self, Failure> {
+        let settings = plan.settings;
+        let resumed = plan.resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
         let device = Device::Cpu;
         let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
         same_data(comm.as_ref(), source.as_ref())?;
         let task = unanimous(comm.as_ref(), Task::of(&settings, device))?;
         let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed)?;
         let state = match &plan.resume {
-            Some(manifest) => {
-                load::load(saver.store(), comm.as_ref(), &settings, &task.network, source.len(), manifest)?
+            Some(checkpoint) => {
+                let (store, network) = (saver.store(), &task.network);
+                load::load(store, comm.as_ref(), &settings, network, source.len(), checkpoint)?
             }
             None => TrainState::fresh(&settings, &task.network, device)?,
         };
@@ -375,6 +376,7 @@ impl Trainer {
             rss_mb: rss_mb(),
             skipped: self.state.skipped,
             corrupt: corrupt[0] as u64,
+            ckpt_missed: self.saver.missed(),
         });
     }
 

@@ -47,7 +47,7 @@ impl Monitor {
         write_atomic(&path, config.as_bytes()).map_err(|e| Failure::file(&path, e))?;
         let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
         if let Some(board) = &mut tensorboard {
-            let step = resumed.unwrap_or(0);
+            let step = board.first_step();
             board.text("config", &config);
             // An image that cannot be read is a matter for the step that needs it, and for data.on_corrupt.
             show(board, step, "forward", pictures::forward_strip(source, diffusion, settings.seed));

@@ -4,13 +4,14 @@
 //! when every rank has reported its shard, rank 0 commits the manifest, on the store's threads too; when it reports the
 //! commit, the save is done. Reports travel with the votes that ranks cast before each step anyway, so nobody waits.
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
     Attempt, CheckpointError, Commit, Failpoint, Lease, Manifest, OwnedSlice, Retention, SCHEMA, ShardEntry, Store,
-    StoreOptions, Upload, nonce, share,
+    Upload, nonce, share,
 };
 use ddpm_comm::Collective;
 use ddpm_config::{OnFailure, Settings, WhenBusy};
@@ -18,6 +19,7 @@ use ddpm_nn::Network;
 use serde::{Deserialize, Serialize};
 
 use super::state::{TrainState, tensor_table};
+use crate::assemble;
 use crate::coordinator::{Ballot, decode, encode, exchange, unanimous};
 use crate::failure::{Exit, Failure};
 
@@ -41,7 +43,7 @@ pub struct Saver {
     /// The newest step committed.
     last_saved: Option<u64>,
     in_flight: Option<Save>,
-    /// Saves that failed or were left out.
+    /// Saves that failed or were left out, since this start of the run.
     missed: u64,
     /// Whether the last save failed.
     store_failed: bool,
@@ -104,15 +106,10 @@ impl Saver {
         newest: Option<u64>,
         resumed_from: Option<u64>,
     ) -> Result<Self, Failure> {
-        let c = &settings.checkpoint;
-        let options = StoreOptions {
-            part_bytes: (c.part_mb as usize) << 20,
-            concurrency: c.concurrency,
-            ..StoreOptions::default()
-        };
+        let options = assemble::store_options(settings);
         let opened = Store::open_with(&settings.checkpoint_uri(), options).map_err(Failure::from);
         let store = unanimous(comm.as_ref(), opened)?;
-        let lease = if c.exclusive { None } else { acquire(comm.as_ref(), &store, settings)? };
+        let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings)? };
         let begun = if comm.rank() == 0 { begin_run(&store, settings, newest) } else { Ok(()) };
         unanimous(comm.as_ref(), begun)?;
         let comm = Arc::clone(comm);
@@ -135,6 +132,11 @@ impl Saver {
         &self.store
     }
 
+    /// Saves that failed or were left out, since this start of the run; the same on every rank.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
     /// Begins to save `state`; training may go on as soon as this returns. While another save is in flight it waits for
     /// that one or is left out, by `checkpoint.when_busy`.
     pub fn save(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {
@@ -142,13 +144,13 @@ impl Saver {
             return Ok(());
         }
         if state.skipped_in_a_row > 0 {
-            tracing::warn!("step {} is not saved: its gradient was not finite", state.step);
+            self.miss(&format!("step {}", state.step), "its gradient was not finite");
             return Ok(());
         }
         if let Some(save) = &self.in_flight {
             if settings.checkpoint.when_busy == WhenBusy::Skip {
-                self.missed += 1;
-                tracing::warn!("step {} is not saved: step {} is still on its way", state.step, save.step);
+                let reason = format!("step {} is still on its way", save.step);
+                self.miss(&format!("step {}", state.step), reason);
                 return Ok(());
             }
             self.finish(settings)?;
@@ -165,12 +167,10 @@ impl Saver {
             return Ok(());
         }
         if state.skipped_in_a_row > 0 {
-            let last = self
-                .last_saved
-                .map_or("there is no checkpoint".into(), |s| format!("the last checkpoint is of step {s}"));
             let message = format!(
-                "step {} is not saved, because its gradient was not finite; {last}. Lower train.lr and go on from there.",
-                state.step
+                "step {} is not saved, because its gradient was not finite; {}. Lower train.lr and go on from there.",
+                state.step,
+                self.last()
             );
             return Err(Failure::new(Exit::Diverged, message).everywhere());
         }
@@ -236,9 +236,8 @@ impl Saver {
                 }
             }
         }
-        let written: Option<Vec<ShardEntry>> = save.shards.iter().cloned().collect();
-        if let (Some(shards), Some(draft)) = (written, save.draft.take_if(|_| save.shards.iter().all(Option::is_some)))
-        {
+        if let Some(draft) = save.draft.take_if(|_| save.shards.iter().all(Option::is_some)) {
+            let shards = save.shards.drain(..).flatten().collect();
             let c = &settings.checkpoint;
             let retention = Retention {
                 keep_last: c.keep_last,
@@ -269,11 +268,19 @@ impl Saver {
         if settings.checkpoint.on_failure == OnFailure::Abort || failure.exit != Exit::Storage {
             return Err(failure);
         }
-        self.missed += 1;
-        let last = self.last_saved.map_or("there is none yet".into(), |step| format!("the last is of step {step}"));
-        let step = step.map_or("a step".into(), |step| format!("step {step}"));
-        tracing::warn!("{step} is not saved ({} checkpoints missed; {last}): {failure}", self.missed);
+        self.miss(&step.map_or("a step".into(), |step| format!("step {step}")), failure);
         Ok(())
+    }
+
+    /// Counts a save that is not made, and says so.
+    fn miss(&mut self, step: &str, reason: impl fmt::Display) {
+        self.missed += 1;
+        tracing::warn!("{step} is not saved ({} checkpoints missed; {}): {reason}", self.missed, self.last());
+    }
+
+    /// What there is to go back to, for messages.
+    fn last(&self) -> String {
+        self.last_saved.map_or("there is no checkpoint".into(), |step| format!("the last checkpoint is of step {step}"))
     }
 
     fn begin(&mut self, settings: &Settings, network: &Network, state: &TrainState) -> Result<(), Failure> {

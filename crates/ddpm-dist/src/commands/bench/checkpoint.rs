@@ -12,6 +12,7 @@ use super::{Bench, stall};
 use crate::assemble;
 use crate::coordinator::{from_rank_0, unanimous};
 use crate::failure::Failure;
+use crate::resume::{Checkpoint, read_together};
 use crate::telemetry::{peak_rss_mb, rss_mb};
 use crate::trainer::{Saver, TrainState, load};
 
@@ -45,7 +46,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let mut saver = Saver::open(&bench.comm, settings, IMAGES, None, None)?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();
-    let (mut stalls, mut saves, mut finds, mut loads) = (vec![], vec![], vec![], vec![]);
+    let (mut stalls, mut saves, mut reads, mut restores) = (vec![], vec![], vec![], vec![]);
     let mut above = f64::NAN;
     for round in 0..repeat {
         if bench.stopped() {
@@ -68,26 +69,30 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
         }
         let store = saver.store();
         let missing = || Failure::internal("the checkpoint just saved is not found");
-        let find = || Ok(store.discover(Want::Latest)?.ok_or_else(missing)?.manifest);
-        let (found, find) = timed(comm, || from_rank_0(comm, find));
-        let manifest = found?;
-        let (loaded, load) = timed(comm, || load(store, comm, settings, &network, IMAGES, &manifest));
-        loaded?;
-        finds.push(largest(comm, find));
-        loads.push(largest(comm, load));
+        let find = || store.search(Want::Latest)?.candidate()?.ok_or_else(missing);
+        let restore = || -> Result<f64, Failure> {
+            let manifest = from_rank_0(comm, find)?;
+            let started = Instant::now();
+            let shards = read_together(comm, settings, &manifest)??;
+            let read = started.elapsed().as_secs_f64();
+            load(store, comm, settings, &network, IMAGES, &Checkpoint { manifest, shards }).map(|_| read)
+        };
+        let (read, restore) = timed(comm, restore);
+        reads.push(largest(comm, read?));
+        restores.push(largest(comm, restore));
     }
     let part = (u64::from(settings.checkpoint.part_mb) << 20) as f64 / 1e6;
-    let [save, load] = [median(saves), median(loads)];
+    let [save, restore] = [median(saves), median(restores)];
     let report = bench
         .report(parameters)
         .with("repeat", repeat)
         .with("state_mb", megabytes)
         .with("upload_mb_s", megabytes / save)
-        .with("restore_mb_s", megabytes / load)
+        .with("restore_mb_s", megabytes / restore)
         .with("stall_s", median(stalls))
         .with("save_s", save)
-        .with("restore_s", load)
-        .with("verify_s", median(finds))
+        .with("restore_s", restore)
+        .with("read_s", median(reads))
         .with("peak_above_state_mb", above)
         .with("snapshot_mb", megabytes / comm.size() as f64)
         .with("parts_mb", part * (settings.checkpoint.concurrency + 1) as f64);

@@ -86,7 +86,7 @@ impl Bench<'_> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
         settings.monitor.tensorboard = false;
-        Trainer::prepare(&self.comm, &Plan { settings, resume: None, newest: None })
+        Trainer::prepare(&self.comm, Plan { settings, resume: None, newest: None })
     }
 
     /// Whether any rank was asked to stop; the same on all.

@@ -4,10 +4,8 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use common::{buffers, check_same_bits, finish, losses, metrics, run, signal, start, succeed, train};
+use common::{buffers, check_same_bits, finish, losses, metrics, run, signal, start, succeed, train, wait_for_step};
 use tempfile::TempDir;
 
 fn check_close(what: &str, ours: &[(u64, f64)], theirs: &[(u64, f64)], relative: f64) {
@@ -133,15 +131,6 @@ fn a_request_to_stop_saves_and_the_run_goes_on_from_there() {
         let outcome = succeed(&mut train(ranks, dir.path(), stopped + 3, &quiet));
         assert!(outcome.stderr.contains(&format!("going on from step {stopped}")), "{}", outcome.stderr);
         assert!(metrics(dir.path()).keys().copied().eq(1..=stopped + 3), "steps are missing");
-    }
-}
-
-fn wait_for_step(dir: &Path, step: u64) {
-    let started = Instant::now();
-    let logged = |path: &Path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count() as u64);
-    while logged(&dir.join("metrics.jsonl")) < step {
-        assert!(started.elapsed() < Duration::from_secs(60), "no step {step} after a minute");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -4,10 +4,15 @@ use super::signal;
 
 /// Kills the `victim`-th rank below local.sh with SIGKILL; whether there was one.
 pub fn kill_rank(local: u32, victim: u64) -> bool {
+    signal_rank("KILL", local, victim)
+}
+
+/// Sends a signal to the `victim`-th rank below local.sh; whether there was one.
+pub fn signal_rank(name: &str, local: u32, victim: u64) -> bool {
     let ranks = mpirun_below(local).map_or_else(Vec::new, children);
     // One that is not the program yet cannot be told from a helper of mpirun.
     let ranks: Vec<_> = ranks.into_iter().filter(|rank| rank.name == "ddpm-dist").collect();
-    ranks.get(victim as usize).is_some_and(|rank| signal("KILL", rank.pid))
+    ranks.get(victim as usize).is_some_and(|rank| signal(name, rank.pid))
 }
 
 /// Kills the mpirun below local.sh with SIGKILL; the ranks that it leaves behind.

@@ -120,6 +120,12 @@ pub fn metrics(dir: &Path) -> BTreeMap<u64, serde_json::Value> {
     lines
 }
 
+/// Waits until `metrics.jsonl` tells of so many steps.
+pub fn wait_for_step(dir: &Path, step: u64) {
+    let log = dir.join("metrics.jsonl");
+    wait_for(|| std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() as u64 >= step));
+}
+
 /// The losses of `metrics.jsonl`, by step.
 pub fn losses(dir: &Path) -> Vec<(u64, f64)> {
     metrics(dir).into_iter().map(|(step, line)| (step, line["loss"].as_f64().unwrap())).collect()

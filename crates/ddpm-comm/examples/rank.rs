@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use ddpm_comm::{Reduce, World, abort, install_panic_hook, set_step};
+use ddpm_comm::{Averager, Reduce, World, abort, install_panic_hook, set_step};
 
 #[path = "../tests/suite/mod.rs"]
 mod suite;
@@ -27,7 +27,7 @@ fn main() {
     set_step(12);
     let troubled = world.rank() == 1;
     match scenario {
-        "suite" => suite::check(&*comm),
+        "suite" => suite::check(&comm),
         "finish" => {}
         "panic" if troubled => panic!("an index\nout of range"),
         "thread-panic" if troubled => {
@@ -50,6 +50,18 @@ fn main() {
             if scenario == "freeze-at-end" {
                 world.finish(0);
             }
+        }
+        "freeze-in-bucket" => {
+            world.watch(Duration::from_millis(1500));
+            let mut averager = Averager::new(comm.clone(), &[2, 2], 2, |range, body| body(&mut vec![1.0; range.len()]));
+            averager.begin();
+            averager.ready()(1);
+            if troubled {
+                // Once the last bucket is done, on all ranks: rank 0 begins the first one only then.
+                thread::sleep(Duration::from_millis(200));
+                signal("STOP");
+            }
+            averager.finish();
         }
         _ => {}
     }

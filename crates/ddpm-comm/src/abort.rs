@@ -11,6 +11,8 @@ use ::mpi::environment::{is_finalized, is_initialized};
 use ::mpi::topology::SimpleCommunicator;
 use ::mpi::traits::Communicator;
 
+use crate::board;
+
 static RANK: AtomicUsize = AtomicUsize::new(0);
 static STEP: AtomicU64 = AtomicU64::new(NO_STEP);
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -28,6 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// For errors of one rank where no vote is near. mpirun exits with `code` too. In a world of one
 /// rank the process exits with it. Of several threads that call this, the first one counts.
 pub fn abort(code: i32, message: &str) -> ! {
+    abort_after(Duration::ZERO, code, message)
+}
+
+/// [`abort`], with time between the message and the end for the other ranks to show theirs.
+pub(crate) fn abort_after(grace: Duration, code: i32, message: &str) -> ! {
     if ENDING.swap(true, Ordering::SeqCst) {
         loop {
             thread::park(); // The first caller ends the process.
@@ -35,21 +42,30 @@ pub fn abort(code: i32, message: &str) -> ! {
     }
     // Whatever comes next can block: a full pipe, MPI_Abort on a broken network, an exit handler.
     let _ = thread::Builder::new().spawn(move || {
-        thread::sleep(PATIENCE);
+        thread::sleep(grace + PATIENCE);
         // SAFETY: `_exit` takes any code and has no preconditions.
         unsafe { _exit(code) }
     });
-    let step = match STEP.load(Ordering::Relaxed) {
-        NO_STEP => String::new(),
-        step => format!(" step {step}"),
-    };
-    let line = format!("rank {}{step}: {}\n", RANK.load(Ordering::Relaxed), message.trim_end());
-    // One write, so that the lines of several ranks do not mix.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    show(message);
+    thread::sleep(grace);
+    board::post(board::LEAVING);
     if is_initialized() && !is_finalized() {
         SimpleCommunicator::world().abort(code)
     }
     std::process::exit(code)
+}
+
+/// Shows `rank R step S: message` on stderr.
+pub(crate) fn show(message: &str) {
+    let step = step().map_or(String::new(), |step| format!(" step {step}"));
+    let line = format!("rank {}{step}: {}\n", RANK.load(Ordering::Relaxed), message.trim_end());
+    // One write, so that the lines of several ranks do not mix.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// The step that [`set_step`] noted.
+pub(crate) fn step() -> Option<u64> {
+    Some(STEP.load(Ordering::Relaxed)).filter(|&step| step != NO_STEP)
 }
 
 /// Makes a panic on any thread of this rank [`abort`] the run with code 101, in one line (and a

@@ -1,5 +1,8 @@
 //! What ranks do together: the operations, and the vote by which they agree to go on or to end.
 
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+
 use nccl_rs::DeviceSlice;
 
 /// Operations in which every rank of the world takes part.
@@ -15,6 +18,10 @@ pub trait Collective: Send + Sync {
 
     /// Replaces each element by its sum or mean over all ranks; the same bits on every rank.
     fn all_reduce(&self, values: &mut [f32], reduce: Reduce);
+
+    /// [`all_reduce`](Self::all_reduce) of one bucket of gradients to its sum, on a thread that makes way for another one
+    /// of this rank as long as that one is `computing`.
+    fn sum_bucket(&self, values: &mut [f32], bucket: Bucket, computing: &AtomicBool);
 
     /// [`all_reduce`](Self::all_reduce) in double precision.
     fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce);
@@ -107,6 +114,21 @@ pub enum Reduce {
     Sum,
     /// The sum, divided by the number of ranks.
     Mean,
+}
+
+/// One of the pieces in which gradients are averaged; shown as `gradient bucket 3 of 7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its number, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gradient bucket {} of {}", self.index + 1, self.of)
+    }
 }
 
 /// What one rank has to say at a vote.

@@ -33,7 +33,8 @@
 //! - Every rank reaches every collective in the same order, with the same lengths, reduction and
 //!   root; only the gatherings and [`Collective::vote`] take what differs in length.
 //!   MPI does not check this. Collectives may be called from any thread, one at a time: they wait
-//!   for each other within a rank, but two threads that call them unordered break the first rule.
+//!   for each other within a rank, but two threads that call them unordered break the first rule. That goes for the
+//!   thread of an [`Averager`] too: between its `begin` and `finish`, no rank calls another collective.
 //! - A rank that cannot go on says so with [`Vote::Failed`] at the next vote, so that all leave
 //!   together; where no vote is near, it calls [`abort`]. It never just leaves: its peers would wait
 //!   for it. A [`World`] dropped without [`World::finish`] therefore ends the run.
@@ -52,11 +53,13 @@
 //! | this rank met an error | [`abort`] | shows it once with rank and step, ends all ranks |
 //! | this rank panicked | [`install_panic_hook`] | the same, with code 101 |
 //! | a collective takes too long | [`World::watch`] | the same, with code 1 |
-//! | this rank was killed | (mpirun) | mpirun ends the others within 3 seconds |
+//! | this rank was killed | (mpirun) | another one of its machine names it ([`World::watch`]), and mpirun ends them all within 3 seconds |
 //! | mpirun was killed | (Open MPI) | every rank ends itself |
 #![allow(unsafe_code)] // One MPI call that rsmpi lacks, and `_exit`.
 
 mod abort;
+mod average;
+mod board;
 mod collective;
 mod mpi;
 mod nccl;
@@ -67,7 +70,8 @@ mod watch;
 mod world;
 
 pub use abort::{abort, install_panic_hook, set_step};
-pub use collective::{Buffer, Collective, Reduce, Verdict, Vote};
+pub use average::Averager;
+pub use collective::{Bucket, Buffer, Collective, Reduce, Verdict, Vote};
 pub use nccl_rs::{DType, DeviceSlice, StreamHandle};
 pub use select::{Memory, Selected, Transport, Wanted};
 pub use world::{CommError, World};

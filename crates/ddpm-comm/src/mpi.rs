@@ -1,8 +1,12 @@
 //! The collectives over MPI, for ranks started by a launcher.
 
 use std::ffi::c_void;
+use std::fmt::Display;
 use std::ops::DivAssign;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use ::mpi::datatype::Equivalence;
 use ::mpi::environment::library_version;
@@ -11,11 +15,18 @@ use ::mpi::topology::SimpleCommunicator;
 use ::mpi::traits::*;
 
 use crate::watch::{Entered, Watch};
-use crate::{Collective, Reduce};
+use crate::{Bucket, Collective, Reduce};
 
 /// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces; a small
 /// limit costs nothing (64 MB is far beyond where bandwidth levels off) and is reached by tests.
 const CHUNK: usize = 1 << 24;
+
+/// Time between two looks at a collective under way while another thread computes: that one has the processor in between.
+/// Longer, and a fast network waits to be fed (docs/log.md has the measurements).
+const POLL: Duration = Duration::from_micros(200);
+
+/// For collectives that the rank waits for: nobody computes.
+static IDLE: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Mpi {
     rank: usize,
@@ -40,26 +51,41 @@ impl Mpi {
 
     /// Takes this rank's turn at MPI, so that threads do not meet inside a collective, and tells
     /// the watchdog what the rank is doing from now on.
-    fn enter(&self, operation: &'static str) -> (Entered<'_>, MutexGuard<'_, ()>) {
+    fn enter(&self, operation: impl Display) -> (Entered<'_>, MutexGuard<'_, ()>) {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         (self.watch.enter(operation), turn)
     }
 
-    fn sum_or_mean<T: Equivalence + DivAssign + Copy>(&self, values: &mut [T], reduce: Reduce, size: T) {
-        let _entered = self.enter("all_reduce");
+    fn sum_or_mean<T>(&self, values: &mut [T], reduce: Reduce, size: T, computing: &AtomicBool)
+    where
+        T: Equivalence + DivAssign + Copy,
+    {
         for chunk in values.chunks_mut(CHUNK) {
-            // SAFETY: `chunk` is valid for reads and writes of its length, which fits a C int, and
-            // of the datatype's layout; MPI does not keep the pointer beyond this blocking call.
-            // The handles are MPI's own constants. A failure does not return (errors are fatal).
+            // SAFETY: `chunk` is valid for reads and writes of its length, which fits a C int, and of the datatype's
+            // layout. MPI keeps the pointer until MPI_Test says that the request is done, and neither the loop nor the
+            // borrow ends before. The handles are MPI's own constants. A failure does not return (errors are fatal).
             unsafe {
-                ffi::MPI_Allreduce(
+                let mut request = ffi::RSMPI_REQUEST_NULL;
+                ffi::MPI_Iallreduce(
                     self.in_place.0 as *const c_void,
                     chunk.as_mut_ptr().cast(),
                     chunk.len() as i32,
                     T::equivalent_datatype().as_raw(),
                     ffi::RSMPI_SUM,
                     ffi::RSMPI_COMM_WORLD,
+                    &mut request,
                 );
+                let mut done = 0;
+                loop {
+                    ffi::MPI_Test(&mut request, &mut done, ffi::RSMPI_STATUS_IGNORE);
+                    if done != 0 {
+                        break;
+                    } else if computing.load(Ordering::Relaxed) {
+                        thread::sleep(POLL);
+                    } else {
+                        thread::yield_now();
+                    }
+                }
             }
             if reduce == Reduce::Mean {
                 chunk.iter_mut().for_each(|value| *value /= size);
@@ -88,11 +114,18 @@ impl Collective for Mpi {
     }
 
     fn all_reduce(&self, values: &mut [f32], reduce: Reduce) {
-        self.sum_or_mean(values, reduce, self.size as f32);
+        let _entered = self.enter("all_reduce");
+        self.sum_or_mean(values, reduce, self.size as f32, &IDLE);
+    }
+
+    fn sum_bucket(&self, values: &mut [f32], bucket: Bucket, computing: &AtomicBool) {
+        let _entered = self.enter(bucket);
+        self.sum_or_mean(values, Reduce::Sum, self.size as f32, computing);
     }
 
     fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce) {
-        self.sum_or_mean(values, reduce, self.size as f64);
+        let _entered = self.enter("all_reduce");
+        self.sum_or_mean(values, reduce, self.size as f64, &IDLE);
     }
 
     fn broadcast(&self, values: &mut [f32], root: usize) {

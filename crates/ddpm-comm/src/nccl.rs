@@ -1,5 +1,6 @@
 //! The collectives of ranks with a GPU each: device memory over NCCL, all else over the world's own.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use nccl_rs::{Communicator, Cuda, DeviceSlice, Error, Pending, Reduction, UniqueId};
 
 use crate::watch::Watch;
-use crate::{Buffer, Collective, Reduce, abort};
+use crate::{Bucket, Buffer, Collective, Reduce, abort};
 
 /// How often the GPU is asked whether an operation is done. Nobody waits for the answer but the watchdog.
 const POLL: Duration = Duration::from_millis(5);
@@ -123,6 +124,10 @@ impl Collective for Nccl {
 
     fn all_reduce(&self, values: &mut [f32], reduce: Reduce) {
         self.host.all_reduce(values, reduce);
+    }
+
+    fn sum_bucket(&self, values: &mut [f32], bucket: Bucket, computing: &AtomicBool) {
+        self.host.sum_bucket(values, bucket, computing);
     }
 
     fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce) {

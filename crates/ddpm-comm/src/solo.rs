@@ -1,6 +1,8 @@
 //! The world of one rank, without MPI: every collective is the identity.
 
-use crate::{Buffer, Collective, Reduce};
+use std::sync::atomic::AtomicBool;
+
+use crate::{Bucket, Buffer, Collective, Reduce};
 
 pub(crate) struct Solo;
 
@@ -14,6 +16,8 @@ impl Collective for Solo {
     }
 
     fn all_reduce(&self, _values: &mut [f32], _reduce: Reduce) {}
+
+    fn sum_bucket(&self, _values: &mut [f32], _bucket: Bucket, _computing: &AtomicBool) {}
 
     fn all_reduce_f64(&self, _values: &mut [f64], _reduce: Reduce) {}
 

@@ -1,10 +1,15 @@
-//! The watchdog: ends the run when a collective does not.
+//! The watchdog: ends the run when a collective does not, and says what the ranks were doing.
 
+use std::fmt::{self, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::abort;
+use crate::abort::{abort_after, show, step};
+use crate::board::{self, LEAVING};
+
+/// How long the ranks that wait too have to say so, before the run is ended.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What the rank is doing with others; written by the collectives, read by the watchdog.
 ///
@@ -17,25 +22,56 @@ struct Doing {
     /// Numbers the collectives, to tell one call from the next of the same name.
     entered: u64,
     operations: Vec<Operation>,
+    /// The one that ended last.
+    last: String,
+    /// The rank is on its way out: it may be gone any time.
+    leaving: bool,
 }
 
 struct Operation {
     number: u64,
-    name: &'static str,
+    name: String,
     /// `None` until the watchdog has first seen it.
     waited: Option<Duration>,
 }
 
+impl Doing {
+    /// For the watchdogs of the other ranks.
+    fn post(&self) {
+        board::post(&self.to_string());
+    }
+}
+
+/// Such as `in gradient bucket 3 of 7 of step 12`.
+impl Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.operations.last() {
+            _ if self.leaving => return f.write_str(LEAVING),
+            Some(operation) => write!(f, "in {}", operation.name)?,
+            None => write!(f, "busy after {}", self.last)?,
+        }
+        step().map_or(Ok(()), |step| write!(f, " of step {step}"))
+    }
+}
+
 impl Watch {
-    pub(crate) fn enter(&self, name: &'static str) -> Entered<'_> {
+    pub(crate) fn enter(&self, operation: impl Display) -> Entered<'_> {
         let mut doing = self.lock();
         doing.entered += 1;
         let number = doing.entered;
-        doing.operations.push(Operation { number, name, waited: None });
+        doing.operations.push(Operation { number, name: operation.to_string(), waited: None });
+        doing.post();
         Entered { watch: self, number }
     }
 
-    /// Starts the thread that aborts the run once a single collective has lasted `timeout`.
+    /// Enters the last collective, after which the process ends.
+    pub(crate) fn leave(&self) -> Entered<'_> {
+        self.lock().leaving = true;
+        self.enter("finish")
+    }
+
+    /// Starts the thread that ends the run once a single collective has lasted `timeout`, and that reports ranks of this
+    /// machine that died.
     pub(crate) fn start(self: &Arc<Self>, timeout: Duration) {
         let watch = Arc::clone(self);
         thread::Builder::new()
@@ -45,18 +81,16 @@ impl Watch {
     }
 
     fn run(&self, timeout: Duration) -> ! {
-        let tick = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        // The launcher ends a run within a second of a rank's death, which is to be told before.
+        let tick = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(250));
+        let mut reported = false;
         loop {
             thread::sleep(tick);
+            if !reported && !self.lock().leaving {
+                reported = report_dead();
+            }
             if let Some(name) = self.overdue(tick, timeout) {
-                abort(
-                    1,
-                    &format!(
-                        "waited {} s in {name}: a peer is frozen or the network is down. See what the ranks that do \
-                         not report this were doing, or raise comm.timeout_s",
-                        timeout.as_secs_f64()
-                    ),
-                );
+                abort_after(GRACE, 1, &self.verdict(&name, timeout));
             }
         }
     }
@@ -65,21 +99,47 @@ impl Watch {
     ///
     /// Ticks are counted rather than a clock read: after the whole job was suspended and resumed, the clock would blame
     /// the peers for the pause.
-    fn overdue(&self, tick: Duration, timeout: Duration) -> Option<&'static str> {
+    fn overdue(&self, tick: Duration, timeout: Duration) -> Option<String> {
         let mut doing = self.lock();
         for operation in &mut doing.operations {
             let waited = operation.waited.map_or(Duration::ZERO, |waited| waited + tick);
             operation.waited = Some(waited);
             if waited >= timeout {
-                return Some(operation.name);
+                return Some(operation.name.clone());
             }
         }
         None
     }
 
+    fn verdict(&self, operation: &str, timeout: Duration) -> String {
+        // Those who wait in the same place say so themselves.
+        let ours = self.lock().to_string();
+        let mut others = board::others();
+        others.retain(|(_, notice)| *notice != ours);
+        let others: Vec<String> = others.iter().map(|(rank, notice)| format!("rank {rank} is {notice}")).collect();
+        let suspects = if others.is_empty() {
+            "Look at the ranks that do not report this".to_owned()
+        } else {
+            format!("On this machine, {}. Look at what holds it there", others.join(", "))
+        };
+        format!(
+            "waited {} s in {operation}: a peer is frozen or the network is down. {suspects}, or raise comm.timeout_s",
+            timeout.as_secs_f64()
+        )
+    }
+
     fn lock(&self) -> MutexGuard<'_, Doing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Shows which ranks of this machine died, if any did: the launcher sees it too, and ends the run.
+fn report_dead() -> bool {
+    let dead = board::dead();
+    for (rank, notice) in &dead {
+        show(&format!("rank {rank} was killed or crashed. Its last sign of life: {notice}"));
+    }
+    !dead.is_empty()
 }
 
 /// Marks the collective as left when it goes out of scope.
@@ -90,6 +150,10 @@ pub(crate) struct Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.watch.lock().operations.retain(|operation| operation.number != self.number);
+        let mut doing = self.watch.lock();
+        if let Some(index) = doing.operations.iter().position(|operation| operation.number == self.number) {
+            doing.last = doing.operations.remove(index).name;
+        }
+        doing.post();
     }
 }

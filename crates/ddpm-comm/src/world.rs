@@ -14,7 +14,7 @@ use crate::mpi::Mpi;
 use crate::nccl::Nccl;
 use crate::solo::Solo;
 use crate::watch::Watch;
-use crate::{Collective, abort};
+use crate::{Collective, abort, board};
 
 /// This process's place among the ranks of the run.
 ///
@@ -125,6 +125,7 @@ impl World {
         }
         set_rank(rank);
         let neighbours = SimpleCommunicator::world().split_shared(rank as i32);
+        board::join(&neighbours, rank);
         Ok(Self {
             rank,
             size,
@@ -171,7 +172,9 @@ impl World {
     }
 
     /// From now on aborts the run if one collective, or the end in [`World::finish`], lasts
-    /// `timeout` or longer: a peer is frozen, or the network is down. To be called once.
+    /// `timeout` or longer: a peer is frozen, or the network is down. The message names the step, the collective or
+    /// gradient bucket, and what the other ranks of this machine did last; so does one on a rank of this machine that
+    /// was killed, which the launcher ends the run for. To be called once.
     pub fn watch(&self, timeout: Duration) {
         self.watch.start(timeout);
     }
@@ -182,7 +185,7 @@ impl World {
     /// [crate's invariants](crate#invariants).
     pub fn finish(mut self, code: i32) -> ! {
         let watch = Arc::clone(&self.watch);
-        let _entered = watch.enter("finish");
+        let _entered = watch.leave();
         if let Some(nccl) = self.nccl.take() {
             nccl.finish();
         }

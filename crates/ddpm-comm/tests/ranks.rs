@@ -47,7 +47,7 @@ fn solo_conforms() {
     let world = World::init().expect("a test is not started by mpirun");
     assert_eq!((world.rank(), world.size()), (0, 1));
     assert_eq!((world.local_rank(), world.local_size()), (0, 1));
-    suite::check(&*world.collective());
+    suite::check(&world.collective());
 }
 
 fn mpi_conforms(ranks: usize) {
@@ -141,10 +141,25 @@ fn ranks_end_with_a_killed_mpirun() {
 #[test]
 fn a_frozen_rank_ends_the_run() {
     let (code, lines) = run(2, &["freeze"]);
-    let message = "rank 0 step 12: waited 1.5 s in all_reduce: a peer is frozen or the network is \
-                   down. See what the ranks that do not report this were doing, or raise \
-                   comm.timeout_s";
+    let message = "rank 0 step 12: waited 1.5 s in all_reduce: a peer is frozen or the network is down. On this \
+                   machine, rank 1 is busy after all_reduce. Look at what holds it there, or raise comm.timeout_s";
     assert_eq!((code, messages(&lines)), (1, vec![message]));
+}
+
+#[test]
+fn a_rank_frozen_between_two_buckets_ends_the_run() {
+    let (code, lines) = run(3, &["freeze-in-bucket"]);
+    let mut messages = messages(&lines);
+    messages.sort_unstable();
+    let message = |rank| {
+        format!(
+            "rank {rank} step 12: waited 1.5 s in gradient bucket 1 of 2: a peer is frozen or the network is down. On \
+             this machine, rank 1 is busy after gradient bucket 2 of 2 of step 12. Look at what holds it there, or raise \
+             comm.timeout_s"
+        )
+    };
+    // Ranks 0 and 2 wait for rank 1, and each says so before the run ends.
+    assert_eq!((code, messages), (1, vec![message(0).as_str(), message(2).as_str()]));
 }
 
 #[test]

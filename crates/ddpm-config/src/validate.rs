@@ -29,7 +29,7 @@ impl Settings {
             in_range("ema.rates", rate, !self.ema.rates[..index].contains(&rate), "listed once only")?;
         }
         positive("ema.every", self.ema.every)?;
-        positive("comm.bucket_mb", u64::from(self.comm.bucket_mb))?;
+        in_range("comm.bucket_mb", self.comm.bucket_mb, positive_finite(self.comm.bucket_mb), "above 0")?;
         positive("comm.timeout_s", self.comm.timeout_s)?;
         if let Some(uri) = &self.checkpoint.uri {
             not_empty("checkpoint.uri", uri)?;

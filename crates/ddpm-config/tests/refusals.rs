@@ -134,6 +134,7 @@ fn values_out_of_range_name_key_and_range() {
         ("diffusion.timesteps=4294967295", "diffusion.timesteps = 4294967295", "from 2 to 1000000"),
         ("model.channels=[8,4294967292]", "model.channels = 4294967292", "at most 65536"),
         ("diffusion.label_dropout=1.5", "diffusion.label_dropout = 1.5", "below 1"),
+        ("comm.bucket_mb=0", "comm.bucket_mb = 0", "above 0"),
         ("comm.timeout_s=0", "comm.timeout_s = 0", "at least 1"),
     ] {
         check("smoke", &[set], &[key, wanted]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
-use ddpm_config::{Backend, CommSettings, ModelKind, Precision, Settings};
+use ddpm_config::{Backend, ModelKind, Precision, Settings};
 use ddpm_data::Source;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -206,11 +206,6 @@ pub fn decode(rank: usize, text: &str) -> Failure {
 fn check_available(settings: &Settings) -> Result<(), Failure> {
     if settings.train.precision == Precision::Bf16 {
         let message = "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"";
-        return Err(Failure::usage(message));
-    }
-    if settings.comm.overlap || settings.comm.bucket_mb != CommSettings::default().bucket_mb {
-        let message = "comm.overlap and comm.bucket_mb ask for gradients averaged in buckets, which this version does not \
-                       have; leave them out";
         return Err(Failure::usage(message));
     }
     if settings.checkpoint_uri().starts_with("memory:") {

@@ -1,10 +1,13 @@
 // What tch does not expose of libtorch. Every function returns null on success, else a message that the caller frees
 // with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as torch-sys passes them.
 #include <ATen/ops/_fused_adamw.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 
 namespace {
 
@@ -22,6 +25,21 @@ template <typename F> char *guarded(F &&body) {
         return duplicate(nullptr);
     }
 }
+
+// Owns `context` and calls back with it after each accumulation into the tensor that holds the hook.
+struct GradHook final : torch::autograd::PostAccumulateGradHook {
+    void *context;
+    bool (*call)(void *);
+    void (*release)(void *);
+
+    GradHook(void *context, bool (*call)(void *), void (*release)(void *))
+        : context(context), call(call), release(release) {}
+    GradHook(const GradHook &) = delete;
+    GradHook &operator=(const GradHook &) = delete;
+    ~GradHook() override { release(context); }
+
+    void operator()(const at::Tensor &) override { TORCH_CHECK(call(context), "a gradient hook panicked"); }
+};
 
 } // namespace
 
@@ -42,6 +60,20 @@ char *tch_ext_set_grad(at::Tensor *param, const at::Tensor *grad) {
 // A copy of `images` [B, C, H, W] whose channels are adjacent in memory; `*copy` is the caller's to release.
 char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
     return guarded([&] { *copy = new at::Tensor(images->contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+// Calls `call(context)` whenever backward has added to the gradient of the leaf `param`. `context` is ours in any case,
+// and handed to `release` when the hook goes: replaced, cleared, or refused.
+char *tch_ext_set_grad_hook(at::Tensor *param, void *context, bool (*call)(void *), void (*release)(void *)) {
+    return guarded([&] {
+        auto hook = std::make_unique<GradHook>(context, call, release);
+        TORCH_CHECK(param->requires_grad() && param->is_leaf(), "only a leaf that requires a gradient takes a hook");
+        torch::autograd::impl::set_post_acc_grad_hooks(*param, std::move(hook));
+    });
+}
+
+char *tch_ext_clear_grad_hook(at::Tensor *param) {
+    return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*param, nullptr); });
 }
 
 char *tch_ext_fused_adamw(at::Tensor *param, at::Tensor *grad, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,

@@ -10,6 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
+mod hooks;
+
+pub use hooks::GradHooks;
+
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);
     fn tch_ext_set_grad(param: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;

@@ -1,9 +1,13 @@
 //! What every `Collective` must do, whatever the world; run on each rank at once.
 
-use ddpm_comm::{Collective, Reduce, Verdict, Vote};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ddpm_comm::{Averager, Collective, Reduce, Verdict, Vote};
 
 /// Panics at the first thing that does not hold.
-pub fn check(comm: &dyn Collective) {
+pub fn check(shared: &Arc<dyn Collective>) {
+    let comm = shared.as_ref();
     assert!(comm.rank() < comm.size());
     let mut lens = vec![0, 1, 2, 3, 7, 64, 1023, 4097, 1_500_001];
     let mut random = Random(7);
@@ -18,6 +22,8 @@ pub fn check(comm: &dyn Collective) {
     keeps_order(comm, &mut random);
     serves_other_threads(comm);
     exceeds_one_call(comm);
+    averages(comm, shared, &mut random);
+    averages_beside_other_work(shared);
 }
 
 /// More elements than the MPI implementation hands over in one call.
@@ -165,6 +171,95 @@ fn serves_other_threads(comm: &dyn Collective) {
         scope.spawn(|| reduces(comm, 1000));
     });
     reduces(comm, 1000);
+}
+
+/// Gradients averaged in buckets have the bits of buckets averaged one by one, in whatever order, on whatever rank, and
+/// from whichever parameters they become ready.
+fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Random) {
+    let lens: Vec<usize> = (0..40).map(|_| 1 + (random.next() % 3000) as usize).collect();
+    let len = lens.iter().sum();
+    let memory = Arc::new(Mutex::new(vec![0f32; len]));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (lent, log) = (Arc::clone(&memory), Arc::clone(&order));
+    let mut averager = Averager::new(Arc::clone(shared), &lens, 7000, move |range, body| {
+        log.lock().unwrap().push(range.clone());
+        body(&mut lent.lock().unwrap()[range]);
+    });
+    let ready = averager.ready();
+    assert!(averager.buckets() > 5);
+    ready(0); // Outside of a step: nothing.
+    let mut first = Vec::new();
+    for step in 0..3 {
+        let value = |i: usize| (whole(comm.rank() as u64, (step * len + i) as u64) as f32 + 0.1).sin();
+        let ours: Vec<f32> = (0..len).map(value).collect();
+        memory.lock().unwrap().copy_from_slice(&ours);
+        averager.begin();
+        // Every rank in an order of its own, and a quarter of the parameters not at all.
+        let mut random = Random((step * 8 + comm.rank()) as u64);
+        let mut params: Vec<usize> = (0..lens.len()).collect();
+        params.sort_by_cached_key(|_| random.next());
+        params.truncate(if step == 0 { lens.len() } else { 30 });
+        std::thread::scope(|scope| {
+            scope.spawn(|| params.iter().for_each(|&param| ready(param)));
+        });
+        let squares = averager.finish();
+        let expected: f64 = ours.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        assert!((squares / expected - 1.0).abs() < 1e-12, "{squares} is not {expected}");
+
+        let order = std::mem::take(&mut *order.lock().unwrap());
+        let share = 1.0 / comm.size() as f32;
+        let mut expected: Vec<f32> = ours.iter().map(|x| x * share).collect();
+        for range in &order {
+            comm.all_reduce(&mut expected[range.clone()], Reduce::Sum);
+        }
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&memory.lock().unwrap()) == bits(&expected), "step {step}");
+        // The first step's order is a guess, the others' is what rank 0 met with in the first.
+        assert!(comm.gather_bytes(format!("{order:?}").as_bytes()).windows(2).all(|pair| pair[0] == pair[1]));
+        match step {
+            0 => {
+                assert!(order.is_sorted_by(|a, b| a.start > b.start));
+                // A bucket is ready with the last of its parameters.
+                let mut end = 0;
+                let bucket_of = lens.iter().map(|len| {
+                    end += len;
+                    order.iter().position(|range| range.end >= end && range.start < end).expect("buckets tile")
+                });
+                let bucket_of: Vec<usize> = bucket_of.collect();
+                let last = |bucket| params.iter().rposition(|&param| bucket_of[param] == bucket);
+                first = (0..order.len()).collect();
+                first.sort_by_key(|&bucket| last(bucket));
+                first = first.iter().map(|&bucket| order[bucket].start).collect();
+            }
+            _ if comm.rank() == 0 => {
+                assert!(order.iter().map(|range| range.start).eq(first.iter().copied()), "{order:?}")
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A bucket is averaged while backward goes on.
+fn averages_beside_other_work(shared: &Arc<dyn Collective>) {
+    let memory = Arc::new(Mutex::new(vec![1.0 + shared.rank() as f32; 6]));
+    let lent = Arc::clone(&memory);
+    let mut averager = Averager::new(Arc::clone(shared), &[2, 2, 2], 2, move |range, body| {
+        body(&mut lent.lock().unwrap()[range]);
+    });
+    let ready = averager.ready();
+    let mean = 1.0 + (shared.size() - 1) as f32 / 2.0;
+    averager.begin();
+    for (param, start) in [(2, 4), (1, 2)] {
+        ready(param);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while memory.lock().unwrap()[start] != mean {
+            assert!(Instant::now() < deadline, "the bucket of parameter {param} is not averaged before the end");
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(memory.lock().unwrap()[0], 1.0 + shared.rank() as f32);
+    averager.finish();
+    assert_eq!(*memory.lock().unwrap(), [mean; 6]);
 }
 
 /// A whole number below 2^16, different for neighbouring ranks and indices.

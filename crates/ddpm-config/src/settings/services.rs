@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct CommSettings {
     /// Library that averages gradients. Default `auto`.
     pub backend: Backend,
-    /// Size of a gradient bucket, in MiB. Default 25.
-    pub bucket_mb: u32,
-    /// Average a bucket while backward computes the next. Default false; this version has no buckets yet.
+    /// Size of a gradient bucket, in MiB. Default 4.
+    pub bucket_mb: f64,
+    /// Average a bucket while backward computes the next. Default true.
     pub overlap: bool,
     /// Seconds without progress after which the watchdog ends the job. Default 600.
     pub timeout_s: u64,
@@ -18,7 +18,7 @@ pub struct CommSettings {
 
 impl Default for CommSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, bucket_mb: 25, overlap: false, timeout_s: 600 }
+        Self { backend: Backend::Auto, bucket_mb: 4.0, overlap: true, timeout_s: 600 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Training: the loop that a reader should meet first, and the parts it is made of.
 
+mod average;
 mod load;
 mod monitor;
 mod objective;
@@ -26,6 +27,7 @@ use crate::pictures;
 use crate::process_charts::AtWork;
 use crate::signals::StopRequest;
 use crate::telemetry::{Accuracy, Metrics, rss_mb};
+use average::GradientAverage;
 use monitor::Monitor;
 use report::{Means, gather_terms};
 use step::{PendingTerms, SampleTerms, Task};
@@ -55,6 +57,7 @@ pub struct Trainer {
     source: Arc<dyn Source>,
     loader: Loader,
     state: TrainState,
+    average: GradientAverage,
     /// Terms of past steps, still on the device and on their rank.
     unread: Vec<PendingTerms>,
     saver: Saver,
@@ -105,6 +108,9 @@ impl Trainer {
             }
             None => TrainState::fresh(&settings, &task.network, device)?,
         };
+        let (layout, weights) = (task.network.layout(), &state.weights);
+        let average = GradientAverage::new(comm, &settings.comm, layout, weights, &state.gradients);
+        let average = unanimous(comm.as_ref(), average)?;
         let loader = assemble::loader(&settings, &source, state.step, comm.rank(), comm.size());
         let loader = unanimous(comm.as_ref(), loader)?;
         let opened =
@@ -120,6 +126,7 @@ impl Trainer {
             source,
             loader,
             state,
+            average,
             unread: Vec::new(),
             saver,
             monitor,
@@ -140,6 +147,11 @@ impl Trainer {
             plural(ranks),
             plural(threads),
         );
+        if ranks > 1 {
+            let buckets = self.average.buckets();
+            let when = if self.settings.comm.overlap { "during" } else { "after" };
+            tracing::info!("gradients: averaged in {buckets} bucket{} {when} backward", plural(buckets));
+        }
         match resumed {
             Some(step) => tracing::info!("going on from step {step}, saved in {}", self.saver.store().uri()),
             None => tracing::info!("starting at step 0 in {}", self.settings.run.dir),
@@ -175,7 +187,7 @@ impl Trainer {
     pub fn step(&mut self, stop: &StopRequest) -> Result<bool, Failure> {
         set_step(self.state.step);
         let Some(batch) = self.next_batch(stop)? else { return Ok(false) };
-        let pending = self.task.forward_backward(&mut self.state, &batch)?;
+        let pending = self.task.forward_backward(&mut self.state, &batch, &mut self.average)?;
         self.unread.push(pending);
         self.loader.recycle(batch);
         let update = self.update()?;
@@ -275,14 +287,11 @@ impl Trainer {
         }
     }
 
-    /// Averages the gradients over the ranks and takes the optimizer's step, unless the gradient is not finite, which
-    /// all ranks then see alike.
+    /// Waits for the gradients' average over the ranks and takes the optimizer's step, unless the gradient is not finite,
+    /// which all ranks then see alike.
     fn update(&mut self) -> Result<Update, Failure> {
+        let our_norm = timed(&mut self.clock.comm_wait, || self.average.finish());
         let mut gradients = self.state.gradients.flat().shallow_clone();
-        let our_norm = global_norm(&gradients);
-        timed(&mut self.clock.comm_wait, || {
-            tch_ext::with_f32_mut(&mut gradients, |values| self.comm.all_reduce(values, Reduce::Mean))
-        })?;
         let norms = [our_norm, global_norm(&gradients)].map(f64::to_le_bytes);
         let norms = timed(&mut self.clock.comm_wait, || self.comm.gather_bytes(norms.as_flattened()));
         let read = |rank: &Vec<u8>| -> Vec<f64> {

@@ -6,6 +6,7 @@ use ddpm_diffusion::{Diffusion, Draw, Stream, noise_batch, uniform};
 use ddpm_nn::{DropoutKeys, Network};
 use tch::{Device, Kind, Tensor};
 
+use super::average::GradientAverage;
 use super::objective::{Noised, Objective, Terms};
 use super::state::TrainState;
 use crate::assemble;
@@ -63,9 +64,15 @@ impl Task {
     }
 
     /// Gradients of the mean loss over this rank's slice, left in `state.gradients`; the terms of its samples in order.
+    /// The last micro-batch begins their `average` over the ranks.
     ///
     /// The terms are on the device still: [`PendingTerms::read`] waits for it.
-    pub fn forward_backward(&self, state: &mut TrainState, batch: &Batch) -> Result<PendingTerms, Failure> {
+    pub fn forward_backward(
+        &self,
+        state: &mut TrainState,
+        batch: &Batch,
+        average: &mut GradientAverage,
+    ) -> Result<PendingTerms, Failure> {
         state.gradients.clear();
         let count = batch.labels.len();
         let positions: Vec<u64> = (0..count as u64).map(|i| batch.first_position + i).collect();
@@ -81,6 +88,9 @@ impl Task {
             let weights = Tensor::from_slice(&weights).to_device(terms.loss.device());
             // The mean over the slice is the mean over its equal micro-batches.
             let loss = (&terms.loss * weights).mean(Kind::Float) / passes as f64;
+            if pending.parts.len() + 1 == passes {
+                average.begin();
+            }
             loss.f_backward()?;
             let row = |term: Option<Tensor>| term.unwrap_or_else(|| terms.loss.full_like(f64::NAN)).detach();
             let rows = [terms.loss.detach(), row(terms.mse), row(terms.vb), row(terms.correct)];

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# How much of the gradients' way over a 1 Gbit/s network backward hides: scripts/bench/overlap.sh [ALTERNATIONS [STEPS]]
+#
+# Two network name spaces, each a host of its own with one rank of one thread, are joined by a link that `tc` holds to
+# $RATE (default 1gbit) in each direction. The same training runs with comm.overlap = true and false in turn. Printed are
+# rank 0's wait for the other rank per step, medians over the log steps of a run and then over runs, and the share of the
+# wait that overlap hides. Needs root (name spaces), iproute2 and Open MPI, and no other load: two cores.
+#
+#   ALTERNATIONS  pairs of runs       (default 5)
+#   STEPS         steps of each run   (default 40)
+#   SETTINGS      more --set options of both runs, such as "comm.bucket_mb=2 train.global_batch=32"
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+fail() {
+    echo "overlap.sh: $1" >&2
+    exit 2
+}
+
+alternations=${1:-5} steps=${2:-40} every=4
+rate=${RATE:-1gbit}
+program=${DDPM_DIST:-${CARGO_TARGET_DIR:-$PWD/target}/release/ddpm-dist}
+[[ -x $program ]] || fail "$program cannot be run. Build it with cargo build --release, or set DDPM_DIST"
+((EUID == 0)) || fail "network name spaces need root. Run it as root"
+for tool in ip tc mpirun unshare; do
+    command -v $tool >/dev/null || fail "$tool is missing. Install iproute2, Open MPI and util-linux"
+done
+
+a=ddpm-a-$$ b=ddpm-b-$$
+work=$(mktemp -d)
+finish() {
+    ip netns del "$a" 2>/dev/null || true
+    ip netns del "$b" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
+
+ip netns add "$a"
+ip netns add "$b"
+ip link add ddpm0 netns "$a" type veth peer name ddpm0 netns "$b"
+host=1
+for space in "$a" "$b"; do
+    ip -n "$space" link set lo up
+    ip -n "$space" addr add 10.77.0.$((host++))/24 dev ddpm0
+    ip -n "$space" link set ddpm0 up
+    ip netns exec "$space" tc qdisc add dev ddpm0 root tbf rate "$rate" burst 128kb latency 20ms
+done
+
+# What mpirun takes for ssh: HOST COMMAND... It runs the command as that host, with a host name of its own.
+cat >"$work/on" <<END
+#!/bin/sh
+shift
+exec ip netns exec $b unshare --uts sh -c 'hostname ddpm-b; exec sh -c "\$0"' "\$*"
+END
+chmod +x "$work/on"
+
+launch=(
+    ip netns exec "$a" unshare --uts sh -c 'hostname ddpm-a; exec "$0" "$@"'
+    mpirun --allow-run-as-root --quiet --bind-to none --host 10.77.0.1:1,10.77.0.2:1 -np 2
+    --mca plm_rsh_agent "$work/on" --mca btl "tcp,self"
+    --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24
+    --mca mpi_yield_when_idle 1 -x OMP_NUM_THREADS=1
+)
+# 3.7 million parameters, 14.8 MB of gradients.
+options=()
+for option in 'data.image_size=32' 'model.channels=[32,64,128]' 'model.layers_per_block=2' 'model.norm_groups=32' \
+    'train.global_batch=16' 'comm.bucket_mb=2' "checkpoint.every=$steps" 'monitor.sample_every=0' \
+    'monitor.tensorboard=false' "monitor.log_every=$every" ${SETTINGS:-}; do
+    options+=(--set "$option")
+done
+
+# Milliseconds per step, the median over a run's log steps but the first, in which everything is slow once.
+waits() { # OVERLAP
+    local dir=$work/run
+    rm -rf "$dir"
+    "${launch[@]}" "$program" train --config smoke --steps "$steps" "${options[@]}" \
+        --set "comm.overlap=$1" --set "run.dir=$dir" 2>"$work/log" || {
+        cat "$work/log" >&2
+        fail "the training failed"
+    }
+    grep -o '"comm_wait_s":[0-9.e-]*' "$dir/metrics.jsonl" | cut -d: -f2 | tail -n +2 | median 1000 "$every"
+}
+
+# The middle of the numbers that come in, times $1 over $2.
+median() {
+    sort -g | awk -v factor="$1" -v divisor="$2" \
+        '{ v[NR] = $1 } END { printf "%.1f\n", (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 * factor / divisor }'
+}
+
+for ((turn = 1; turn <= alternations; turn++)); do
+    without=$(waits false)
+    with=$(waits true)
+    echo "$without" >>"$work/without"
+    echo "$with" >>"$work/with"
+    awk -v a="$without" -v b="$with" -v turn="$turn" \
+        'BEGIN { printf "%d: waits %.1f ms a step without overlap, %.1f with: %.0f%% hidden\n", turn, a, b, 100 * (1 - b / a) }'
+done
+awk -v a="$(median 1 1 <"$work/without")" -v b="$(median 1 1 <"$work/with")" -v rate="$rate" \
+    'BEGIN { printf "medians over a link of %s: %.1f ms without overlap, %.1f with: %.0f%% hidden\n", rate, a, b, 100 * (1 - b / a) }'

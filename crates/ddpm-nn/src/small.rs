@@ -1,6 +1,7 @@
 //! The small U-Net of MNIST tutorials: four levels of plain convolutions, time entering on the way up.
 
 use tch::Tensor;
+use tch_ext::Activation;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
@@ -42,7 +43,7 @@ impl Triple {
 
     fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         let [first, second, third] = &self.0;
-        let apply = |(conv, norm): &(Conv2d, GroupNorm), x: &Tensor| norm.forward(w, &conv.forward(w, x)).relu();
+        let apply = |(conv, norm): &(Conv2d, GroupNorm), x: &Tensor| norm.forward(w, &conv.forward(w, x), Activation::Identity).relu();
         let x = apply(first, x);
         apply(third, &apply(second, &x)) + x
     }

@@ -1,29 +1,13 @@
 // What tch does not expose of libtorch. Every function returns null on success, else a message that the caller frees
 // with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as torch-sys passes them.
+#include "guarded.h"
+
 #include <ATen/ops/_fused_adamw.h>
 #include <torch/types.h>
 
 #include <cstdlib>
-#include <cstring>
 
-namespace {
-
-char *duplicate(const char *message) { return strdup(message ? message : "unknown C++ exception"); }
-
-template <typename F> char *guarded(F &&body) {
-    try {
-        body();
-        return nullptr;
-    } catch (const c10::Error &error) {
-        return duplicate(error.what_without_backtrace());
-    } catch (const std::exception &error) {
-        return duplicate(error.what());
-    } catch (...) {
-        return duplicate(nullptr);
-    }
-}
-
-} // namespace
+using tch_ext::guarded;
 
 extern "C" {
 

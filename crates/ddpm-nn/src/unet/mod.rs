@@ -4,6 +4,7 @@ mod blocks;
 mod config;
 
 use tch::Tensor;
+use tch_ext::Activation;
 
 pub use config::UNetConfig;
 
@@ -105,6 +106,6 @@ impl UNet {
         for block in &self.up {
             x = block.forward(&pass, x, &mut skips);
         }
-        self.conv_out.forward(w, &self.norm_out.forward(w, &x).silu())
+        self.conv_out.forward(w, &self.norm_out.forward(w, &x, Activation::Silu))
     }
 }

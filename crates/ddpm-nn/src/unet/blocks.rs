@@ -124,7 +124,8 @@ impl Attention {
 
     fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("images are [B, C, H, W]");
-        let normed = self.norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(w, x, Activation::Identity));
+        let normed =
+            self.norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(w, x, Activation::Identity));
         let tokens = normed.flatten(2, 3).transpose(1, 2);
         let heads = |linear: &Linear| {
             linear

@@ -73,6 +73,17 @@ fn the_same_command_gives_the_same_bits() {
 }
 
 #[test]
+fn bf16_follows_the_curve_of_fp32() {
+    let curves = ["fp32", "bf16"].map(|precision| {
+        let dir = TempDir::new().unwrap();
+        succeed(&mut train(2, dir.path(), 40, &["--set", &format!("train.precision={precision}")]));
+        losses(dir.path())
+    });
+    assert_ne!(curves[0], curves[1], "bf16 computed in fp32");
+    check_close("bf16", &curves[1], &curves[0], 0.03);
+}
+
+#[test]
 fn a_resumed_run_is_the_undisturbed_one() {
     let options = [
         "--set",

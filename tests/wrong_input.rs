@@ -92,7 +92,6 @@ fn configurations() {
         ("tutorial --set diffusion.beta_start=0.03", 2, "diffusion.beta_start = 0.03", "at most"),
         ("smoke --set diffusion.loss=hybrid", 2, "\"hybrid\" trains the variance", "\"learned_range\""),
         ("smoke --set comm.backend=nccl", 2, "comm.backend is \"nccl\"", "\"mpi\""),
-        ("smoke --set train.precision=bf16", 2, "train.precision is \"bf16\"", "\"fp32\""),
         ("smoke --set checkpoint.keep_last=1", 2, "checkpoint.keep_last = 1", "at least 2"),
         ("smoke --allow-change train.global_bach", 2, "in --allow-change", "`train.global_batch`"),
         ("smoke --resume yesterday", 2, "'yesterday' for '--resume", "auto, never or the step"),

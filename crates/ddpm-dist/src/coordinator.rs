@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
-use ddpm_config::{Backend, ModelKind, Precision, Settings};
+use ddpm_config::{Backend, ModelKind, Settings};
 use ddpm_data::Source;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -204,10 +204,6 @@ pub fn decode(rank: usize, text: &str) -> Failure {
 
 /// Refuses what the settings may ask for and this version does not have.
 fn check_available(settings: &Settings) -> Result<(), Failure> {
-    if settings.train.precision == Precision::Bf16 {
-        let message = "train.precision is \"bf16\", which this version does not have; set it to \"fp32\"";
-        return Err(Failure::usage(message));
-    }
     if settings.checkpoint_uri().starts_with("memory:") {
         let message = "checkpoint.uri is in memory, where no resumed run finds it; give a folder or a bucket";
         return Err(Failure::usage(message));

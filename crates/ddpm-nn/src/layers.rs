@@ -1,6 +1,7 @@
 //! Layers as handles into the arena: a convolution, a linear map, a group norm, an embedding table.
 
 use tch::Tensor;
+use tch_ext::{Activation, PerChannel};
 
 use crate::arena::{Init, Layout, Param, Weights};
 
@@ -66,8 +67,10 @@ impl Conv2d {
         Self { stride, padding, ..self }
     }
 
+    /// Computes in the kind of `x`.
     pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        x.conv2d(&w[self.weight], Some(&w[self.bias]), [self.stride; 2], [self.padding; 2], [1; 2], 1)
+        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(x.kind()));
+        x.conv2d(&weight, Some(bias), [self.stride; 2], [self.padding; 2], [1; 2], 1)
     }
 }
 
@@ -83,8 +86,10 @@ impl Linear {
         Self { weight: scope.param("weight", &[output, input], init), bias: scope.param("bias", &[output], init) }
     }
 
+    /// Computes in the kind of `x`.
     pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        x.linear(&w[self.weight], Some(&w[self.bias]))
+        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(x.kind()));
+        x.linear(&weight, Some(bias))
     }
 }
 
@@ -106,8 +111,28 @@ impl GroupNorm {
         }
     }
 
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&w[self.weight]), Some(&w[self.bias]), self.eps, false)
+    /// The norm of images `[B, C, H, W]`, and what follows it.
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor, activation: Activation) -> Tensor {
+        let gain = w[self.weight].unsqueeze(0);
+        self.apply(x, &gain.zeros_like(), &gain, &w[self.bias].unsqueeze(0), activation)
+    }
+
+    /// SiLU of the norm of `x + offset`; offset is `[B, C]`.
+    pub(crate) fn silu_of_sum(&self, w: &Weights, x: &Tensor, offset: &Tensor) -> Tensor {
+        self.apply(x, offset, &w[self.weight].unsqueeze(0), &w[self.bias].unsqueeze(0), Activation::Silu)
+    }
+
+    /// SiLU of `norm(x) (1 + scale) + shift` (Nichol & Dhariwal 2021, section 3.1); scale and shift are `[B, C]`.
+    pub(crate) fn silu_scaled_and_shifted(&self, w: &Weights, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
+        let scale = scale + 1.0;
+        let gain = &w[self.weight] * &scale;
+        let bias = &w[self.bias] * scale + shift;
+        self.apply(x, &gain.zeros_like(), &gain, &bias, Activation::Silu)
+    }
+
+    fn apply(&self, x: &Tensor, offset: &Tensor, gain: &Tensor, bias: &Tensor, activation: Activation) -> Tensor {
+        let tables = PerChannel { offset, gain, bias };
+        tch_ext::group_norm(x, tables, self.groups, self.eps, activation).expect("groups divide the channels")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Any of the networks behind one interface.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
@@ -35,12 +35,13 @@ pub struct Inputs<'a> {
 /// A network without its numbers, and the table of its parameters.
 #[derive(Debug)]
 pub struct Network {
-    kind: Kind,
+    shape: Shape,
     layout: Layout,
+    precision: Kind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Shape {
     UNet(Box<UNet>),
     Small(Box<SmallUNet>),
     Classifier(Box<Classifier>),
@@ -53,12 +54,18 @@ impl Network {
     /// The architecture contradicts itself.
     pub fn new(architecture: Architecture) -> Result<Self, NnError> {
         let mut layout = Layout::default();
-        let kind = match architecture {
-            Architecture::UNet(config) => Kind::UNet(Box::new(UNet::new(config, &mut layout)?)),
-            Architecture::Small(config) => Kind::Small(Box::new(SmallUNet::new(config, &mut layout)?)),
-            Architecture::Classifier(config) => Kind::Classifier(Box::new(Classifier::new(config, &mut layout)?)),
+        let shape = match architecture {
+            Architecture::UNet(config) => Shape::UNet(Box::new(UNet::new(config, &mut layout)?)),
+            Architecture::Small(config) => Shape::Small(Box::new(SmallUNet::new(config, &mut layout)?)),
+            Architecture::Classifier(config) => Shape::Classifier(Box::new(Classifier::new(config, &mut layout)?)),
         };
-        Ok(Self { kind, layout })
+        Ok(Self { shape, layout, precision: Kind::Float })
+    }
+
+    /// The same network computing convolutions, attention and what lies between them in `precision`, f32 or bf16.
+    /// Weights, gradients, statistics of norms, the time embedding and the result stay in f32.
+    pub fn computing_in(self, precision: Kind) -> Self {
+        Self { precision, ..self }
     }
 
     /// Names, shapes and places of the parameters.
@@ -68,30 +75,31 @@ impl Network {
 
     /// Number of classes it can be asked for (a null class included), if class-conditional.
     pub fn classes(&self) -> Option<i64> {
-        match &self.kind {
-            Kind::UNet(net) => net.config().classes,
-            Kind::Small(_) | Kind::Classifier(_) => None,
+        match &self.shape {
+            Shape::UNet(net) => net.config().classes,
+            Shape::Small(_) | Shape::Classifier(_) => None,
         }
     }
 
     /// Channels and side of the images it is applied to.
     pub fn image(&self) -> (i64, i64) {
-        match &self.kind {
-            Kind::UNet(net) => (net.config().in_channels, net.config().image_size),
-            Kind::Small(net) => (net.config().in_channels, net.config().image_size),
-            Kind::Classifier(net) => (net.config().encoder.in_channels, net.config().encoder.image_size),
+        match &self.shape {
+            Shape::UNet(net) => (net.config().in_channels, net.config().image_size),
+            Shape::Small(net) => (net.config().in_channels, net.config().image_size),
+            Shape::Classifier(net) => (net.config().encoder.in_channels, net.config().encoder.image_size),
         }
     }
 
     /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`; of a classifier, logits
     /// `[B, classes]`.
     pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
-        let x = &tch_ext::channels_last(inputs.x).expect("images are [B, C, H, W]");
-        let inputs = &Inputs { x, ..*inputs };
-        match &self.kind {
-            Kind::UNet(net) => net.forward(w, inputs),
-            Kind::Small(net) => net.forward(w, inputs),
-            Kind::Classifier(net) => net.forward(w, inputs),
-        }
+        let x = tch_ext::channels_last(inputs.x).expect("images are [B, C, H, W]").to_kind(self.precision);
+        let inputs = &Inputs { x: &x, ..*inputs };
+        let output = match &self.shape {
+            Shape::UNet(net) => net.forward(w, inputs),
+            Shape::Small(net) => net.forward(w, inputs),
+            Shape::Classifier(net) => net.forward(w, inputs),
+        };
+        output.to_kind(Kind::Float)
     }
 }

@@ -1,6 +1,7 @@
 //! The small U-Net of MNIST tutorials: four levels of plain convolutions, time entering on the way up.
 
 use tch::Tensor;
+use tch_ext::Activation;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
@@ -42,7 +43,9 @@ impl Triple {
 
     fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         let [first, second, third] = &self.0;
-        let apply = |(conv, norm): &(Conv2d, GroupNorm), x: &Tensor| norm.forward(w, &conv.forward(w, x)).relu();
+        let apply = |(conv, norm): &(Conv2d, GroupNorm), x: &Tensor| {
+            norm.forward(w, &conv.forward(w, x), Activation::Identity).relu()
+        };
         let x = apply(first, x);
         apply(third, &apply(second, &x)) + x
     }
@@ -122,7 +125,7 @@ impl SmallUNet {
             let skip = skips.pop().expect("one skip per level");
             let (height, width) = (skip.size()[2], skip.size()[3]);
             let joined = Tensor::cat(&[x.upsample_nearest2d([height, width], None, None), skip], 1);
-            let shift = level.time.forward(w, &time).unsqueeze(-1).unsqueeze(-1);
+            let shift = level.time.forward(w, &time).to_kind(joined.kind()).unsqueeze(-1).unsqueeze(-1);
             x = level.triple.forward(w, &(joined + shift));
         }
         self.out.forward(w, &x)

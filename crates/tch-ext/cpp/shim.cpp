@@ -1,30 +1,18 @@
 // What tch does not expose of libtorch. Every function returns null on success, else a message that the caller frees
 // with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as torch-sys passes them.
+#include "guarded.h"
+
 #include <ATen/ops/_fused_adamw.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 
+using tch_ext::guarded;
+
 namespace {
-
-char *duplicate(const char *message) { return strdup(message ? message : "unknown C++ exception"); }
-
-template <typename F> char *guarded(F &&body) {
-    try {
-        body();
-        return nullptr;
-    } catch (const c10::Error &error) {
-        return duplicate(error.what_without_backtrace());
-    } catch (const std::exception &error) {
-        return duplicate(error.what());
-    } catch (...) {
-        return duplicate(nullptr);
-    }
-}
 
 // Owns `context` and calls back with it after each accumulation into the tensor that holds the hook.
 struct GradHook final : torch::autograd::PostAccumulateGradHook {

@@ -1,6 +1,7 @@
 //! Blocks of the U-Net: residual, attention, and the down, bottom and up paths made of them.
 
 use tch::Tensor;
+use tch_ext::Activation;
 
 use super::UNetConfig;
 use crate::arena::Weights;
@@ -84,15 +85,14 @@ impl ResBlock {
 
     fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
         let w = pass.w;
-        let mut h = self.conv_1.forward(w, &self.norm_1.forward(w, x).silu());
-        let embedding = self.embedding.forward(w, &pass.embedding).unsqueeze(-1).unsqueeze(-1);
-        h = if self.scale_shift {
+        let h = self.conv_1.forward(w, &self.norm_1.forward(w, x, Activation::Silu));
+        let embedding = self.embedding.forward(w, &pass.embedding);
+        let mut h = if self.scale_shift {
             let parts = embedding.chunk(2, 1);
-            self.norm_2.forward(w, &h) * (&parts[0] + 1.0) + &parts[1]
+            self.norm_2.silu_scaled_and_shifted(w, &h, &parts[0], &parts[1])
         } else {
-            self.norm_2.forward(w, &(h + embedding))
+            self.norm_2.silu_of_sum(w, &h, &embedding)
         };
-        h = h.silu();
         if let (Some(keys), true) = (pass.dropout, self.dropout > 0.0) {
             h = keys.apply(&h, self.dropout, self.dropout_layer);
         }
@@ -129,7 +129,8 @@ impl Attention {
 
     fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("images are [B, C, H, W]");
-        let normed = self.norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(w, x));
+        let normed =
+            self.norm.as_ref().map_or_else(|| x.shallow_clone(), |norm| norm.forward(w, x, Activation::Identity));
         let tokens = normed.flatten(2, 3).transpose(1, 2);
         let heads = |linear: &Linear| {
             linear

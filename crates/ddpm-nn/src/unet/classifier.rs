@@ -1,6 +1,7 @@
 //! A classifier of noised images on the U-Net's way down (Dhariwal & Nichol 2021, section 4).
 
 use tch::Tensor;
+use tch_ext::Activation;
 
 use super::UNetConfig;
 use super::encoder::Encoder;
@@ -60,7 +61,7 @@ impl Classifier {
 
     /// Logits `[B, classes]`, whose log-softmax is log p(y | x_t).
     pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
-        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs).x).silu();
+        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs).x, Activation::Silu);
         self.head.forward(w, &features.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }

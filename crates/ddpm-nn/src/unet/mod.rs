@@ -7,6 +7,7 @@ mod config;
 mod encoder;
 
 use tch::Tensor;
+use tch_ext::Activation;
 
 pub use classifier::{Classifier, ClassifierConfig};
 pub use config::UNetConfig;
@@ -66,6 +67,6 @@ impl UNet {
         for block in &self.up {
             x = block.forward(&pass, x, &mut skips);
         }
-        self.conv_out.forward(w, &self.norm_out.forward(w, &x).silu())
+        self.conv_out.forward(w, &self.norm_out.forward(w, &x, Activation::Silu))
     }
 }

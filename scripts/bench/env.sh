@@ -14,6 +14,6 @@ venv() {
     [ "$(cat "$home/.complete" 2>/dev/null)" = "$*" ] && return
     rm -rf "$home"
     python3 -m venv "$home" || die "python3 -m venv failed; on Debian install python3-venv"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@" || die "pip could not install $*"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile "$@" || die "pip could not install $*"
     echo "$*" >"$home/.complete"
 }

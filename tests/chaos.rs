@@ -7,6 +7,7 @@ use std::fmt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,17 +42,18 @@ struct Reference {
     /// Settings beside [`TINY`].
     settings: Vec<String>,
     dir: TempDir,
-    took: Duration,
+    /// How long the last launch took that came to its end: times to kill are drawn within, as busy as the machine is.
+    took: Mutex<Duration>,
 }
 
 impl Reference {
     fn new(ranks: usize, steps: u64, settings: &[&str]) -> Self {
         let (dir, settings) = (TempDir::new().unwrap(), settings.iter().map(|s| s.to_string()).collect());
-        let mut reference = Self { ranks, steps, settings, dir, took: Duration::ZERO };
+        let reference = Self { ranks, steps, settings, dir, took: Mutex::default() };
         let started = Instant::now();
         let all = ["--set", "checkpoint.keep_every=2"];
         succeed(reference.command(reference.dir.path(), steps).args(all));
-        reference.took = started.elapsed();
+        *reference.took.lock().unwrap() = started.elapsed();
         reference
     }
 
@@ -182,7 +184,9 @@ impl<'a> Run<'a> {
     /// Lets the run come to its end, and compares what it leaves.
     fn finish(mut self) -> String {
         let steps = self.reference.steps;
+        let started = Instant::now();
         assert!(self.launch(steps, None, &[]));
+        *self.reference.took.lock().unwrap() = started.elapsed();
         assert_eq!(self.newest, steps, "{}", self.story);
         assert_eq!(losses(self.dir.path()), losses(self.reference.dir.path()), "{}", self.story);
         std::mem::take(&mut self.story)
@@ -272,7 +276,7 @@ fn check_seed(seed: u64, reference: &Reference) -> String {
     let ranks = reference.ranks as u64;
     run.linger = draw(3) == 0;
     for _ in 0..1 + draw(3) {
-        let after = reference.took.mul_f64(draw(900) as f64 / 1000.0);
+        let after = reference.took.lock().unwrap().mul_f64(draw(1000) as f64 / 1000.0);
         let kill = match draw(8) {
             0..4 => {
                 let points: Vec<_> = Failpoint::ALL.iter().filter(|&&point| may_come(point, run.newest > 0)).collect();

@@ -196,6 +196,14 @@ fn pictures_and_findings() {
     succeed(&mut train(1, &at("run"), 20, &[]));
     succeed(program().args(["plot", "loss", "--run"]).arg(at("run")).arg("--out").arg(at("loss.png")));
     assert_eq!(image::open(at("loss.png")).unwrap().width(), 900);
+    let compare = |metric: &str| {
+        let run_twice = ["plot", "loss", "--run", "run", "--run", "run", "--metric", metric, "--out", "two.png"];
+        run(program().current_dir(dir.path()).args(run_twice))
+    };
+    let drawn = compare("grad_norm");
+    assert_eq!((drawn.code, image::open(at("two.png")).unwrap().width()), (0, 900), "{}", drawn.stderr);
+    let refused = compare("los");
+    assert!(refused.code == 2 && refused.stderr.contains("no metric `los`"), "{}", refused.stderr);
     let events = std::fs::read_dir(at("run/tb")).unwrap().next().unwrap().unwrap().path();
     let events = std::fs::read(events).unwrap();
     let shown = |tag: &[u8]| events.windows(tag.len()).filter(|bytes| *bytes == tag).count();

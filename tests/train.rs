@@ -102,7 +102,7 @@ fn a_resumed_run_is_the_undisturbed_one() {
     assert_eq!(losses(resumed.path()), losses(straight.path()));
     // What is averaged over steps goes on as well.
     let last = [&resumed, &straight].map(|dir| metrics(dir.path())[&40].clone());
-    for key in ["vlb_smoothed", "grad_noise_scale"] {
+    for key in ["vlb_smoothed", "grad_variance"] {
         assert!(last[0][key].is_f64(), "{key} in {}", last[0]);
         assert_eq!(last[0][key], last[1][key], "{key}");
     }

@@ -117,7 +117,7 @@ fn commands_and_pictures() {
         ("completions pash", 2, "'pash'", "bash"),
         ("plot schedule", 2, "not provided", "--out <FILE.png>"),
         ("plot schedule --out DIR/a.jpg", 2, "a.jpg", "ends in .png"),
-        ("plot schedule --timesteps 20 --out DIR/a.png", 2, "--timesteps is 20", "at least 21"),
+        ("plot schedule --timesteps 20 --out DIR/a.png", 2, "20 timesteps are too few", "at least 21"),
         ("plot schedule --out DIR/file/a.png", 4, "file/a.png", "check the path"),
         ("plot forward --config smok --out DIR/a.png", 2, "`smok`", "the preset `smoke`"),
         ("plot reverse --model DIR/absent --out DIR/a.png", 4, "there is no directory", "Give the path of a run"),

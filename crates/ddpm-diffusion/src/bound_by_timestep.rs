@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
 
-/// The share of a new term in an average that has seen many: the last ten or so count.
-const SHARE: f64 = 0.1;
+/// The share of a new term in an average that has seen some. Most of the smoothing comes from the sum over t; a smaller
+/// share would keep the start of a training, when terms are thousands of times larger, for all of a short one.
+const SHARE: f64 = 0.3;
 
 /// An exponential average of the bound's term at each timestep, and what they sum to.
 ///
@@ -32,7 +33,7 @@ impl BoundByTimestep {
     }
 
     /// Takes in (t, vb) pairs in position order; vb is in bits per dimension, without importance weights. The first
-    /// terms at a t count alike, later ones for a tenth. What is not finite is left out, since it would stay.
+    /// terms at a t count alike, later ones for three tenths. What is not finite is left out, since it would stay.
     ///
     /// # Errors
     /// A t that the process does not have; nothing is taken in then.

@@ -83,15 +83,17 @@ pub struct AtWork<'a> {
     pub images: &'a Images,
 }
 
-/// beta and the posterior's variance over t, as Nichol & Dhariwal (2021) show them in figure 1, with what a model does:
-/// one of the two, or the mean of what it has learned and how far between the two that lies.
-pub fn variance(model: &AtWork) -> Result<Picture, Failure> {
-    let process = model.process;
+/// beta and the posterior's variance over t, as Nichol & Dhariwal (2021) show them in figure 1; one may be the model's.
+pub fn fixed_variance(process: &Diffusion) -> Result<Picture, Failure> {
+    bounds(process).draw().map_err(Failure::internal)
+}
+
+fn bounds(process: &Diffusion) -> Chart {
     let over_t = |values: &[f64]| values.iter().enumerate().map(|(t, value)| (t as f64 + 1.0, *value)).collect();
     let small: Vec<f64> = process.posterior_log_variance_clipped.iter().map(|log| log.exp()).collect();
     let kind = process.settings().variance;
     let name = |fixed, what: &str| if kind == fixed { format!("{what}, this model's") } else { what.to_owned() };
-    let mut variances = Chart {
+    Chart {
         title: "Variance of a reverse step".into(),
         x_label: "t + 1".into(),
         y_label: "variance".into(),
@@ -102,10 +104,13 @@ pub fn variance(model: &AtWork) -> Result<Picture, Failure> {
             Series { name: name(VarianceKind::FixedLarge, "beta"), points: over_t(&process.betas) },
             Series { name: name(VarianceKind::FixedSmall, "posterior"), points: over_t(&small) },
         ],
-    };
-    if kind != VarianceKind::LearnedRange {
-        return variances.draw().map_err(Failure::internal);
     }
+}
+
+/// The same with the mean of what a model has learned, and how far between the two that lies.
+pub fn learned_variance(model: &AtWork) -> Result<Picture, Failure> {
+    let process = model.process;
+    let mut variances = bounds(process);
     let looks = learned_fractions(model)?;
     let between = looks.iter().map(|look| {
         let (low, high) = (process.posterior_log_variance_clipped[look.t], process.betas[look.t].ln());

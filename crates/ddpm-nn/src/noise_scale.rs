@@ -14,10 +14,12 @@ const SHARE: f64 = 0.01;
 /// divided, because a single step's may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GradientNoise {
-    /// tr(Σ), up to the factor that both averages share while they are young.
+    /// tr(Σ), times the weight.
     variance: f64,
-    /// |G|², up to the same factor.
+    /// |G|², times the weight.
     signal: f64,
+    /// What the estimates so far sum up to; below 1 while they are few.
+    weight: f64,
 }
 
 impl GradientNoise {
@@ -35,9 +37,15 @@ impl GradientNoise {
         let signal = (large * of_whole - small * of_part) / (large - small);
         self.variance += SHARE * (variance - self.variance);
         self.signal += SHARE * (signal - self.signal);
+        self.weight += SHARE * (1.0 - self.weight);
     }
 
-    /// tr(Σ)/|G|², in images; none while the estimates make no sense.
+    /// tr(Σ), the sum of the variances of one sample's gradient over all parameters; none before the first estimate.
+    pub fn variance(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.variance / self.weight)
+    }
+
+    /// tr(Σ)/|G|², in images; none where so little of the gradient is signal that its estimate is not above 0.
     pub fn scale(&self) -> Option<f64> {
         (self.variance > 0.0 && self.signal > 0.0).then(|| self.variance / self.signal)
     }
@@ -74,6 +82,8 @@ mod tests {
             }
             let scale = noise.scale().unwrap();
             assert!((scale - 4.0).abs() < 0.4, "{parts} parts: {scale}");
+            let variance = noise.variance().unwrap();
+            assert!((variance / 200.0 - 1.0).abs() < 0.1, "{parts} parts: {variance}");
         }
     }
 
@@ -82,6 +92,6 @@ mod tests {
         let mut noise = GradientNoise::default();
         noise.update(&[3.0], 3.0, 8);
         noise.update(&[3.0, f64::NAN], f64::NAN, 8);
-        assert_eq!((noise, noise.scale()), (GradientNoise::default(), None));
+        assert_eq!((noise, noise.scale(), noise.variance()), (GradientNoise::default(), None, None));
     }
 }

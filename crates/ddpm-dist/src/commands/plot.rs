@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Clip, Sampler, Spacing};
+use ddpm_diffusion::{Clip, Sampler, Spacing, VarianceKind};
 use serde::Deserialize;
 use tch::Device;
 
@@ -50,9 +50,12 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         PlotCommand::Variance { model, data, count, out } => {
             let model = Model::open(comm, &model.model, model.weights)?;
             let draw = || {
+                if model.diffusion.settings().variance != VarianceKind::LearnedRange {
+                    return process_charts::fixed_variance(&model.diffusion);
+                }
                 let source = images::open(&model, data, *count)?;
                 let images = images::read(source.as_ref(), 0, *count, model.diffusion.device())?;
-                process_charts::variance(&AtWork {
+                process_charts::learned_variance(&AtWork {
                     network: &model.network,
                     weights: &model.weights,
                     process: &model.diffusion,

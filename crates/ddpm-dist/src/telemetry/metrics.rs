@@ -67,6 +67,8 @@ pub struct Metrics {
     /// L2 norm of the averaged gradient before clipping.
     #[serde(deserialize_with = "nan_for_null")]
     pub grad_norm: f64,
+    /// The variance of one sample's gradient, summed over the parameters and smoothed over steps; none on one rank.
+    pub grad_variance: Option<f64>,
     /// The gradient noise scale, in images, smoothed over steps; none on one rank.
     pub grad_noise_scale: Option<f64>,
     /// Learning rate of this update.
@@ -140,6 +142,7 @@ impl Metrics {
             ("accuracy_by_t/q2", self.accuracy.and_then(|a| a.accuracy_q2)),
             ("accuracy_by_t/q3", self.accuracy.and_then(|a| a.accuracy_q3)),
             ("update/grad_norm", Some(self.grad_norm)),
+            ("update/grad_variance", self.grad_variance),
             ("update/grad_noise_scale", self.grad_noise_scale),
             ("update/lr", Some(self.lr)),
             ("update/skipped", Some(self.skipped as f64)),

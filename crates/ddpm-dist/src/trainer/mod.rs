@@ -376,6 +376,7 @@ impl Trainer {
                 accuracy_q3,
             }),
             grad_norm: update.grad_norm,
+            grad_variance: self.state.noise.variance(),
             grad_noise_scale: self.state.noise.scale(),
             lr: update.lr,
             images_per_s: clock.images_per_s(),

@@ -88,7 +88,7 @@ impl Monitor {
         let Some(board) = &mut self.tensorboard else { return };
         show(board, step, "loss_by_timestep", loss_by_timestep(bound.averages()).map_err(Failure::internal));
         if model.process.settings().variance == VarianceKind::LearnedRange {
-            show(board, step, "variance", process_charts::variance(model));
+            show(board, step, "variance", process_charts::learned_variance(model));
         }
     }
 

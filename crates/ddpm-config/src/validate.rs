@@ -282,7 +282,7 @@ impl DiffusionSettings {
         let timesteps = self.timesteps;
         in_range("diffusion.timesteps", timesteps, (2..=1_000_000).contains(&timesteps), "from 2 to 1000000")?;
         self.validate_betas()?;
-        in_range("diffusion.lambda", self.lambda, self.lambda >= 0.0 && self.lambda.is_finite(), "0 or above")?;
+        in_range("diffusion.lambda", self.lambda, positive_finite(self.lambda), "above 0")?;
         in_range("diffusion.min_snr_gamma", self.min_snr_gamma, positive_finite(self.min_snr_gamma), "above 0")?;
         let share = self.label_dropout;
         in_range("diffusion.label_dropout", share, (0.0..1.0).contains(&share), "at least 0 and below 1")?;

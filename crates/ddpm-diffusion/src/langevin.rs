@@ -48,7 +48,6 @@ impl Diffusion {
         clip: Clip,
         noise: &Tensor,
     ) -> Result<Tensor, DiffusionError> {
-        corrector.validate()?;
         let (_, eps) = self.x_start_and_eps(model_output, x_t, t, Direction::FromXStart, clip)?;
         let score = -eps / self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t);
         let alpha = self.exactly_at(Row::AlphasCumprod, t, x_t) / self.exactly_at(Row::AlphasCumprodPrev, t, x_t);

@@ -65,6 +65,9 @@ impl Spacing {
     /// Each step leads to the next timestep of the list. (Schedulers that subtract T/N instead differ from this where
     /// it is not the list's stride: linspace always, trailing where N does not divide T.)
     ///
+    /// Leading keeps multiples of T/N rounded down, as the schedulers do; where N is more than T/2, of the fraction T/N,
+    /// so that the process still begins at noise.
+    ///
     /// # Errors
     /// `steps` is 0 or above `timesteps`.
     pub fn timesteps(self, timesteps: usize, steps: usize) -> Result<Vec<usize>, DiffusionError> {
@@ -73,6 +76,8 @@ impl Spacing {
         }
         let (total, stride) = (timesteps as f64, timesteps as f64 / steps as f64);
         Ok(match self {
+            // The schedulers' whole stride would be 1 here and leave out the noisier half.
+            Self::Leading if 2 * steps > timesteps => (0..steps).map(|i| i * timesteps / steps).collect(),
             Self::Leading => (0..steps).map(|i| i * (timesteps / steps)).collect(),
             Self::Linspace => {
                 linspace(0.0, total - 1.0, steps).into_iter().map(|t| t.round_ties_even() as usize).collect()

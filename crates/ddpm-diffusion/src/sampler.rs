@@ -108,6 +108,7 @@ impl Diffusion {
                 remedy: "Leave the corrector out and choose the ancestral, ddim or dpmpp sampler",
             });
         }
+        options.corrector.map_or(Ok(()), Langevin::validate)?;
         let _guard = tch::no_grad_guard();
         let steps = self.timesteps();
         let mut x = x_t;

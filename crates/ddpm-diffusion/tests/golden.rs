@@ -36,7 +36,11 @@ fn close(name: &str, found: f64, expected: f64, relative: f64) {
 fn check(name: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(found.size(), expected.size(), "{name}: shape");
     let expected = expected.to_kind(Kind::Double);
-    let scaled = (found.to_kind(Kind::Double) - &expected).abs() / expected.abs().clamp_min(1.0);
+    // Losses and terms of the bound span decades, so each is held to its own size. Images are about 1, and the prior's term
+    // is a difference of nearly equal numbers in the reference.
+    let is_loss = ["vb", "mse", "loss"].iter().any(|loss| name.ends_with(loss));
+    let floor = if is_loss { 0.01 * expected.square().mean(Kind::Double).sqrt().double_value(&[]) } else { 1.0 };
+    let scaled = (found.to_kind(Kind::Double) - &expected).abs() / expected.abs().clamp_min(floor);
     let worst = scaled.max().double_value(&[]);
     assert!(worst <= tolerance, "{name}: off by {worst:e}");
 }

@@ -144,6 +144,7 @@ fn importance_weights_leave_the_mean_loss_unchanged() {
 fn spacings_are_those_of_the_diffusers_schedulers() {
     let spaced = |spacing: Spacing| spacing.timesteps(1000, 4).unwrap();
     assert_eq!(spaced(Spacing::Leading), [0, 250, 500, 750]);
+    assert_eq!(Spacing::Leading.timesteps(6, 4).unwrap(), [0, 1, 3, 4], "more than half of them still reach the noise");
     assert_eq!(spaced(Spacing::Linspace), [0, 333, 666, 999]);
     assert_eq!(spaced(Spacing::Trailing), [249, 499, 749, 999]);
     assert_eq!(Spacing::Trailing.timesteps(10, 4).unwrap(), [1, 4, 7, 9]);

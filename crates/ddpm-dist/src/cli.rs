@@ -176,7 +176,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "K|all")]
     pub class: Option<ClassChoice>,
     /// Classifier-free guidance scale: 0 is unconditional, 1 conditional, more exaggerates the class.
-    #[arg(long, value_name = "W", requires = "class")]
+    #[arg(long, value_name = "W", requires = "class", value_parser = finite)]
     pub guidance: Option<f64>,
     /// A classifier's run, trained by `train-classifier` on the same noise, that guides the images to their class.
     #[arg(long, value_name = "SRC", requires = "class")]
@@ -271,6 +271,10 @@ fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, Str
 
 fn from_0_to_1(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "give a number from 0 to 1".into())
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| "give a number".into())
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {

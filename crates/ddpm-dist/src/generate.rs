@@ -55,15 +55,29 @@ pub struct Drawn {
 
 impl Generation<'_> {
     /// Draws images `0..count`, spread over the ranks, and hands each of this rank's batches to `take` as soon as it is
-    /// drawn, with the indices of its images; `progress` is told of each step of this rank's share.
+    /// drawn, with the indices of its images; `progress` is told of each step of this rank's share. Ranks vote after each
+    /// batch, so that one that fails ends all.
     pub fn run(
         &self,
         comm: &dyn Collective,
         count: usize,
         progress: impl Fn(usize, usize),
-        take: impl FnMut(Range<usize>, Drawn) -> Result<(), Failure>,
+        mut take: impl FnMut(Range<usize>, Drawn) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        unanimous(comm, self.draw(share(count, comm.rank(), comm.size()), &progress, take))
+        let range = share(count, comm.rank(), comm.size());
+        let total = range.len().div_ceil(self.batch) * self.process.timesteps();
+        let mut done = 0;
+        let mut tell = || {
+            done += 1;
+            progress(done, total);
+        };
+        let rounds = count.div_ceil(comm.size()).div_ceil(self.batch);
+        for start in (range.start..).step_by(self.batch).take(rounds) {
+            let batch = start.min(range.end)..(start + self.batch).min(range.end);
+            let drawn = if batch.is_empty() { Ok(()) } else { self.draw(batch, &mut tell, &mut take) };
+            unanimous(comm, drawn)?;
+        }
+        Ok(())
     }
 
     /// Draws images `0..count`, spread over the ranks; rank 0 gets them all, in order, the others none.
@@ -84,28 +98,21 @@ impl Generation<'_> {
 
     fn draw(
         &self,
-        range: Range<usize>,
-        progress: &impl Fn(usize, usize),
-        mut take: impl FnMut(Range<usize>, Drawn) -> Result<(), Failure>,
+        batch: Range<usize>,
+        tell: &mut impl FnMut(),
+        take: &mut impl FnMut(Range<usize>, Drawn) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let total = range.len().div_ceil(self.batch) * self.process.timesteps();
-        let mut done = 0;
-        for start in range.clone().step_by(self.batch) {
-            let batch = start..(start + self.batch).min(range.end);
-            let kept = self.trajectories.clamp(batch.start, batch.end) - batch.start;
-            let mut states = Vec::new();
-            let images = self.draw_batch(batch.clone(), |step| {
-                done += 1;
-                progress(done, total);
-                if kept > 0 {
-                    // A copy, lest the rest of the batch stays in memory with it.
-                    states.push(step.x.narrow(0, 0, kept as i64).copy());
-                }
-            })?;
-            let trajectories = if kept > 0 { floats(&Tensor::stack(&states, 1))? } else { Vec::new() };
-            take(batch, Drawn { samples: floats(&images)?, trajectories })?;
-        }
-        Ok(())
+        let kept = self.trajectories.clamp(batch.start, batch.end) - batch.start;
+        let mut states = Vec::new();
+        let images = self.draw_batch(batch.clone(), |step| {
+            tell();
+            if kept > 0 {
+                // A copy, lest the rest of the batch stays in memory with it.
+                states.push(step.x.narrow(0, 0, kept as i64).copy());
+            }
+        })?;
+        let trajectories = if kept > 0 { floats(&Tensor::stack(&states, 1))? } else { Vec::new() };
+        take(batch, Drawn { samples: floats(&images)?, trajectories })
     }
 
     fn draw_batch(&self, batch: Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Failure> {

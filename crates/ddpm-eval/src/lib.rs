@@ -1,22 +1,18 @@
-//! How good a diffusion model is: the variational bound on its likelihood, and the Frechet distance of its images.
+//! How good a diffusion model is: the variational bound on its likelihood.
 //!
-//! The bound is in bits per dimension. The work is cut into pairs of a batch of images and a stratum of timesteps, each one forward pass. [`Strata`] says
-//! which timesteps a stratum holds, [`Evaluation::add`] does one pair, [`BoundSums`] takes in the pairs that this process
+//! The bound is in bits per dimension. The work is cut into pairs of a batch of images and a stratum of timesteps, each one
+//! forward pass. [`Strata`] says which timesteps a stratum holds, [`Evaluation::add`] does one pair, [`BoundSums`] takes in the pairs that this process
 //! did and adds up with the sums of others, and [`BoundSums::likelihood`] reads the figures off the total. Who does which
 //! pair does not matter: the noise of image i at timestep t is a function of (seed, i, t) only, and sums are `f64`.
-//!
-//! [`FeatureSums`] compares images with images: the Frechet distance between features of two sets.
 //!
 //! t is 0-based, and in a respaced process counts the kept timesteps.
 
 mod error;
-mod frechet;
 mod likelihood;
 mod strata;
 mod sums;
 
 pub use error::EvalError;
-pub use frechet::FeatureSums;
 pub use likelihood::{Evaluation, Images};
 pub use strata::Strata;
 pub use sums::{BoundSums, Likelihood, TimestepMeans};

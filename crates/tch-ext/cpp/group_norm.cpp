@@ -259,6 +259,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     }
 
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {
+        TORCH_CHECK(!at::GradMode::is_enabled(), "the fused group norm has no gradient of its gradient");
         const auto saved = ctx->get_saved_variables();
         const auto &x = saved[0], &offset = saved[1], &gain = saved[2], &bias = saved[3], &mean = saved[4],
                    &rstd = saved[5];

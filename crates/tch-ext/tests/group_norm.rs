@@ -14,10 +14,11 @@ struct Case {
 fn case(shape: [i64; 4], rows: i64, groups: i64, activation: Activation) -> Case {
     tch::manual_seed(shape.iter().sum::<i64>() + rows);
     let normal = |size: &[i64]| Tensor::randn(size, (Kind::Double, Device::Cpu));
-    let table = [rows, shape[1]];
+    // As in a U-Net: what is added differs from sample to sample, or what follows does, or neither.
+    let (table, other) = ([rows, shape[1]], [1, shape[1]]);
     Case {
         // A mean far from zero would lose digits in a sum of squares.
-        inputs: [normal(&shape) * 2.0 + 30.0, normal(&table), normal(&table) + 1.0, normal(&table)],
+        inputs: [normal(&shape) * 2.0 + 30.0, normal(&table), normal(&other) + 1.0, normal(&table)],
         upstream: normal(&shape),
         groups,
         activation,

@@ -1,6 +1,7 @@
 //! Training: the loop that a reader should meet first, and the parts it is made of.
 
 mod average;
+mod clock;
 mod load;
 mod monitor;
 mod objective;
@@ -10,7 +11,7 @@ mod state;
 mod step;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ddpm_comm::{Collective, Reduce, set_step};
 use ddpm_config::Settings;
@@ -28,10 +29,12 @@ use crate::process_charts::AtWork;
 use crate::signals::StopRequest;
 use crate::telemetry::{Accuracy, Metrics, rss_mb};
 use average::GradientAverage;
+use clock::timed;
 use monitor::Monitor;
 use report::{Means, gather_terms};
 use step::{PendingTerms, SampleTerms, Task};
 
+pub use clock::Clock;
 pub use load::load;
 pub use save::Saver;
 pub use state::{TrainState, WEIGHTS, ema_buffer};
@@ -64,20 +67,6 @@ pub struct Trainer {
     /// On rank 0.
     monitor: Option<Monitor>,
     clock: Clock,
-}
-
-/// Where the time went since the last log step.
-pub struct Clock {
-    since: Instant,
-    images: u64,
-    /// Waiting for images.
-    pub data_wait: Duration,
-    /// Waiting for the other ranks, and for what is exchanged with them.
-    pub comm_wait: Duration,
-    /// Held up by saves.
-    pub checkpoint_stall: Duration,
-    /// Drawing samples, which is not training.
-    drawing: Duration,
 }
 
 /// What one step did to the weights.
@@ -302,7 +291,10 @@ impl Trainer {
         // ranks' weights from then on.
         let grad_norm = norms[0][1];
         let parts: Vec<f64> = norms.iter().map(|norms| norms[0]).collect();
-        self.state.noise.update(&parts, grad_norm, self.settings.train.global_batch);
+        // With strata the ranks' batches are no independent draws, and say nothing of the noise.
+        if !matches!(self.state.sampler, TimestepSampler::Stratified { .. }) {
+            self.state.noise.update(&parts, grad_norm, self.settings.train.global_batch);
+        }
         clip(&mut gradients, grad_norm, self.settings.train.grad_clip);
         let state = &mut self.state;
         let lr = self.lr.at(state.step);
@@ -409,30 +401,4 @@ impl Trainer {
         self.clock.drawing += started.elapsed();
         Ok(())
     }
-}
-
-impl Clock {
-    fn started() -> Self {
-        Self {
-            since: Instant::now(),
-            images: 0,
-            data_wait: Duration::ZERO,
-            comm_wait: Duration::ZERO,
-            checkpoint_stall: Duration::ZERO,
-            drawing: Duration::ZERO,
-        }
-    }
-
-    /// Over all ranks, while training: neither saving nor drawing samples counts.
-    fn images_per_s(&self) -> f64 {
-        let training = self.since.elapsed().saturating_sub(self.checkpoint_stall + self.drawing);
-        self.images as f64 / training.as_secs_f64()
-    }
-}
-
-fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let done = work();
-    *total += started.elapsed();
-    done
 }

@@ -43,6 +43,7 @@ fn main() {
             }
         }
         "freeze" | "freeze-at-end" => {
+            world.watch(Duration::from_secs(3600));
             world.watch(Duration::from_millis(1500));
             if troubled {
                 signal("STOP");

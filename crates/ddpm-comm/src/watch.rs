@@ -26,6 +26,8 @@ struct Doing {
     last: String,
     /// The rank is on its way out: it may be gone any time.
     leaving: bool,
+    /// How long one collective may last; `None` while nobody watches.
+    timeout: Option<Duration>,
 }
 
 struct Operation {
@@ -71,20 +73,24 @@ impl Watch {
     }
 
     /// Starts the thread that ends the run once a single collective has lasted `timeout`, and that reports ranks of this
-    /// machine that died.
+    /// machine that died. Started already, it goes by this timeout from now on.
     pub(crate) fn start(self: &Arc<Self>, timeout: Duration) {
+        if self.lock().timeout.replace(timeout).is_some() {
+            return;
+        }
         let watch = Arc::clone(self);
         thread::Builder::new()
             .name("watchdog".into())
-            .spawn(move || watch.run(timeout))
+            .spawn(move || watch.run())
             .expect("the system starts one more thread");
     }
 
-    fn run(&self, timeout: Duration) -> ! {
-        // The launcher ends a run within a second of a rank's death, which is to be told before.
-        let tick = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    fn run(&self) -> ! {
         let mut reported = false;
         loop {
+            let timeout = self.lock().timeout.expect("the thread is started with one");
+            // The launcher ends a run within a second of a rank's death, which is to be told before.
+            let tick = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(250));
             thread::sleep(tick);
             if !reported && !self.lock().leaving {
                 reported = report_dead();

@@ -174,7 +174,7 @@ impl World {
     /// From now on aborts the run if one collective, or the end in [`World::finish`], lasts
     /// `timeout` or longer: a peer is frozen, or the network is down. The message names the step, the collective or
     /// gradient bucket, and what the other ranks of this machine did last; so does one on a rank of this machine that
-    /// was killed, which the launcher ends the run for. To be called once.
+    /// was killed, which the launcher ends the run for. Called again, it sets another `timeout`.
     pub fn watch(&self, timeout: Duration) {
         self.watch.start(timeout);
     }

@@ -1,7 +1,6 @@
 //! `encode`: the noise from which deterministic DDIM leads back to given images, spread over the ranks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ddpm_checkpoint::share;
 use ddpm_comm::World;
@@ -20,14 +19,11 @@ use crate::images::{self, Images};
 use crate::source::Model;
 use crate::tensors::{self, Entry};
 
-/// Longest that one rank waits for another's share: a rank may have one batch more to encode.
-const PATIENCE: Duration = Duration::from_secs(3600);
-
 /// Encodes images and writes the noise.
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
-    world.watch(PATIENCE);
+    world.watch(super::PATIENCE);
     let model = Model::open(comm, &args.model.model, args.model.weights)?;
     let (source, process) = unanimous(comm, prepare(args, &model))?;
     same_data(comm, source.as_ref())?;

@@ -10,12 +10,18 @@ mod plot;
 mod sample;
 mod train;
 
+use std::time::Duration;
+
 use ddpm_comm::World;
 
 use crate::cli::{Cli, Command};
 use crate::coordinator::{Learner, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
+
+/// Longest that one rank waits for another's share of work that is not training's: a batch more to draw or to encode, the
+/// shards of a checkpoint to read.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Runs a command on every rank and gives the exit status that all ranks end with.
 pub fn run(cli: &Cli, world: &World) -> Result<i32, Failure> {

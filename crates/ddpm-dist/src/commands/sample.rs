@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
 
 use ddpm_comm::World;
 use ddpm_diffusion::{Clip, Diffusion, Langevin, Spacing, space_timesteps};
@@ -19,9 +18,6 @@ use crate::pictures;
 use crate::source::{Model, WeightChoice};
 use crate::telemetry::from_unit_floats;
 use crate::tensors::{self, Entry, read_noise};
-
-/// Longest that one rank waits for another's share: a rank may have one batch more to draw.
-const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Where samples go.
 enum Output<'a> {
@@ -73,7 +69,7 @@ impl<'a> Order<'a> {
 /// Draws images and writes them.
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    world.watch(PATIENCE);
+    world.watch(super::PATIENCE);
     let output = unanimous(comm.as_ref(), Output::of(args))?;
     let model = Model::open(comm.as_ref(), &args.model, args.weights)?;
     let classifier = args.classifier.as_deref();

@@ -19,6 +19,8 @@ use crate::trainer::{self, Ending};
 pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
+    // Reading a checkpoint may take one rank far longer than another.
+    world.watch(super::PATIENCE);
     let plan = coordinator::plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
     let comm = coordinator::transport(world, plan.settings.comm.backend)?;

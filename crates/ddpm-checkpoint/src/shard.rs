@@ -53,6 +53,8 @@ impl Store {
         })?;
         let mut words = Vec::new();
         self.block_on(self.bucket.scan(entry, async |block| {
+            // Once, now that the store is known to have as many bytes: growing as it goes would take twice the memory.
+            words.reserve_exact(entry.size as usize / 4 - words.len());
             words.extend(block.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
             Ok(())
         }))?;

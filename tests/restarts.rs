@@ -5,18 +5,30 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use common::kill::kill_rank;
 use common::{
     buffers, check_same_bits, finish, last_logged, losses, metrics, newest_manifest, signal, start, succeed, train,
     verified, wait_for,
 };
-use ddpm_checkpoint::{Manifest, OwnedSlice, Retention, Store, nonce, share};
+use ddpm_checkpoint::{Manifest, OwnedSlice, Pending, Store, nonce, share};
 use protobuf::Message;
 use tempfile::TempDir;
 use tensorboard_proto::event::{Event, SessionLog_SessionStatus};
 
 const QUIET: [&str; 4] = ["--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
+
+/// What the store's threads have been asked for.
+fn outcome<T: Send + 'static>(mut pending: Pending<T>) -> T {
+    loop {
+        if let Some(done) = pending.poll() {
+            return done.unwrap();
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
 
 /// Copies the checkpoint of `step` from the run in `from` to the one in `to`, in the shards that `world` ranks would
 /// have written.
@@ -31,10 +43,10 @@ fn reshard(from: &Path, step: u64, to: &Path, world: usize) {
             OwnedSlice { name: buffer.name.clone(), data: whole[range.clone()].to_vec(), range }
         };
         let slices = manifest.buffers.iter().map(slice).collect();
-        to.start_upload(step, &manifest.attempt, rank, world, slices).wait().unwrap()
+        outcome(to.start_upload(step, &manifest.attempt, rank, world, slices))
     };
     let manifest = Manifest { shards: (0..world).map(upload).collect(), nonce: nonce(), ..manifest.clone() };
-    to.start_commit(manifest, None, Retention { keep_last: 2, keep_every: None, also: None }).wait().unwrap();
+    outcome(to.start_commit(manifest, None));
 }
 
 #[test]

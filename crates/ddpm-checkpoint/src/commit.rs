@@ -1,11 +1,11 @@
-//! The commit: one manifest, created whole or not at all, and the retention that follows it.
+//! The commit: one manifest, created whole or not at all.
 
 use std::{sync::Arc, time::Instant};
 
 use object_store::{PutMode, PutPayload};
 
 use crate::{
-    CheckpointError, Failpoint, Lease, Manifest, Pending, Retained, Retention, Store,
+    CheckpointError, Failpoint, Lease, Manifest, Pending, Store,
     bucket::{Bucket, MANIFEST_LIMIT, pause},
     layout::manifest_path,
     lease::Holder,
@@ -15,40 +15,27 @@ use crate::{
 /// How often a manifest is sent that turns out not to be there.
 const TRIES: u32 = 4;
 
-/// What a commit did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CommitOutcome {
-    /// What became of older checkpoints. Whatever failed is a warning: the commit stands.
-    pub retained: Retained,
-}
-
 /// A commit under way.
-pub type Commit = Pending<CommitOutcome>;
+pub type Commit = Pending<()>;
 
 impl Store {
     /// Starts to commit a checkpoint whose shards are all written, in the background: the manifest appears whole or not
-    /// at all, and only if no other writer committed this step; older checkpoints are then deleted by `retention`.
+    /// at all, and only if no other writer committed this step. [`start_retention`](Self::start_retention) comes after it.
     ///
-    /// With a lease, its generation goes into the manifest, it is renewed before the manifest is sent, and read back
-    /// after it and before each deletion. Without one the caller promises that no other writer is there.
+    /// With a lease, its generation goes into the manifest, and it is renewed before the manifest is sent. Without one the
+    /// caller promises that no other writer is there.
     ///
     /// # Errors
     /// Given by the [`Commit`]: `Fenced` if another's manifest is there, `LeaseLost`, `Damaged` if a shard cannot be
     /// seen from here, `Invalid` if the manifest contradicts itself, `Store` if the store failed and nothing was
     /// committed as far as can be told. After `Store` the step may be saved again, under the same nonce.
-    pub fn start_commit(&self, mut manifest: Manifest, lease: Option<&Lease>, retention: Retention) -> Commit {
+    pub fn start_commit(&self, mut manifest: Manifest, lease: Option<&Lease>) -> Commit {
         let (bucket, holder) = (Arc::clone(&self.bucket), lease.map(Lease::holder));
         self.spawn(async move {
             manifest.lease = holder.as_ref().map_or(0, |holder| holder.generation);
-            retention.check()?;
             bucket.commit(&manifest, holder.as_deref()).await?;
             Failpoint::ManifestCreated.reach();
-            let retained = match bucket.retain(&retention, holder.as_deref()).await {
-                Ok(retained) => retained,
-                Err(lost @ CheckpointError::LeaseLost { .. }) => return Err(lost),
-                Err(e) => Retained { warnings: vec![e.to_string()], ..Retained::default() },
-            };
-            Ok(CommitOutcome { retained })
+            Ok(())
         })
     }
 }

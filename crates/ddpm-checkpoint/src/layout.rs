@@ -8,6 +8,8 @@ use ulid::Ulid;
 
 /// The folder of the commits.
 pub(crate) const MANIFESTS: &str = "manifest";
+/// The folder of the manifests taken out of the line.
+pub(crate) const ASIDE: &str = "aside";
 /// The folder of the shards.
 pub(crate) const SHARDS: &str = "ckpt";
 
@@ -92,7 +94,7 @@ pub(crate) fn probe_path() -> Path {
 
 /// Where a rewind puts a manifest: a name of its own each time, so that nothing is ever overwritten.
 pub(crate) fn aside_path(step: u64) -> Path {
-    Path::from(format!("aside/{step:012}-{}.json", Ulid::generate()))
+    Path::from(format!("{ASIDE}/{step:012}-{}.json", Ulid::generate()))
 }
 
 pub(crate) fn attempt_folder(step: u64, attempt: &Attempt) -> Path {
@@ -114,4 +116,10 @@ pub(crate) fn attempt_of_folder(name: &str) -> Option<(u64, Attempt)> {
     let (step, attempt) = name.split_once('-')?;
     let (step, attempt) = (step.parse().ok()?, attempt.parse().ok()?);
     (name == format!("{step:012}-{attempt}")).then_some((step, attempt))
+}
+
+/// The step of a manifest set aside, and when that was, from its file name; `None` for a foreign file.
+pub(crate) fn set_aside_of(name: &str) -> Option<(u64, SystemTime)> {
+    let (step, ulid) = attempt_of_folder(name.strip_suffix(".json")?)?;
+    Some((step, ulid.time()))
 }

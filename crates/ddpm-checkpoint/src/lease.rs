@@ -59,6 +59,7 @@ struct Record {
 #[derive(Debug)]
 pub(crate) struct Holder {
     bucket: Arc<Bucket>,
+    /// The number of this holding: one more than the last one's.
     pub generation: u64,
     owner: String,
     nonce: String,
@@ -85,25 +86,12 @@ impl Store {
 }
 
 impl Lease {
-    /// The number of this holding: one more than the last one's.
-    pub fn generation(&self) -> u64 {
-        self.holder.generation
-    }
-
     /// Whether the lease was ours when it was last renewed; asks nobody.
     ///
     /// # Errors
     /// `LeaseLost`.
     pub fn check(&self) -> Result<(), CheckpointError> {
         self.holder.check()
-    }
-
-    /// Renews the lease now, and waits.
-    ///
-    /// # Errors
-    /// `LeaseLost`, `Store`.
-    pub fn renew(&self) -> Result<(), CheckpointError> {
-        self.runtime.block_on(self.holder.renew())
     }
 
     /// Gives the lease back, so that the next run need not wait for it to run out.
@@ -168,7 +156,9 @@ impl Holder {
             expiry_unix_ms,
             nonce: self.nonce.clone(),
         };
-        match self.bucket.swap_lease(&record, Some((&self.nonce, version.clone()))).await? {
+        // An earlier renewal may have got through though its answer did not: it is ours all the same.
+        let ours = |there: Option<&Record>| there.is_some_and(|there| there.nonce == self.nonce);
+        match self.bucket.swap_lease(&record, Some(version.clone()), ours).await? {
             Swapped::Ours(renewed) => *version = renewed,
             Swapped::Another(there) => return Err(self.lose(there)),
         }
@@ -223,9 +213,10 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
             expiry_unix_ms: now_ms() + ttl.as_millis() as u64,
             nonce: nonce(),
         };
-        let old = there.as_ref().map(|(record, version)| (record.nonce.as_str(), version.clone()));
-        // Where another was faster, the next look tells who.
-        if let Swapped::Ours(version) = bucket.swap_lease(&record, old).await? {
+        let (old, version) = there.unzip();
+        // Not by the nonce, which a holder that comes back to life and renews keeps. Where another was faster, the next
+        // look tells who.
+        if let Swapped::Ours(version) = bucket.swap_lease(&record, version, |there| there == old.as_ref()).await? {
             Failpoint::LeaseAcquired.reach();
             return Ok(Holder {
                 bucket: Arc::clone(bucket),
@@ -259,10 +250,15 @@ impl Bucket {
         }
     }
 
-    /// Writes `new` on condition that what is there is still `old`, by nonce and version, or still nothing.
-    async fn swap_lease(&self, new: &Record, old: Option<(&str, UpdateVersion)>) -> Result<Swapped, CheckpointError> {
+    /// Writes `new` on condition that `unchanged` holds of what is there, or that it still has this version; none stands
+    /// for nothing there.
+    async fn swap_lease(
+        &self,
+        new: &Record,
+        mut version: Option<UpdateVersion>,
+        unchanged: impl Fn(Option<&Record>) -> bool,
+    ) -> Result<Swapped, CheckpointError> {
         let path = lease_path();
-        let (old_nonce, mut version) = old.unzip();
         let _lock = match &self.root {
             Some(root) => Some(self.lock(&root.join("lease.lock")).await?),
             None => None,
@@ -271,7 +267,7 @@ impl Bucket {
             let mode = match version.clone() {
                 _ if self.root.is_some() => {
                     let there = self.read_lease().await?.map(|(record, _)| record);
-                    if there.as_ref().map(|record| record.nonce.as_str()) != old_nonce {
+                    if !unchanged(there.as_ref()) {
                         return Ok(Swapped::Another(there));
                     }
                     PutMode::Overwrite
@@ -287,11 +283,11 @@ impl Bucket {
             // The answer may have been lost, or an earlier renewal's: what is there decides.
             match self.read_lease().await? {
                 Some((record, version)) if record == *new => return Ok(Swapped::Ours(version)),
-                there if there.as_ref().map(|(record, _)| record.nonce.as_str()) != old_nonce => {
+                there if !unchanged(there.as_ref().map(|(record, _)| record)) => {
                     return Ok(Swapped::Another(there.map(|(record, _)| record)));
                 }
                 _ if tries + 1 == TRIES => return Err(self.failed("write", &path, error)),
-                unchanged => version = unchanged.map(|(_, version)| version),
+                there => version = there.map(|(_, version)| version),
             }
             pause(tries).await;
         }

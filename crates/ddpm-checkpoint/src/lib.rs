@@ -16,8 +16,8 @@
 //! "no checkpoint". Shards are ranges of the whole, so what 4 ranks wrote is read by 1, 3 or 8.
 //!
 //! A save: rank 0 draws an [`Attempt`] and shares it; every rank calls [`Store::start_upload`] with its [`share`] of
-//! each buffer and trains on; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`] and calls [`Store::start_commit`],
-//! which deletes older checkpoints too.
+//! each buffer and trains on; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`] and calls [`Store::start_commit`], and
+//! once that is done [`Store::start_retention`], which deletes older checkpoints.
 //! A resume: rank 0 calls [`Store::probe`] and [`Store::acquire_lease`] (or is promised to be the only writer), then
 //! goes through the checkpoints of a [`Store::search`], newest first; rank i of w reads the candidate's shards i, i+w, ...
 //! with [`Store::read_shard`], and if any is damaged the next older candidate is tried; the ranks exchange what they
@@ -46,7 +46,7 @@ mod tests;
 mod upload;
 
 pub use backend::StoreOptions;
-pub use commit::{Commit, CommitOutcome};
+pub use commit::Commit;
 pub use discover::{Report, Search, Want};
 pub use error::CheckpointError;
 pub use failpoint::Failpoint;

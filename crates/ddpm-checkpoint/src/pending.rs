@@ -30,24 +30,8 @@ impl<T: Send + 'static> Pending<T> {
     /// # Errors
     /// Those of the work.
     pub fn poll(&mut self) -> Option<Result<T, CheckpointError>> {
-        self.task.take_if(|task| task.is_finished()).map(|task| self.join(task))
-    }
-
-    /// Waits for the result.
-    ///
-    /// # Errors
-    /// Those of the work; `Invalid` if [`poll`](Self::poll) gave the result before.
-    pub fn wait(mut self) -> Result<T, CheckpointError> {
-        let taken = || CheckpointError::Invalid {
-            path: "a checkpoint".into(),
-            reason: "its outcome was asked for twice".into(),
-        };
-        let task = self.task.take().ok_or_else(taken)?;
-        self.join(task)
-    }
-
-    fn join(&self, task: JoinHandle<Result<T, CheckpointError>>) -> Result<T, CheckpointError> {
-        self.runtime.block_on(task).unwrap_or_else(|e| resume_unwind(e.into_panic()))
+        let task = self.task.take_if(|task| task.is_finished())?;
+        Some(self.runtime.block_on(task).unwrap_or_else(|e| resume_unwind(e.into_panic())))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -10,14 +11,15 @@ use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 
 use crate::{
-    Attempt, CheckpointError, Failpoint, Lease, Store,
+    Attempt, CheckpointError, Failpoint, Lease, Pending, Store,
     bucket::Bucket,
-    layout::{MANIFESTS, SHARDS, attempt_folder, attempt_of_folder, manifest_path},
+    layout::{ASIDE, MANIFESTS, SHARDS, attempt_folder, attempt_of_folder, manifest_path, set_aside_of},
     lease::Holder,
     store::sync_directory,
 };
 
-/// Shards without a manifest that are younger may belong to a save in progress.
+/// Shards without a manifest that are younger may belong to a save in progress; those of a step set aside for less, to a
+/// checkpoint that a user may want back.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Which checkpoints outlive a commit.
@@ -38,7 +40,7 @@ pub struct Retained {
     pub deleted: Vec<u64>,
     /// Folders of attempts that never committed, or whose deletion was cut short, now deleted.
     pub swept: Vec<String>,
-    /// What could not be deleted or judged, one sentence each; it was left as it is.
+    /// What could not be deleted or judged, one sentence each, logged already; it was left as it is.
     pub warnings: Vec<String>,
 }
 
@@ -69,6 +71,15 @@ impl Store {
         self.block_on(self.bucket.retain(retention, holder.as_deref()))
     }
 
+    /// As [`prune`](Self::prune), in the background: what follows a commit. Dropped, it ends between two deletions.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune), given by the [`Pending`].
+    pub fn start_retention(&self, retention: Retention, lease: Option<&Lease>) -> Pending<Retained> {
+        let (bucket, holder) = (Arc::clone(&self.bucket), lease.map(Lease::holder));
+        self.spawn(async move { bucket.retain(&retention, holder.as_deref()).await })
+    }
+
     /// The steps that [`prune`](Self::prune) would delete now, newest first, and what it would warn of.
     ///
     /// # Errors
@@ -77,19 +88,6 @@ impl Store {
         let mut done = Retained::default();
         let doomed = self.block_on(self.bucket.doomed(retention, &mut done))?;
         Ok((doomed.into_iter().map(|(step, _)| step).collect(), done.warnings))
-    }
-
-    /// As [`prune`](Self::prune), for a writer that is known to be alone.
-    ///
-    /// # Errors
-    /// As [`prune`](Self::prune).
-    pub fn retain(
-        &self,
-        keep_last: usize,
-        keep_every: Option<u64>,
-        also: Option<u64>,
-    ) -> Result<Retained, CheckpointError> {
-        self.prune(&Retention { keep_last, keep_every, also }, None)
     }
 
     /// Deletes all that is below the store's prefix, of whatever kind and whoever holds the lease: for a prefix that the
@@ -161,7 +159,8 @@ impl Bucket {
         Ok(doomed)
     }
 
-    /// Deletes the folders of attempts that no manifest names and in which nothing was written for `age`.
+    /// Deletes the folders of attempts that no manifest names and in which nothing was written for `age`, unless the step
+    /// was set aside since.
     pub async fn sweep(
         &self,
         age: Duration,
@@ -173,7 +172,8 @@ impl Bucket {
         let found = self.objects.list_with_delimiter(Some(&parent)).await;
         let found = found.map_err(|e| self.failed("list", &parent, e))?.common_prefixes;
         let folders: Vec<_> = found.iter().filter_map(|folder| attempt_of_folder(folder.filename()?)).collect();
-        for (step, attempt) in &folders {
+        let aside = self.set_aside_within(age).await?;
+        for (step, attempt) in folders.iter().filter(|(step, _)| !aside.contains(step)) {
             let folder = attempt_folder(*step, attempt);
             // The usual case, the step's only folder, is its manifest's and costs no request.
             let rivals = folders.iter().filter(|(other, _)| other == step).count() > 1;
@@ -192,6 +192,15 @@ impl Bucket {
             done.warn(outcome);
         }
         Ok(())
+    }
+
+    /// The steps whose manifests were set aside less than `age` ago, by the names that they got.
+    async fn set_aside_within(&self, age: Duration) -> Result<BTreeSet<u64>, CheckpointError> {
+        let folder = Path::from(ASIDE);
+        let found = self.list_folder(&folder).await?;
+        let named = found.iter().filter_map(|object| set_aside_of(object.location.filename()?));
+        let young = named.filter(|(_, when)| SystemTime::now().duration_since(*when).unwrap_or_default() < age);
+        Ok(young.map(|(step, _)| step).collect())
     }
 
     async fn is_orphan(

@@ -89,7 +89,7 @@ fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -
                 OwnedSlice { name: name.to_string(), data: data[range.clone()].to_vec(), range }
             })
             .collect();
-        store.start_upload(step, &attempt, rank, world, slices).wait().unwrap()
+        finish(store.start_upload(step, &attempt, rank, world, slices)).unwrap()
     };
     let shards = std::thread::scope(|scope| {
         let ranks: Vec<_> = (0..world).map(|rank| scope.spawn(move || rank_writes(rank))).collect();
@@ -123,10 +123,30 @@ fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -
     }
 }
 
-/// Commits as one who is alone, and keeps whatever there is.
+/// Commits as one who is alone.
 fn commit(store: &Store, manifest: &Manifest) -> Result<(), CheckpointError> {
-    let keep_all = Retention { keep_last: usize::MAX, keep_every: None, also: None };
-    store.start_commit(manifest.clone(), None, keep_all).wait().map(drop)
+    finish(store.start_commit(manifest.clone(), None))
+}
+
+/// Asks until the result is there.
+fn finish<T: Send + 'static>(mut pending: Pending<T>) -> Result<T, CheckpointError> {
+    loop {
+        if let Some(result) = pending.poll() {
+            assert!(pending.poll().is_none(), "the result came twice");
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Retention by one who is alone.
+fn retain(
+    store: &Store,
+    keep_last: usize,
+    keep_every: Option<u64>,
+    also: Option<u64>,
+) -> Result<Retained, CheckpointError> {
+    store.prune(&Retention { keep_last, keep_every, also }, None)
 }
 
 /// A committed checkpoint of two small buffers.

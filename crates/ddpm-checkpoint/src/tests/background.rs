@@ -12,34 +12,24 @@ fn owned(buffers: &[(&str, Vec<f32>)], rank: usize, world: usize) -> Vec<OwnedSl
     buffers.iter().map(slice).collect()
 }
 
-/// Asks until the result is there.
-fn finish<T: Send + 'static>(mut pending: Pending<T>) -> Result<T, CheckpointError> {
-    loop {
-        if let Some(result) = pending.poll() {
-            assert!(pending.poll().is_none(), "the result came twice");
-            return result;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Saves in the background with two ranks.
-pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Result<CommitOutcome, CheckpointError> {
+/// Saves in the background with two ranks, and keeps two.
+pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Result<Retained, CheckpointError> {
     let buffers = [("weights", values(1001, step as u32)), ("exp_avg", values(77, 1))];
     let mut manifest = write(&Store::open("memory://").unwrap(), step, 2, &buffers);
     let upload = |rank| store.start_upload(step, &manifest.attempt, rank, 2, owned(&buffers, rank, 2));
     let uploads = [0, 1].map(upload);
     manifest.shards = uploads.into_iter().map(finish).collect::<Result<_, _>>()?;
-    finish(store.start_commit(manifest, lease, KEEP_TWO))
+    finish(store.start_commit(manifest, lease))?;
+    finish(store.start_retention(KEEP_TWO, lease))
 }
 
 #[test]
-fn a_commit_deletes_what_retention_gives_up() {
+fn what_retention_gives_up_is_deleted_in_the_background() {
     on_each_store(|store| {
         for step in [10, 20, 30] {
-            let outcome = start_save(store, step, None).unwrap();
+            let retained = start_save(store, step, None).unwrap();
             let deleted = if step == 30 { vec![10] } else { vec![] };
-            assert_eq!(outcome.retained, Retained { deleted, ..Retained::default() });
+            assert_eq!(retained, Retained { deleted, ..Retained::default() });
         }
         let keep_one = Retention { keep_last: 1, ..KEEP_TWO };
         assert_eq!(store.prunable(&keep_one).unwrap(), (vec![20], vec![]));
@@ -49,17 +39,15 @@ fn a_commit_deletes_what_retention_gives_up() {
 }
 
 #[test]
-fn an_upload_and_a_commit_that_make_no_sense_are_refused() {
+fn an_upload_and_a_retention_that_make_no_sense_are_refused() {
     let store = Store::open("memory://").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![1.0] };
-    let mut upload = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]);
-    while upload.poll().is_none() {}
-    assert!(matches!(upload.wait(), Err(CheckpointError::Invalid { .. })), "asked for twice");
-    let manifest = write(&store, 1, 1, &[("weights", values(4, 1))]);
+    let upload = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]);
+    assert!(matches!(finish(upload), Err(CheckpointError::Invalid { .. })));
+    save(&store, 1, 1);
     let keep_none = Retention { keep_last: 0, ..KEEP_TWO };
-    let refused = store.start_commit(manifest, None, keep_none).wait();
-    assert!(matches!(refused, Err(CheckpointError::Invalid { .. })));
-    assert_eq!(store.list().unwrap(), [0; 0]);
+    assert!(matches!(finish(store.start_retention(keep_none, None)), Err(CheckpointError::Invalid { .. })));
+    assert_eq!(store.list().unwrap(), [1]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_store_that_always_fails_is_an_error_and_leaves_nothing() {
         assert!(is_store_error(store.list()), "{code}");
         assert!(is_store_error(discover(&store, Want::Latest)), "{code}");
         assert!(is_store_error(store.rewind(None)), "{code}");
-        assert!(is_store_error(store.retain(1, None, None)), "{code}");
+        assert!(is_store_error(retain(&store, 1, None, None)), "{code}");
         assert!(is_store_error(store.acquire_lease("ours", Duration::from_secs(9))), "{code}");
         assert!(is_store_error(store.create_run(&json!({}))), "{code}");
         assert!(is_store_error(store.probe()), "{code}");
@@ -190,7 +190,7 @@ fn no_more_parts_are_in_flight_than_asked_for() {
     server.fail(json!([{ "op": "UploadPart", "fault": { "delay": { "ms": 100 } } }]));
     let store = server.store_with(StoreOptions { concurrency: 2, ..StoreOptions::default() });
     let slice = OwnedSlice { name: "weights".into(), range: 0..10_000_000, data: values(10_000_000, 1) };
-    let entry = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]).wait().unwrap();
+    let entry = finish(store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice])).unwrap();
     assert_eq!((server.rig.seen("UploadPart", ""), server.rig.most_parts()), (5, 2));
     assert_eq!(get(&store, &entry.path).len() as u64, entry.size);
 }
@@ -223,8 +223,8 @@ fn one_rank_that_cannot_write_fails_alone() {
         store.start_upload(10, &attempt, rank, 2, vec![slice])
     };
     let (first, second) = (start(0), start(1));
-    assert!(first.wait().is_ok());
-    assert!(is_store_error(second.wait()));
+    assert!(finish(first).is_ok());
+    assert!(is_store_error(finish(second)));
     assert_eq!(latest(&store), None);
 }
 
@@ -250,7 +250,7 @@ fn an_upload_that_is_dropped_or_fails_is_aborted() {
     drop(upload);
     wait_for("AbortMultipartUpload", 1);
     server.fail(json!([{ "op": "UploadPart", "fault": refuse(403, "AccessDenied") }]));
-    assert!(is_store_error(start().wait()));
+    assert!(is_store_error(finish(start())));
     wait_for("AbortMultipartUpload", 2);
     assert_eq!(server.rig.seen("CompleteMultipartUpload", ""), 0);
 }

@@ -7,6 +7,10 @@ use super::{background::start_save, *};
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(600);
 
+fn renew(store: &Store, lease: &Lease) -> Result<(), CheckpointError> {
+    store.block_on(lease.holder().renew())
+}
+
 fn is_lost<T>(result: Result<T, CheckpointError>) -> bool {
     matches!(result, Err(CheckpointError::LeaseLost { generation: 1, .. }))
 }
@@ -23,14 +27,14 @@ fn frozen(store: &Store) -> Lease {
 fn a_lease_has_one_holder() {
     on_each_store(|store| {
         let first = store.acquire_lease("first", LONG).unwrap();
-        first.renew().unwrap();
-        assert_eq!(first.generation(), 1);
+        renew(store, &first).unwrap();
+        assert_eq!(first.holder().generation, 1);
         let error = store.acquire_lease("second", LONG).unwrap_err();
         assert!(matches!(&error, CheckpointError::Held { owner, .. } if owner == "first"), "{error}");
         assert!(error.to_string().contains("another 60 s"), "{error}");
         first.release().unwrap();
         let second = store.acquire_lease("second", LONG).unwrap();
-        assert_eq!(second.generation(), 2);
+        assert_eq!(second.holder().generation, 2);
         assert!(matches!(store.acquire_lease("third", LONG), Err(CheckpointError::Held { .. })));
     });
 }
@@ -39,16 +43,16 @@ fn a_lease_has_one_holder() {
 fn a_lease_that_ran_out_may_be_taken_over_and_is_then_lost() {
     on_each_store(|store| {
         let first = frozen(store);
-        first.renew().unwrap();
+        renew(store, &first).unwrap();
         assert!(matches!(store.acquire_lease("second", LONG), Err(CheckpointError::Held { .. })), "renewed late");
         sleep(SHORT + Duration::from_millis(50));
         let second = store.acquire_lease("second", LONG).unwrap();
-        assert_eq!(second.generation(), 2);
+        assert_eq!(second.holder().generation, 2);
         first.check().unwrap();
-        assert!(is_lost(first.renew()));
+        assert!(is_lost(renew(store, &first)));
         assert!(is_lost(first.check()));
         assert!(is_lost(first.release()));
-        second.renew().unwrap();
+        renew(store, &second).unwrap();
     });
 }
 
@@ -61,7 +65,7 @@ fn a_lease_is_renewed_for_as_long_as_its_holder_lives() {
     assert!(matches!(store.acquire_lease("second", ttl), Err(CheckpointError::Held { .. })));
     drop(lease);
     sleep(2 * ttl);
-    assert_eq!(store.acquire_lease("second", ttl).unwrap().generation(), 2);
+    assert_eq!(store.acquire_lease("second", ttl).unwrap().holder().generation, 2);
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn a_writer_that_was_frozen_past_its_lease_neither_commits_nor_deletes() {
         let keep_one = Retention { keep_last: 1, keep_every: None, also: None };
         assert!(is_lost(store.prune(&keep_one, Some(&late))));
         assert_eq!(store.list().unwrap(), [30, 20, 10]);
-        assert_eq!(start_save(store, 40, Some(&now)).unwrap().retained.deleted, [20, 10]);
+        assert_eq!(start_save(store, 40, Some(&now)).unwrap().deleted, [20, 10]);
         assert_eq!(store.read_manifest(40).unwrap().lease, 2);
     });
 }
@@ -121,8 +125,7 @@ fn a_step_committed_by_the_same_writer_before_is_committed() {
             // Given up for lost, and saved again in an attempt of its own.
             let mut again = write(store, step, 1, &[("weights", values(4, 1))]);
             again.nonce = first.nonce.clone();
-            let keep = Retention { keep_last: 2, keep_every: None, also: None };
-            store.start_commit(again, lease, keep).wait().unwrap();
+            finish(store.start_commit(again, lease)).unwrap();
             assert_eq!(store.read_manifest(step).unwrap(), first);
         }
     });
@@ -158,9 +161,49 @@ fn a_lease_survives_lost_answers_and_conflicts() {
         server.fail(rules.clone());
         let lease = store.acquire_lease("first", LONG).unwrap();
         server.fail(rules.clone());
-        lease.renew().unwrap();
+        renew(&store, &lease).unwrap();
         server.fail(rules);
         lease.release().unwrap();
-        assert_eq!(store.acquire_lease("second", LONG).unwrap().generation(), 2, "{fault}");
+        assert_eq!(store.acquire_lease("second", LONG).unwrap().holder().generation, 2, "{fault}");
     }
+}
+
+#[test]
+fn a_lease_that_is_renewed_while_another_takes_it_stays_where_it_is() {
+    let server = Server::new();
+    let store = server.store();
+    let first = frozen(&store);
+    let writes = server.rig.seen("PutObject", "lease.json");
+    server.fail(json!([{ "op": "PutObject", "key": "lease.json", "times": 1, "fault": { "delay": { "ms": 1000 } } }]));
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| store.acquire_lease("second", LONG));
+        while server.rig.seen("PutObject", "lease.json") == writes {
+            sleep(Duration::from_millis(1));
+        }
+        // As one that is alive does, until the write that is held back arrives.
+        while !second.is_finished() {
+            renew(&store, &first).unwrap();
+            sleep(Duration::from_millis(20));
+        }
+        assert!(matches!(second.join().unwrap(), Err(CheckpointError::Held { .. })));
+    });
+    renew(&store, &first).unwrap();
+
+    // The same in a directory, where the one that takes it waits for the lock.
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(&dir);
+    drop(frozen(&store));
+    let mut record: Value = crate::manifest::unseal(&get(&store, "lease.json")).ok().unwrap();
+    let lock = std::fs::File::open(dir.path().join("lease.lock")).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| store.acquire_lease("second", LONG));
+        sleep(Duration::from_millis(200));
+        let hour = std::time::SystemTime::now() + Duration::from_secs(3600);
+        let until = hour.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+        record["expiry_unix_ms"] = until.into();
+        put(&store, "lease.json", crate::manifest::seal(&record));
+        drop(lock);
+        assert!(matches!(second.join().unwrap(), Err(CheckpointError::Held { .. })));
+    });
 }

@@ -93,7 +93,7 @@ fn a_commit_without_its_shards_is_refused() {
 fn retention_keeps_what_it_must_and_no_more() {
     on_each_store(|store| {
         let saved: Vec<_> = (1..=6).map(|i| save(store, 10 * i, 2)).collect();
-        let done = store.retain(2, Some(30), Some(20)).unwrap();
+        let done = retain(store, 2, Some(30), Some(20)).unwrap();
         assert_eq!(done, Retained { deleted: vec![40, 10], ..Retained::default() });
         assert_eq!(store.list().unwrap(), [60, 50, 30, 20]);
         let kept: Vec<_> = saved.iter().filter(|m| ![10, 40].contains(&m.step)).map(folder).collect();
@@ -101,8 +101,8 @@ fn retention_keeps_what_it_must_and_no_more() {
         for step in store.list().unwrap() {
             assert_eq!(store.verify(step).unwrap().faults, [""; 0]);
         }
-        assert_eq!(store.retain(2, Some(30), Some(20)).unwrap(), Retained::default());
-        assert!(matches!(store.retain(0, None, None), Err(CheckpointError::Invalid { .. })));
+        assert_eq!(retain(store, 2, Some(30), Some(20)).unwrap(), Retained::default());
+        assert!(matches!(retain(store, 0, None, None), Err(CheckpointError::Invalid { .. })));
     });
 }
 
@@ -112,7 +112,7 @@ fn a_damaged_checkpoint_does_not_count_as_kept() {
         let saved: Vec<_> = (1..=5).map(|i| save(store, i, 2)).collect();
         remove(store, &saved[4].shards[0].path);
         put(store, &manifest_name(4), b"garbage".to_vec());
-        let done = store.retain(2, None, None).unwrap();
+        let done = retain(store, 2, None, None).unwrap();
         assert_eq!((done.deleted, done.warnings.len()), (vec![1], 2));
         assert_eq!(store.list().unwrap(), [5, 4, 3, 2]);
         assert_eq!(latest(store), Some((3, vec![5, 4])));
@@ -125,7 +125,7 @@ fn only_old_orphans_are_swept() {
         let committed = save(store, 10, 1);
         let buffers = [("weights", values(4, 1))];
         let orphans = [write(store, 10, 1, &buffers), write(store, 20, 1, &buffers)];
-        assert_eq!(store.retain(1, None, None).unwrap(), Retained::default());
+        assert_eq!(retain(store, 1, None, None).unwrap(), Retained::default());
         let mut done = Retained::default();
         store.block_on(store.bucket.sweep(Duration::ZERO, None, &mut done)).unwrap();
         done.swept.sort();
@@ -145,8 +145,31 @@ fn a_directory_is_swept_by_the_age_of_its_files_and_with_its_staging_files() {
     fs::write(format!("{}#1", shard.display()), "half").unwrap();
     let two_days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86400);
     fs::File::options().write(true).open(&shard).unwrap().set_modified(two_days_ago).unwrap();
-    assert_eq!(store.retain(1, None, None).unwrap().swept, [folder(&orphan)]);
+    assert_eq!(retain(&store, 1, None, None).unwrap().swept, [folder(&orphan)]);
     assert!(!shard.parent().unwrap().exists());
+}
+
+#[test]
+fn what_a_rewind_set_aside_stays_for_a_day_however_old_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(&dir);
+    save(&store, 10, 1);
+    let left = save(&store, 20, 1);
+    let shard = dir.path().join(&left.shards[0].path);
+    let two_days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86400);
+    fs::File::options().write(true).open(&shard).unwrap().set_modified(two_days_ago).unwrap();
+    assert_eq!(store.rewind(Some(10)).unwrap(), [20]);
+    assert_eq!(retain(&store, 1, None, None).unwrap(), Retained::default());
+    // Nor does a checkpoint that takes its place change that.
+    let again = save(&store, 20, 1);
+    assert_eq!(retain(&store, 2, None, None).unwrap(), Retained::default());
+    assert!(shard.exists());
+    let [aside] = &fs::read_dir(dir.path().join("aside")).unwrap().collect::<Vec<_>>()[..] else { panic!("one") };
+    let aside = aside.as_ref().unwrap().path();
+    let then = ulid::Ulid::from_datetime(two_days_ago);
+    fs::rename(&aside, aside.with_file_name(format!("{:012}-{then}.json", 20))).unwrap();
+    assert_eq!(retain(&store, 2, None, None).unwrap().swept, [folder(&left)]);
+    assert!(!shard.exists() && store.verify(again.step).unwrap().faults.is_empty());
 }
 
 #[test]
@@ -157,7 +180,7 @@ fn a_deletion_that_fails_is_a_warning() {
     let folder = dir.path().join(folder(&old));
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "in the way").unwrap();
-    let done = store.retain(1, None, None).unwrap();
+    let done = retain(&store, 1, None, None).unwrap();
     assert_eq!((done.deleted, done.warnings.len()), (vec![10], 1));
     assert_eq!(latest(&store), Some((20, vec![])));
 }
@@ -186,7 +209,7 @@ fn a_store_that_cannot_be_read_is_an_error() {
         matches!(store.list(), Err(CheckpointError::Store { .. }))
             && matches!(discover(store, Want::Latest), Err(CheckpointError::Store { .. }))
             && matches!(store.rewind(None), Err(CheckpointError::Store { .. }))
-            && matches!(store.retain(1, None, None), Err(CheckpointError::Store { .. }))
+            && matches!(retain(store, 1, None, None), Err(CheckpointError::Store { .. }))
     };
     let dir = tempfile::tempdir().unwrap();
     let store = local(&dir);
@@ -197,7 +220,7 @@ fn a_store_that_cannot_be_read_is_an_error() {
     assert!(is_store_error(&store), "a link to nowhere");
     fs::write(dir.path().join("ckpt"), "a file").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..1, data: vec![1.0] };
-    let written = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]).wait();
+    let written = finish(store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]));
     assert!(matches!(written, Err(CheckpointError::Store { .. })), "a file in the place of the shards");
     dir.close().unwrap();
     assert!(is_store_error(&store), "a directory that vanished");

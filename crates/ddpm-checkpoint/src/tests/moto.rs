@@ -88,8 +88,7 @@ fn of_rivals_on_moto_one_commits_and_one_holds_the_lease() {
         let outcomes = moto.race(|_, store, barrier| {
             let manifest = write(store, round, 1, &[("weights", values(4, 1))]);
             barrier.wait();
-            let keep_all = Retention { keep_last: 9, keep_every: None, also: None };
-            store.start_commit(manifest.clone(), None, keep_all).wait().map(|_| manifest.nonce)
+            finish(store.start_commit(manifest.clone(), None)).map(|_| manifest.nonce)
         });
         let winners: Vec<_> = outcomes.iter().flatten().collect();
         assert_eq!(winners, [&moto.store().read_manifest(round).unwrap().nonce], "{outcomes:?}");
@@ -103,7 +102,7 @@ fn of_rivals_on_moto_one_commits_and_one_holds_the_lease() {
         let held = |outcome: &&Result<_, _>| matches!(outcome, Err(CheckpointError::Held { .. }));
         assert_eq!(leases.iter().filter(held).count(), RIVALS - 1, "{leases:?}");
         let winner = leases.remove(leases.iter().position(Result::is_ok).unwrap()).unwrap();
-        assert_eq!(winner.generation(), round);
+        assert_eq!(winner.holder().generation, round);
         winner.release().unwrap();
     }
 }

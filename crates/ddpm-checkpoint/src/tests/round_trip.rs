@@ -76,7 +76,7 @@ fn a_slice_that_contradicts_itself_is_not_written() {
             (0, vec![slice("weights", 2), slice("weights", 2)]),
             (1, vec![slice("weights", 2)]),
         ] {
-            let written = store.start_upload(1, &Attempt::generate(), rank, 1, slices.clone()).wait();
+            let written = finish(store.start_upload(1, &Attempt::generate(), rank, 1, slices.clone()));
             assert!(matches!(written, Err(CheckpointError::Invalid { .. })), "{slices:?}");
         }
     });

@@ -3,6 +3,7 @@
 //! A save goes through three phases. Each rank copies its share of the buffers and uploads it on the store's threads;
 //! when every rank has reported its shard, rank 0 commits the manifest, on the store's threads too; when it reports the
 //! commit, the save is done. Reports travel with the votes that ranks cast before each step anyway, so nobody waits.
+//! Retention follows on rank 0, behind the training and the next save: no save is late or lost because of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
-    Attempt, CheckpointError, Commit, Failpoint, Lease, Manifest, OwnedSlice, Retention, SCHEMA, ShardEntry, Store,
-    Upload, nonce, share,
+    Attempt, CheckpointError, Commit, Failpoint, Lease, Manifest, OwnedSlice, Pending, Retained, Retention, SCHEMA,
+    ShardEntry, Store, Upload, nonce, share,
 };
 use ddpm_comm::Collective;
 use ddpm_config::{OnFailure, Settings, WhenBusy};
@@ -43,6 +44,10 @@ pub struct Saver {
     /// The newest step committed.
     last_saved: Option<u64>,
     in_flight: Option<Save>,
+    /// Older checkpoints being deleted, on rank 0.
+    retention: Option<Pending<Retained>>,
+    /// Whether a commit still waits for its retention, on rank 0.
+    retention_due: bool,
     /// Saves that failed or were left out, since this start of the run.
     missed: u64,
     /// Whether the last save failed.
@@ -53,6 +58,7 @@ pub struct Saver {
 impl Drop for Saver {
     fn drop(&mut self) {
         self.in_flight = None;
+        self.retention = None;
         let lease = self.lease.take().filter(|_| !self.store_failed);
         if let Some(Err(error)) = lease.map(Lease::release) {
             tracing::warn!("{error}");
@@ -110,21 +116,25 @@ impl Saver {
         let opened = Store::open_with(&settings.checkpoint_uri(), options).map_err(Failure::from);
         let store = unanimous(comm.as_ref(), opened)?;
         let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings)? };
-        let begun = if comm.rank() == 0 { begin_run(&store, settings, newest) } else { Ok(()) };
-        unanimous(comm.as_ref(), begun)?;
-        let comm = Arc::clone(comm);
-        Ok(Self {
+        // From here on a start that is refused gives the lease back.
+        let mut saver = Self {
             store,
-            comm,
+            comm: Arc::clone(comm),
             lease,
             nonce: nonce(),
             images,
             resumed_from,
             last_saved: resumed_from,
             in_flight: None,
+            retention: None,
+            retention_due: false,
             missed: 0,
             store_failed: false,
-        })
+        };
+        let begun = if comm.rank() == 0 { begin_run(&saver.store, settings, newest) } else { Ok(()) };
+        saver.store_failed = begun.as_ref().is_err_and(|failure| failure.exit == Exit::Storage);
+        unanimous(comm.as_ref(), begun)?;
+        Ok(saver)
     }
 
     /// Where the checkpoints are.
@@ -177,6 +187,7 @@ impl Saver {
         self.save(settings, network, state)?;
         self.finish(settings)?;
         if self.last_saved == Some(state.step) {
+            self.finish_retention(settings);
             return Ok(());
         }
         let (step, uri) = (state.step, self.store.uri());
@@ -190,6 +201,7 @@ impl Saver {
         if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
             return failed(error);
         }
+        self.tend_retention(settings);
         let Some(save) = &mut self.in_flight else { return News::None };
         match save.upload.as_mut().and_then(Upload::poll) {
             Some(Ok(entry)) => {
@@ -200,14 +212,16 @@ impl Saver {
             None => {}
         }
         match save.commit.as_mut().and_then(Commit::poll) {
-            Some(Ok(outcome)) => {
-                outcome.retained.warnings.iter().for_each(|warning| tracing::warn!("retention: {warning}"));
-                News::Committed
-            }
+            Some(Ok(())) => News::Committed,
             Some(Err(error)) => failed(error),
             // Only who has work of its own under way can be late with it.
             None if (save.upload.is_some() || save.commit.is_some()) && save.late(settings) => {
-                let message = format!("the save of step {} took over {} s", save.step, settings.comm.timeout_s);
+                let message = format!(
+                    "the save of step {} took over {} s for its {}; see what slows the store, or raise comm.timeout_s",
+                    save.step,
+                    settings.comm.timeout_s,
+                    if save.upload.is_some() { "shard" } else { "commit" }
+                );
                 News::Failed(encode(&Failure::new(Exit::Storage, message)))
             }
             None => News::None,
@@ -217,7 +231,7 @@ impl Saver {
     /// Takes in every rank's news, in rank order; the same on every rank.
     pub fn absorb(&mut self, settings: &Settings, news: Vec<News>) -> Result<(), Failure> {
         if news.contains(&News::Committed) {
-            self.committed();
+            self.committed(settings);
             return Ok(());
         }
         let failed = news.iter().enumerate().find_map(|(rank, news)| match news {
@@ -238,26 +252,62 @@ impl Saver {
         }
         if let Some(draft) = save.draft.take_if(|_| save.shards.iter().all(Option::is_some)) {
             let shards = save.shards.drain(..).flatten().collect();
+            let manifest = Manifest { shards, ..draft };
+            save.since = Instant::now();
+            save.commit = Some(self.store.start_commit(manifest, self.lease.as_ref()));
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, settings: &Settings) {
+        let Some(save) = self.in_flight.take() else { return };
+        let seconds = save.begun.elapsed().as_secs_f64();
+        tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
+        self.last_saved = Some(save.step);
+        self.store_failed = false;
+        self.retention_due = self.comm.rank() == 0;
+        self.tend_retention(settings);
+        Failpoint::SaveDone.reach();
+    }
+
+    /// Takes the outcome of a retention that is over, and begins the one that is due, one at a time. A lease lost to
+    /// another run shows at the next look at the lease; all else that goes wrong is made up for after the next commit.
+    fn tend_retention(&mut self, settings: &Settings) {
+        if let Some(done) = self.retention.as_mut().and_then(Pending::poll) {
+            self.retention = None;
+            if let Err(error) = done {
+                tracing::warn!("older checkpoints were left as they are: {error}");
+            }
+        }
+        if self.retention_due && self.retention.is_none() {
+            self.retention_due = false;
             let c = &settings.checkpoint;
             let retention = Retention {
                 keep_last: c.keep_last,
                 keep_every: (c.keep_every > 0).then_some(c.keep_every),
                 also: self.resumed_from,
             };
-            let manifest = Manifest { shards, ..draft };
-            save.since = Instant::now();
-            save.commit = Some(self.store.start_commit(manifest, self.lease.as_ref(), retention));
+            self.retention = Some(self.store.start_retention(retention, self.lease.as_ref()));
         }
-        Ok(())
     }
 
-    fn committed(&mut self) {
-        let Some(save) = self.in_flight.take() else { return };
-        let seconds = save.begun.elapsed().as_secs_f64();
-        tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
-        self.last_saved = Some(save.step);
-        self.store_failed = false;
-        Failpoint::SaveDone.reach();
+    /// Waits for the retention under way and the one that is due, but no longer than for a save; all ranks in short
+    /// votes, so that none takes another for frozen.
+    fn finish_retention(&mut self, settings: &Settings) {
+        let (begun, limit) = (Instant::now(), Duration::from_secs(settings.comm.timeout_s));
+        loop {
+            self.tend_retention(settings);
+            let waits = self.retention.is_some() && begun.elapsed() < limit;
+            if self.comm.broadcast_bytes(vec![u8::from(waits)], 0) == [0] {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        if self.retention.take().is_some() {
+            tracing::warn!(
+                "older checkpoints are still being deleted after {limit:?}, so some are left; raise comm.timeout_s, or                  use `checkpoints prune`"
+            );
+        }
     }
 
     /// Drops the save under way: uploads are aborted, older checkpoints stand. What the store did is forgiven, if
@@ -354,7 +404,11 @@ fn acquire(comm: &dyn Collective, store: &Store, settings: &Settings) -> Result<
         let tried = match if first { Some(store.acquire_lease(&owner, ttl)) } else { None } {
             Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
                 if !told {
-                    tracing::info!("{holder} writes to {} or was killed; waiting up to {ttl:?} to see", store.uri());
+                    let longest = 2 * ttl;
+                    tracing::info!(
+                        "{holder} writes to {} or was killed; waiting up to {longest:?} to see",
+                        store.uri()
+                    );
                     told = true;
                 }
                 Ok(None)

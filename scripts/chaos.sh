@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kills ranks of short runs, or mpirun, at random: at a random time or a random step of the save protocol. Relaunches them
 # until they are done, and compares what is left with an undisturbed run, bit for bit. The test suite tries 20 seeds; this
-# tries as many as asked for, one line each. docs/chaos-300.txt is what it said of 1-300.
+# tries as many as asked for, one line each. docs/chaos.txt is what it said of the seeds tried last.
 #
 #   scripts/chaos.sh [FIRST-LAST=1-300]      some 5 s per seed on two cores; the lines are kept in runs/, too
 set -euo pipefail

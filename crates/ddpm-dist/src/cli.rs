@@ -212,11 +212,11 @@ pub enum SamplerName {
 }
 
 impl SamplerName {
-    /// The sampler; `eta` is DDIM's.
-    pub fn with_eta(self, eta: f64) -> Sampler {
+    /// The sampler; the arguments are DDIM's.
+    pub fn with(self, eta: f64, direction: Direction) -> Sampler {
         match self {
             Self::Ddpm => Sampler::Ancestral,
-            Self::Ddim => Sampler::Ddim(Ddim { eta, direction: Direction::FromModel }),
+            Self::Ddim => Sampler::Ddim(Ddim { eta, direction }),
             Self::Heun => Sampler::Heun,
             Self::Dpmpp => Sampler::DpmSolver,
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Clip, Sampler, Spacing, VarianceKind};
+use ddpm_diffusion::{Clip, Direction, Sampler, Spacing, VarianceKind};
 use serde::Deserialize;
 use tch::Device;
 
@@ -42,7 +42,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         }),
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
             let model = Model::open(comm, &model.model, model.weights)?;
-            let drawn = reverse(comm, &model, sampler.with_eta(0.0), *steps, *seed)?;
+            let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), *steps, *seed)?;
             let (channels, size) = model.network.image();
             let strip = || pictures::reverse_strip(&drawn.trajectories, *steps, channels as usize, size as usize);
             save(comm, out, strip)

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use ddpm_comm::World;
-use ddpm_diffusion::{Clip, Diffusion, Langevin, Spacing, space_timesteps};
+use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, Spacing, space_timesteps};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
@@ -77,11 +77,15 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         classifier.map(|source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage)).transpose()?;
     let order = unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
+    // Guidance takes the predicted image far out of [-1, 1]. Once that is clipped, the model's own eps no longer belongs to
+    // it, and going on along it destroys the image.
+    let guided = order.guidance.is_some() || order.classifier.is_some();
+    let direction = if guided { Direction::FromXStart } else { Direction::FromModel };
     let generation = Generation {
         network: &model.network,
         weights: &model.weights,
         process: &order.process,
-        sampler: args.sampler.with_eta(args.eta),
+        sampler: args.sampler.with(args.eta, direction),
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
         clip: match args.threshold {

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nccl_rs::{Communicator, Cuda, DeviceSlice, Error, Pending, Reduction, UniqueId};
@@ -21,7 +21,13 @@ pub(crate) struct Nccl {
     host: Arc<dyn Collective>,
     communicator: Arc<Communicator>,
     watch: Arc<Watch>,
-    under_way: Mutex<Option<Sender<(&'static str, Pending)>>>,
+    follower: Mutex<Option<Follower>>,
+}
+
+/// The thread that sees operations through to their ends, and the way to hand them over.
+struct Follower {
+    under_way: Sender<(&'static str, Pending)>,
+    thread: JoinHandle<()>,
 }
 
 impl Nccl {
@@ -36,18 +42,23 @@ impl Nccl {
             let _entered = watch.enter("NCCL's start");
             Arc::new(Communicator::new(nccl, cuda, device, host.rank(), host.size(), id)?)
         };
-        let (sender, receiver) = channel();
+        let (under_way, receiver) = channel();
         let (theirs, watched) = (Arc::clone(&communicator), Arc::clone(&watch));
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("nccl".into())
             .spawn(move || follow(&receiver, &theirs, &watched))
             .expect("the system starts one more thread");
-        Ok(Self { host, communicator, watch, under_way: Mutex::new(Some(sender)) })
+        Ok(Self { host, communicator, watch, follower: Mutex::new(Some(Follower { under_way, thread })) })
     }
 
-    /// Ends the communicator, together with all ranks.
+    /// Sees the last operations through and ends the communicator, together with all ranks.
     pub(crate) fn finish(&self) {
-        drop(self.under_way.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Follower { under_way, thread }) = follower {
+            drop(under_way);
+            // It has told of its own trouble, if it had any.
+            let _ = thread.join();
+        }
         self.communicator.finish().unwrap_or_else(|error| fail(&error));
     }
 
@@ -62,8 +73,8 @@ impl Nccl {
         }
         let _entered = self.watch.enter(operation); // NCCL's first operation waits for the peers while it connects
         let pending = call(slices).unwrap_or_else(|error| fail(&error));
-        if let Some(under_way) = &*self.under_way.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = under_way.send((operation, pending)); // received as long as we are there
+        if let Some(follower) = &*self.follower.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = follower.under_way.send((operation, pending)); // received as long as we are there
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
+use crate::timesteps::check_timesteps;
 
 /// The share of a new term in an average that has seen some. Most of the smoothing comes from the sum over t; a smaller
 /// share would keep the start of a training, when terms are thousands of times larger, for all of a short one.
@@ -38,10 +39,7 @@ impl BoundByTimestep {
     /// # Errors
     /// A t that the process does not have; nothing is taken in then.
     pub fn update(&mut self, terms: &[(usize, f32)]) -> Result<(), DiffusionError> {
-        let timesteps = self.timesteps();
-        if let Some(&(t, _)) = terms.iter().find(|(t, _)| *t >= timesteps) {
-            return Err(DiffusionError::TimestepOutOfRange { t, timesteps });
-        }
+        check_timesteps(terms, self.timesteps())?;
         for &(t, vb) in terms.iter().filter(|(_, vb)| vb.is_finite()) {
             let share = (1.0 / (f64::from(self.seen[t]) + 1.0)).max(SHARE);
             let average = self.averages[t].unwrap_or(0.0);

@@ -74,16 +74,14 @@ impl Diffusion {
         mut model: impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
     ) -> Result<Tensor, DiffusionError> {
         let _guard = tch::no_grad_guard();
-        let sigma = |abar: f64| (1.0 / abar - 1.0).sqrt();
         let mut x = x_start.shallow_clone();
         let mut eps = x_start.zeros_like();
         for index in 0..self.timesteps() {
             let (here, next) = (self.alphas_cumprod_prev[index], self.alphas_cumprod[index]);
-            let advance = |eps: &Tensor| next.sqrt() * (&x / here.sqrt() + (sigma(next) - sigma(here)) * eps);
-            let guess = advance(&eps);
+            let guess = ode_step(&x, here, next, &eps);
             let (t, output) = self.evaluate(index, &guess, &mut model)?;
             (_, eps) = self.x_start_and_eps(&output, &guess, &t, Direction::FromModel, Clip::None)?;
-            x = advance(&eps);
+            x = ode_step(&x, here, next, &eps);
         }
         Ok(x)
     }
@@ -106,4 +104,11 @@ impl Diffusion {
         };
         Ok((pred_x_start, eps))
     }
+}
+
+/// A step of the probability-flow ODE from alphas_cumprod `here` to `next` along `eps`: in x/sqrt(abar), whose slope over
+/// sigma = sqrt(1/abar - 1) is eps (Song et al. 2020, section 4.3).
+pub(crate) fn ode_step(x: &Tensor, here: f64, next: f64, eps: &Tensor) -> Tensor {
+    let sigma = |abar: f64| (1.0 / abar - 1.0).sqrt();
+    next.sqrt() * (x / here.sqrt() + (sigma(next) - sigma(here)) * eps)
 }

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::ddim::Direction;
+use crate::ddim::{Direction, ode_step};
 use crate::error::ModelError;
 use crate::process::Clip;
 use crate::sampler::ReverseStep;
@@ -29,11 +29,9 @@ impl Diffusion {
             return Ok(ReverseStep { sample: pred_x_start.shallow_clone(), pred_x_start });
         }
         let (here, next) = (self.alphas_cumprod[index], self.alphas_cumprod[index - 1]);
-        let sigma = |abar: f64| (1.0 / abar - 1.0).sqrt();
-        let advance = |eps: &Tensor| next.sqrt() * (x_t / here.sqrt() + (sigma(next) - sigma(here)) * eps);
-        let euler = advance(&eps);
+        let euler = ode_step(x_t, here, next, &eps);
         let (t, output) = self.evaluate(index - 1, &euler, model)?;
         let (_, eps_there) = self.x_start_and_eps(&output, &euler, &t, Direction::FromXStart, clip)?;
-        Ok(ReverseStep { sample: advance(&((eps + eps_there) * 0.5)), pred_x_start })
+        Ok(ReverseStep { sample: ode_step(x_t, here, next, &((eps + eps_there) * 0.5)), pred_x_start })
     }
 }

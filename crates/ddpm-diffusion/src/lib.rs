@@ -45,7 +45,7 @@ pub use langevin::Langevin;
 pub use objective::{Loss, Terms, Weighting};
 pub use process::{Clip, Gaussian, ModelPosterior, Prediction, VarianceKind};
 pub use respace::{Spacing, space_timesteps};
-pub use rng::{Stream, noise_batch, normals, uniform};
+pub use rng::{Stream, noise_batch, noise_rows, uniform};
 pub use sampler::{ClassGradient, ReverseStep, SampleOptions, Sampler, Step};
 pub use schedule::BetaSchedule;
 pub use tables::{Diffusion, Settings, VISIBLE_SIGNAL};

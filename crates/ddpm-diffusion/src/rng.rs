@@ -40,7 +40,7 @@ pub enum Stream {
 }
 
 /// Fills `out` with standard normal draws.
-pub fn normals(seed: u64, stream: Stream, position: u64, out: &mut [f32]) {
+fn normals(seed: u64, stream: Stream, position: u64, out: &mut [f32]) {
     let mut rng = generator(seed, stream, position);
     out.fill_with(|| rng.sample(StandardNormal));
 }
@@ -52,12 +52,18 @@ pub fn uniform(seed: u64, stream: Stream, position: u64) -> f64 {
 
 /// Standard normal noise `[positions, shape...]` in `f32` on the CPU, row i being `positions[i]`'s own.
 pub fn noise_batch(seed: u64, stream: Stream, positions: &[u64], shape: &[i64]) -> Tensor {
+    let rows: Vec<(Stream, u64)> = positions.iter().map(|&position| (stream, position)).collect();
+    noise_rows(seed, &rows, shape)
+}
+
+/// The same where each row has a stream of its own.
+pub fn noise_rows(seed: u64, rows: &[(Stream, u64)], shape: &[i64]) -> Tensor {
     let size = shape.iter().product::<i64>() as usize;
-    let mut values = vec![0.0; positions.len() * size];
-    for (row, &position) in values.chunks_mut(size.max(1)).zip(positions) {
+    let mut values = vec![0.0; rows.len() * size];
+    for (row, &(stream, position)) in values.chunks_mut(size.max(1)).zip(rows) {
         normals(seed, stream, position, row);
     }
-    let shape: Vec<i64> = [positions.len() as i64].iter().chain(shape).copied().collect();
+    let shape: Vec<i64> = [rows.len() as i64].iter().chain(shape).copied().collect();
     Tensor::from_slice(&values).view(shape.as_slice())
 }
 

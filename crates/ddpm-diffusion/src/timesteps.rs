@@ -90,10 +90,7 @@ impl LossSecondMoment {
     /// # Errors
     /// A t that the process does not have; nothing is taken in then.
     pub fn update(&mut self, losses: &[(usize, f32)]) -> Result<(), DiffusionError> {
-        let timesteps = self.timesteps();
-        if let Some(&(t, _)) = losses.iter().find(|(t, _)| *t >= timesteps) {
-            return Err(DiffusionError::TimestepOutOfRange { t, timesteps });
-        }
+        check_timesteps(losses, self.timesteps())?;
         for &(t, loss) in losses.iter().filter(|(_, loss)| loss.is_finite()) {
             let history = &mut self.history[t];
             if history.len() == HISTORY {
@@ -134,6 +131,14 @@ impl LossSecondMoment {
             Draw { t, weight: total / (self.timesteps() as f64 * weights[t]) }
         };
         units.map(draw).collect()
+    }
+}
+
+/// Refuses pairs of which one has a t that the process does not have.
+pub(crate) fn check_timesteps(pairs: &[(usize, f32)], timesteps: usize) -> Result<(), DiffusionError> {
+    match pairs.iter().find(|(t, _)| *t >= timesteps) {
+        Some(&(t, _)) => Err(DiffusionError::TimestepOutOfRange { t, timesteps }),
+        None => Ok(()),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Numbers made with the papers' own public implementations, reproduced.
 
+mod common;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
+use common::bound_model;
 use ddpm_diffusion::{
     BetaSchedule, BoundTerms, Clip, Ddim, Diffusion, Direction, Loss, LossSecondMoment, Prediction, Settings,
     VarianceKind, Weighting, space_timesteps,
@@ -32,7 +35,7 @@ fn close(name: &str, found: f64, expected: f64, relative: f64) {
     assert!((found - expected).abs() <= tolerance, "{name}: {found} where {expected} was due");
 }
 
-/// Compares with an absolute tolerance of `tolerance` times the larger of 1 and the expected magnitude, per element.
+/// Compares each element with `tolerance` times its expected magnitude, or times a floor where that is small.
 fn check(name: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(found.size(), expected.size(), "{name}: shape");
     let expected = expected.to_kind(Kind::Double);
@@ -189,13 +192,7 @@ fn the_bound_matches_term_by_term() {
         let golden = tensors(file);
         let hybrid = settings(Prediction::Eps, VarianceKind::LearnedRange, Loss::Hybrid { lambda: 0.001 });
         let diffusion = process(schedule, timesteps, hybrid);
-        // The model is bound.json's.
-        let model = |x: &Tensor, t: &Tensor| {
-            let share = t.to_kind(x.kind()).view([-1, 1, 1, 1]) / timesteps as f64;
-            let eps: Tensor = x * &share * 0.9 + 0.05;
-            let v: Tensor = (x * 3.0).sin() * (1.0 - share);
-            Ok(Tensor::cat(&[eps, v], 1))
-        };
+        let model = |x: &Tensor, t: &Tensor| bound_model(timesteps, x, t);
         let x_start = &golden["x_start"];
         check("prior_bpd", &diffusion.prior_bpd(x_start), &golden["prior_bpd"], 1e-5);
         let term = |t: i64| {

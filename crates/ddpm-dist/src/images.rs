@@ -17,21 +17,34 @@ pub struct Images {
     pub labels: Vec<i64>,
 }
 
+/// Bytes u8 `[N, C, H, W]` as a network takes them: f32, the 256 grey levels in `[-1, 1]`.
+pub fn from_bytes(bytes: &[u8], shape: [i64; 4], device: Device) -> Tensor {
+    Tensor::from_slice(bytes).to_device(device).view(shape).to_kind(Kind::Float) / 127.5 - 1.0
+}
+
 /// Reads `count` images from id `first` on, in the order of their ids.
 pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Result<Images, Failure> {
     let batch = ddpm_data::preview(source, first, count)?;
     let [channels, size] = [source.spec().channels, source.spec().size].map(|n| n as i64);
-    let pixels = Tensor::from_slice(&batch.images).to_device(device).view([count as i64, channels, size, size]);
-    Ok(Images { x_start: pixels.to_kind(Kind::Float) / 127.5 - 1.0, labels: batch.labels })
+    Ok(Images {
+        x_start: from_bytes(&batch.images, [count as i64, channels, size, size], device),
+        labels: batch.labels,
+    })
 }
 
 /// Opens the images that a command works on with a model; refuses a set of fewer than `count`.
 pub fn open(model: &Model, args: &DataArgs, count: usize) -> Result<Arc<dyn Source>, Failure> {
     let settings = model.data_settings(args.data.as_deref(), &args.overrides)?;
     let source = model.open_data(&settings, args.split.into())?;
+    check_count(source.as_ref(), count as u64)?;
+    Ok(source)
+}
+
+/// Refuses to take more images than there are.
+pub fn check_count(source: &dyn Source, count: u64) -> Result<(), Failure> {
     let available = source.len();
-    if count as u64 <= available {
-        return Ok(source);
+    if count <= available {
+        return Ok(());
     }
     Err(Failure::usage(format!("-n asks for {count} images of {}; give at most {available}", source.describe())))
 }

@@ -41,25 +41,32 @@ pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Failure> {
     write_atomic(path, &file).map_err(|e| Failure::file(path, e))
 }
 
-/// Noise to start from.
-pub struct Noise {
+/// Images of a file, or noise.
+pub struct Read {
     /// f32 `[N, C, H, W]`.
-    pub noise: Tensor,
+    pub values: Tensor,
     /// The class of each, where the file says.
     pub labels: Option<Vec<i64>>,
 }
 
-/// Tensor `noise` of a file, which must be of the shape `expected`, and `labels`, if they are there.
-pub fn read_noise(path: &Path, expected: [i64; 4]) -> Result<Noise, Failure> {
+/// Tensor `name` of a file, which must be f32 of `count` (any number above 0, if none is given) times `image`, `[C, H, W]`;
+/// and `labels`, if they are there. `advice` ends the sentence on what the file should hold.
+pub fn read(path: &Path, name: &str, count: Option<i64>, image: [i64; 3], advice: &str) -> Result<Read, Failure> {
+    let [channels, height, width] = image;
+    let wanted = count.map_or("N".into(), |count| count.to_string());
     let unfit = |what: String| {
-        Failure::usage(format!("{}: {what}; give a safetensors file with f32 `noise` {expected:?}", path.display()))
+        Failure::usage(format!(
+            "{}: {what}; give a safetensors file with f32 `{name}` [{wanted}, {channels}, {height}, {width}]{advice}",
+            path.display()
+        ))
     };
     let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
-    let noise = file.tensor("noise").map_err(|e| unfit(e.to_string()))?;
-    let shape: Vec<i64> = noise.shape().iter().map(|n| *n as i64).collect();
-    if shape != expected || noise.dtype() != Dtype::F32 {
-        return Err(unfit(format!("`noise` is {:?} {shape:?}", noise.dtype())));
+    let values = file.tensor(name).map_err(|e| unfit(e.to_string()))?;
+    let shape: Vec<i64> = values.shape().iter().map(|n| *n as i64).collect();
+    let fits = shape.len() == 4 && shape[1..] == image && count.map_or(shape[0] > 0, |count| shape[0] == count);
+    if !fits || values.dtype() != Dtype::F32 {
+        return Err(unfit(format!("`{name}` is {:?} {shape:?}", values.dtype())));
     }
     let labels = match file.tensor("labels") {
         Ok(labels) if labels.dtype() == Dtype::I64 && labels.shape() == [shape[0] as usize] => {
@@ -71,5 +78,5 @@ pub fn read_noise(path: &Path, expected: [i64; 4]) -> Result<Noise, Failure> {
         }
         Err(_) => None,
     };
-    Ok(Noise { noise: Tensor::f_from_data_size(noise.data(), &shape, tch::Kind::Float)?, labels })
+    Ok(Read { values: Tensor::f_from_data_size(values.data(), &shape, tch::Kind::Float)?, labels })
 }

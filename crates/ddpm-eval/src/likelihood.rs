@@ -1,6 +1,6 @@
 //! One forward pass of the bound: a batch of images, each at its timestep of one stratum.
 
-use ddpm_diffusion::{Clip, Diffusion, ModelError, Stream, normals};
+use ddpm_diffusion::{Clip, Diffusion, ModelError, Stream, noise_rows};
 use tch::{Kind, Tensor};
 
 use crate::{BoundSums, EvalError, Strata};
@@ -45,12 +45,9 @@ impl Evaluation<'_> {
     ) -> Result<(), EvalError> {
         let x_start = images.x_start;
         let draws: Vec<usize> = images.ids.iter().map(|&id| self.strata.draw(stratum, self.seed, id)).collect();
-        let mut noise = vec![0.0; x_start.numel()];
-        let size = noise.len() / images.ids.len().max(1);
-        for (row, (&t, &id)) in noise.chunks_mut(size.max(1)).zip(draws.iter().zip(images.ids)) {
-            normals(self.seed, Stream::Bound(self.process.timestep_map[t] as u64), id, row);
-        }
-        let noise = Tensor::from_slice(&noise).to_device(x_start.device()).f_view_as(x_start)?;
+        let stream = |t: usize| Stream::Bound(self.process.timestep_map[t] as u64);
+        let rows: Vec<(Stream, u64)> = draws.iter().zip(images.ids).map(|(&t, &id)| (stream(t), id)).collect();
+        let noise = noise_rows(self.seed, &rows, &x_start.size()[1..]).to_device(x_start.device());
         let t: Vec<i64> = draws.iter().map(|&t| t as i64).collect();
         let t = Tensor::from_slice(&t).to_device(x_start.device());
         let terms = self.process.bound_terms(x_start, &t, &noise, self.clip, model)?;

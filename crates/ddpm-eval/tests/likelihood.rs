@@ -1,8 +1,12 @@
 //! The bound against published numbers, in any division of the work, and estimated from some of the timesteps.
 
+#[path = "../../ddpm-diffusion/tests/common/mod.rs"]
+mod common;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use common::bound_model;
 use ddpm_diffusion::{
     BetaSchedule, Clip, Diffusion, Loss, ModelError, Prediction, Settings, Stream, VarianceKind, Weighting, noise_batch,
 };
@@ -36,13 +40,7 @@ fn the_bound_is_the_published_one() {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file);
         let golden: HashMap<String, Tensor> = Tensor::read_safetensors(path).unwrap().into_iter().collect();
         let process = process(schedule, timesteps, VarianceKind::LearnedRange);
-        // The model is bound.json's.
-        let model = |x: &Tensor, t: &Tensor| {
-            let share = t.to_kind(x.kind()).view([-1, 1, 1, 1]) / timesteps as f64;
-            let eps: Tensor = x * &share * 0.9 + 0.05;
-            let v: Tensor = (x * 3.0).sin() * (1.0 - share);
-            Ok(Tensor::cat(&[eps, v], 1))
-        };
+        let model = |x: &Tensor, t: &Tensor| bound_model(timesteps, x, t);
         let x_start = &golden["x_start"];
         let batch = x_start.size()[0] as usize;
         let mut sums = BoundSums::new(&Strata::every(timesteps), batch);

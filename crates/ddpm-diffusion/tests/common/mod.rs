@@ -49,3 +49,15 @@ pub fn gaussian_model(
         Ok(x * one_minus.sqrt() / (abar * (SPREAD * SPREAD) + one_minus))
     }
 }
+
+/// The model of golden's bound.json, at images `x` and timesteps `t` of `timesteps`: eps, then the variance's channels.
+pub fn bound_model(
+    timesteps: usize,
+    x: &Tensor,
+    t: &Tensor,
+) -> Result<Tensor, Box<dyn std::error::Error + Send + Sync>> {
+    let share = t.to_kind(x.kind()).view([-1, 1, 1, 1]) / timesteps as f64;
+    let eps: Tensor = x * &share * 0.9 + 0.05;
+    let v: Tensor = (x * 3.0).sin() * (1.0 - share);
+    Ok(Tensor::cat(&[eps, v], 1))
+}

@@ -17,7 +17,7 @@ use crate::generate::{Drawn, Generation};
 use crate::pictures;
 use crate::source::{Model, WeightChoice};
 use crate::telemetry::from_unit_floats;
-use crate::tensors::{self, Entry, read_noise};
+use crate::tensors::{self, Entry};
 
 /// Where samples go.
 enum Output<'a> {
@@ -51,9 +51,9 @@ impl<'a> Order<'a> {
         }
         let classes = model.classes.or(classifier.as_ref().map(Classifier::classes));
         let count = count(args, classes);
-        let shape = [count as i64, channels, size, size];
-        let noise = args.init_noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
-        let (noise, given) = noise.map_or((None, None), |file| (Some(file.noise), file.labels));
+        let read = |path| tensors::read(path, "noise", Some(count as i64), [channels, size, size], "");
+        let file = args.init_noise.as_deref().map(read).transpose()?;
+        let (noise, given) = file.map_or((None, None), |file| (Some(file.values), file.labels));
         let labels = labels(args, classes, count, given)?;
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {

@@ -6,7 +6,7 @@ use ddpm_checkpoint::Store;
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_nn::Network;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::state::TrainState;
 use crate::coordinator::unanimous;
@@ -25,22 +25,24 @@ pub fn load(
 ) -> Result<TrainState, Failure> {
     let (rank, world) = (comm.rank(), comm.size());
     let Checkpoint { manifest, shards } = checkpoint;
-    let mut buffers: HashMap<&str, Vec<f32>> =
-        manifest.buffers.iter().map(|b| (b.name.as_str(), vec![0.0; b.len as usize])).collect();
+    let device = Device::Cpu;
+    let zeros = |len: u64| Tensor::zeros([len as i64], (Kind::Float, device));
+    let buffers: HashMap<&str, Tensor> = manifest.buffers.iter().map(|b| (b.name.as_str(), zeros(b.len))).collect();
     for (index, entry) in manifest.shards.iter().enumerate() {
         let owner = index % world;
         let mut held = (owner == rank).then(|| shards[index / world].slices());
         for hold in &entry.holds {
-            let target = buffers.get_mut(hold.buffer.as_str()).expect("the manifest agrees with itself");
-            let target = &mut target[hold.start as usize..hold.end as usize];
-            if let Some(slice) = held.as_mut().and_then(Iterator::next) {
-                target.copy_from_slice(slice.data);
-            }
-            comm.broadcast(target, owner);
+            let whole = buffers.get(hold.buffer.as_str()).expect("the manifest agrees with itself");
+            let mut target = whole.narrow(0, hold.start as i64, (hold.end - hold.start) as i64);
+            tch_ext::with_f32_mut(&mut target, |target| {
+                if let Some(slice) = held.as_mut().and_then(Iterator::next) {
+                    target.copy_from_slice(slice.data);
+                }
+                comm.broadcast(target, owner);
+            })?;
         }
     }
-    let device = tch::Device::Cpu;
-    let buffer = |name: &str| buffers.get(name).map(|values| Tensor::from_slice(values));
+    let buffer = |name: &str| buffers.get(name).map(Tensor::shallow_clone);
     let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, images, buffer))?;
     // Only now is it certain that the run goes on from there.
     let rewound = if rank == 0 { store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };

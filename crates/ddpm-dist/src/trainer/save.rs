@@ -305,7 +305,8 @@ impl Saver {
         }
         if self.retention.take().is_some() {
             tracing::warn!(
-                "older checkpoints are still being deleted after {limit:?}, so some are left; raise comm.timeout_s, or                  use `checkpoints prune`"
+                "older checkpoints are still being deleted after {limit:?}, so some are left; raise comm.timeout_s, or use \
+                 `checkpoints prune`"
             );
         }
     }

@@ -11,6 +11,7 @@ use super::objective::{Noised, Objective, Terms};
 use super::state::TrainState;
 use crate::assemble;
 use crate::failure::Failure;
+use crate::images;
 
 /// What is learned and how a batch is turned into a gradient: all that stays the same from step to step.
 pub struct Task {
@@ -115,8 +116,7 @@ impl Task {
         let bytes = (channels * height * width) as usize;
         let count = range.len() as i64;
         let pixels = &batch.images[range.start * bytes..range.end * bytes];
-        let x_start = Tensor::from_slice(pixels).to_device(device).view([count, channels, height, width]);
-        let x_start = x_start.to_kind(Kind::Float) / 127.5 - 1.0;
+        let x_start = images::from_bytes(pixels, [count, channels, height, width], device);
         let noise = noise_batch(self.seed, Stream::Noise, positions, &self.image).to_device(device);
         let t: Vec<i64> = draws.iter().map(|draw| draw.t as i64).collect();
         let t = Tensor::from_slice(&t).to_device(device);

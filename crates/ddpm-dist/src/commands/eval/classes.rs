@@ -4,15 +4,14 @@ use std::path::Path;
 
 use ddpm_comm::World;
 use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
 use serde_json::json;
-use tch::{Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
+use crate::{images, tensors};
 
 /// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
 struct Labelled {
@@ -89,31 +88,11 @@ fn share<'a>(pairs: impl Iterator<Item = (&'a i64, &'a i64)>) -> Option<f64> {
     (all > 0).then(|| f64::from(agreeing) / f64::from(all))
 }
 
-/// Tensors `samples` and, where it has them, `labels` of a file that `sample` wrote.
+/// `samples` of a file, as `sample` writes them.
 fn read_samples(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure> {
     let (channels, size) = classifier.model().network.image();
-    let unfit = |what: String| {
-        Failure::usage(format!(
-            "{}: {what}; give a safetensors file with f32 `samples` [N, {channels}, {size}, {size}], as `sample` writes it",
-            path.display()
-        ))
-    };
-    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
-    let samples = file.tensor("samples").map_err(|e| unfit(e.to_string()))?;
-    let shape: Vec<i64> = samples.shape().iter().map(|n| *n as i64).collect();
-    let fits =
-        samples.dtype() == Dtype::F32 && shape.len() == 4 && shape[0] > 0 && shape[1..] == [channels, size, size];
-    if !fits {
-        return Err(unfit(format!("`samples` is {:?} {shape:?}", samples.dtype())));
-    }
-    let images = Tensor::f_from_data_size(samples.data(), &shape, Kind::Float)?;
-    let Ok(labels) = file.tensor("labels") else { return Ok(Labelled { images, labels: None }) };
-    if labels.dtype() != Dtype::I64 || labels.shape() != [shape[0] as usize] {
-        return Err(unfit(format!("`labels` is {:?} {:?}, not I64 [{}]", labels.dtype(), labels.shape(), shape[0])));
-    }
-    let labels = labels.data().as_chunks::<8>().0.iter().map(|label| i64::from_le_bytes(*label)).collect();
-    Ok(Labelled { images, labels: Some(labels) })
+    let read = tensors::read(path, "samples", None, [channels, size, size], ", as `sample` writes it")?;
+    Ok(Labelled { images: read.values, labels: read.labels })
 }
 
 /// The images below a folder; sub-folders, as many as there are classes, are their classes in the order of their names.
@@ -140,9 +119,6 @@ fn read_folder(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure
 }
 
 fn preview(source: &dyn Source, count: u64) -> Result<Labelled, Failure> {
-    let spec = source.spec();
-    let batch = ddpm_data::preview(source, 0, count as usize)?;
-    let shape = [count as i64, spec.channels as i64, spec.size as i64, spec.size as i64];
-    let images = Tensor::from_slice(&batch.images).view(shape).to_kind(Kind::Float) / 127.5 - 1.0;
-    Ok(Labelled { images, labels: source.classes().map(|_| batch.labels) })
+    let images::Images { x_start, labels } = images::read(source, 0, count as usize, Device::Cpu)?;
+    Ok(Labelled { images: x_start, labels: source.classes().map(|_| labels) })
 }

@@ -14,12 +14,13 @@ use ddpm_eval::{BoundSums, Evaluation, Images, Likelihood, Strata};
 use ddpm_nn::Inputs;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::assemble;
 use crate::cli::NllArgs;
 use crate::coordinator::{same_data, unanimous};
 use crate::failure::Failure;
+use crate::images;
 use crate::source::Model;
 
 /// Longest that one rank waits for another: for a batch read from a slow disk, and a forward pass.
@@ -102,12 +103,8 @@ impl Task {
         };
         let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
         let source = model.open_data(&settings, args.data.split.into())?;
-        let available = source.len();
-        let count = args.count.unwrap_or(available);
-        if count > available {
-            let message = format!("-n asks for {count} images of {}; give at most {available}", source.describe());
-            return Err(Failure::usage(message));
-        }
+        let count = args.count.unwrap_or(source.len());
+        images::check_count(source.as_ref(), count)?;
         let (count, batch) = (count as usize, args.batch.min(count as usize));
         Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed, batch })
     }
@@ -233,10 +230,10 @@ impl Feed {
         };
         let [channels, height, width] = self.shape;
         let bytes = (channels * height * width) as usize;
-        let pixels = Tensor::from_slice(&batch.images[..count * bytes]).to_device(self.device);
+        let shape = [count as i64, channels, height, width];
         Ok(Batch {
             ids: batch.ids[..count].to_vec(),
-            x_start: pixels.view([count as i64, channels, height, width]).to_kind(Kind::Float) / 127.5 - 1.0,
+            x_start: images::from_bytes(&batch.images[..count * bytes], shape, self.device),
             labels: Tensor::from_slice(&batch.labels[..count]).to_device(self.device),
         })
     }

@@ -13,4 +13,4 @@ seeds=${1:-1-300}
 scripts/setup.sh --tests
 mkdir -p runs
 DDPM_CHAOS_SEEDS=$seeds cargo test --release --locked -p ddpm-dist --test chaos -- --nocapture killed_at_random |
-    grep --line-buffered '^seed' | tee "runs/chaos-$seeds.log"
+    grep --line-buffered -o 'seeds\? [0-9].*' | tee "runs/chaos-$seeds.log"

@@ -296,7 +296,8 @@ fn check_seed(seed: u64, reference: &Reference) -> u64 {
         }
     }
     run.finish();
-    println!("{} killed {} times; equal, bit for bit", run.story, run.kills);
+    let times = if run.kills == 1 { "once".into() } else { format!("{} times", run.kills) };
+    println!("{} killed {times}; equal, bit for bit", run.story);
     run.kills
 }
 

@@ -9,18 +9,32 @@ fn main() {
             .expect("torch-sys did not say where libtorch is: run scripts/setup.sh, which writes .cargo/config.toml"),
     );
     let include = lib.with_file_name("include");
-    cc::Build::new()
-        .cpp(true)
-        .std("c++20")
+    let sources = || {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++20").opt_level(3);
+        build
+    };
+    sources()
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .flag_if_supported("-Wno-unused-parameter")
         // libtorch's parallel_for is a header around OpenMP.
         .flag("-fopenmp")
-        .opt_level(3)
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
         .compile("tch_ext_shim");
+    let kernels = |name: &str, processor: Option<&str>| {
+        let mut build = sources();
+        build.file("cpp/group_norm_kernels.cpp").define("KERNELS", name);
+        // Vectors wider than the processor's are passed between functions of this one file only.
+        build.flag_if_supported("-Wno-psabi");
+        build.flags(processor.map(|name| format!("-march={name}"))).compile(name);
+    };
+    kernels("kernels_any", None);
+    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|target| target == "x86_64") {
+        kernels("kernels_avx2", Some("x86-64-v3"));
+        kernels("kernels_avx512", Some("x86-64-v4"));
+    }
     // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their threads.
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");

@@ -11,6 +11,7 @@ mod coordinator;
 mod failure;
 mod generate;
 mod images;
+mod memory;
 mod pictures;
 mod process_charts;
 mod resume;

@@ -1,7 +1,7 @@
 //! Layers as handles into the arena: a convolution, a linear map, a group norm, an embedding table.
 
 use tch::Tensor;
-use tch_ext::{Activation, PerChannel};
+use tch_ext::{Activation, Normed, PerChannel};
 
 use crate::arena::{Init, Layout, Param, Weights};
 
@@ -72,6 +72,21 @@ impl Conv2d {
         let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(x.kind()));
         x.conv2d(&weight, Some(bias), [self.stride; 2], [self.padding; 2], [1; 2], 1)
     }
+
+    /// The convolution of the channels of all `inputs` together, which are not copied for that: a sum of convolutions.
+    pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Tensor {
+        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(inputs[0].kind()));
+        let (mut sum, mut from) = (None::<Tensor>, 0);
+        for x in inputs {
+            let channels = x.size()[1];
+            let weight = weight.narrow(1, from, channels);
+            let bias = sum.is_none().then_some(&bias);
+            let part = x.conv2d(&weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1);
+            sum = Some(sum.map_or(part.shallow_clone(), |mut sum| sum.g_add_(&part)));
+            from += channels;
+        }
+        sum.expect("there is an input")
+    }
 }
 
 #[derive(Debug)]
@@ -113,13 +128,18 @@ impl GroupNorm {
 
     /// The norm of images `[B, C, H, W]`, and what follows it.
     pub(crate) fn forward(&self, w: &Weights, x: &Tensor, activation: Activation) -> Tensor {
+        self.normed(w, [x], activation).y
+    }
+
+    /// The same of the channels of all `inputs` together, and the inputs for what goes around the norm.
+    pub(crate) fn normed<const N: usize>(&self, w: &Weights, x: [&Tensor; N], activation: Activation) -> Normed<N> {
         let gain = w[self.weight].unsqueeze(0);
         self.apply(x, &gain.zeros_like(), &gain, &w[self.bias].unsqueeze(0), activation)
     }
 
     /// SiLU of the norm of `x + offset`; offset is `[B, C]`.
     pub(crate) fn silu_of_sum(&self, w: &Weights, x: &Tensor, offset: &Tensor) -> Tensor {
-        self.apply(x, offset, &w[self.weight].unsqueeze(0), &w[self.bias].unsqueeze(0), Activation::Silu)
+        self.apply([x], offset, &w[self.weight].unsqueeze(0), &w[self.bias].unsqueeze(0), Activation::Silu).y
     }
 
     /// SiLU of `norm(x) (1 + scale) + shift` (Nichol & Dhariwal 2021, section 3.1); scale and shift are `[B, C]`.
@@ -127,10 +147,17 @@ impl GroupNorm {
         let scale = scale + 1.0;
         let gain = &w[self.weight] * &scale;
         let bias = &w[self.bias] * scale + shift;
-        self.apply(x, &gain.zeros_like(), &gain, &bias, Activation::Silu)
+        self.apply([x], &gain.zeros_like(), &gain, &bias, Activation::Silu).y
     }
 
-    fn apply(&self, x: &Tensor, offset: &Tensor, gain: &Tensor, bias: &Tensor, activation: Activation) -> Tensor {
+    fn apply<const N: usize>(
+        &self,
+        x: [&Tensor; N],
+        offset: &Tensor,
+        gain: &Tensor,
+        bias: &Tensor,
+        activation: Activation,
+    ) -> Normed<N> {
         let tables = PerChannel { offset, gain, bias };
         tch_ext::group_norm(x, tables, self.groups, self.eps, activation).expect("groups divide the channels")
     }

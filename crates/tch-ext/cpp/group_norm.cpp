@@ -1,306 +1,218 @@
-// Group norm with what surrounds it in a U-Net: the addition before, the affine map of each sample, the SiLU after. One
-// pass over memory where libtorch makes five, forward and backward, on the CPU with channels last. libtorch's own
-// operations elsewhere.
+// Group norm with what surrounds it in a U-Net: the concatenation and the addition before, the affine map of each sample,
+// the SiLU after; in backward, the gradient of what goes around it. Few passes over memory where libtorch makes many, on
+// the CPU with channels last. libtorch's own operations elsewhere.
+#include "group_norm_kernels.h"
 #include "guarded.h"
 
 #include <ATen/Parallel.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
 
-#include <bit>
-#include <cstdint>
+#include <algorithm>
+#include <memory>
 #include <vector>
 
 namespace {
 
+using at::MemoryFormat;
+using tch_ext::Bf16, tch_ext::Kernels, tch_ext::Parts, tch_ext::Sample;
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Compiled once for each of these processors; the loader picks.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+const tch_ext::AllKernels &kernels_of_this_processor() {
+#ifdef __x86_64__
+    static const auto &chosen = [&]() -> const tch_ext::AllKernels & {
+        const auto has = [](auto... bits) { return (bits && ...); };
+        if (has(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512cd"),
+                __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl")))
+            return tch_ext::kernels_avx512;
+        if (has(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi2")))
+            return tch_ext::kernels_avx2;
+        return tch_ext::kernels_any;
+    }();
+    return chosen;
 #else
-#define EACH_PROCESSOR
+    return tch_ext::kernels_any;
 #endif
-#define INLINE inline __attribute__((always_inline))
-
-struct Bf16 {
-    uint16_t bits;
-};
-
-INLINE float load(float value) { return value; }
-INLINE float load(Bf16 value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
-INLINE void store(float &to, float value) { to = value; }
-// Rounds to the nearest, ties to even, as libtorch does.
-INLINE void store(Bf16 &to, float value) {
-    const uint32_t bits = std::bit_cast<uint32_t>(value);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    to.bits = static_cast<uint16_t>(value != value ? 0x7fc0u : rounded);
 }
-
-// exp to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. Unlike std::exp it becomes vector
-// instructions.
-INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    constexpr float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
-    const float n = (x * 1.44269504f + magic) - magic;
-    float r = x - n * 0.693359375f;
-    r += n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
-}
-
-INLINE float sigmoid(float z) { return 1.0f / (1.0f + exponential(-z)); }
-
-// One sample: its pixels' channels lie side by side. `offset` is added before the norm; z = gain * normalised + bias.
-struct Sample {
-    int64_t pixels, channels, groups;
-    const float *offset, *gain, *bias;
-};
-
-// Means over each group of what `per_channel` sums up, handed back to each channel of the group.
-INLINE void spread_group_means(const Sample &s, float *per_channel) {
-    const int64_t width = s.channels / s.groups;
-    for (int64_t g = 0; g < s.groups; ++g) {
-        double sum = 0;
-        for (int64_t c = g * width; c < (g + 1) * width; ++c) sum += per_channel[c];
-        const float mean = static_cast<float>(sum / static_cast<double>(width * s.pixels));
-        for (int64_t c = g * width; c < (g + 1) * width; ++c) per_channel[c] = mean;
-    }
-}
-
-// `mean` takes in the offset: what is subtracted from x itself.
-template <bool silu, typename T>
-INLINE void forward_sample(const Sample &s, const T *__restrict x, T *__restrict y, float *__restrict mean,
-                           float *__restrict rstd, float eps, float *__restrict work) {
-    const int64_t n = s.channels;
-    float *__restrict sum = work;
-    for (int64_t c = 0; c < n; ++c) sum[c] = s.offset[c] * static_cast<float>(s.pixels);
-    for (int64_t p = 0; p < s.pixels; ++p) {
-        const T *__restrict row = x + p * n;
-        for (int64_t c = 0; c < n; ++c) sum[c] += load(row[c]);
-    }
-    spread_group_means(s, sum);
-    for (int64_t c = 0; c < n; ++c) mean[c] = sum[c] - s.offset[c];
-    for (int64_t c = 0; c < n; ++c) sum[c] = 0;
-    for (int64_t p = 0; p < s.pixels; ++p) {
-        const T *__restrict row = x + p * n;
-        for (int64_t c = 0; c < n; ++c) {
-            const float centred = load(row[c]) - mean[c];
-            sum[c] += centred * centred;
-        }
-    }
-    spread_group_means(s, sum);
-    for (int64_t c = 0; c < n; ++c) rstd[c] = 1.0f / std::sqrt(sum[c] + eps);
-    float *__restrict slope = work;
-    float *__restrict intercept = work + n;
-    for (int64_t c = 0; c < n; ++c) slope[c] = rstd[c] * s.gain[c];
-    for (int64_t c = 0; c < n; ++c) intercept[c] = s.bias[c] - mean[c] * slope[c];
-    for (int64_t p = 0; p < s.pixels; ++p) {
-        const T *__restrict from = x + p * n;
-        T *__restrict to = y + p * n;
-        for (int64_t c = 0; c < n; ++c) {
-            const float z = load(from[c]) * slope[c] + intercept[c];
-            store(to[c], silu ? z * sigmoid(z) : z);
-        }
-    }
-}
-
-// The derivative of the SiLU at z times `dy`.
-INLINE float through_silu(float z, float dy) {
-    const float share = sigmoid(z);
-    return dy * share * (1.0f + z * (1.0f - share));
-}
-
-// Gradients of gain, bias and offset go to d_gain, d_bias and d_offset `[channels]`.
-template <bool silu, typename T>
-INLINE void backward_sample(const Sample &s, const T *__restrict x, const T *__restrict dy, T *__restrict dx,
-                            const float *__restrict mean, const float *__restrict rstd, float *__restrict d_gain,
-                            float *__restrict d_bias, float *__restrict d_offset, float *__restrict work) {
-    const int64_t n = s.channels;
-    const float *__restrict gain = s.gain;
-    const float *__restrict bias = s.bias;
-    for (int64_t c = 0; c < n; ++c) d_gain[c] = d_bias[c] = d_offset[c] = 0;
-    for (int64_t p = 0; p < s.pixels; ++p) {
-        const T *__restrict row = x + p * n;
-        const T *__restrict upstream = dy + p * n;
-        for (int64_t c = 0; c < n; ++c) {
-            const float normalised = (load(row[c]) - mean[c]) * rstd[c];
-            float dz = load(upstream[c]);
-            if (silu) dz = through_silu(normalised * gain[c] + bias[c], dz);
-            d_gain[c] += dz * normalised;
-            d_bias[c] += dz;
-        }
-    }
-    // What the group's mean and spread pass back: means over the group of gain * dz, plain and times the normalised x.
-    float *__restrict plain = work;
-    float *__restrict along = work + n;
-    for (int64_t c = 0; c < n; ++c) plain[c] = gain[c] * d_bias[c];
-    for (int64_t c = 0; c < n; ++c) along[c] = gain[c] * d_gain[c];
-    spread_group_means(s, plain);
-    spread_group_means(s, along);
-    for (int64_t p = 0; p < s.pixels; ++p) {
-        const T *__restrict row = x + p * n;
-        const T *__restrict upstream = dy + p * n;
-        T *__restrict to = dx + p * n;
-        for (int64_t c = 0; c < n; ++c) {
-            const float normalised = (load(row[c]) - mean[c]) * rstd[c];
-            float dz = load(upstream[c]);
-            if (silu) dz = through_silu(normalised * gain[c] + bias[c], dz);
-            const float d = rstd[c] * (gain[c] * dz - plain[c] - normalised * along[c]);
-            d_offset[c] += d;
-            store(to[c], d);
-        }
-    }
-}
-
-// The clones must be plain functions.
-#define VERSIONS(T, silu, suffix)                                                                                      \
-    EACH_PROCESSOR void forward_##suffix(const Sample &s, const T *x, T *y, float *mean, float *rstd, float eps,       \
-                                         float *work) {                                                               \
-        forward_sample<silu>(s, x, y, mean, rstd, eps, work);                                                          \
-    }                                                                                                                  \
-    EACH_PROCESSOR void backward_##suffix(const Sample &s, const T *x, const T *dy, T *dx, const float *mean,          \
-                                          const float *rstd, float *d_gain, float *d_bias, float *d_offset,            \
-                                          float *work) {                                                              \
-        backward_sample<silu>(s, x, dy, dx, mean, rstd, d_gain, d_bias, d_offset, work);                               \
-    }
-VERSIONS(float, false, f32)
-VERSIONS(float, true, silu_f32)
-VERSIONS(Bf16, false, bf16)
-VERSIONS(Bf16, true, silu_bf16)
-
-template <typename T> struct Kernels {
-    decltype(&forward_f32) forward;
-    decltype(&backward_f32) backward;
-};
-template <> struct Kernels<Bf16> {
-    decltype(&forward_bf16) forward;
-    decltype(&backward_bf16) backward;
-};
-Kernels<float> kernels(float, bool silu) {
-    return silu ? Kernels<float>{forward_silu_f32, backward_silu_f32} : Kernels<float>{forward_f32, backward_f32};
-}
-Kernels<Bf16> kernels(Bf16, bool silu) {
-    return silu ? Kernels<Bf16>{forward_silu_bf16, backward_silu_bf16} : Kernels<Bf16>{forward_bf16, backward_bf16};
-}
+const Kernels<float> &kernels(float) { return kernels_of_this_processor().f32; }
+const Kernels<Bf16> &kernels(Bf16) { return kernels_of_this_processor().bf16; }
 
 // Sample b's row of a table `[B, C]`, or the one row of `[1, C]`.
 const float *row_of(const Tensor &table, int64_t b) {
     return table.const_data_ptr<float>() + (table.size(0) == 1 ? 0 : b * table.size(1));
 }
 
+// One or two tensors `[B, C_i, H, W]` with channels last, of which the second may be undefined.
+using Inputs = std::array<Tensor, 2>;
+
+int64_t channels_of(const Tensor &input) { return input.defined() ? input.size(1) : 0; }
+
+// Sample b of both; null for what is not defined.
+template <typename T> Parts<T> sample_of(const Inputs &inputs, int64_t b) {
+    Parts<T> parts{};
+    for (int i = 0; i < 2; ++i) {
+        if (!inputs[i].defined()) continue;
+        // Whoever asks for T says by its constness whether it writes.
+        auto *data = static_cast<std::remove_const_t<T> *>(inputs[i].data_ptr());
+        parts.channels[i] = channels_of(inputs[i]);
+        parts.at[i] = data + b * parts.channels[i] * inputs[i].size(2) * inputs[i].size(3);
+    }
+    return parts;
+}
+
 struct Shape {
     int64_t batch, channels, pixels, groups;
+
+    Shape(const Inputs &x, int64_t groups)
+        : batch(x[0].size(0)), channels(channels_of(x[0]) + channels_of(x[1])), pixels(x[0].size(2) * x[0].size(3)),
+          groups(groups) {}
+
     Sample sample(const Tensor &offset, const Tensor &gain, const Tensor &bias, int64_t b) const {
         return {pixels, channels, groups, row_of(offset, b), row_of(gain, b), row_of(bias, b)};
     }
 };
 
-template <typename T>
-void forward_batch(const Shape &shape, const Tensor &x, const Tensor &offset, const Tensor &gain, const Tensor &bias,
-                   Tensor &y, Tensor &mean, Tensor &rstd, float eps, bool silu) {
-    const auto *from = static_cast<const T *>(x.const_data_ptr());
-    auto *to = static_cast<T *>(y.mutable_data_ptr());
-    auto *means = mean.mutable_data_ptr<float>();
-    auto *rstds = rstd.mutable_data_ptr<float>();
-    const auto forward = kernels(T{}, silu).forward;
-    at::parallel_for(0, shape.batch, 1, [&](int64_t begin, int64_t end) {
-        std::vector<float> work(2 * shape.channels);
-        for (int64_t b = begin; b < end; ++b) {
-            const int64_t at = b * shape.pixels * shape.channels, row = b * shape.channels;
-            forward(shape.sample(offset, gain, bias, b), from + at, to + at, means + row, rstds + row, eps, work.data());
-        }
+// Calls body(b, work) for each sample b, with room for so many values of its own.
+template <typename Body> void for_each_sample(int64_t batch, int64_t work_size, Body body) {
+    at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+        const auto work = std::make_unique_for_overwrite<float[]>(work_size);
+        for (int64_t b = begin; b < end; ++b) body(b, work.get());
     });
 }
 
 template <typename T>
-void backward_batch(const Shape &shape, const Tensor &x, const Tensor &offset, const Tensor &gain, const Tensor &bias,
-                    const Tensor &dy, const Tensor &mean, const Tensor &rstd, Tensor &dx, Tensor &d_offset,
-                    Tensor &d_gain, Tensor &d_bias, bool silu) {
-    const auto *from = static_cast<const T *>(x.const_data_ptr());
+void forward_batch(const Shape &shape, const Inputs &x, const Tensor &offset, const Tensor &gain, const Tensor &bias,
+                   Tensor &y, Tensor &mean, Tensor &rstd, float eps, bool silu) {
+    auto *to = static_cast<T *>(y.mutable_data_ptr());
+    auto *means = mean.mutable_data_ptr<float>(), *rstds = rstd.mutable_data_ptr<float>();
+    for_each_sample(shape.batch, shape.channels, [&](int64_t b, float *work) {
+        const int64_t row = b * shape.channels;
+        kernels(T{}).forward(shape.sample(offset, gain, bias, b), sample_of<const T>(x, b), to + row * shape.pixels,
+                             {means + row, rstds + row}, eps, silu, work);
+    });
+}
+
+struct Gradients {
+    Inputs x;
+    Tensor offset, gain, bias;
+};
+
+template <typename T>
+void backward_batch(const Shape &shape, const Inputs &x, const Tensor &offset, const Tensor &gain, const Tensor &bias,
+                    const Tensor &dy, const Inputs &passed, const Tensor &mean, const Tensor &rstd, Gradients &d,
+                    bool silu) {
     const auto *upstream = static_cast<const T *>(dy.const_data_ptr());
-    auto *to = static_cast<T *>(dx.mutable_data_ptr());
-    const auto *means = mean.const_data_ptr<float>(), *rstds = rstd.const_data_ptr<float>();
-    auto *gains = d_gain.mutable_data_ptr<float>(), *biases = d_bias.mutable_data_ptr<float>(),
-         *offsets = d_offset.mutable_data_ptr<float>();
-    const auto backward = kernels(T{}, silu).backward;
-    at::parallel_for(0, shape.batch, 1, [&](int64_t begin, int64_t end) {
-        std::vector<float> work(2 * shape.channels);
-        for (int64_t b = begin; b < end; ++b) {
-            const int64_t at = b * shape.pixels * shape.channels, row = b * shape.channels;
-            backward(shape.sample(offset, gain, bias, b), from + at, upstream + at, to + at, means + row,
-                         rstds + row, gains + row, biases + row, offsets + row, work.data());
-        }
+    auto *means = mean.data_ptr<float>(), *rstds = rstd.data_ptr<float>();
+    auto *d_offset = d.offset.mutable_data_ptr<float>(), *d_gain = d.gain.mutable_data_ptr<float>(),
+         *d_bias = d.bias.mutable_data_ptr<float>();
+    const auto work_size = tch_ext::backward_work(shape.sample(offset, gain, bias, 0));
+    for_each_sample(shape.batch, work_size, [&](int64_t b, float *work) {
+        const int64_t row = b * shape.channels;
+        kernels(T{}).backward(shape.sample(offset, gain, bias, b), sample_of<const T>(x, b), upstream + row * shape.pixels,
+                              sample_of<const T>(passed, b), {means + row, rstds + row}, sample_of<T>(d.x, b),
+                              {d_offset + row, d_gain + row, d_bias + row}, silu, work);
     });
 }
 
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
-    static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &offset, const Tensor &gain,
-                          const Tensor &bias, int64_t groups, double eps, bool silu) {
-        const Shape shape{x.size(0), x.size(1), x.size(2) * x.size(3), groups};
-        auto y = at::empty_like(x);
-        auto mean = at::empty({shape.batch, shape.channels}, x.options().dtype(at::kFloat).memory_format({}));
+    // The norm, and the inputs again.
+    static variable_list forward(AutogradContext *ctx, const Tensor &first, const std::optional<Tensor> &other,
+                                 const Tensor &offset, const Tensor &gain,
+                                 const Tensor &bias, int64_t groups, double eps, bool silu) {
+        const auto second = other.value_or(Tensor());
+        const Inputs x{first, second};
+        const Shape shape{x, groups};
+        auto y = at::empty({shape.batch, shape.channels, first.size(2), first.size(3)},
+                           first.options().memory_format(MemoryFormat::ChannelsLast));
+        auto mean = at::empty({shape.batch, shape.channels}, offset.options());
         auto rstd = at::empty_like(mean);
-        const auto run = x.scalar_type() == at::kFloat ? forward_batch<float> : forward_batch<Bf16>;
+        const auto run = first.scalar_type() == at::kFloat ? forward_batch<float> : forward_batch<Bf16>;
         run(shape, x, offset, gain, bias, y, mean, rstd, static_cast<float>(eps), silu);
-        ctx->save_for_backward({x, offset, gain, bias, mean, rstd});
+        ctx->save_for_backward({first, second, offset, gain, bias, mean, rstd});
         ctx->saved_data["groups"] = groups;
         ctx->saved_data["silu"] = silu;
-        return y;
+        ctx->set_materialize_grads(false);
+        variable_list out{y, first};
+        if (second.defined()) out.push_back(second);
+        return out;
     }
 
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {
         TORCH_CHECK(!at::GradMode::is_enabled(), "the fused group norm has no gradient of its gradient");
         const auto saved = ctx->get_saved_variables();
-        const auto &x = saved[0], &offset = saved[1], &gain = saved[2], &bias = saved[3], &mean = saved[4],
-                   &rstd = saved[5];
-        const Shape shape{x.size(0), x.size(1), x.size(2) * x.size(3), ctx->saved_data["groups"].toInt()};
-        const auto dy = upstream[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
-        auto dx = at::empty_like(x);
-        auto d_offset = at::empty_like(mean), d_gain = at::empty_like(mean), d_bias = at::empty_like(mean);
-        const auto run = x.scalar_type() == at::kFloat ? backward_batch<float> : backward_batch<Bf16>;
-        run(shape, x, offset, gain, bias, dy, mean, rstd, dx, d_offset, d_gain, d_bias, ctx->saved_data["silu"].toBool());
+        const Inputs x{saved[0], saved[1]};
+        const auto &offset = saved[2], &gain = saved[3], &bias = saved[4], &mean = saved[5], &rstd = saved[6];
+        const Shape shape{x, ctx->saved_data["groups"].toInt()};
+        const auto prepared = [&](const Tensor &gradient) {
+            return gradient.defined() ? gradient.to(x[0].scalar_type()).contiguous(MemoryFormat::ChannelsLast) : gradient;
+        };
+        TORCH_CHECK(upstream[0].defined(), "the result of a group norm was not used");
+        const auto dy = prepared(upstream[0]);
+        Inputs passed{prepared(upstream[1])};
+        Gradients d{{at::empty_like(x[0])}, at::empty_like(mean), at::empty_like(mean), at::empty_like(mean)};
+        if (x[1].defined()) {
+            passed[1] = prepared(upstream[2]);
+            d.x[1] = at::empty_like(x[1]);
+        }
+        const auto run = x[0].scalar_type() == at::kFloat ? backward_batch<float> : backward_batch<Bf16>;
+        run(shape, x, offset, gain, bias, dy, passed, mean, rstd, d, ctx->saved_data["silu"].toBool());
         const auto fold = [&](const Tensor &gradient, const Tensor &table) {
             return table.size(0) == 1 ? gradient.sum(0, /*keepdim=*/true) : gradient;
         };
-        return {dx, fold(d_offset, offset), fold(d_gain, gain), fold(d_bias, bias), Tensor(), Tensor(), Tensor()};
+        return {d.x[0],   d.x[1],   fold(d.offset, offset), fold(d.gain, gain), fold(d.bias, bias),
+                Tensor(), Tensor(), Tensor()};
     }
 };
 
-Tensor composite(const Tensor &x, const Tensor &offset, const Tensor &gain, const Tensor &bias, int64_t groups,
+Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain, const Tensor &bias, int64_t groups,
                  double eps, bool silu) {
-    const auto image = [&](const Tensor &table) { return table.to(x.scalar_type()).unsqueeze(-1).unsqueeze(-1); };
+    const auto x = inputs[1].defined() ? at::cat({inputs[0], inputs[1]}, 1) : inputs[0];
+    const auto image = [&](const Tensor &table) { return table.unsqueeze(-1).unsqueeze(-1); };
     const auto z = at::group_norm(x + image(offset), groups, {}, {}, eps) * image(gain) + image(bias);
-    return silu ? at::silu(z) : z;
+    return (silu ? at::silu(z) : z).to(x.scalar_type());
 }
 
 } // namespace
 
-extern "C" char *tch_ext_group_norm(const at::Tensor *x, const at::Tensor *offset, const at::Tensor *gain,
-                                    const at::Tensor *bias, int64_t groups, double eps, bool silu, at::Tensor **out) {
+// `inputs` are one or two, and `out` has room for one more.
+extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,
+                                    const at::Tensor *gain, const at::Tensor *bias, int64_t groups, double eps, bool silu,
+                                    at::Tensor **out) {
     return tch_ext::guarded([&] {
-        TORCH_CHECK(x->dim() == 4, "group norm takes images [B, C, H, W], not ", x->sizes());
-        TORCH_CHECK(groups > 0 && x->size(1) % groups == 0, x->size(1), " channels do not divide into ", groups, " groups");
+        TORCH_CHECK(count == 1 || count == 2, "group norm takes one or two inputs, not ", count);
+        Inputs x;
+        for (size_t i = 0; i < count; ++i) {
+            x[i] = *inputs[i];
+            const auto &size = x[i].sizes(), &first = x[0].sizes();
+            TORCH_CHECK(size.size() == 4, "group norm takes images [B, C, H, W], not ", size);
+            TORCH_CHECK(size[0] == first[0] && size[2] == first[2] && size[3] == first[3] &&
+                            x[i].scalar_type() == x[0].scalar_type() && x[i].device() == x[0].device(),
+                        "group norm takes inputs that differ in their channels only, not ", first, " and ", size);
+        }
+        const int64_t channels = channels_of(x[0]) + channels_of(x[1]);
+        TORCH_CHECK(groups > 0 && channels % groups == 0, channels, " channels do not divide into ", groups, " groups");
         for (const auto *table : {offset, gain, bias}) {
-            TORCH_CHECK(table->dim() == 2 && (table->size(0) == 1 || table->size(0) == x->size(0)) &&
-                            table->size(1) == x->size(1) && table->scalar_type() == at::kFloat,
-                        "group norm takes f32 tables [B or 1, ", x->size(1), "], not ", table->sizes());
+            TORCH_CHECK(table->dim() == 2 && (table->size(0) == 1 || table->size(0) == x[0].size(0)) &&
+                            table->size(1) == channels && table->scalar_type() == at::kFloat,
+                        "group norm takes f32 tables [B or 1, ", channels, "], not ", table->sizes());
         }
-        const auto kind = x->scalar_type();
-        if (x->is_cpu() && (kind == at::kFloat || kind == at::kBFloat16)) {
-            *out = new at::Tensor(GroupNorm::apply(x->contiguous(at::MemoryFormat::ChannelsLast), offset->contiguous(),
-                                                   gain->contiguous(), bias->contiguous(), groups, eps, silu));
+        const auto kind = x[0].scalar_type();
+        variable_list results{Tensor(), x[0], x[1]};
+        if (x[0].is_cpu() && (kind == at::kFloat || kind == at::kBFloat16)) {
+            for (auto &input : x)
+                if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);
+            // An input may be absent, but not undefined.
+            const auto second = count == 2 ? std::optional(x[1]) : std::nullopt;
+            results = GroupNorm::apply(x[0], second, offset->contiguous(), gain->contiguous(), bias->contiguous(), groups,
+                                       eps, silu);
         } else {
-            *out = new at::Tensor(composite(*x, *offset, *gain, *bias, groups, eps, silu));
+            results[0] = composite(x, *offset, *gain, *bias, groups, eps, silu);
         }
+        // All of them or none: what is made so far is freed where the next cannot be.
+        std::vector<std::unique_ptr<at::Tensor>> owned;
+        for (size_t i = 0; i <= count; ++i) owned.push_back(std::make_unique<at::Tensor>(results[i]));
+        for (size_t i = 0; i <= count; ++i) out[i] = owned[i].release();
     });
 }

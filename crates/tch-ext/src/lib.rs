@@ -10,24 +10,16 @@ use std::sync::{Mutex, PoisonError};
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
+mod group_norm;
 mod hooks;
 
+pub use group_norm::{Activation, Normed, PerChannel, group_norm};
 pub use hooks::GradHooks;
 
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);
     fn tch_ext_set_grad(param: *mut C_tensor, grad: *const C_tensor) -> *mut c_char;
     fn tch_ext_channels_last(images: *const C_tensor, copy: *mut *mut C_tensor) -> *mut c_char;
-    fn tch_ext_group_norm(
-        x: *const C_tensor,
-        offset: *const C_tensor,
-        gain: *const C_tensor,
-        bias: *const C_tensor,
-        groups: i64,
-        eps: f64,
-        silu: bool,
-        out: *mut *mut C_tensor,
-    ) -> *mut c_char;
     fn tch_ext_fused_adamw(
         param: *mut C_tensor,
         grad: *mut C_tensor,
@@ -66,59 +58,6 @@ pub fn channels_last(images: &Tensor) -> Result<Tensor, TchError> {
     unsafe {
         check(tch_ext_channels_last(images.as_ptr(), &mut copy))?;
         Ok(Tensor::from_ptr(copy))
-    }
-}
-
-/// What follows a norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    Identity,
-    /// z times the logistic function of z.
-    Silu,
-}
-
-/// What a group norm does to each channel, of all samples (`[1, C]`) or of each (`[B, C]`), f32.
-#[derive(Clone, Copy, Debug)]
-pub struct PerChannel<'a> {
-    /// Added before the norm.
-    pub offset: &'a Tensor,
-    /// Multiplies what is normalised.
-    pub gain: &'a Tensor,
-    /// Added to that.
-    pub bias: &'a Tensor,
-}
-
-/// `activation(gain * norm(x + offset) + bias)`, where the norm (Wu & He 2018) subtracts the mean of each group of
-/// channels in a sample `[B, C, H, W]` and divides by sqrt(variance + eps). In one pass over memory on the CPU, in f32 or
-/// bf16; the result has channels last. Gradients flow to `x` and to all tables, once: a gradient of a gradient is not
-/// defined.
-///
-/// # Errors
-/// The groups do not divide the channels, or a table has another shape or is not f32.
-pub fn group_norm(
-    x: &Tensor,
-    tables: PerChannel<'_>,
-    groups: i64,
-    eps: f64,
-    activation: Activation,
-) -> Result<Tensor, TchError> {
-    let PerChannel { offset, gain, bias } = tables;
-    let mut out = std::ptr::null_mut();
-    let silu = activation == Activation::Silu;
-    // SAFETY: all inputs are live tensors; on success `out` is a new tensor that nobody else owns, which from_ptr takes.
-    unsafe {
-        check(tch_ext_group_norm(
-            x.as_ptr(),
-            offset.as_ptr(),
-            gain.as_ptr(),
-            bias.as_ptr(),
-            groups,
-            eps,
-            silu,
-            &mut out,
-        ))?;
-        Ok(Tensor::from_ptr(out))
     }
 }
 

@@ -1,0 +1,91 @@
+//! Group norm with what surrounds it in a U-Net.
+
+use std::ffi::c_char;
+use std::ptr::null_mut;
+
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+use crate::check;
+
+unsafe extern "C" {
+    fn tch_ext_group_norm(
+        inputs: *const *const C_tensor,
+        count: usize,
+        offset: *const C_tensor,
+        gain: *const C_tensor,
+        bias: *const C_tensor,
+        groups: i64,
+        eps: f64,
+        silu: bool,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+}
+
+/// What follows a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// z times the logistic function of z.
+    Silu,
+}
+
+/// What a group norm does to each channel, of all samples (`[1, C]`) or of each (`[B, C]`), f32.
+#[derive(Clone, Copy, Debug)]
+pub struct PerChannel<'a> {
+    /// Added before the norm.
+    pub offset: &'a Tensor,
+    /// Multiplies what is normalised.
+    pub gain: &'a Tensor,
+    /// Added to that.
+    pub bias: &'a Tensor,
+}
+
+/// What a group norm gives.
+#[derive(Debug)]
+pub struct Normed<const N: usize> {
+    /// `[B, C, H, W]`, channels last on the CPU.
+    pub y: Tensor,
+    /// The inputs again. What goes around the norm, a residual, should start from these: its gradient is then added by the
+    /// norm's backward in passing, instead of by a pass over memory of its own.
+    pub inputs: [Tensor; N],
+}
+
+/// `activation(gain * norm(x + offset) + bias)`, where x is one tensor `[B, C, H, W]` or two, taken together along their
+/// channels without a copy. The norm (Wu & He 2018) subtracts the mean of each group of channels in a sample and divides
+/// by sqrt(variance + eps). Fused on the CPU in f32 and bf16, with statistics in f32. Gradients flow to the inputs and to
+/// all tables, once: a gradient of a gradient is not defined.
+///
+/// # Errors
+/// There are neither one nor two inputs, they differ in more than their channels, the groups do not divide the channels,
+/// or a table has another shape or is not f32.
+pub fn group_norm<const N: usize>(
+    inputs: [&Tensor; N],
+    tables: PerChannel<'_>,
+    groups: i64,
+    eps: f64,
+    activation: Activation,
+) -> Result<Normed<N>, TchError> {
+    let inputs = inputs.map(|input| input.as_ptr());
+    let PerChannel { offset, gain, bias } = tables;
+    // One more than inputs.
+    let mut out = [null_mut(); 3];
+    // SAFETY: all inputs are live tensors. The shim refuses more than two of them, and otherwise fills N + 1 places of
+    // `out` with new tensors that nobody else owns, which from_ptr takes.
+    unsafe {
+        check(tch_ext_group_norm(
+            inputs.as_ptr().cast(),
+            N,
+            offset.as_ptr(),
+            gain.as_ptr(),
+            bias.as_ptr(),
+            groups,
+            eps,
+            activation == Activation::Silu,
+            out.as_mut_ptr(),
+        ))?;
+        let [y, ..] = out;
+        Ok(Normed { y: Tensor::from_ptr(y), inputs: std::array::from_fn(|i| Tensor::from_ptr(out[i + 1])) })
+    }
+}

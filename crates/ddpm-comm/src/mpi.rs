@@ -17,9 +17,12 @@ use ::mpi::traits::*;
 use crate::watch::{Entered, Watch};
 use crate::{Bucket, Collective, Reduce};
 
-/// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces; a small
-/// limit costs nothing (64 MB is far beyond where bandwidth levels off) and is reached by tests.
-const CHUNK: usize = 1 << 24;
+/// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces; small ones stay in the processor's
+/// cache from one pass over them to the next, and several can be under way (docs/log.md has the measurements).
+const CHUNK: usize = 1 << 16;
+
+/// Pieces of a sum that are under way at the same time: one is sent while the next is added.
+const AT_ONCE: usize = 16;
 
 /// Time between two looks at a collective under way while another thread computes: that one has the processor in between.
 /// Longer, and a fast network waits to be fed (docs/log.md has the measurements).
@@ -60,24 +63,29 @@ impl Mpi {
     where
         T: Equivalence + DivAssign + Copy,
     {
-        for chunk in values.chunks_mut(CHUNK) {
-            // SAFETY: `chunk` is valid for reads and writes of its length, which fits a C int, and of the datatype's
-            // layout. MPI keeps the pointer until MPI_Test says that the request is done, and neither the loop nor the
-            // borrow ends before. The handles are MPI's own constants. A failure does not return (errors are fatal).
+        for group in values.chunks_mut(CHUNK * AT_ONCE) {
+            // SAFETY: the pieces are valid for reads and writes of their lengths, which fit a C int, and of the datatype's
+            // layout. MPI keeps the pointers until MPI_Testall says that all requests are done, and neither the loop nor
+            // the borrow ends before. The handles are MPI's own constants. A failure does not return (errors are fatal).
             unsafe {
-                let mut request = ffi::RSMPI_REQUEST_NULL;
-                ffi::MPI_Iallreduce(
-                    self.in_place.0 as *const c_void,
-                    chunk.as_mut_ptr().cast(),
-                    chunk.len() as i32,
-                    T::equivalent_datatype().as_raw(),
-                    ffi::RSMPI_SUM,
-                    ffi::RSMPI_COMM_WORLD,
-                    &mut request,
-                );
+                let mut requests = Vec::with_capacity(AT_ONCE);
+                for piece in group.chunks_mut(CHUNK) {
+                    let mut request = ffi::RSMPI_REQUEST_NULL;
+                    ffi::MPI_Iallreduce(
+                        self.in_place.0 as *const c_void,
+                        piece.as_mut_ptr().cast(),
+                        piece.len() as i32,
+                        T::equivalent_datatype().as_raw(),
+                        ffi::RSMPI_SUM,
+                        ffi::RSMPI_COMM_WORLD,
+                        &mut request,
+                    );
+                    requests.push(request);
+                }
                 let mut done = 0;
                 loop {
-                    ffi::MPI_Test(&mut request, &mut done, ffi::RSMPI_STATUS_IGNORE);
+                    let count = requests.len() as i32;
+                    ffi::MPI_Testall(count, requests.as_mut_ptr(), &mut done, ffi::RSMPI_STATUSES_IGNORE);
                     if done != 0 {
                         break;
                     } else if computing.load(Ordering::Relaxed) {
@@ -88,7 +96,7 @@ impl Mpi {
                 }
             }
             if reduce == Reduce::Mean {
-                chunk.iter_mut().for_each(|value| *value /= size);
+                group.iter_mut().for_each(|value| *value /= size);
             }
         }
     }

@@ -18,7 +18,7 @@ pub struct CommSettings {
 
 impl Default for CommSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, bucket_mb: 4.0, overlap: true, timeout_s: 600 }
+        Self { backend: Backend::Auto, bucket_mb: 1.0, overlap: true, timeout_s: 600 }
     }
 }
 

@@ -28,12 +28,12 @@ use crate::pictures;
 use crate::process_charts::AtWork;
 use crate::signals::StopRequest;
 use crate::telemetry::{Accuracy, Metrics, rss_mb};
-use average::GradientAverage;
 use clock::timed;
 use monitor::Monitor;
 use report::{Means, gather_terms};
 use step::{PendingTerms, SampleTerms, Task};
 
+pub use average::GradientAverage;
 pub use clock::Clock;
 pub use load::load;
 pub use save::Saver;

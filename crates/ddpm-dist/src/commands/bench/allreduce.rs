@@ -1,7 +1,7 @@
 //! `bench allreduce`: averaging the gradients, beside MPI's own all-reduce of as many bytes.
 
-use ddpm_comm::Reduce;
-use ddpm_nn::Network;
+use ddpm_nn::{Gradients, Network, Weights};
+use tch::Device;
 
 use super::Bench;
 use super::measure::{largest, median, timed};
@@ -9,6 +9,7 @@ use super::report::Report;
 use crate::assemble;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
+use crate::trainer::GradientAverage;
 
 /// Times both in turn, so that what else the machine does meets both.
 pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
@@ -20,13 +21,21 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     }
     let network = unanimous(comm, Network::new(assemble::architecture(&bench.settings)).map_err(Failure::from))?;
     let parameters = network.layout().len();
-    let mut gradients = vec![1.0 + comm.rank() as f32; parameters as usize];
-    let (sent, mut received) = (gradients.clone(), gradients.clone());
+    let weights = Weights::initialise(network.layout(), bench.settings.seed, Device::Cpu)?;
+    let gradients = Gradients::attach(network.layout(), &weights)?;
+    let average = GradientAverage::new(&bench.comm, &bench.settings.comm, network.layout(), &weights, &gradients);
+    let mut average = unanimous(comm, average)?;
+    let sent = vec![1.0 + comm.rank() as f32; parameters as usize];
+    let mut received = sent.clone();
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     // The first time of each is the time to meet memory that was never touched.
     for round in 0..=repeat {
         let pair = [
-            timed(comm, || comm.all_reduce(&mut gradients, Reduce::Mean)).1,
+            timed(comm, || {
+                average.begin();
+                average.finish()
+            })
+            .1,
             timed(comm, || bench.world.plain_all_reduce(&sent, &mut received)).1,
         ]
         .map(|seconds| largest(comm, seconds));
@@ -40,6 +49,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     Ok(bench
         .report(parameters)
         .with("bytes", bytes)
+        .with("buckets", average.buckets())
         .with("repeat", repeat)
         .with("median_s", ours)
         .with("plain_median_s", plain)

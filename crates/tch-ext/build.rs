@@ -20,6 +20,7 @@ fn main() {
         .opt_level(3)
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
+        .file("cpp/profiler.cpp")
         .compile("tch_ext_shim");
     // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their threads.
     println!("cargo:rustc-link-search=native={}", lib.display());

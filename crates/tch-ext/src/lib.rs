@@ -11,8 +11,10 @@ use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 mod hooks;
+mod profiler;
 
 pub use hooks::GradHooks;
+pub use profiler::{Cost, Profiler, in_range};
 
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);

@@ -16,11 +16,17 @@ done
 
 a=ddpm-a-$$ b=ddpm-b-$$
 work=$(mktemp -d)
-finish() {
+# Ends whatever runs on the hosts.
+stop() {
     for space in "$a" "$b"; do
         ip netns pids "$space" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
-        ip netns del "$space" 2>/dev/null || true
     done
+    wait 2>/dev/null || true
+}
+finish() {
+    stop
+    ip netns del "$a" 2>/dev/null || true
+    ip netns del "$b" 2>/dev/null || true
     rm -rf "$work"
 }
 trap finish EXIT

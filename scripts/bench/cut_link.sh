@@ -52,6 +52,7 @@ begin() {
     "${launch[@]}" "$@" "$work/rank" train --config smoke --steps 1000000 --set comm.timeout_s="$timeout" \
         --set run.dir="$work/run" --set train.global_batch=8 --set monitor.log_every=1 --set monitor.sample_every=0 \
         --set checkpoint.every=1000000 >"$work/mpirun" 2>&1 &
+    disown
     await 120 steps_done 3 || wrong "the training did not begin"
 }
 cut_link() {

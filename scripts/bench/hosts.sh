@@ -21,7 +21,6 @@ stop() {
     for space in "$a" "$b"; do
         ip netns pids "$space" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
     done
-    wait 2>/dev/null || true
 }
 finish() {
     stop

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{mpirun, succeed};
+use common::{mpirun, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -56,6 +56,43 @@ fn steps_are_those_of_a_training() {
         assert!(number(&report, "first_step_s") > number(&report, "data_wait_s"), "{report}");
         assert!(number(&report, "max_rss_mb") > 4e-6 * 4.0 * PARAMS as f64, "{report}");
     }
+}
+
+/// Fails unless the trace shows five steps: their operators forward and backward, and the phases they are made of.
+fn check_trace(path: &Path, phases: &[&str]) {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let trace: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let count = |category: &str, name: &str| {
+        let events = trace["traceEvents"].as_array().unwrap().iter();
+        events.filter(|event| event["cat"] == category && event["name"] == name && event["ph"] == "X").count()
+    };
+    for phase in phases {
+        assert_eq!(count("user_annotation", phase), 5, "{phase} in {}", path.display());
+    }
+    let convolutions = count("cpu_op", "aten::conv2d");
+    assert!(convolutions > 0 && convolutions.is_multiple_of(5), "{convolutions} convolutions");
+    for operator in ["ConvolutionBackward0", "aten::convolution_backward"] {
+        assert_eq!(count("cpu_op", operator), convolutions, "{operator} in {}", path.display());
+    }
+}
+
+#[test]
+fn steps_are_traced_on_every_rank() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let phases = ["step", "data wait", "noise", "forward", "backward", "gradient average", "clip", "optimizer", "EMA"];
+    let mut command = mpirun(2);
+    command.args(["bench", "step", "--config", "smoke", "--steps", "1", "--json", "--profile"]);
+    let outcome = succeed(command.arg(path("trace.json")).env("TMPDIR", dir.path()));
+    for rank in 0..2 {
+        check_trace(&path(&format!("trace.rank{rank}.json")), &phases);
+    }
+    assert!(outcome.stderr.contains("aten::convolution_backward\n"), "{}", outcome.stderr);
+    assert!(outcome.stdout.starts_with('{') && outcome.stdout.lines().count() == 1, "{}", outcome.stdout);
+
+    let alone = path("alone.json");
+    succeed(&mut train(1, &path("run"), 12, &["--profile", alone.to_str().unwrap()]));
+    check_trace(&alone, &phases);
 }
 
 #[test]

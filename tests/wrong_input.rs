@@ -142,6 +142,8 @@ fn benchmarks() {
         ("step --config smok", 2, "`smok`", "the preset `smoke`"),
         ("step --config smoke --steps 0", 2, "'0' for '--steps", "at least 1"),
         ("step --config mnist --set data.path=DIR/absent", 4, "absent: cannot be read", "Check that the path"),
+        ("step --config smoke --profile DIR/absent/a.json", 4, "absent/a.json: No such file", "check the path"),
+        ("step --config smoke --profile DIR", 4, "Is a directory", "check the path"),
         ("allreduce --config smoke", 2, "this is one rank", "launch/local.sh 2"),
         ("allreduce --config smoke --repeat 0", 2, "'0' for '--repeat", "at least 1"),
         ("loader --config smoke --set data.workers=0", 2, "data.workers = 0", "at least 1"),

@@ -22,6 +22,7 @@ fn main() {
         .flag("-fopenmp")
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
+        .file("cpp/profiler.cpp")
         .compile("tch_ext_shim");
     let kernels = |name: &str, processor: Option<&str>| {
         let mut build = sources();

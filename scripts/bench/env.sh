@@ -12,8 +12,8 @@ venv() {
     shift
     PYTHON=$home/bin/python
     [ "$(cat "$home/.complete" 2>/dev/null)" = "$*" ] && return
-    rm -rf "$home"
-    python3 -m venv "$home" || die "python3 -m venv failed; on Debian install python3-venv"
+    # An older one is kept, and gets what it lacks: PyTorch is gigabytes.
+    "$PYTHON" -m pip --version >/dev/null 2>&1 || python3 -m venv "$home" || die "python3 -m venv failed; on Debian install python3-venv"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile "$@" || die "pip could not install $*"
     echo "$*" >"$home/.complete"
 }

@@ -12,55 +12,14 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-fail() {
-    echo "overlap.sh: $1" >&2
-    exit 2
-}
+. scripts/bench/hosts.sh
 
 alternations=${1:-5} steps=${2:-40} every=4
 rate=${RATE:-1gbit}
-program=${DDPM_DIST:-${CARGO_TARGET_DIR:-$PWD/target}/release/ddpm-dist}
-[[ -x $program ]] || fail "$program cannot be run. Build it with cargo build --release, or set DDPM_DIST"
-((EUID == 0)) || fail "network name spaces need root. Run it as root"
-for tool in ip tc mpirun unshare; do
-    command -v $tool >/dev/null || fail "$tool is missing. Install iproute2, Open MPI and util-linux"
-done
-
-a=ddpm-a-$$ b=ddpm-b-$$
-work=$(mktemp -d)
-finish() {
-    ip netns del "$a" 2>/dev/null || true
-    ip netns del "$b" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap finish EXIT
-
-ip netns add "$a"
-ip netns add "$b"
-ip link add ddpm0 netns "$a" type veth peer name ddpm0 netns "$b"
-host=1
 for space in "$a" "$b"; do
-    ip -n "$space" link set lo up
-    ip -n "$space" addr add 10.77.0.$((host++))/24 dev ddpm0
-    ip -n "$space" link set ddpm0 up
     ip netns exec "$space" tc qdisc add dev ddpm0 root tbf rate "$rate" burst 128kb latency 20ms
 done
 
-# What mpirun takes for ssh: HOST COMMAND... It runs the command as that host, with a host name of its own.
-cat >"$work/on" <<END
-#!/bin/sh
-shift
-exec ip netns exec $b unshare --uts sh -c 'hostname ddpm-b; exec sh -c "\$0"' "\$*"
-END
-chmod +x "$work/on"
-
-launch=(
-    ip netns exec "$a" unshare --uts sh -c 'hostname ddpm-a; exec "$0" "$@"'
-    mpirun --allow-run-as-root --quiet --bind-to none --host 10.77.0.1:1,10.77.0.2:1 -np 2
-    --mca plm_rsh_agent "$work/on" --mca btl "tcp,self"
-    --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24
-    --mca mpi_yield_when_idle 1 -x OMP_NUM_THREADS=1
-)
 # 3.7 million parameters, 14.8 MB of gradients.
 options=()
 for option in 'data.image_size=32' 'model.channels=[32,64,128]' 'model.layers_per_block=2' 'model.norm_groups=32' \

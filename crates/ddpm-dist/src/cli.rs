@@ -102,6 +102,10 @@ pub struct TrainArgs {
     /// On resume, let this key differ from the checkpoint's; may be repeated.
     #[arg(long, value_name = "KEY")]
     pub allow_change: Vec<String>,
+    /// Trace steps 4 to 8 to this file, for ui.perfetto.dev or chrome://tracing; of several ranks each writes its own,
+    /// FILE.json as FILE.rank0.json and so on.
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
 }
 
 /// What to go on from.

@@ -12,9 +12,11 @@ use torch_sys::C_tensor;
 
 mod group_norm;
 mod hooks;
+mod profiler;
 
 pub use group_norm::{Activation, Normed, PerChannel, group_norm};
 pub use hooks::GradHooks;
+pub use profiler::{Cost, Profiler, in_range};
 
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);

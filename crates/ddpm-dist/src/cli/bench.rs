@@ -1,5 +1,7 @@
 //! The arguments of `bench`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 use super::{ConfigArgs, at_least_one};
@@ -17,6 +19,9 @@ pub enum BenchCommand {
         /// Steps before those.
         #[arg(long, default_value = "5", value_name = "N")]
         warmup: u64,
+        /// After those, trace five more to this file as `train --profile` does, and say what operators took most time.
+        #[arg(long, value_name = "FILE")]
+        profile: Option<PathBuf>,
     },
     /// Averaging the gradients over the ranks, beside MPI's own all-reduce of as many bytes.
     Allreduce {

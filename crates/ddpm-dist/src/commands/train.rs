@@ -28,7 +28,7 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
         let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }
-    match trainer::run(&comm, plan, &stop)? {
+    match trainer::run(&comm, plan, args.profile.as_deref(), &stop)? {
         Ending::Finished => Ok(0),
         Ending::Stopped => {
             tracing::info!("stopped on request; the same command goes on from here");

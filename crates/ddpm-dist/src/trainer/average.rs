@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ddpm_comm::{Averager, Collective};
 use ddpm_config::CommSettings;
 use ddpm_nn::{Gradients, Layout, Weights};
-use tch_ext::GradHooks;
+use tch_ext::{GradHooks, in_range};
 
 use crate::failure::Failure;
 
@@ -30,7 +30,7 @@ impl GradientAverage {
         let flat = gradients.flat().shallow_clone();
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, move |range, average| {
             let mut values = flat.narrow(0, range.start as i64, range.len() as i64);
-            tch_ext::with_f32_mut(&mut values, average)
+            in_range(c"gradient bucket", || tch_ext::with_f32_mut(&mut values, average))
                 .expect("gradients are f32 on the CPU, and lent bucket by bucket");
         });
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;

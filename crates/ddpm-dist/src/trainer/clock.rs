@@ -1,6 +1,9 @@
 //! Where a training's time goes.
 
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
+
+use tch_ext::in_range;
 
 /// Where the time went since the last log step.
 pub struct Clock {
@@ -37,10 +40,10 @@ impl Clock {
     }
 }
 
-/// Adds the time that `work` takes to `total`.
-pub fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+/// Adds the time that `work` takes to `total`, and shows it in a trace by `name`.
+pub fn timed<T>(name: &'static CStr, total: &mut Duration, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
-    let done = work();
+    let done = in_range(name, work);
     *total += started.elapsed();
     done
 }

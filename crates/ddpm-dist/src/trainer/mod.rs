@@ -5,11 +5,13 @@ mod clock;
 mod load;
 mod monitor;
 mod objective;
+mod profile;
 mod report;
 mod save;
 mod state;
 mod step;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +21,7 @@ use ddpm_data::{Batch, Loader, Source, Split};
 use ddpm_diffusion::TimestepSampler;
 use ddpm_nn::{LrSchedule, clip, global_norm};
 use tch::Device;
+use tch_ext::in_range;
 
 use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
@@ -36,6 +39,7 @@ use step::{PendingTerms, SampleTerms, Task};
 pub use average::GradientAverage;
 pub use clock::Clock;
 pub use load::load;
+pub use profile::{Profile, RECORDED};
 pub use save::Saver;
 pub use state::{TrainState, WEIGHTS, ema_buffer};
 
@@ -75,9 +79,16 @@ struct Update {
     lr: f64,
 }
 
-/// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop.
-pub fn run(comm: &Arc<dyn Collective>, plan: Plan, stop: &StopRequest) -> Result<Ending, Failure> {
-    Trainer::prepare(comm, plan)?.train(stop)
+/// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop; traces a
+/// few of the first steps to the file `profile`.
+pub fn run(
+    comm: &Arc<dyn Collective>,
+    plan: Plan,
+    profile: Option<&Path>,
+    stop: &StopRequest,
+) -> Result<Ending, Failure> {
+    let profile = profile.map(|file| Profile::open(comm, file)).transpose()?;
+    Trainer::prepare(comm, plan)?.train(profile, stop)
 }
 
 impl Trainer {
@@ -147,14 +158,18 @@ impl Trainer {
         }
     }
 
-    fn train(mut self, stop: &StopRequest) -> Result<Ending, Failure> {
+    fn train(mut self, mut profile: Option<Profile>, stop: &StopRequest) -> Result<Ending, Failure> {
         let total = self.settings.train.steps;
         if self.state.step >= total {
             tracing::info!("all {total} steps are done already; raise train.steps to go on");
             return Ok(Ending::Finished);
         }
+        let traced = profile::steps(self.state.step, total);
         self.clock = Clock::started();
         while self.state.step < total {
+            if let Some(profile) = profile.as_mut().filter(|_| self.state.step == traced.start) {
+                profile.start()?;
+            }
             if !self.step(stop)? {
                 self.save_last()?;
                 return Ok(Ending::Stopped);
@@ -168,6 +183,9 @@ impl Trainer {
             if self.due(self.settings.monitor.sample_every) && self.task.objective.denoises() {
                 self.draw_samples()?;
             }
+            if let Some(profile) = profile.take_if(|_| self.state.step == traced.end) {
+                profile.save()?;
+            }
         }
         Ok(Ending::Finished)
     }
@@ -175,6 +193,10 @@ impl Trainer {
     /// Takes one step and logs it if that is due; false, with nothing done, if a rank was asked to stop.
     pub fn step(&mut self, stop: &StopRequest) -> Result<bool, Failure> {
         set_step(self.state.step);
+        in_range(c"step", || self.one_step(stop))
+    }
+
+    fn one_step(&mut self, stop: &StopRequest) -> Result<bool, Failure> {
         let Some(batch) = self.next_batch(stop)? else { return Ok(false) };
         let pending = self.task.forward_backward(&mut self.state, &batch, &mut self.average)?;
         self.unread.push(pending);
@@ -198,7 +220,7 @@ impl Trainer {
     /// terms, of the whole global batch.
     fn read_terms(&mut self) -> Result<Vec<SampleTerms>, Failure> {
         let ours = self.unread.drain(..).map(PendingTerms::read).collect::<Result<Vec<_>, _>>()?;
-        let steps = timed(&mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
+        let steps = timed(c"gather terms", &mut self.clock.comm_wait, || gather_terms(self.comm.as_ref(), &ours));
         for terms in &steps {
             if self.task.objective.denoises() {
                 self.state.bound.update(&terms.iter().map(|term| (term.t, term.vb)).collect::<Vec<_>>())?;
@@ -220,12 +242,12 @@ impl Trainer {
     pub fn save(&mut self) -> Result<(), Failure> {
         self.read_terms()?;
         let saving = || self.saver.save(&self.settings, &self.task.network, &self.state);
-        timed(&mut self.clock.checkpoint_stall, saving)
+        timed(c"save", &mut self.clock.checkpoint_stall, saving)
     }
 
     /// Waits for the save under way, if any.
     pub fn finish_save(&mut self) -> Result<(), Failure> {
-        timed(&mut self.clock.checkpoint_stall, || self.saver.finish(&self.settings))
+        timed(c"finish save", &mut self.clock.checkpoint_stall, || self.saver.finish(&self.settings))
     }
 
     /// Where the time went since the last log step, or since this was last called.
@@ -252,13 +274,13 @@ impl Trainer {
     /// This rank's batch, once all ranks have theirs; `None` if any was asked to stop. If any has none, all save what
     /// there is and fail alike.
     fn next_batch(&mut self, stop: &StopRequest) -> Result<Option<Batch>, Failure> {
-        let fetched = timed(&mut self.clock.data_wait, || self.loader.next()).map_err(Failure::from);
+        let fetched = timed(c"data wait", &mut self.clock.data_wait, || self.loader.next()).map_err(Failure::from);
         let ballot = Ballot {
             stop: stop.asked(),
             failure: fetched.as_ref().err().map(encode),
             news: self.saver.news(&self.settings),
         };
-        let ballots = timed(&mut self.clock.comm_wait, || exchange(self.comm.as_ref(), &ballot))?;
+        let ballots = timed(c"vote", &mut self.clock.comm_wait, || exchange(self.comm.as_ref(), &ballot))?;
         let stop = ballots.iter().any(|ballot| ballot.stop);
         let failed = ballots.iter().enumerate().find_map(|(rank, b)| Some(decode(rank, b.failure.as_ref()?)));
         self.saver.absorb(&self.settings, ballots.into_iter().map(|ballot| ballot.news).collect())?;
@@ -279,10 +301,11 @@ impl Trainer {
     /// Waits for the gradients' average over the ranks and takes the optimizer's step, unless the gradient is not finite,
     /// which all ranks then see alike.
     fn update(&mut self) -> Result<Update, Failure> {
-        let our_norm = timed(&mut self.clock.comm_wait, || self.average.finish());
+        let our_norm = timed(c"gradient average", &mut self.clock.comm_wait, || self.average.finish());
         let mut gradients = self.state.gradients.flat().shallow_clone();
         let norms = [our_norm, global_norm(&gradients)].map(f64::to_le_bytes);
-        let norms = timed(&mut self.clock.comm_wait, || self.comm.gather_bytes(norms.as_flattened()));
+        let gather = || self.comm.gather_bytes(norms.as_flattened());
+        let norms = timed(c"gather norms", &mut self.clock.comm_wait, gather);
         let read = |rank: &Vec<u8>| -> Vec<f64> {
             rank.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
         };
@@ -295,7 +318,7 @@ impl Trainer {
         if !matches!(self.state.sampler, TimestepSampler::Stratified { .. }) {
             self.state.noise.update(&parts, grad_norm, self.settings.train.global_batch);
         }
-        clip(&mut gradients, grad_norm, self.settings.train.grad_clip);
+        in_range(c"clip", || clip(&mut gradients, grad_norm, self.settings.train.grad_clip));
         let state = &mut self.state;
         let lr = self.lr.at(state.step);
         state.step += 1;
@@ -317,11 +340,13 @@ impl Trainer {
             }
         } else {
             state.skipped_in_a_row = 0;
-            state.optimizer.step(state.weights.flat(), &gradients, lr)?;
+            in_range(c"optimizer", || state.optimizer.step(state.weights.flat(), &gradients, lr))?;
             if state.step.is_multiple_of(self.settings.ema.every) {
-                for average in &mut state.averages {
-                    average.update(state.weights.flat());
-                }
+                in_range(c"EMA", || {
+                    for average in &mut state.averages {
+                        average.update(state.weights.flat());
+                    }
+                });
             }
         }
         Ok(Update { grad_norm, lr })
@@ -329,7 +354,8 @@ impl Trainer {
 
     fn log(&mut self, terms: &[SampleTerms], update: &Update) {
         let mut corrupt = [self.loader.skipped() as f64];
-        timed(&mut self.clock.comm_wait, || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum));
+        let sum = || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum);
+        timed(c"sum corrupt", &mut self.clock.comm_wait, sum);
         let timesteps = self.task.diffusion.timesteps();
         let means = Means::of(terms, timesteps);
         let clock = self.take_clock();

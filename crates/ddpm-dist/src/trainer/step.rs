@@ -5,6 +5,7 @@ use ddpm_data::Batch;
 use ddpm_diffusion::{Diffusion, Draw, Stream, noise_batch, uniform};
 use ddpm_nn::{DropoutKeys, Network};
 use tch::{Device, Kind, Tensor};
+use tch_ext::in_range;
 
 use super::average::GradientAverage;
 use super::objective::{Noised, Objective, Terms};
@@ -87,7 +88,8 @@ impl Task {
         for start in (0..count).step_by(size) {
             let range = start..(start + size).min(count);
             let draws = &pending.draws[range.clone()];
-            let terms = self.micro_step(state, batch, range.clone(), &positions[range], draws)?;
+            let forward = || self.micro_step(state, batch, range.clone(), &positions[range.clone()], draws);
+            let terms = in_range(c"forward", forward)?;
             let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
             let weights = Tensor::from_slice(&weights).to_device(terms.loss.device());
             // The mean over the slice is the mean over its equal micro-batches.
@@ -95,7 +97,7 @@ impl Task {
             if pending.parts.len() + 1 == passes {
                 average.begin();
             }
-            loss.f_backward()?;
+            in_range(c"backward", || loss.f_backward())?;
             let row = |term: Option<Tensor>| term.unwrap_or_else(|| terms.loss.full_like(f64::NAN)).detach();
             let rows = [terms.loss.detach(), row(terms.mse), row(terms.vb), row(terms.correct)];
             pending.parts.push(Tensor::stack(&rows, 0));
@@ -117,7 +119,8 @@ impl Task {
         let count = range.len() as i64;
         let pixels = &batch.images[range.start * bytes..range.end * bytes];
         let x_start = images::from_bytes(pixels, [count, channels, height, width], device);
-        let noise = noise_batch(self.seed, Stream::Noise, positions, &self.image).to_device(device);
+        let noise =
+            in_range(c"noise", || noise_batch(self.seed, Stream::Noise, positions, &self.image)).to_device(device);
         let t: Vec<i64> = draws.iter().map(|draw| draw.t as i64).collect();
         let t = Tensor::from_slice(&t).to_device(device);
         let x_t = self.diffusion.q_sample(&x_start, &t, &noise);

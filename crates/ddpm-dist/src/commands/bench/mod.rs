@@ -44,7 +44,7 @@ pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Fai
     world.watch(Duration::from_secs(settings.comm.timeout_s));
     let bench = Bench { world, comm, stop, settings };
     let report = match command {
-        BenchCommand::Step { steps, warmup, .. } => step::run(&bench, *steps, *warmup),
+        BenchCommand::Step { steps, warmup, profile, .. } => step::run(&bench, *steps, *warmup, profile.as_deref()),
         BenchCommand::Allreduce { repeat, .. } => allreduce::run(&bench, *repeat).map(Some),
         BenchCommand::Loader { steps, .. } => loader::run(&bench, *steps).map(Some),
         BenchCommand::Checkpoint { repeat, steps, every, .. } => checkpoint::run(&bench, *repeat, *steps, *every),

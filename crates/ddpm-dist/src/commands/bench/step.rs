@@ -1,16 +1,24 @@
 //! `bench step`: training steps, through the trainer that trains.
 
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tch_ext::Cost;
 
 use super::Bench;
 use super::measure::{largest, median, since_launch};
 use super::report::Report;
 use crate::failure::Failure;
 use crate::telemetry::peak_rss_mb;
+use crate::trainer::{Profile, RECORDED};
 
-/// Times `steps` steps after `warmup` others; none if a rank was asked to stop.
-pub fn run(bench: &Bench, steps: u64, warmup: u64) -> Result<Option<Report>, Failure> {
+/// How many operators the table names.
+const NAMED: usize = 15;
+
+/// Times `steps` steps after `warmup` others, and traces further ones to `profile`; none if a rank was asked to stop.
+pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Result<Option<Report>, Failure> {
     let comm = bench.comm.as_ref();
+    let profile = profile.map(|file| Profile::open(&bench.comm, file)).transpose()?;
     let mut trainer = bench.trainer()?;
     let mut first_step = None;
     let mut seconds = Vec::new();
@@ -38,5 +46,38 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64) -> Result<Option<Report>, Fai
         .with("max_rss_mb", largest(comm, peak_rss_mb()))
         .with("comm_wait_s", clock.comm_wait.as_secs_f64())
         .with("data_wait_s", clock.data_wait.as_secs_f64());
+    if let Some(mut profile) = profile {
+        profile.start()?;
+        for _ in 0..RECORDED {
+            if !trainer.step(&bench.stop)? {
+                return Ok(None);
+            }
+        }
+        let costs = profile.save()?;
+        if comm.rank() == 0 {
+            eprint!("{}", table(&costs));
+        }
+    }
     Ok(Some(report))
+}
+
+/// The operators and ranges that took most of the steps recorded.
+fn table(costs: &[Cost]) -> String {
+    let total: Duration = costs.iter().map(|cost| cost.self_time).sum();
+    let per_step = |time: Duration| time.as_secs_f64() * 1e3 / RECORDED as f64;
+    let mut lines = format!(
+        "rank 0, {:.1} ms a step with the profiler, by self time\n{:>7} {:>10} {:>9}  operator\n",
+        per_step(total),
+        "share",
+        "ms a step",
+        "calls"
+    );
+    for cost in costs.iter().take(NAMED) {
+        let share = 100.0 * cost.self_time.as_secs_f64() / total.as_secs_f64();
+        let time = per_step(cost.self_time);
+        let calls = cost.calls as f64 / RECORDED as f64;
+        let beyond = if cost.range { ", outside of operators" } else { "" };
+        lines += &format!("{share:>6.1}% {time:>10.2} {calls:>9.1}  {}{beyond}\n", cost.name);
+    }
+    lines
 }

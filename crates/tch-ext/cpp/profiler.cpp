@@ -1,0 +1,83 @@
+// libtorch's own profiler (Kineto), and ranges of ours in what it records. Answers as in shim.cpp.
+#include "guarded.h"
+
+#include <ATen/Context.h>
+#include <ATen/record_function.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <cstdlib>
+#include <memory>
+#include <set>
+#include <string>
+
+using tch_ext::guarded;
+
+namespace {
+
+namespace autograd = torch::autograd::profiler;
+namespace profiler = torch::profiler::impl;
+
+using Each = void (*)(void *context, const char *name, bool range, int64_t start_ns, int64_t ns);
+
+// Kineto writes to stderr of every start and stop, and of a GPU that is not there, as of errors. Set before main, while
+// no other thread can read the environment; one who wants to see it all sets it to 0.
+const bool quiet = setenv("KINETO_LOG_LEVEL", "6", /*overwrite=*/0) == 0;
+
+} // namespace
+
+extern "C" {
+
+// Begins to record what all threads do, with the shapes of the operators' inputs; one recording at a time.
+char *tch_ext_profiler_start() {
+    return guarded([] {
+        profiler::ExperimentalConfig more;
+        more.profile_all_threads = true;
+        profiler::ProfilerConfig config(profiler::ProfilerState::KINETO, /*report_input_shapes=*/true,
+                                        /*profile_memory=*/false, /*with_stack=*/false, /*with_flops=*/false,
+                                        /*with_modules=*/false, more);
+        std::set<profiler::ActivityType> activities{profiler::ActivityType::CPU};
+        if (at::hasCUDA()) {
+            activities.insert(profiler::ActivityType::CUDA);
+        }
+        autograd::prepareProfiler(config, activities);
+        autograd::enableProfiler(config, activities);
+    });
+}
+
+// Ends the recording. With a `path`, writes it there as a Chrome trace, and tells `each` of every operator and range of
+// the calling thread, in any order; without, discards it.
+char *tch_ext_profiler_stop(const char *path, void *context, Each each) {
+    return guarded([&] {
+        auto recorded = autograd::disableProfiler();
+        if (!path) {
+            return;
+        }
+        recorded->save(path);
+        const auto thread = at::RecordFunction::currentThreadId();
+        for (const auto &event : recorded->events()) {
+            if (event.deviceType() == c10::DeviceType::CPU && event.startThreadId() == thread) {
+                const bool range = event.scope() == static_cast<uint8_t>(at::RecordScope::USER_SCOPE);
+                each(context, event.name().c_str(), range, static_cast<int64_t>(event.startNs()),
+                     static_cast<int64_t>(event.durationNs()));
+            }
+        }
+    });
+}
+
+// A range of this thread that begins now; null while nobody records.
+at::RecordFunction *tch_ext_range_begin(const char *name) {
+    try {
+        auto callbacks = at::getStepCallbacksUnlessEmpty(at::RecordScope::USER_SCOPE);
+        if (!callbacks) {
+            return nullptr;
+        }
+        auto range = std::make_unique<at::RecordFunction>(std::move(*callbacks));
+        range->before(name);
+        return range.release();
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+void tch_ext_range_end(at::RecordFunction *range) { delete range; }
+}

@@ -1,0 +1,218 @@
+//! libtorch's own profiler: what every operator costs, as a trace and in sums.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tch::TchError;
+
+use crate::check;
+
+type Each = extern "C" fn(*mut c_void, *const c_char, bool, i64, i64);
+
+unsafe extern "C" {
+    fn tch_ext_profiler_start() -> *mut c_char;
+    fn tch_ext_profiler_stop(path: *const c_char, context: *mut c_void, each: Option<Each>) -> *mut c_char;
+    fn tch_ext_range_begin(name: *const c_char) -> *mut c_void;
+    fn tch_ext_range_end(range: *mut c_void);
+}
+
+/// A recording of what libtorch does, on all threads, from [`start`](Self::start) to [`save`](Self::save). Dropped
+/// instead, it is discarded.
+#[derive(Debug)]
+pub struct Profiler {
+    /// It ends on the thread on which it began.
+    _on_this_thread: PhantomData<*const ()>,
+}
+
+/// Whether there is a recording: libtorch has room for one.
+static RECORDING: AtomicBool = AtomicBool::new(false);
+
+/// What calls of one name cost the thread that recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// The operator's name, such as `aten::convolution_backward`, or the range's.
+    pub name: String,
+    /// Whether it is a range of [`in_range`], and no operator.
+    pub range: bool,
+    /// How often it was entered.
+    pub calls: u64,
+    /// Time spent in it, without the operators and ranges within.
+    pub self_time: Duration,
+}
+
+impl Profiler {
+    /// Begins to record.
+    ///
+    /// # Errors
+    /// A recording is under way, or libtorch was built without its profiler.
+    pub fn start() -> Result<Self, TchError> {
+        if RECORDING.swap(true, Ordering::SeqCst) {
+            return Err(TchError::Torch("a recording is under way already".into()));
+        }
+        // SAFETY: there is no other recording.
+        match unsafe { check(tch_ext_profiler_start()) } {
+            Ok(()) => Ok(Self { _on_this_thread: PhantomData }),
+            Err(error) => {
+                RECORDING.store(false, Ordering::SeqCst);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the recording, writes it to `path` as a Chrome trace (JSON), and gives what operators and ranges cost this
+    /// thread, the dearest first. A file that is there is replaced.
+    ///
+    /// # Errors
+    /// The file cannot be written, or not to its end.
+    pub fn save(self, path: &Path) -> io::Result<Vec<Cost>> {
+        let name = CString::new(path.as_os_str().as_bytes())?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut calls: Vec<Call> = Vec::new();
+        // SAFETY: the recording is ours and goes on; `name` and `calls` outlive the call, and `add` takes a pointer to
+        // `calls` as its context.
+        let stopped = unsafe { check(tch_ext_profiler_stop(name.as_ptr(), (&raw mut calls).cast(), Some(add))) };
+        std::mem::forget(self);
+        RECORDING.store(false, Ordering::SeqCst);
+        stopped.map_err(io::Error::other)?;
+        check_whole(path)?;
+        Ok(costs(calls))
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        // SAFETY: the recording is ours and goes on; without a path nothing is called back.
+        let _ = unsafe { check(tch_ext_profiler_stop(std::ptr::null(), std::ptr::null_mut(), None)) };
+        RECORDING.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Does `work` as a named range of the recording, if there is one. Ranges nest, and the operators of `work` are within.
+pub fn in_range<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
+    struct Range(*mut c_void);
+    impl Drop for Range {
+        fn drop(&mut self) {
+            // SAFETY: the pointer came from `tch_ext_range_begin` on this thread, and is released once.
+            unsafe { tch_ext_range_end(self.0) }
+        }
+    }
+    // SAFETY: `name` is a C string, which the shim copies.
+    let _range = Range(unsafe { tch_ext_range_begin(name.as_ptr()) });
+    work()
+}
+
+/// An operator or range, entered and left; times in ns.
+struct Call {
+    name: String,
+    range: bool,
+    start: i64,
+    end: i64,
+}
+
+extern "C" fn add(calls: *mut c_void, name: *const c_char, range: bool, start: i64, ns: i64) {
+    // SAFETY: `save` gave the address of its list, which nobody else uses during the call.
+    let calls = unsafe { &mut *calls.cast::<Vec<Call>>() };
+    // SAFETY: the shim gives a C string that lives for this call.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    calls.push(Call { name, range, start, end: start + ns });
+}
+
+/// What calls of one thread, which nest, cost by name.
+fn costs(mut calls: Vec<Call>) -> Vec<Cost> {
+    // Outer ones first.
+    calls.sort_by_key(|call| (call.start, std::cmp::Reverse(call.end)));
+    let mut own: Vec<i64> = calls.iter().map(|call| call.end - call.start).collect();
+    let mut open: Vec<usize> = Vec::new();
+    for (index, call) in calls.iter().enumerate() {
+        open.retain(|&outer| calls[outer].end > call.start);
+        if let Some(&outer) = open.last() {
+            own[outer] -= call.end.min(calls[outer].end) - call.start;
+        }
+        open.push(index);
+    }
+    let mut sums: HashMap<(String, bool), (u64, Duration)> = HashMap::new();
+    for (call, own) in calls.into_iter().zip(own) {
+        let (count, self_time) = sums.entry((call.name, call.range)).or_default();
+        *count += 1;
+        *self_time += Duration::from_nanos(u64::try_from(own).unwrap_or(0));
+    }
+    let cost = |((name, range), (calls, self_time))| Cost { name, range, calls, self_time };
+    let mut costs: Vec<Cost> = sums.into_iter().map(cost).collect();
+    costs.sort_by(|a, b| b.self_time.cmp(&a.self_time).then_with(|| a.name.cmp(&b.name)));
+    costs
+}
+
+/// libtorch does not say when it cannot write a trace, or only part of it. A whole one ends with its closing brace.
+fn check_whole(path: &Path) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(8)))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    if !end.trim_ascii_end().ends_with(b"}") {
+        return Err(io::Error::other("the trace could be written in part only"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn self_time_is_what_calls_within_leave() {
+        let call = |name: &str, start, end| Call { name: name.into(), range: false, start, end };
+        let calls =
+            vec![call("b", 10, 40), call("a", 0, 100), call("c", 10, 20), call("c", 50, 60), call("c", 100, 101)];
+        let found: Vec<_> = costs(calls).iter().map(|c| (c.name.clone(), c.calls, c.self_time.as_nanos())).collect();
+        assert_eq!(found, [("a".into(), 1, 60), ("c".into(), 3, 21), ("b".into(), 1, 20)]);
+    }
+
+    #[test]
+    fn operators_and_ranges_of_one_recording_at_a_time_are_traced() {
+        let folder = std::env::temp_dir().join(format!("tch-ext-profiler-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("trace.json");
+        let weights = Tensor::ones([8, 8], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let twice = || {
+            for _ in 0..2 {
+                in_range(c"forward and back", || weights.mm(&weights).sum(Kind::Float).backward());
+            }
+        };
+        twice();
+        drop(Profiler::start().unwrap());
+        let recording = Profiler::start().unwrap();
+        assert!(Profiler::start().unwrap_err().to_string().contains("under way"));
+        twice();
+        std::thread::scope(|scope| {
+            scope.spawn(|| in_range(c"elsewhere", || ()));
+        });
+        let costs = recording.save(&path).unwrap();
+        let calls = |name: &str| costs.iter().find(|cost| cost.name == name).map(|cost| (cost.range, cost.calls));
+        // A product forward, two backward.
+        assert_eq!(calls("aten::mm"), Some((false, 6)));
+        assert_eq!(calls("forward and back"), Some((true, 2)));
+        assert_eq!(calls("elsewhere"), None, "of this thread only");
+        assert!(costs.is_sorted_by(|a, b| a.self_time >= b.self_time) && costs[0].self_time > Duration::ZERO);
+        let trace = std::fs::read_to_string(&path).unwrap();
+        for name in ["MmBackward0", "forward and back", "elsewhere"] {
+            assert!(trace.contains(&format!("\"{name}\"")), "{name}");
+        }
+
+        let nowhere = folder.join("no/such/folder.json");
+        assert!(Profiler::start().unwrap().save(&nowhere).is_err());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -5,6 +5,7 @@
 #include "guarded.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
 
@@ -121,6 +122,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     static variable_list forward(AutogradContext *ctx, const Tensor &first, const std::optional<Tensor> &other,
                                  const Tensor &offset, const Tensor &gain,
                                  const Tensor &bias, int64_t groups, double eps, bool silu) {
+        RECORD_FUNCTION("tch_ext::group_norm", c10::ArrayRef<const c10::IValue>{});
         const auto second = other.value_or(Tensor());
         const Inputs x{first, second};
         const Shape shape{x, groups};

@@ -10,11 +10,15 @@ use std::sync::{Mutex, PoisonError};
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
+mod checkpoint;
 mod group_norm;
 mod hooks;
+mod memory;
 
+pub use checkpoint::checkpoint;
 pub use group_norm::{Activation, Normed, PerChannel, group_norm};
 pub use hooks::GradHooks;
+pub use memory::MemoryWatch;
 
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);

@@ -3,6 +3,7 @@
 mod average;
 mod clock;
 mod load;
+mod memory;
 mod monitor;
 mod objective;
 mod report;
@@ -36,6 +37,7 @@ use step::{PendingTerms, SampleTerms, Task};
 
 pub use clock::Clock;
 pub use load::load;
+pub use memory::Footprint;
 pub use save::Saver;
 pub use state::{TrainState, WEIGHTS, ema_buffer};
 

@@ -69,6 +69,7 @@ fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<()
         ("state", memory.state, "weights, gradients, moments, averages"),
         ("activations", memory.activations, "kept from forward to backward"),
         ("temporaries", memory.temporaries, "of forward and backward, at the worst moment"),
+        ("holes", memory.holes, "between these, held by the allocator"),
     ] {
         println!("#   {part:<13} {megabytes:6.0} MB  {what}");
     }

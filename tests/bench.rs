@@ -74,8 +74,6 @@ fn a_dry_run_knows_the_memory_of_a_training() {
         let ask = |words: &str| {
             let mut command = mpirun(1);
             command.args(words.split_whitespace()).args(["--config", "smoke", "--json"]);
-            // Else glibc holds as many holes as the order of sizes happens to leave.
-            command.env("MALLOC_MMAP_THRESHOLD_", "65536");
             command.args(sizes.iter().chain([&other]).flat_map(|set| ["--set", set]));
             serde_json::from_str::<Value>(&succeed(&mut command).stdout).unwrap()
         };

@@ -95,6 +95,38 @@ fn steps_are_traced_on_every_rank() {
     check_trace(&alone, &phases);
 }
 
+/// Memory that activations rule: what a dry run tells is what a training takes.
+#[test]
+fn a_dry_run_knows_the_memory_of_a_training() {
+    let sizes = [
+        "data.image_size=32",
+        "model.channels=[32,64]",
+        "model.attention=[false,true]",
+        "model.layers_per_block=2",
+        "train.global_batch=64",
+        "monitor.sample_every=0",
+    ];
+    let mut activations = Vec::new();
+    for other in ["train.precision=fp32", "train.precision=bf16", "model.checkpoint_activations=[true,true]"] {
+        let ask = |words: &str| {
+            let mut command = mpirun(1);
+            command.args(words.split_whitespace()).args(["--config", "smoke", "--json"]);
+            command.args(sizes.iter().chain([&other]).flat_map(|set| ["--set", set]));
+            serde_json::from_str::<Value>(&succeed(&mut command).stdout).unwrap()
+        };
+        let told = &ask("train --dry-run")["memory_mb_per_rank"];
+        let measured = number(&ask("bench step --steps 2 --warmup 1"), "max_rss_mb");
+        let total = number(told, "total");
+        let parts: f64 =
+            ["process", "state", "activations", "temporaries", "holes"].map(|part| number(told, part)).iter().sum();
+        assert!((total - parts).abs() < 1e-6 * total, "{told}");
+        assert!((total - measured).abs() < 0.15 * measured, "{other}: {measured} MB measured, {told} told");
+        activations.push(number(told, "activations"));
+    }
+    let [full, half, checkpointed] = activations[..] else { unreachable!("three runs") };
+    assert!(half < 0.6 * full && checkpointed < 0.5 * full, "{activations:?}");
+}
+
 #[test]
 fn the_all_reduce_is_compared_over_as_many_bytes() {
     let own = ["bytes", "repeat", "median_s", "plain_median_s", "ratio", "mb_s"];

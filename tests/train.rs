@@ -73,6 +73,27 @@ fn the_same_command_gives_the_same_bits() {
 }
 
 #[test]
+fn checkpointed_activations_change_no_bit_before_or_after_a_resume() {
+    let options = |levels: &str| {
+        let levels = format!("model.checkpoint_activations={levels}");
+        ["model.dropout=0.1", "train.micro_batch=4", "comm.bucket_mb=0.02", &levels].map(str::to_owned)
+    };
+    let train = |dir: &Path, steps: u64, levels: &str| {
+        let options = options(levels);
+        let options: Vec<&str> = options.iter().flat_map(|option| ["--set", option.as_str()]).collect();
+        succeed(&mut train(2, dir, steps, &options))
+    };
+    let (plain, ours) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    train(plain.path(), 20, "[]");
+    train(ours.path(), 10, "[true,true]");
+    check_same_bits("the first half", &buffers(ours.path(), 10), &buffers(plain.path(), 10));
+    let resumed = train(ours.path(), 15, "[]");
+    assert!(resumed.stderr.contains("model.checkpoint_activations"), "the change is logged: {}", resumed.stderr);
+    train(ours.path(), 20, "[false,true]");
+    check_same_bits("the second half", &buffers(ours.path(), 20), &buffers(plain.path(), 20));
+}
+
+#[test]
 fn bf16_follows_the_curve_of_fp32() {
     let curves = ["fp32", "bf16"].map(|precision| {
         let dir = TempDir::new().unwrap();

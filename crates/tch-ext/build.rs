@@ -23,6 +23,8 @@ fn main() {
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
         .file("cpp/profiler.cpp")
+        .file("cpp/checkpoint.cpp")
+        .file("cpp/memory.cpp")
         .compile("tch_ext_shim");
     let kernels = |name: &str, processor: Option<&str>| {
         let mut build = sources();

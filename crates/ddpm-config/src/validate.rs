@@ -162,17 +162,10 @@ impl ModelSettings {
         )?;
         let widest = self.channels.iter().copied().max().unwrap_or(0);
         in_range("model.channels", widest, widest <= 65_536, "at most 65536")?;
-        require(
-            self.attention.len() == levels,
-            "model.attention",
-            || {
-                format!(
-                    "model.attention has {} entries for the {levels} levels of model.channels",
-                    self.attention.len()
-                )
-            },
-            || format!("Give {levels}, one true or false per level"),
-        )?;
+        one_per_level("model.attention", &self.attention, levels)?;
+        if !self.checkpoint_activations.is_empty() {
+            one_per_level("model.checkpoint_activations", &self.checkpoint_activations, levels)?;
+        }
         in_range("model.dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "at least 0 and below 1")?;
         in_range("model.norm_eps", self.norm_eps, positive_finite(self.norm_eps), "above 0")?;
         positive("model.layers_per_block", u64::from(self.layers_per_block))?;
@@ -254,6 +247,7 @@ impl ModelSettings {
         let unet = Self::default();
         let ignored = [
             ("model.attention", self.attention.contains(&true)),
+            ("model.checkpoint_activations", self.checkpoint_activations.contains(&true)),
             ("model.head_dim", self.head_dim.is_some()),
             ("model.dropout", self.dropout > 0.0),
             ("model.time_scale_shift", self.time_scale_shift),
@@ -374,6 +368,15 @@ fn require(
     mend: impl FnOnce() -> String,
 ) -> Result<(), Error> {
     if holds { Ok(()) } else { Err(Error::Invalid { key, problem: problem(), mend: mend() }) }
+}
+
+fn one_per_level(key: &'static str, flags: &[bool], levels: usize) -> Result<(), Error> {
+    require(
+        flags.len() == levels,
+        key,
+        || format!("{key} has {} entries for the {levels} levels of model.channels", flags.len()),
+        || format!("Give {levels}, one true or false per level"),
+    )
 }
 
 fn in_range(key: &'static str, value: impl Display, holds: bool, wanted: impl Display) -> Result<(), Error> {

@@ -97,6 +97,7 @@ fn differences_say_whether_a_resumed_run_may_take_them() {
         "train.global_batch=32",
         "data.workers=2",
         "model.head_dim=4",
+        "model.checkpoint_activations=[true,false]",
         "seed=1",
         "monitor.log_every=2",
     ];
@@ -105,6 +106,7 @@ fn differences_say_whether_a_resumed_run_may_take_them() {
     use DifferenceKind::{Free, Learned};
     let expected = [
         ("data.workers", "1", "2", Free),
+        ("model.checkpoint_activations", "[]", "[true,false]", Free),
         ("model.head_dim", "null", "4", Learned),
         ("monitor.log_every", "1", "2", Free),
         ("seed", "0", "1", Learned),

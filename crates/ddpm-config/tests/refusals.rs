@@ -158,6 +158,17 @@ fn values_at_odds_name_what_works() {
     check("mnist-small", &["data.image_size=28"], &["data.image_size = 28", "Use 16 or 32"]);
     check("smoke", &["model.channels=[8,18]"], &["18 in model.channels", "Use 16 or 20, or model.norm_groups = 2"]);
     check("smoke", &["model.attention=[true]"], &["model.attention has 1 entries for the 2 levels", "Give 2"]);
+    check(
+        "smoke",
+        &["model.checkpoint_activations=[true]"],
+        &["model.checkpoint_activations has 1 entries for the 2 levels", "Give 2"],
+    );
+    check("smoke", &["model.checkpoint_activations=true"], &["model.checkpoint_activations", "a list"]);
+    check(
+        "mnist-small",
+        &["model.checkpoint_activations=[true,true,true,true]"],
+        &["model.checkpoint_activations is set", "model.kind = \"unet\""],
+    );
     check("smoke", &["model.head_dim=3"], &["model.head_dim = 3 does not divide the 8", "Use 1, 2, 4 or 8, or 0"]);
     check("mnist-small", &["model.dropout=0.1"], &["model.dropout is set", "model.kind = \"unet\""]);
     check("smoke", &["diffusion.loss=hybrid"], &["\"learned_range\""]);

@@ -214,6 +214,11 @@ fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
     })
 }
 
+/// Batches that a rank holds beside the one it trains on: ready, being decoded, or about to be used again.
+pub fn batches_ahead(settings: &Settings) -> usize {
+    PREFETCH_PER_WORKER * settings.data.workers + 1
+}
+
 /// Delivers one rank's slice of each batch from `start_step` on.
 pub fn loader(
     settings: &Settings,

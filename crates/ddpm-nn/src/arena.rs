@@ -145,6 +145,12 @@ impl Weights {
         Self::over(layout, Tensor::from_slice(&values).to_device(device))
     }
 
+    /// The same numbers, gradients and memory under other handles.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let views = self.views.iter().map(Tensor::shallow_clone).collect();
+        Self { flat: self.flat.shallow_clone(), views }
+    }
+
     /// The flat buffer, f32 `[layout.len()]`.
     pub fn flat(&self) -> &Tensor {
         &self.flat

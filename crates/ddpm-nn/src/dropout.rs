@@ -29,6 +29,11 @@ impl DropoutKeys {
         Self { keys }
     }
 
+    /// The same keys under another handle.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        Self { keys: self.keys.shallow_clone() }
+    }
+
     /// `x` (`[B, ...]`) with each element kept with probability `1 - rate` and scaled by its inverse; `layer` tells
     /// the layers of a network apart.
     pub(crate) fn apply(&self, x: &Tensor, rate: f64, layer: u64) -> Tensor {

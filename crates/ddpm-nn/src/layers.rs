@@ -43,7 +43,7 @@ impl Start {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Conv2d {
     weight: Param,
     bias: Param,
@@ -89,7 +89,7 @@ impl Conv2d {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Linear {
     weight: Param,
     bias: Param,
@@ -108,7 +108,7 @@ impl Linear {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupNorm {
     weight: Param,
     bias: Param,

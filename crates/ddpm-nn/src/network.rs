@@ -38,6 +38,7 @@ pub struct Network {
     shape: Shape,
     layout: Layout,
     precision: Kind,
+    checkpointed: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -59,13 +60,20 @@ impl Network {
             Architecture::Small(config) => Shape::Small(Box::new(SmallUNet::new(config, &mut layout)?)),
             Architecture::Classifier(config) => Shape::Classifier(Box::new(Classifier::new(config, &mut layout)?)),
         };
-        Ok(Self { shape, layout, precision: Kind::Float })
+        Ok(Self { shape, layout, precision: Kind::Float, checkpointed: Vec::new() })
     }
 
     /// The same network computing convolutions, attention and what lies between them in `precision`, f32 or bf16.
     /// Weights, gradients, statistics of norms, the time embedding and the result stay in f32.
     pub fn computing_in(self, precision: Kind) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same network keeping less for backward: at each of these levels (highest resolution first; the bottom goes with
+    /// the last) a layer, that is a residual block and the attention after it, keeps its inputs only and is computed again
+    /// in backward. Results and gradients are the same, bit for bit. The small U-Net has no such levels.
+    pub fn checkpointing(self, levels: &[bool]) -> Self {
+        Self { checkpointed: levels.to_vec(), ..self }
     }
 
     /// Names, shapes and places of the parameters.
@@ -96,9 +104,9 @@ impl Network {
         let x = tch_ext::channels_last(inputs.x).expect("images are [B, C, H, W]").to_kind(self.precision);
         let inputs = &Inputs { x: &x, ..*inputs };
         let output = match &self.shape {
-            Shape::UNet(net) => net.forward(w, inputs),
+            Shape::UNet(net) => net.forward(w, inputs, &self.checkpointed),
             Shape::Small(net) => net.forward(w, inputs),
-            Shape::Classifier(net) => net.forward(w, inputs),
+            Shape::Classifier(net) => net.forward(w, inputs, &self.checkpointed),
         };
         output.to_kind(Kind::Float)
     }

@@ -10,12 +10,16 @@ use std::sync::{Mutex, PoisonError};
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
+mod checkpoint;
 mod group_norm;
 mod hooks;
+mod memory;
 mod profiler;
 
+pub use checkpoint::checkpoint;
 pub use group_norm::{Activation, Normed, PerChannel, group_norm};
 pub use hooks::GradHooks;
+pub use memory::MemoryWatch;
 pub use profiler::{Cost, Profiler, in_range};
 
 unsafe extern "C" {

@@ -16,6 +16,9 @@ pub struct ModelSettings {
     pub layers_per_block: u32,
     /// Self-attention at each level, as long as `channels`. Default: the last level but one; none for `small`.
     pub attention: Vec<bool>,
+    /// Whether each level's blocks keep only their inputs for backward and are computed again there: less memory, more
+    /// time, the same numbers. As long as `channels`, or empty for none; the bottom goes with the last level. Default `[]`.
+    pub checkpoint_activations: Vec<bool>,
     /// Channels per attention head; absent or 0: one head over all channels.
     #[serde(deserialize_with = "zero_is_none")]
     pub head_dim: Option<u32>,
@@ -47,6 +50,7 @@ impl Default for ModelSettings {
             attention: ModelKind::Unet.default_attention(channels.len()),
             channels,
             layers_per_block: 2,
+            checkpoint_activations: Vec::new(),
             head_dim: None,
             norm_groups: 32,
             dropout: 0.0,

@@ -13,7 +13,7 @@ use crate::cli::TrainArgs;
 use crate::coordinator::{self, Learner, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
-use crate::trainer::{self, Ending};
+use crate::trainer::{self, Ending, Footprint};
 
 /// Trains, or with `--dry-run` says what would be trained.
 pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Result<i32, Failure> {
@@ -45,15 +45,15 @@ fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<()
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;
     let (batch, images) = (settings.train.global_batch as u64, source.len());
-    // Weights, gradients, two moments and the averages, each a flat f32 buffer; activations come on top.
-    let state_mb = (parameters * 4 * (4 + settings.ema.rates.len() as u64)) as f64 / 1e6;
+    let memory = Footprint::of(settings, comm.size())?;
+    // Weights, two moments and the averages, each a flat f32 buffer.
     let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
     if json {
         println!(
             "{}",
             json!({
                 "settings": settings, "parameters": parameters, "tensors": network.layout().entries().len(),
-                "state_mb_per_rank": state_mb, "ranks": world, "images_per_rank": batch / world,
+                "memory_mb_per_rank": memory, "ranks": world, "images_per_rank": batch / world,
                 "images": images, "steps_per_epoch": images as f64 / batch as f64,
                 "checkpoint_mb_per_rank": shard_mb,
             })
@@ -63,9 +63,16 @@ fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<()
     println!("{}", settings.to_toml());
     println!("# data            {}", source.describe());
     println!("# model           {parameters} parameters in {} tensors", network.layout().entries().len());
-    println!(
-        "# memory          {state_mb:.1} MB per rank for weights, gradients, moments and averages, and activations"
-    );
+    println!("# memory          {:.0} MB per rank at the peak of a step:", memory.total);
+    for (part, megabytes, what) in [
+        ("process", memory.process, "the program, its libraries, batches decoded ahead"),
+        ("state", memory.state, "weights, gradients, moments, averages"),
+        ("activations", memory.activations, "kept from forward to backward"),
+        ("temporaries", memory.temporaries, "of forward and backward, at the worst moment"),
+        ("holes", memory.holes, "between these, held by the allocator"),
+    ] {
+        println!("#   {part:<13} {megabytes:6.0} MB  {what}");
+    }
     println!(
         "# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint",
         batch / world

@@ -3,6 +3,7 @@
 mod average;
 mod clock;
 mod load;
+mod memory;
 mod monitor;
 mod objective;
 mod profile;
@@ -39,6 +40,7 @@ use step::{PendingTerms, SampleTerms, Task};
 pub use average::GradientAverage;
 pub use clock::Clock;
 pub use load::load;
+pub use memory::Footprint;
 pub use profile::{Profile, RECORDED};
 pub use save::Saver;
 pub use state::{TrainState, WEIGHTS, ema_buffer};

@@ -52,10 +52,13 @@ pub struct SampleTerms {
 impl Task {
     /// The task that `settings` set, on `device`.
     pub fn of(settings: &Settings, device: Device) -> Result<Self, Failure> {
-        let network = Network::new(assemble::architecture(settings))?.computing_in(match settings.train.precision {
+        let precision = match settings.train.precision {
             Precision::Fp32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
-        });
+        };
+        let network = Network::new(assemble::architecture(settings))?
+            .computing_in(precision)
+            .checkpointing(&settings.model.checkpoint_activations);
         let size = i64::from(settings.data.image_size);
         Ok(Self {
             objective: Objective::of(settings),
@@ -90,10 +93,8 @@ impl Task {
             let draws = &pending.draws[range.clone()];
             let forward = || self.micro_step(state, batch, range.clone(), &positions[range.clone()], draws);
             let terms = in_range(c"forward", forward)?;
-            let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
-            let weights = Tensor::from_slice(&weights).to_device(terms.loss.device());
             // The mean over the slice is the mean over its equal micro-batches.
-            let loss = (&terms.loss * weights).mean(Kind::Float) / passes as f64;
+            let loss = weighted_mean(&terms, draws) / passes as f64;
             if pending.parts.len() + 1 == passes {
                 average.begin();
             }
@@ -105,7 +106,8 @@ impl Task {
         Ok(pending)
     }
 
-    fn micro_step(
+    /// What the samples `range` of the batch contribute; the graph of `loss` holds what its backward needs.
+    pub(super) fn micro_step(
         &self,
         state: &TrainState,
         batch: &Batch,
@@ -134,6 +136,13 @@ impl Task {
         let key = |&position: &u64| (uniform(self.seed, Stream::Dropout, position) * (1u64 << 53) as f64) as i64;
         Tensor::from_slice(&positions.iter().map(key).collect::<Vec<_>>())
     }
+}
+
+/// The loss of a micro-batch.
+pub(super) fn weighted_mean(terms: &Terms, draws: &[Draw]) -> Tensor {
+    let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
+    let weights = Tensor::from_slice(&weights).to_device(terms.loss.device());
+    (&terms.loss * weights).mean(Kind::Float)
 }
 
 /// A slice's terms, not yet read from the device.

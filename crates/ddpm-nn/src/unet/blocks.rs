@@ -48,10 +48,12 @@ pub(super) struct Pass<'a> {
     /// SiLU of the time (and class) embedding, `[B, 4 * channels[0]]`.
     pub(super) embedding: Tensor,
     pub(super) dropout: Option<&'a DropoutKeys>,
+    /// Whether each level keeps only its layers' inputs for backward.
+    pub(super) checkpointed: &'a [bool],
 }
 
 /// Norm, SiLU, convolution, twice, with the embedding in between and a residual around.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct ResBlock {
     norm_1: GroupNorm,
     conv_1: Conv2d,
@@ -108,7 +110,7 @@ impl ResBlock {
 }
 
 /// Self-attention over all positions, with a residual around.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Attention {
     norm: Option<GroupNorm>,
     to_q: Linear,
@@ -193,9 +195,9 @@ impl Down {
         Self { layers, downsample, pads_far_side: c.downsample_padding == 0 }
     }
 
-    pub(super) fn forward(&self, pass: &Pass, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
+    pub(super) fn forward(&self, pass: &Pass, level: usize, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
         for (residual, attention) in &self.layers {
-            x = forward_layer(pass, residual, attention.as_ref(), [&x]);
+            x = forward_layer(pass, level, residual, attention.as_ref(), [&x]);
             skips.push(x.shallow_clone());
         }
         if let Some(conv) = &self.downsample {
@@ -224,9 +226,9 @@ impl Mid {
         }
     }
 
-    pub(super) fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
-        let x = self.before.forward(pass, [x]);
-        self.after.forward(pass, [&self.attention.forward(pass.w, &x)])
+    pub(super) fn forward(&self, pass: &Pass, level: usize, x: &Tensor) -> Tensor {
+        let x = forward_layer(pass, level, &self.before, Some(&self.attention), [x]);
+        forward_layer(pass, level, &self.after, None, [&x])
     }
 }
 
@@ -269,10 +271,10 @@ impl Up {
         Self { layers, upsample }
     }
 
-    pub(super) fn forward(&self, pass: &Pass, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
+    pub(super) fn forward(&self, pass: &Pass, level: usize, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
         for (residual, attention) in &self.layers {
             let skip = skips.pop().expect("as many skips leave the way down as enter the way up");
-            x = forward_layer(pass, residual, attention.as_ref(), [&x, &skip]);
+            x = forward_layer(pass, level, residual, attention.as_ref(), [&x, &skip]);
         }
         match &self.upsample {
             Some(conv) => {
@@ -299,12 +301,30 @@ fn layer(
     (residual, attention)
 }
 
+/// One layer of a level, on the channels of all of `x` together.
 fn forward_layer<const N: usize>(
     pass: &Pass,
+    level: usize,
     residual: &ResBlock,
     attention: Option<&Attention>,
     x: [&Tensor; N],
 ) -> Tensor {
-    let x = residual.forward(pass, x);
-    attention.map_or(x.shallow_clone(), |attention| attention.forward(pass.w, &x))
+    let (residual, attention) = (*residual, attention.copied());
+    let run = move |pass: &Pass, x: [&Tensor; N]| {
+        let x = residual.forward(pass, x);
+        attention.map_or_else(|| x.shallow_clone(), |attention| attention.forward(pass.w, &x))
+    };
+    let backward_follows = || pass.embedding.requires_grad() || x.iter().any(|x| x.requires_grad());
+    if !pass.checkpointed.get(level).is_some_and(|on| *on) || !backward_follows() {
+        // What the layer adds to the gradient of each input is summed by itself first, as it is under a checkpoint.
+        return run(pass, x.map(Tensor::alias).each_ref());
+    }
+    let (w, dropout) = (pass.w.shallow_clone(), pass.dropout.map(DropoutKeys::shallow_clone));
+    let inputs: Vec<&Tensor> = std::iter::once(&pass.embedding).chain(x).collect();
+    let again = move |inputs: &[Tensor]| {
+        let embedding = inputs[0].shallow_clone();
+        let pass = Pass { w: &w, embedding, dropout: dropout.as_ref(), checkpointed: &[] };
+        run(&pass, std::array::from_fn(|i| &inputs[1 + i]))
+    };
+    tch_ext::checkpoint(&inputs, again).expect("a layer that runs by itself runs under a checkpoint")
 }

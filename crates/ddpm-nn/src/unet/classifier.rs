@@ -60,8 +60,8 @@ impl Classifier {
     }
 
     /// Logits `[B, classes]`, whose log-softmax is log p(y | x_t).
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
-        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs).x, Activation::Silu);
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Tensor {
+        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs, checkpointed).x, Activation::Silu);
         self.head.forward(w, &features.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }

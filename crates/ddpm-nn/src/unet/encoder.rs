@@ -68,21 +68,21 @@ impl Encoder {
         }
     }
 
-    pub(super) fn forward<'a>(&self, w: &'a Weights, inputs: &Inputs<'a>) -> Encoded<'a> {
+    pub(super) fn forward<'a>(&self, w: &'a Weights, inputs: &Inputs<'a>, checkpointed: &'a [bool]) -> Encoded<'a> {
         let sinusoid = sinusoidal_embedding(inputs.t, self.time_width, self.cos_first, self.freq_shift);
         let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid).silu());
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
             embedding += table.forward(w, labels);
         }
         // Every residual block starts by this SiLU: once here instead of once in each.
-        let pass = Pass { w, embedding: embedding.silu(), dropout: inputs.dropout };
+        let pass = Pass { w, embedding: embedding.silu(), dropout: inputs.dropout, checkpointed };
 
         let mut x = self.conv_in.forward(w, inputs.x);
         let mut skips = vec![x.shallow_clone()];
-        for block in &self.down {
-            x = block.forward(&pass, x, &mut skips);
+        for (level, block) in self.down.iter().enumerate() {
+            x = block.forward(&pass, level, x, &mut skips);
         }
-        x = self.mid.forward(&pass, &x);
+        x = self.mid.forward(&pass, self.down.len() - 1, &x);
         Encoded { pass, x, skips }
     }
 }

@@ -62,10 +62,10 @@ impl UNet {
     }
 
     /// The network's prediction, `[B, out_channels, H, W]`.
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
-        let Encoded { pass, mut x, mut skips } = self.encoder.forward(w, inputs);
-        for block in &self.up {
-            x = block.forward(&pass, x, &mut skips);
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Tensor {
+        let Encoded { pass, mut x, mut skips } = self.encoder.forward(w, inputs, checkpointed);
+        for (level, block) in (0..self.up.len()).rev().zip(&self.up) {
+            x = block.forward(&pass, level, x, &mut skips);
         }
         self.conv_out.forward(w, &self.norm_out.forward(w, &x, Activation::Silu))
     }

@@ -1,0 +1,96 @@
+// Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): of a part of the network autograd keeps the inputs only,
+// and backward computes the part again.
+#include "guarded.h"
+
+#include <torch/autograd.h>
+#include <torch/types.h>
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+namespace {
+
+using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Owns `context`, the caller's function of tensors.
+struct Part final : torch::CustomClassHolder {
+    void *context;
+    bool (*call)(void *, const Tensor *const *inputs, size_t count, Tensor **output);
+    void (*release)(void *);
+
+    Part(void *context, decltype(call) call, decltype(release) release)
+        : context(context), call(call), release(release) {}
+    Part(const Part &) = delete;
+    Part &operator=(const Part &) = delete;
+    ~Part() override { release(context); }
+
+    Tensor operator()(at::TensorList inputs) const {
+        std::vector<const Tensor *> borrowed;
+        for (const auto &input : inputs) borrowed.push_back(&input);
+        Tensor *output = nullptr;
+        TORCH_CHECK(call(context, borrowed.data(), borrowed.size(), &output), "a checkpointed part panicked");
+        return *std::unique_ptr<Tensor>(output);
+    }
+};
+
+// Where the gradients of the inputs end, as they come: a leaf would copy some of them into another layout.
+struct Sink final : torch::autograd::Node {
+    variable_list received;
+
+    variable_list apply(variable_list &&gradients) override {
+        received = std::move(gradients);
+        return {};
+    }
+};
+
+struct Checkpoint : torch::autograd::Function<Checkpoint> {
+    static Tensor forward(AutogradContext *ctx, at::TensorList inputs, const c10::intrusive_ptr<Part> &part) {
+        ctx->save_for_backward(inputs.vec());
+        ctx->saved_data["part"] = at::IValue::make_capsule(part);
+        return (*part)(inputs);
+    }
+
+    static variable_list backward(AutogradContext *ctx, variable_list upstream) {
+        TORCH_CHECK(!at::GradMode::is_enabled(), "a checkpointed part has no gradient of its gradient");
+        const auto part = c10::static_intrusive_pointer_cast<Part>(ctx->saved_data["part"].toCapsule());
+        const auto sink = c10::make_intrusive<Sink>();
+        variable_list inputs;
+        for (const auto &saved : ctx->get_saved_variables()) {
+            inputs.push_back(saved.detach());
+            if (saved.requires_grad()) {
+                torch::autograd::create_gradient_edge(inputs.back(), sink);
+            } else {
+                sink->add_input_metadata(torch::autograd::Node::undefined_input());
+            }
+        }
+        const auto output = [&] {
+            at::AutoGradMode with_graph(true);
+            return (*part)(inputs);
+        }();
+        const size_t count = inputs.size();
+        // What is kept for the backward of the part may go while that runs.
+        inputs.clear();
+        torch::autograd::backward({output}, {upstream[0]});
+        auto gradients = std::move(sink->received);
+        gradients.resize(count + 1); // none for the part itself
+        return gradients;
+    }
+};
+
+} // namespace
+
+// `*output` is what `call(context)` makes of the inputs, and the caller's to release. `context` is ours in any case, and
+// handed to `release` when neither this call nor a backward needs it any more.
+extern "C" char *tch_ext_checkpoint(const at::Tensor *const *inputs, size_t count, void *context,
+                                    bool (*call)(void *, const at::Tensor *const *, size_t, at::Tensor **),
+                                    void (*release)(void *), at::Tensor **output) {
+    return tch_ext::guarded([&] {
+        const auto part = c10::make_intrusive<Part>(context, call, release);
+        variable_list list;
+        for (size_t i = 0; i < count; ++i) list.push_back(*inputs[i]);
+        *output = new at::Tensor(Checkpoint::apply(at::TensorList(list), part));
+    });
+}

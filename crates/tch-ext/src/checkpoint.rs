@@ -1,0 +1,144 @@
+//! Activation checkpointing: computing a part of the network again in backward instead of keeping what it needs there.
+
+use std::ffi::{c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+use crate::check;
+
+unsafe extern "C" {
+    fn tch_ext_checkpoint(
+        inputs: *const *const C_tensor,
+        count: usize,
+        context: *mut c_void,
+        call: extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut C_tensor) -> bool,
+        release: extern "C" fn(*mut c_void),
+        output: *mut *mut C_tensor,
+    ) -> *mut c_char;
+}
+
+type Part = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
+
+/// `part(inputs)`, of which autograd keeps the inputs only: backward runs `part` again (Chen et al. 2016, arXiv
+/// 1604.06174) and goes through it, so that the leaves in it get their gradients and call their hooks.
+///
+/// Gradients flow to `inputs` and to leaves that `part` holds, to no other tensor: what was computed outside must come in
+/// as an input. `part` must give the same whenever it is called with the same. At least one input must require a
+/// gradient, or there is no backward. A gradient of a gradient is not defined.
+///
+/// # Errors
+/// `part` panicked; in backward, that fails the backward.
+pub fn checkpoint(inputs: &[&Tensor], part: impl Fn(&[Tensor]) -> Tensor + Send + 'static) -> Result<Tensor, TchError> {
+    let context = Box::into_raw(Box::new(Box::new(part) as Part));
+    let pointers: Vec<*const C_tensor> = inputs.iter().map(|input| input.as_ptr()).collect();
+    let mut output = std::ptr::null_mut();
+    // SAFETY: the inputs are live tensors, borrowed for the call. The shim takes `context`, a `Part` from Box::into_raw,
+    // whatever it returns: it passes it to `call` while it holds it, one call at a time (libtorch locks the node of a
+    // graph while it runs it) on any thread, which `Send` allows, and to `release` once. On success `output` is a new
+    // tensor that nobody else owns, which from_ptr takes.
+    unsafe {
+        check(tch_ext_checkpoint(pointers.as_ptr(), pointers.len(), context.cast(), call, release, &mut output))?;
+        Ok(Tensor::from_ptr(output))
+    }
+}
+
+/// Whether the part got through without a panic, which must not unwind into C++; if so, `output` is the caller's.
+extern "C" fn call(
+    context: *mut c_void,
+    inputs: *const *const C_tensor,
+    count: usize,
+    output: *mut *mut C_tensor,
+) -> bool {
+    let run = || {
+        // SAFETY: `context` is the `Part` that the shim was given and has not released yet.
+        let part = unsafe { &*context.cast::<Part>() };
+        // SAFETY: the shim passes `count` pointers to tensors that live during the call; with none, the pointer may be
+        // null, which a slice must not be.
+        let pointers = if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(inputs, count) } };
+        // SAFETY: as above; clone_from_ptr only reads through the pointer and makes a reference of its own.
+        let inputs: Vec<Tensor> =
+            pointers.iter().map(|input| unsafe { Tensor::clone_from_ptr(input.cast_mut()) }).collect();
+        part(&inputs)
+    };
+    let Ok(tensor) = catch_unwind(AssertUnwindSafe(run)) else { return false };
+    // SAFETY: the shim passes a valid place for one pointer, and owns the tensor from here on, which is forgotten here.
+    unsafe { *output = tensor.as_ptr().cast_mut() };
+    std::mem::forget(tensor);
+    true
+}
+
+extern "C" fn release(context: *mut c_void) {
+    // SAFETY: `context` came from Box::into_raw, and the shim releases it once, as the last thing it does with it.
+    let part = unsafe { Box::from_raw(context.cast::<Part>()) };
+    // What the closure owns may panic while it is dropped.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(part)));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::{GradHooks, set_grad};
+
+    const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    #[test]
+    fn inputs_and_leaves_get_their_gradients_and_hooks_fire_once() {
+        let leaf = Tensor::from_slice(&[2f32, 3.0]).set_requires_grad(true);
+        let grad = Tensor::zeros([2], F32);
+        set_grad(&leaf, &grad).unwrap();
+        let (fired, calls) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let log = Arc::clone(&fired);
+        let _hooks = GradHooks::attach(&[leaf.shallow_clone()], move |index| log.lock().unwrap().push(index)).unwrap();
+        let x = Tensor::from_slice(&[5f32, 7.0]).set_requires_grad(true);
+        let constant = Tensor::from_slice(&[10f32, 100.0]);
+        let (inside, count) = (leaf.shallow_clone(), Arc::clone(&calls));
+        let y = checkpoint(&[&(&x * 2.0), &constant], move |inputs| {
+            count.fetch_add(1, Ordering::Relaxed);
+            // Twice in the part: the leaf is complete when both have been added.
+            &inputs[0] * &inside * &inputs[1] + &inside
+        })
+        .unwrap();
+        assert_eq!(Vec::<f32>::try_from(&y).unwrap(), [202.0, 4203.0]);
+        y.sum(Kind::Float).backward();
+        assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [40.0, 600.0]);
+        assert_eq!(Vec::<f32>::try_from(&grad).unwrap(), [101.0, 1401.0], "in the buffer that was set");
+        assert_eq!(*fired.lock().unwrap(), [0]);
+        assert_eq!(calls.load(Ordering::Relaxed), 2, "once forward, once in backward");
+        drop(y);
+        assert_eq!(Arc::strong_count(&calls), 1, "the closure is gone");
+    }
+
+    #[test]
+    fn without_a_gradient_it_runs_once() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        let x = Tensor::ones([2], F32);
+        let y = checkpoint(&[&x], move |inputs| {
+            count.fetch_add(1, Ordering::Relaxed);
+            &inputs[0] * 2.0
+        });
+        assert!(!y.unwrap().requires_grad());
+        assert_eq!((calls.load(Ordering::Relaxed), Arc::strong_count(&calls)), (1, 1));
+    }
+
+    #[test]
+    fn a_panic_fails_forward_or_backward_and_nothing_else() {
+        let x = Tensor::ones([2], F32).set_requires_grad(true);
+        let refused = checkpoint(&[&x], |_| panic!("no")).unwrap_err();
+        assert!(refused.to_string().contains("a checkpointed part panicked"), "{refused}");
+        let calls = AtomicUsize::new(0);
+        let y = checkpoint(&[&x], move |inputs| {
+            assert_eq!(calls.fetch_add(1, Ordering::Relaxed), 0);
+            &inputs[0] * 2.0
+        });
+        let error = y.unwrap().sum(Kind::Float).f_backward().unwrap_err();
+        assert!(error.to_string().contains("a checkpointed part panicked"), "{error}");
+    }
+}

@@ -276,11 +276,13 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     }
 };
 
+// As the fused kernel, in f32 (f64 for x in f64) from the addition to the activation, and rounded to x's type once.
 Tensor composite(const Tensor &x, const Tensor &offset, const Tensor &gain, const Tensor &bias, int64_t groups,
                  double eps, bool silu) {
-    const auto image = [&](const Tensor &table) { return table.to(x.scalar_type()).unsqueeze(-1).unsqueeze(-1); };
-    const auto z = at::group_norm(x + image(offset), groups, {}, {}, eps) * image(gain) + image(bias);
-    return silu ? at::silu(z) : z;
+    const auto wide = at::promote_types(x.scalar_type(), at::kFloat);
+    const auto image = [&](const Tensor &table) { return table.to(wide).unsqueeze(-1).unsqueeze(-1); };
+    const auto z = at::group_norm(x.to(wide) + image(offset), groups, {}, {}, eps) * image(gain) + image(bias);
+    return (silu ? at::silu(z) : z).to(x.scalar_type());
 }
 
 } // namespace

@@ -38,8 +38,8 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     };
     let (source, count, samples, extractor) = unanimous(comm, open())?;
     same_data(comm, source.as_ref())?;
-    let image = |first, count| Ok(images::read(source.as_ref(), first as u64, count, Device::Cpu)?.x_start);
-    let sample = |first, count| Ok(samples.narrow(0, first as i64, count as i64));
+    let image = |first: usize, count| Ok(images::read(source.as_ref(), first as u64, count, Device::Cpu)?.x_start);
+    let sample = |first: usize, count: usize| Ok(samples.narrow(0, first as i64, count as i64));
     let drawn = samples.size()[0] as usize;
     let theirs = extractor.moments(comm, drawn, args.batch, sample)?;
     let ours = extractor.moments(comm, count, args.batch, image)?;

@@ -84,6 +84,9 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
     succeed(&mut train_classifier(2, &classifier, 200, &["--set", "checkpoint.every=200"]));
     let held_out = judge(&classifier, &["--split", "test", "-n", "200"]);
     assert!(held_out["accuracy"].as_f64().unwrap() > 0.7, "{held_out}");
+    let accuracy_at = |t: &str| judge(&classifier, &["--split", "test", "-n", "200", "-t", t])["accuracy"].clone();
+    let [little, all] = ["5", "99"].map(|t| accuracy_at(t).as_f64().unwrap());
+    assert!(little > 0.6 && all < 0.3, "accuracy {little} with little noise, {all} with nothing else");
     let last: Vec<f64> =
         metrics(&classifier).values().rev().take(50).filter_map(|l| l["accuracy_q0"].as_f64()).collect();
     let mean = last.iter().sum::<f64>() / last.len() as f64;
@@ -160,5 +163,7 @@ fn check_refusals(classifier: &Path, model: &Path) {
     check_refused(program().args(kind), 2, "model.kind describes a classifier", "use train-classifier");
     let missing = ["eval", "classes", "--classifier", c, "--samples", "nowhere.safetensors"];
     check_refused(program().args(missing), 4, "nowhere.safetensors", "");
+    let beyond = ["eval", "classes", "--classifier", c, "--split", "test", "-t", "100"];
+    check_refused(program().args(beyond), 2, "--timestep 100 is out of range", "0 to 99");
     check_refused(program().args(["eval", "classes", "--classifier", c]), 2, "--samples", "Usage");
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use common::{mpirun, program, root, succeed, train};
 use serde_json::Value;
+use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
 
 /// What `eval nll --json` prints of a model on `ranks` ranks.
@@ -108,4 +109,39 @@ fn a_diffusers_model_is_evaluated_on_named_data_and_said_in_words() {
     let said = succeed(&mut command).stdout;
     let lines: Vec<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(lines, ["bits/dim", "prior", "decoder", "kl", "mse"], "{said}");
+}
+
+#[test]
+fn samples_are_as_far_from_the_data_on_any_number_of_ranks_and_from_a_file_or_a_folder() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let draw = |steps: &str, out: &str| {
+        let model = ["sample", "--model", "tests/golden/pipeline-digits", "-n", "21", "--steps", steps, "--out"];
+        succeed(program().args(model).arg(at(out)));
+    };
+    for out in ["few.safetensors", "few/"] {
+        draw("2", out);
+    }
+    // Features of a file: each image's mean over rows.
+    let (images, columns) = (Tensor::zeros([1, 1, 28, 28], (Kind::Float, Device::Cpu)), [1i64, 2]);
+    let mut mean = |images: &[Tensor]| vec![images[0].mean_dim(columns.as_slice(), false, Kind::Float)];
+    CModule::create_by_tracing("columns", "forward", &[images], &mut mean).unwrap().save(at("columns.pt")).unwrap();
+
+    let fid = |ranks: usize, samples: &str, more: &[&str]| -> Value {
+        let mut command = if ranks == 1 { program() } else { mpirun(ranks) };
+        command.args(["eval", "fid", "--json", "--data", "smoke", "--set", "data.image_size=28"]);
+        command.args(["-n", "50", "--batch", "8", "--samples"]);
+        serde_json::from_str(&succeed(command.arg(at(samples)).args(more)).stdout).unwrap()
+    };
+    let few = fid(1, "few.safetensors", &[]);
+    let expected = [few["samples"].as_u64(), few["images"].as_u64(), few["dim"].as_u64()];
+    assert_eq!(expected, [21, 50, 784].map(Some), "{few}");
+    let distance = |found: &Value| number(&found["frechet_distance"]);
+    for (ranks, samples) in [(2, "few.safetensors"), (3, "few"), (1, "few/")] {
+        let found = distance(&fid(ranks, samples, &[]));
+        assert!((found / distance(&few) - 1.0).abs() < 1e-6, "{samples} on {ranks} ranks: {found}, {few} on one");
+    }
+    let columns = fid(2, "few", &["--features", &at("columns.pt")]);
+    assert_eq!(columns["dim"].as_u64(), Some(28), "{columns}");
+    assert!((0.0..distance(&few)).contains(&distance(&columns)), "{columns}: a part of {few}");
 }

@@ -2,9 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -14,6 +13,7 @@ use super::train;
 pub struct Rig {
     child: Child,
     rules: ChildStdin,
+    answers: BufReader<ChildStdout>,
     endpoint: String,
     /// Where the server keeps its buckets.
     root: TempDir,
@@ -31,17 +31,26 @@ impl Rig {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
         let mut endpoint = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+        answers.read_line(&mut endpoint).unwrap();
         let rules = child.stdin.take().unwrap();
-        Self { child, rules, endpoint: endpoint.trim().into(), root }
+        Self { child, rules, answers, endpoint: endpoint.trim().into(), root }
     }
 
-    /// From now on, fails by these rules in JSON.
+    /// From now on, fails by these rules in JSON. Those before them must have fired.
     pub fn set_rules(&mut self, rules: &str) {
-        writeln!(self.rules, "{rules}").unwrap();
-        // The server does not answer; it reads at once.
-        thread::sleep(Duration::from_millis(100));
+        let idle = self.replace_rules(rules);
+        assert_eq!(idle, "[]", "rules that never fired, or new ones that are none");
+    }
+
+    /// Which of the rules before never fired, in the server's words.
+    fn replace_rules(&mut self, rules: &str) -> String {
+        let mut idle = String::new();
+        if writeln!(self.rules, "{rules}").is_ok() {
+            self.answers.read_line(&mut idle).unwrap();
+        }
+        idle.trim().into()
     }
 
     /// Points a command at the server.
@@ -62,8 +71,10 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        let idle = self.replace_rules("[]");
         let _ = self.child.kill();
         let _ = self.child.wait();
+        assert!(thread::panicking() || idle == "[]", "rules that never fired: {idle}");
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! `fault_rig ROOT PORT [RULES]` serves ROOT on PORT (0 for any that is free), prints its endpoint as one line, and then
 //! reads lines from standard input: each is a JSON array of rules that replace those before it, such as
-//! `[{"op": "PutObject", "key": "manifest/", "times": 1, "fault": "lose_answer"}]`. It ends with its input. The bucket
-//! is `bucket`; the credentials are in `Rig::env`.
+//! `[{"op": "PutObject", "key": "manifest/", "times": 1, "fault": "lose_answer"}]`. It answers each with a line that lists
+//! those of the replaced rules that never fired, `[]` if all did. It ends with its input. The bucket is `bucket`; the
+//! credentials are in `Rig::env`.
 
 use std::{env, error::Error, io, path::Path};
 
@@ -20,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rig = rig::Rig::start(Path::new(root), port.parse()?, rig::Addressing::Path, serde_json::from_str(rules)?)?;
     println!("{}", rig.endpoint());
     for line in io::stdin().lines() {
-        rig.set_rules(serde_json::from_str(&line?)?);
+        println!("{:?}", rig.set_rules(serde_json::from_str(&line?)?));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod round_trip;
 use std::time::Duration;
 
 use object_store::{ObjectStoreExt, path::Path};
+use rig::Op;
 use serde_json::{Value, json};
 
 use crate::*;
@@ -57,9 +58,18 @@ impl Server {
         Store::open_in(&self.rig.env(), "s3://bucket/some/run", options, |_| Ok(())).unwrap()
     }
 
-    /// From now on, fails by these rules in JSON.
+    /// From now on, fails by these rules in JSON. Those before them must have fired.
     fn fail(&self, rules: Value) {
-        self.rig.set_rules(serde_json::from_value(rules).unwrap());
+        let idle = self.rig.set_rules(serde_json::from_value(rules).unwrap());
+        assert!(idle.is_empty(), "rules that never fired: {idle:?}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.fail(json!([]));
+        }
     }
 }
 

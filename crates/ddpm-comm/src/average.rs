@@ -56,6 +56,8 @@ struct State {
     became_ready: Vec<usize>,
     /// Buckets in the order in which they are averaged; the same on all ranks.
     order: Vec<usize>,
+    /// How many buckets became ready before the step was to end.
+    early: usize,
     /// How many of `order` are done in this step.
     averaged: usize,
     /// Sum of the squares of each bucket before it was averaged.
@@ -113,6 +115,12 @@ impl Averager {
         self.shared.buckets.len()
     }
 
+    /// How many buckets of the last step had all of their parameters told ready before it was to end, so that averaging
+    /// them could begin while backward went on.
+    pub fn early(&self) -> usize {
+        self.shared.lock().early
+    }
+
     /// A function that tells a parameter, by its index, ready: its gradient is complete. It may be called from any
     /// thread; outside of a step it does nothing.
     ///
@@ -145,6 +153,7 @@ impl Averager {
         let shared = &self.shared;
         let mut state = shared.lock();
         assert!(state.active, "a step is begun before it is finished");
+        state.early = state.became_ready.len();
         for bucket in 0..shared.buckets.len() {
             if state.missing[bucket] > 0 {
                 state.missing[bucket] = 0;

@@ -42,6 +42,14 @@ pub enum Weighting {
         /// Where the weight stops growing.
         gamma: f64,
     },
+    /// 1/(k + SNR)^gamma in terms of the error of eps, whatever is predicted: less on the faint noise of small t, where
+    /// there is little to learn but detail (Choi et al. 2022, eq. 8). k and gamma are commonly 1.
+    P2 {
+        /// How fast the weight falls; 0 is the simple loss of eps.
+        gamma: f64,
+        /// Keeps the weight of pure noise finite.
+        k: f64,
+    },
 }
 
 /// One training batch's terms, each `[B]`.
@@ -91,25 +99,31 @@ impl Weighting {
             Self::MinSnr { gamma } if !(gamma > 0.0 && gamma.is_finite()) => {
                 Err(DiffusionError::OutOfRange { name: "min-SNR's gamma", value: gamma, range: "(0, inf)" })
             }
+            Self::P2 { gamma, .. } if !(gamma >= 0.0 && gamma.is_finite()) => {
+                Err(DiffusionError::OutOfRange { name: "P2's gamma", value: gamma, range: "[0, inf)" })
+            }
+            Self::P2 { k, .. } if !(k > 0.0 && k.is_finite()) => {
+                Err(DiffusionError::OutOfRange { name: "P2's k", value: k, range: "(0, inf)" })
+            }
             _ => Ok(()),
         }
     }
 
     /// The weight where alphas_cumprod is `abar`, on the squared error of the given prediction.
     pub(crate) fn at(self, abar: f64, prediction: Prediction) -> f64 {
-        match self {
-            Self::None => 1.0,
-            Self::MinSnr { gamma } => {
-                let snr = abar / (1.0 - abar);
-                // |x_0 error|² = |eps error|² / SNR = |v error|² / (SNR + 1).
-                snr.min(gamma)
-                    / match prediction {
-                        Prediction::XStart => 1.0,
-                        Prediction::Eps => snr,
-                        Prediction::V => snr + 1.0,
-                    }
+        let snr = abar / (1.0 - abar);
+        let of_x_start = match self {
+            Self::None => return 1.0,
+            Self::MinSnr { gamma } => snr.min(gamma),
+            Self::P2 { gamma, k } => snr / (k + snr).powf(gamma),
+        };
+        // |x_0 error|² = |eps error|² / SNR = |v error|² / (SNR + 1).
+        of_x_start
+            / match prediction {
+                Prediction::XStart => 1.0,
+                Prediction::Eps => snr,
+                Prediction::V => snr + 1.0,
             }
-        }
     }
 }
 
@@ -137,7 +151,7 @@ impl Diffusion {
         let mse = mean_flat(&(self.target(settings.prediction, x_start, noise, t) - &predicted).square());
         let weighted = || match settings.weighting {
             Weighting::None => mse.shallow_clone(),
-            Weighting::MinSnr { .. } => &mse * self.at(Row::LossWeight, t, &mse),
+            _ => &mse * self.at(Row::LossWeight, t, &mse),
         };
         let steps = self.timesteps() as f64;
         let (loss, vb) = match settings.loss {

@@ -37,6 +37,8 @@ pub enum Stream {
         /// Which of the steps there, from 0.
         step: u64,
     },
+    /// The noise on an image that is noised to be looked at.
+    Picture,
 }
 
 /// Fills `out` with standard normal draws.
@@ -80,6 +82,7 @@ fn generator(seed: u64, stream: Stream, position: u64) -> ChaCha8Rng {
         Stream::Bound(t) => (7, t, 0),
         Stream::BoundTimestep(stratum) => (8, stratum, 0),
         Stream::Corrector { t, step } => (9, t, step),
+        Stream::Picture => (10, 0, 0),
     };
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

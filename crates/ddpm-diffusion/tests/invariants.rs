@@ -218,26 +218,34 @@ fn the_hybrid_loss_leaves_the_mean_to_the_squared_error() {
 }
 
 #[test]
-fn min_snr_weighs_the_error_of_x_start_whatever_is_predicted() {
+fn weights_follow_their_papers_whatever_is_predicted() {
     let betas = BetaSchedule::linear(100).betas(100).unwrap();
-    let t = Tensor::from_slice(&[1i64, 30, 90]);
+    let steps = [1usize, 30, 90];
+    let t = Tensor::from_slice(&steps.map(|t| t as i64));
     let (x_start, eps) = (noise(1, 3, &[1, 4, 4]), noise(2, 3, &[1, 4, 4]));
     let wrong = &x_start + noise(3, 3, &[1, 4, 4]) * 0.1;
-    let losses = [Prediction::XStart, Prediction::Eps, Prediction::V].map(|prediction| {
-        let settings = Settings { prediction, weighting: Weighting::MinSnr { gamma: 5.0 }, ..SIMPLE };
-        let process = Diffusion::new(betas.clone(), settings, Device::Cpu).unwrap();
-        let x_t = process.q_sample(&x_start, &t, &eps);
-        let wrong_eps = process.eps_from(Prediction::XStart, &wrong, &x_t, &t);
-        let output = process.target(prediction, &wrong, &wrong_eps, &t);
-        process.training_terms(&output, &x_start, &x_t, &t, &eps).unwrap()
-    });
-    for terms in &losses[1..] {
-        let ratio = &terms.loss / &losses[0].loss;
-        assert!(distance(&ratio, &ratio.ones_like()) < 1e-9);
+    let process = Diffusion::new(betas.clone(), SIMPLE, Device::Cpu).unwrap();
+    let snr = steps.map(|t| process.alphas_cumprod[t] / (1.0 - process.alphas_cumprod[t]));
+    assert!(snr[0] > 5.0 && snr[2] < 5.0, "both sides of min-SNR's ceiling are looked at");
+    // Each paper's weight on its own terms: Hang et al. 2023 of x_0's error, Choi et al. 2022, eq. 8, of eps's.
+    let of_x_start: [(Weighting, [f64; 3]); 3] = [
+        (Weighting::MinSnr { gamma: 5.0 }, snr.map(|snr| if snr > 5.0 { 5.0 } else { snr })),
+        (Weighting::P2 { gamma: 1.0, k: 1.0 }, snr.map(|snr| snr * (1.0 / (1.0 + snr)))),
+        (Weighting::P2 { gamma: 0.5, k: 2.0 }, snr.map(|snr| snr * (1.0 / (2.0 + snr).sqrt()))),
+    ];
+    for (weighting, expected) in of_x_start {
+        for prediction in [Prediction::XStart, Prediction::Eps, Prediction::V] {
+            let process =
+                Diffusion::new(betas.clone(), Settings { prediction, weighting, ..SIMPLE }, Device::Cpu).unwrap();
+            let x_t = process.q_sample(&x_start, &t, &eps);
+            let wrong_eps = process.eps_from(Prediction::XStart, &wrong, &x_t, &t);
+            let output = process.target(prediction, &wrong, &wrong_eps, &t);
+            let terms = process.training_terms(&output, &x_start, &x_t, &t, &eps).unwrap();
+            let error = (&x_start - &wrong).square().mean_dim([1i64, 2, 3].as_slice(), false, None);
+            let weights = terms.loss / error;
+            assert!(distance(&weights, &Tensor::from_slice(&expected)) < 1e-9, "{weighting:?}, {prediction:?}");
+        }
     }
-    let weights = &losses[0].loss / &losses[0].mse;
-    assert!((weights.double_value(&[0]) - 5.0).abs() < 1e-9);
-    assert!(weights.double_value(&[2]) < 0.01);
 }
 
 #[test]
@@ -272,7 +280,9 @@ fn bad_input_is_refused_by_name() {
     assert!(refused(&|s| s.variance = VarianceKind::LearnedRange));
     assert!(refused(&|s| s.loss = Loss::Hybrid { lambda: 0.001 }));
     assert!(refused(&|s| s.weighting = Weighting::MinSnr { gamma: 0.0 }));
-    assert!(refused(&|s| (s.loss, s.weighting) = (Loss::Vlb, Weighting::MinSnr { gamma: 5.0 })));
+    assert!(refused(&|s| s.weighting = Weighting::P2 { gamma: -1.0, k: 1.0 }));
+    assert!(refused(&|s| s.weighting = Weighting::P2 { gamma: 1.0, k: 0.0 }));
+    assert!(refused(&|s| (s.loss, s.weighting) = (Loss::Vlb, Weighting::P2 { gamma: 1.0, k: 1.0 })));
     assert!(!refused(&|_| ()));
 
     let x = noise(1, 2, &[1, 2, 2]);

@@ -105,6 +105,7 @@ pub fn diffusion(settings: &Settings, device: Device) -> Result<Diffusion, Failu
             weighting: match d.weighting {
                 WeightingSetting::None => Weighting::None,
                 WeightingSetting::MinSnr => Weighting::MinSnr { gamma: d.min_snr_gamma },
+                WeightingSetting::P2 => Weighting::P2 { gamma: d.p2_gamma, k: d.p2_k },
             },
         },
         device,

@@ -70,9 +70,9 @@ impl Classifier {
         })
     }
 
-    /// The likeliest class `[B]` of clean images `x` `[B, C, H, W]`, taken for x at t = 0.
-    pub fn tell(&self, x: &Tensor) -> Tensor {
-        let t = Tensor::zeros([x.size()[0]], (Kind::Int64, x.device()));
+    /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0.
+    pub fn tell(&self, x: &Tensor, t: usize) -> Tensor {
+        let t = Tensor::full([x.size()[0]], t as i64, (Kind::Int64, x.device()));
         tch::no_grad(|| self.log_p(x, &t).argmax(1, false))
     }
 

@@ -15,7 +15,7 @@ use crate::source::WeightChoice;
 
 pub use bench::BenchCommand;
 pub use encode::EncodeArgs;
-pub use eval::{ClassesArgs, DataArgs, EvalCommand, NllArgs};
+pub use eval::{ClassesArgs, DataArgs, EvalCommand, Features, FidArgs, NllArgs};
 pub use plot::{ModelArgs, PlotCommand};
 
 const EXIT_STATUS: &str = "\

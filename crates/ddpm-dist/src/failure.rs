@@ -51,6 +51,11 @@ impl Failure {
         Self { everywhere: true, ..self }
     }
 
+    /// This failure, and the file whose content has it.
+    pub fn within(self, path: &std::path::Path) -> Self {
+        Self { message: format!("{}: {}", path.display(), self.message), ..self }
+    }
+
     /// Bad usage or configuration.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(Exit::Usage, message)

@@ -37,7 +37,7 @@ pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> R
     let device = diffusion.device();
     let x_start = images::read(source, 0, count, device)?.x_start;
     let positions: Vec<u64> = (0..count as u64).collect();
-    let noise = noise_batch(seed, Stream::Noise, &positions, &shape).to_device(device);
+    let noise = noise_batch(seed, Stream::Picture, &positions, &shape).to_device(device);
     let last = diffusion.timesteps() - 1;
     let states: Vec<Tensor> = (0..STRIP_TIMES)
         .map(|column| {

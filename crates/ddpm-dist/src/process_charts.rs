@@ -157,13 +157,12 @@ fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Failure> {
         .flat_map(|share| [share * last, (last + 1.0).powf(share) - 1.0])
         .map(|t| t.round() as usize)
         .collect();
+    let noise = noise_batch(0, Stream::Picture, &positions, &shape[1..]).to_device(process.device());
     let _guard = tch::no_grad_guard();
     timesteps
         .into_iter()
         .map(|index| {
             let t = Tensor::full([shape[0]], index as i64, (Kind::Int64, process.device()));
-            let noise =
-                noise_batch(0, Stream::Bound(index as u64), &positions, &shape[1..]).to_device(process.device());
             let x = process.q_sample(&images.x_start, &t, &noise);
             let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
             let output = network.forward(weights, &inputs);

@@ -131,7 +131,8 @@ impl Model {
         Ok(Self {
             weights: read_unet_weights(&files.weights, network.layout(), Device::Cpu)?,
             network,
-            diffusion: scheduler.diffusion().map_err(|failure| unreadable(&failure))?,
+            // The file was read: what it asks for is a matter of configuration.
+            diffusion: scheduler.diffusion().map_err(|failure| failure.within(&path))?,
             null_class: None,
             classes,
             clips,
@@ -284,11 +285,16 @@ fn one() -> f64 {
 impl SchedulerConfig {
     fn diffusion(self) -> Result<Diffusion, Failure> {
         let (start, end) = (self.beta_start, self.beta_end);
-        let unsupported = |key: &str, value: &str| Failure::usage(format!("{key} = {value:?} is not supported"));
-        if self.rescale_betas_zero_snr || self.thresholding || self.clip_sample_range != 1.0 {
-            return Err(Failure::usage(
-                "rescale_betas_zero_snr, thresholding and a clip_sample_range other than 1 are not supported",
-            ));
+        let unsupported = |key: &str, value: &str, known: &str| {
+            Failure::usage(format!("{key} = {value:?} is not supported; it may be {known}"))
+        };
+        let only = [
+            ("rescale_betas_zero_snr", self.rescale_betas_zero_snr, "false"),
+            ("thresholding", self.thresholding, "false"),
+            ("clip_sample_range", self.clip_sample_range != 1.0, "1"),
+        ];
+        if let Some((key, _, value)) = only.into_iter().find(|(_, asks, _)| *asks) {
+            return Err(Failure::usage(format!("this {key} is not supported; it may be {value}")));
         }
         let schedule = match (self.trained_betas, self.beta_schedule.as_str()) {
             (Some(betas), _) => BetaSchedule::List(betas),
@@ -296,20 +302,26 @@ impl SchedulerConfig {
             (None, "scaled_linear") => BetaSchedule::Quadratic { start, end },
             (None, "squaredcos_cap_v2") => BetaSchedule::Cosine,
             (None, "sigmoid") => BetaSchedule::Sigmoid { start, end },
-            (None, other) => return Err(unsupported("beta_schedule", other)),
+            (None, other) => {
+                let known = "linear, scaled_linear, squaredcos_cap_v2 or sigmoid";
+                return Err(unsupported("beta_schedule", other, known));
+            }
         };
         let variance = match self.variance_type.as_str() {
             "fixed_small" | "fixed_small_log" => VarianceKind::FixedSmall,
             "fixed_large" | "fixed_large_log" => VarianceKind::FixedLarge,
             "learned_range" => VarianceKind::LearnedRange,
-            other => return Err(unsupported("variance_type", other)),
+            other => {
+                let known = "fixed_small, fixed_large, their _log forms or learned_range";
+                return Err(unsupported("variance_type", other, known));
+            }
         };
         let settings = ddpm_diffusion::Settings {
             prediction: match self.prediction_type.as_str() {
                 "epsilon" => Prediction::Eps,
                 "sample" => Prediction::XStart,
                 "v_prediction" => Prediction::V,
-                other => return Err(unsupported("prediction_type", other)),
+                other => return Err(unsupported("prediction_type", other, "epsilon, sample or v_prediction")),
             },
             variance,
             // Nothing is trained here; this is the objective that any variance goes with.

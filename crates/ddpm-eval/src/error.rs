@@ -14,6 +14,22 @@ pub enum EvalError {
         timesteps: usize,
     },
 
+    /// Features that are no rows of the expected length.
+    #[error("features of shape {found:?} came where rows of {dim} were due. Take all from one extractor")]
+    Features {
+        /// The shape that came.
+        found: Vec<i64>,
+        /// Features of a vector.
+        dim: i64,
+    },
+
+    /// A covariance of fewer than two vectors.
+    #[error("{found} images have no covariance. Compare sets of at least 2, and of thousands for a figure to rely on")]
+    TooFew {
+        /// How many there are.
+        found: i64,
+    },
+
     /// The process or the network failed.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use common::bound_model;
 use ddpm_diffusion::{
-    BetaSchedule, Clip, Diffusion, Loss, ModelError, Prediction, Settings, Stream, VarianceKind, Weighting, noise_batch,
+    BetaSchedule, BoundTerms, Clip, Diffusion, Loss, ModelError, Prediction, Settings, Stream, VarianceKind, Weighting,
+    noise_batch, uniform,
 };
 use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Strata};
 use proptest::prelude::*;
@@ -149,6 +150,52 @@ fn an_estimate_has_the_bounds_mean_and_the_stated_error() {
     let mean = differences.iter().sum::<f64>() / count;
     let spread = (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
     assert!(mean.abs() < 4.0 * spread / count.sqrt(), "biased by {mean}, one estimate's spread is {spread}");
+}
+
+/// Over many draws, with terms that are known: image i has a_i / (1 + t) at t and a prior of 1 - a_i, a_i uniform in
+/// [0, 1], so the mean over all images and timesteps is known too. The stated error must be the spread of the estimates,
+/// and hold the truth as often as a normal error of that size would.
+#[test]
+fn the_stated_error_is_the_spread_of_repeated_draws() {
+    let strata = Strata::sampled(TIMESTEPS, 6).unwrap();
+    let truth = 0.5 + 0.5 * (0..TIMESTEPS).map(|t| 1.0 / (t + 1) as f64).sum::<f64>();
+    const DRAWS: u64 = 2000;
+    // With four images a wrong n - 1 would change the error by a sixth; with 64 it is as good as normal.
+    for images in [4, 64] {
+        let (estimates, errors): (Vec<f64>, Vec<f64>) = (0..DRAWS)
+            .map(|draw| {
+                let ids: Vec<u64> = (draw * images..(draw + 1) * images).collect();
+                let sizes: Vec<f64> = ids.iter().map(|&id| uniform(5, Stream::Timestep, id)).collect();
+                let mut sums = BoundSums::new(&strata, ids.len());
+                sums.add_prior(0, &(1.0 - Tensor::from_slice(&sizes))).unwrap();
+                for k in 0..strata.len() {
+                    let t: Vec<usize> = ids.iter().map(|&id| strata.draw(k, 0, id)).collect();
+                    let vb: Vec<f64> = t.iter().zip(&sizes).map(|(&t, size)| size / (t + 1) as f64).collect();
+                    let vb = Tensor::from_slice(&vb);
+                    let terms = BoundTerms { mse: vb.zeros_like(), xstart_mse: vb.zeros_like(), vb };
+                    sums.add_terms(0, &t, &terms).unwrap();
+                }
+                let found = sums.likelihood();
+                (found.bits_per_dim, found.standard_error.unwrap())
+            })
+            .unzip();
+        let draws = DRAWS as f64;
+        let mean = estimates.iter().sum::<f64>() / draws;
+        let spread = (estimates.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / (draws - 1.0)).sqrt();
+        let stated = (errors.iter().map(|e| e.powi(2)).sum::<f64>() / draws).sqrt();
+        assert!((mean - truth).abs() < 4.0 * spread / draws.sqrt(), "{images} images: {mean}, not {truth}");
+        assert!((stated / spread - 1.0).abs() < 0.06, "{images} images: {stated} is stated, {spread} is the spread");
+        if images == 64 {
+            let held = |width: f64| {
+                let held = estimates.iter().zip(&errors).filter(|(e, error)| (*e - truth).abs() < width * *error);
+                held.count() as f64 / draws
+            };
+            for (width, normal) in [(1.0, 0.683), (2.0, 0.954)] {
+                let share = held(width);
+                assert!((share - normal).abs() < 0.03, "{width} errors hold the truth in {share} of the draws");
+            }
+        }
+    }
 }
 
 #[test]

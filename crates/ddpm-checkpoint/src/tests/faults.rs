@@ -120,7 +120,7 @@ fn a_commit_that_timed_out_is_looked_for_and_sent_again() {
     let store = server.store_with(StoreOptions { request_timeout, ..StoreOptions::default() });
     server.fail(json!([{ "op": "PutObject", "key": "manifest/", "times": 1, "fault": { "delay": { "ms": 5000 } } }]));
     start_save(&store, 10, None).unwrap();
-    assert!(server.rig.seen("PutObject", "manifest/") > 1 && holds_only(&server, 10));
+    assert!(server.rig.seen(Op::PutObject, "manifest/") > 1 && holds_only(&server, 10));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_conflict_without_a_manifest_is_tried_again() {
         let server = Server::new();
         server.fail(json!([{ "op": "PutObject", "key": "manifest/", "times": 2, "fault": refuse(status, code) }]));
         start_save(&server.store(), 10, None).unwrap();
-        assert!(server.rig.seen("PutObject", "manifest/") > 2);
+        assert!(server.rig.seen(Op::PutObject, "manifest/") > 2);
         assert!(holds_only(&server, 10), "{code}");
     }
 }
@@ -168,7 +168,7 @@ fn a_connection_cut_in_the_middle_is_taken_up_again() {
     ]));
     start_save(&store, 10, None).unwrap();
     assert_eq!(latest(&store), Some((10, vec![])));
-    assert!(server.rig.seen("UploadPart", "") == 4 && server.rig.seen("GetObject", "ckpt/") == 5);
+    assert!(server.rig.seen(Op::UploadPart, "") == 4 && server.rig.seen(Op::GetObject, "ckpt/") == 5);
     assert!(holds_only(&server, 10));
 }
 
@@ -191,7 +191,7 @@ fn no_more_parts_are_in_flight_than_asked_for() {
     let store = server.store_with(StoreOptions { concurrency: 2, ..StoreOptions::default() });
     let slice = OwnedSlice { name: "weights".into(), range: 0..10_000_000, data: values(10_000_000, 1) };
     let entry = finish(store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice])).unwrap();
-    assert_eq!((server.rig.seen("UploadPart", ""), server.rig.most_parts()), (5, 2));
+    assert_eq!((server.rig.seen(Op::UploadPart, ""), server.rig.most_parts()), (5, 2));
     assert_eq!(get(&store, &entry.path).len() as u64, entry.size);
 }
 
@@ -246,13 +246,13 @@ fn an_upload_that_is_dropped_or_fails_is_aborted() {
     };
     server.fail(json!([{ "op": "UploadPart", "fault": { "delay": { "ms": 60_000 } } }]));
     let upload = start();
-    wait_for("UploadPart", 1);
+    wait_for(Op::UploadPart, 1);
     drop(upload);
-    wait_for("AbortMultipartUpload", 1);
+    wait_for(Op::AbortMultipartUpload, 1);
     server.fail(json!([{ "op": "UploadPart", "fault": refuse(403, "AccessDenied") }]));
     assert!(is_store_error(finish(start())));
-    wait_for("AbortMultipartUpload", 2);
-    assert_eq!(server.rig.seen("CompleteMultipartUpload", ""), 0);
+    wait_for(Op::AbortMultipartUpload, 2);
+    assert_eq!(server.rig.seen(Op::CompleteMultipartUpload, ""), 0);
 }
 
 #[test]

@@ -173,11 +173,11 @@ fn a_lease_that_is_renewed_while_another_takes_it_stays_where_it_is() {
     let server = Server::new();
     let store = server.store();
     let first = frozen(&store);
-    let writes = server.rig.seen("PutObject", "lease.json");
+    let writes = server.rig.seen(Op::PutObject, "lease.json");
     server.fail(json!([{ "op": "PutObject", "key": "lease.json", "times": 1, "fault": { "delay": { "ms": 1000 } } }]));
     std::thread::scope(|scope| {
         let second = scope.spawn(|| store.acquire_lease("second", LONG));
-        while server.rig.seen("PutObject", "lease.json") == writes {
+        while server.rig.seen(Op::PutObject, "lease.json") == writes {
             sleep(Duration::from_millis(1));
         }
         // As one that is alive does, until the write that is held back arrives.

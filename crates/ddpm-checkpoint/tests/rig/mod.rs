@@ -45,13 +45,30 @@ pub enum Addressing {
     VirtualHost,
 }
 
+/// What a request asks for, in S3's own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Op {
+    AbortMultipartUpload,
+    CompleteMultipartUpload,
+    CopyObject,
+    CreateMultipartUpload,
+    DeleteObject,
+    GetObject,
+    HeadObject,
+    ListObjectsV2,
+    PutObject,
+    UploadPart,
+    /// Anything else.
+    Other,
+}
+
 /// When to fail, and how.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The operation in S3's own words, such as `PutObject` or `ListObjectsV2`; every one if absent.
+    /// The operation; every one if absent.
     #[serde(default)]
-    pub op: Option<String>,
+    pub op: Option<Op>,
     /// What the key (for a listing, the prefix) contains.
     #[serde(default)]
     pub key: String,
@@ -133,12 +150,20 @@ struct Proxy {
     root: PathBuf,
     addressing: Addressing,
     server: S3Service,
-    /// Each with the number of requests that matched it.
-    rules: Mutex<Vec<(Rule, u64)>>,
+    rules: Mutex<Vec<Watched>>,
     /// Operation and key of each request that arrived.
-    seen: Mutex<Vec<(String, String)>>,
+    seen: Mutex<Vec<(Op, String)>>,
     /// Parts of uploads being received or held back now, and the most that ever were.
     parts: Mutex<(usize, usize)>,
+}
+
+/// A rule at work.
+struct Watched {
+    rule: Rule,
+    /// How many requests it fits.
+    matched: u64,
+    /// Whether it has failed one of them.
+    fired: bool,
 }
 
 type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
@@ -177,15 +202,17 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Replaces the rules.
-    pub fn set_rules(&self, rules: Vec<Rule>) {
-        *self.proxy.rules.lock().unwrap() = rules.into_iter().map(|rule| (rule, 0)).collect();
+    /// Replaces the rules, and gives those among the old ones that never fired: a test of theirs has tested nothing.
+    pub fn set_rules(&self, rules: Vec<Rule>) -> Vec<Rule> {
+        let rules = rules.into_iter().map(|rule| Watched { rule, matched: 0, fired: false }).collect();
+        let old = std::mem::replace(&mut *self.proxy.rules.lock().unwrap(), rules);
+        old.into_iter().filter(|watched| !watched.fired).map(|watched| watched.rule).collect()
     }
 
     /// How many requests of this operation arrived for keys that contain `key`, failed ones included.
-    pub fn seen(&self, op: &str, key: &str) -> usize {
+    pub fn seen(&self, op: Op, key: &str) -> usize {
         let seen = self.proxy.seen.lock().unwrap();
-        seen.iter().filter(|(its_op, its_key)| its_op == op && its_key.contains(key)).count()
+        seen.iter().filter(|(its_op, its_key)| *its_op == op && its_key.contains(key)).count()
     }
 
     /// The most parts of uploads that ever were under way at once.
@@ -247,7 +274,7 @@ impl Proxy {
         let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         parts.uri = target.parse().map_err(io::Error::other)?;
         let (op, key) = name(&parts, self.addressing);
-        let fault = self.fault(&op, &key);
+        let fault = self.fault(op, &key);
         self.seen.lock().unwrap().push((op, key.clone()));
         let (limit, rate) = match fault {
             Some(Fault::CutRequest { at }) => (at, u64::MAX),
@@ -310,10 +337,10 @@ impl Proxy {
     }
 
     /// The fault of the first rule that fires for this request.
-    fn fault(&self, op: &str, key: &str) -> Option<Fault> {
+    fn fault(&self, op: Op, key: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().unwrap();
-        rules.iter_mut().find_map(|(rule, matched)| {
-            if rule.op.as_deref().is_some_and(|wanted| wanted != op) || !key.contains(&rule.key) {
+        rules.iter_mut().find_map(|Watched { rule, matched, fired }| {
+            if rule.op.is_some_and(|wanted| wanted != op) || !key.contains(&rule.key) {
                 return None;
             }
             *matched += 1;
@@ -321,13 +348,15 @@ impl Proxy {
             // A fixed sequence that looks like chance, so that a failing test fails again.
             let chance = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let chance = (chance ^ (chance >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
-            (rule.times.is_none_or(|times| at < times) && chance % 100 < rule.percent).then(|| rule.fault.clone())
+            let fires = rule.times.is_none_or(|times| at < times) && chance % 100 < rule.percent;
+            *fired |= fires;
+            fires.then(|| rule.fault.clone())
         })
     }
 }
 
-/// The operation in S3's words, and the key or prefix that it is about.
-fn name(request: &Parts, addressing: Addressing) -> (String, String) {
+/// The operation, and the key or prefix that it is about.
+fn name(request: &Parts, addressing: Addressing) -> (Op, String) {
     let query = request.uri.query().unwrap_or("");
     let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     let path = request.uri.path().trim_start_matches('/');
@@ -336,21 +365,21 @@ fn name(request: &Parts, addressing: Addressing) -> (String, String) {
         Addressing::VirtualHost => path,
     };
     let op = match request.method {
-        Method::POST if asks("uploads") => "CreateMultipartUpload",
-        Method::POST if asks("uploadId") => "CompleteMultipartUpload",
-        Method::PUT if asks("partNumber") => "UploadPart",
-        Method::PUT if request.headers.contains_key("x-amz-copy-source") => "CopyObject",
-        Method::PUT => "PutObject",
-        Method::GET if key.is_empty() => "ListObjectsV2",
-        Method::GET => "GetObject",
-        Method::HEAD => "HeadObject",
-        Method::DELETE if asks("uploadId") => "AbortMultipartUpload",
-        Method::DELETE => "DeleteObject",
-        _ => "Other",
+        Method::POST if asks("uploads") => Op::CreateMultipartUpload,
+        Method::POST if asks("uploadId") => Op::CompleteMultipartUpload,
+        Method::PUT if asks("partNumber") => Op::UploadPart,
+        Method::PUT if request.headers.contains_key("x-amz-copy-source") => Op::CopyObject,
+        Method::PUT => Op::PutObject,
+        Method::GET if key.is_empty() => Op::ListObjectsV2,
+        Method::GET => Op::GetObject,
+        Method::HEAD => Op::HeadObject,
+        Method::DELETE if asks("uploadId") => Op::AbortMultipartUpload,
+        Method::DELETE => Op::DeleteObject,
+        _ => Op::Other,
     };
     let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or("");
     let key = if key.is_empty() { prefix } else { key };
-    (op.into(), key.replace("%2F", "/"))
+    (op, key.replace("%2F", "/"))
 }
 
 fn flip(bytes: &mut [u8], at: usize) {

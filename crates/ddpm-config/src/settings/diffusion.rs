@@ -32,6 +32,10 @@ pub struct DiffusionSettings {
     pub weighting: Weighting,
     /// Ceiling gamma of the signal-to-noise ratio in `weighting = "min_snr"`. Default 5.
     pub min_snr_gamma: f64,
+    /// Exponent gamma of `weighting = "p2"`. Default 1.
+    pub p2_gamma: f64,
+    /// Offset k of the signal-to-noise ratio in `weighting = "p2"`. Default 1.
+    pub p2_k: f64,
     /// How training timesteps are drawn. Default `uniform`.
     pub timestep_sampler: TimestepSampler,
     /// Share of labels replaced by "no class", for classifier-free guidance. Default 0.
@@ -52,6 +56,8 @@ impl Default for DiffusionSettings {
             lambda: 0.001,
             weighting: Weighting::None,
             min_snr_gamma: 5.0,
+            p2_gamma: 1.0,
+            p2_k: 1.0,
             timestep_sampler: TimestepSampler::Uniform,
             label_dropout: 0.0,
         }
@@ -135,6 +141,8 @@ pub enum Weighting {
     None,
     /// By the signal-to-noise ratio, capped at `min_snr_gamma` (Hang et al. 2023).
     MinSnr,
+    /// By 1/(`p2_k` + signal-to-noise ratio)^`p2_gamma` (Choi et al. 2022).
+    P2,
 }
 
 /// How training timesteps are drawn.

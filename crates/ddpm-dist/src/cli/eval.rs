@@ -1,6 +1,8 @@
 //! `eval …`, as typed, and how a command names images.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
@@ -13,6 +15,8 @@ use crate::source::WeightChoice;
 pub enum EvalCommand {
     /// The likelihood of images under a model: the variational bound, in bits per dimension.
     Nll(NllArgs),
+    /// How far samples are from images: the Fréchet distance between their features.
+    Fid(FidArgs),
     /// The classes of samples, or of a classifier's own data, as the classifier tells them.
     Classes(ClassesArgs),
 }
@@ -47,6 +51,58 @@ pub struct NllArgs {
     pub batch: usize,
 }
 
+/// Arguments of `eval fid`.
+#[derive(Debug, Args)]
+pub struct FidArgs {
+    /// What `sample` wrote: a safetensors file, or a folder of images.
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub samples: PathBuf,
+    /// A TOML file or a preset whose `[data]` to hold them against.
+    #[arg(long, value_name = "FILE")]
+    pub data: String,
+    /// Override one key of that configuration by a TOML value, e.g. `--set data.path=DIR`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Which part of the data set.
+    #[arg(long, value_enum, default_value = "train")]
+    pub split: SplitName,
+    /// Only the first N of its images.
+    #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
+    pub count: Option<u64>,
+    /// `pixels`, or a TorchScript module from images f32 [B, C, H, W] in [-1, 1] to features [B, D].
+    #[arg(long, default_value = "pixels", value_name = "pixels|FILE.pt")]
+    pub features: Features,
+    /// Images per forward pass.
+    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
+    pub batch: usize,
+}
+
+/// What images are compared by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Features {
+    /// The grey levels themselves.
+    Pixels,
+    /// What this TorchScript module makes of them.
+    File(PathBuf),
+}
+
+impl FromStr for Features {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "pixels" { Self::Pixels } else { Self::File(text.into()) })
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pixels => f.write_str("pixels"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Arguments of `eval classes`.
 #[derive(Debug, Args)]
 pub struct ClassesArgs {
@@ -63,6 +119,9 @@ pub struct ClassesArgs {
     #[arg(short = 'n', long = "count", value_name = "N", default_value = "1000", requires = "split",
           value_parser = at_least_one::<u64>)]
     pub count: u64,
+    /// Noise them to this timestep first, 0 being the least noise.
+    #[arg(short, long, value_name = "T", requires = "split")]
+    pub timestep: Option<usize>,
     /// `ema` (the slowest average), `raw`, or the rate of an average.
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
     pub weights: WeightChoice,

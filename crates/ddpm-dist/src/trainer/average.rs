@@ -49,6 +49,8 @@ impl GradientAverage {
 
     /// Waits until the gradients are those of the global batch; gives the norm of this rank's own.
     pub fn finish(&mut self) -> f64 {
-        self.averager.finish().sqrt()
+        let norm = self.averager.finish().sqrt();
+        tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
+        norm
     }
 }

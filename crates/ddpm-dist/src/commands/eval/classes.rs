@@ -1,23 +1,16 @@
 //! `eval classes`: which classes a classifier sees in samples, and how often it is the one that was asked for.
 
-use std::path::Path;
-
 use ddpm_comm::World;
-use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
+use ddpm_data::Split;
+use ddpm_diffusion::{Diffusion, Stream, noise_batch};
 use serde_json::json;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::samples::{self, Labelled};
 use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
-use crate::{images, tensors};
-
-/// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
-struct Labelled {
-    images: Tensor,
-    labels: Option<Vec<i64>>,
-}
 
 /// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -28,18 +21,21 @@ pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure>
 }
 
 fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), Failure> {
+    let model = classifier.model();
     let Labelled { images, labels } = match (&args.samples, args.split) {
-        (Some(path), _) if path.is_dir() => read_folder(path, classifier)?,
-        (Some(path), _) => read_samples(path, classifier)?,
+        (Some(path), _) => samples::read(path, model.network.image(), Some(classifier.classes()))?,
         (None, split) => {
             let split = split.map_or(Split::Test, Split::from);
-            let model = classifier.model();
             let source = model.open_data(&model.data_settings(None, &[])?, split)?;
-            preview(source.as_ref(), args.count.min(source.len()))?
+            samples::first(source.as_ref(), args.count.min(source.len()))?
         }
     };
+    let images = match args.timestep {
+        Some(t) => noised(&images, t, &model.diffusion)?,
+        None => images,
+    };
     let batches = images.split(args.batch as i64, 0);
-    let told: Vec<Tensor> = batches.iter().map(|batch| classifier.tell(batch)).collect();
+    let told: Vec<Tensor> = batches.iter().map(|batch| classifier.tell(batch, args.timestep.unwrap_or(0))).collect();
     let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
     let classes = classifier.classes() as usize;
     let mut counts = vec![0u64; classes];
@@ -54,7 +50,7 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), 
             "{}",
             json!({
                 "images": predicted.len(), "classifier": classifier.model().description, "predicted": predicted,
-                "labels": labels, "predicted_counts": counts, "accuracy": accuracy.flatten(),
+                "labels": labels, "timestep": args.timestep, "predicted_counts": counts, "accuracy": accuracy.flatten(),
                 "accuracy_by_class": by_class,
             })
         );
@@ -82,43 +78,22 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), 
     Ok(())
 }
 
+/// The images at timestep `t`; image i has the same noise there whenever it is looked at.
+fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Failure> {
+    let last = process.timesteps() - 1;
+    if t > last {
+        return Err(Failure::usage(format!(
+            "--timestep {t} is out of range: the classifier knows timesteps 0 to {last}; name one of them"
+        )));
+    }
+    let size = images.size();
+    let ids: Vec<u64> = (0..size[0] as u64).collect();
+    let noise = noise_batch(0, Stream::Bound(t as u64), &ids, &size[1..]);
+    Ok(process.q_sample(images, &Tensor::full([size[0]], t as i64, (Kind::Int64, Device::Cpu)), &noise))
+}
+
 /// The share of pairs that agree; none of none.
 fn share<'a>(pairs: impl Iterator<Item = (&'a i64, &'a i64)>) -> Option<f64> {
     let (agreeing, all) = pairs.fold((0, 0), |(agreeing, all), (a, b)| (agreeing + u32::from(a == b), all + 1));
     (all > 0).then(|| f64::from(agreeing) / f64::from(all))
-}
-
-/// `samples` of a file, as `sample` writes them.
-fn read_samples(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure> {
-    let (channels, size) = classifier.model().network.image();
-    let read = tensors::read(path, "samples", None, [channels, size, size], ", as `sample` writes it")?;
-    Ok(Labelled { images: read.values, labels: read.labels })
-}
-
-/// The images below a folder; sub-folders, as many as there are classes, are their classes in the order of their names.
-fn read_folder(path: &Path, classifier: &Classifier) -> Result<Labelled, Failure> {
-    let (channels, size) = classifier.model().network.image();
-    let entries = std::fs::read_dir(path).map_err(|e| Failure::file(path, e))?;
-    let classes = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()).count() as i64;
-    if classes > 0 && classes != classifier.classes() {
-        return Err(Failure::usage(format!(
-            "{} has {classes} sub-folders and the classifier tells {} classes; give one sub-folder for each, or none",
-            path.display(),
-            classifier.classes()
-        )));
-    }
-    let labels = if classes > 0 { FolderLabels::SubFolder } else { FolderLabels::None };
-    let source = ddpm_data::open(&DataSpec {
-        kind: SourceKind::Folder { root: path.into(), split: Split::Train, labels },
-        image_size: size as usize,
-        channels: channels as usize,
-        crop: None,
-        on_corrupt: OnCorrupt::Error,
-    })?;
-    preview(source.as_ref(), source.len())
-}
-
-fn preview(source: &dyn Source, count: u64) -> Result<Labelled, Failure> {
-    let images::Images { x_start, labels } = images::read(source, 0, count as usize, Device::Cpu)?;
-    Ok(Labelled { images: x_start, labels: source.classes().map(|_| labels) })
 }

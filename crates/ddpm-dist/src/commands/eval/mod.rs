@@ -1,7 +1,9 @@
 //! `eval`: how good a model is, or what was drawn from it.
 
 mod classes;
+mod fid;
 mod nll;
+mod samples;
 
 use ddpm_comm::World;
 
@@ -12,6 +14,7 @@ use crate::failure::Failure;
 pub fn run(command: &EvalCommand, world: &World, json: bool) -> Result<(), Failure> {
     match command {
         EvalCommand::Nll(args) => nll::run(args, world, json),
+        EvalCommand::Fid(args) => fid::run(args, world, json),
         EvalCommand::Classes(args) => classes::run(args, world, json),
     }
 }

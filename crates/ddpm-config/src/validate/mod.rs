@@ -1,0 +1,173 @@
+//! What must hold between values before any device, file or rank is touched.
+
+mod check;
+mod diffusion;
+mod model;
+
+use check::{in_range, nearest_divisors, nearest_multiples, not_empty, positive, positive_finite, require};
+
+use crate::{Backend, DataKind, DataSettings, Error, Labels, ModelKind, Settings, TrainSettings};
+
+impl Settings {
+    /// Checks every value's range and the values against each other.
+    ///
+    /// [`Settings::load`] has called it already; call it again after changing a field.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the key, the value and values that work.
+    pub fn validate(&self) -> Result<(), Error> {
+        in_range("seed", self.seed, i64::try_from(self.seed).is_ok(), "at most 9223372036854775807")?;
+        not_empty("run.dir", &self.run.dir)?;
+        not_empty("run.name", &self.run.name)?;
+        self.data.validate()?;
+        self.model.validate(self.data.image_size)?;
+        self.diffusion.validate()?;
+        self.train.validate()?;
+        self.validate_classes()?;
+
+        for (index, &rate) in self.ema.rates.iter().enumerate() {
+            in_range("ema.rates", rate, (0.0..1.0).contains(&rate), "at least 0 and below 1")?;
+            in_range("ema.rates", rate, !self.ema.rates[..index].contains(&rate), "listed once only")?;
+        }
+        positive("ema.every", self.ema.every)?;
+        in_range("comm.bucket_mb", self.comm.bucket_mb, positive_finite(self.comm.bucket_mb), "above 0")?;
+        positive("comm.timeout_s", self.comm.timeout_s)?;
+        if let Some(uri) = &self.checkpoint.uri {
+            not_empty("checkpoint.uri", uri)?;
+        }
+        positive("checkpoint.every", self.checkpoint.every)?;
+        in_range("checkpoint.keep_last", self.checkpoint.keep_last, self.checkpoint.keep_last >= 2, "at least 2")?;
+        let lease = self.checkpoint.lease_s;
+        in_range("checkpoint.lease_s", lease, (1..=3600).contains(&lease), "from 1 to 3600")?;
+        let retry = self.checkpoint.retry_s;
+        in_range("checkpoint.retry_s", retry, retry <= 3600, "at most 3600")?;
+        in_range("checkpoint.part_mb", self.checkpoint.part_mb, self.checkpoint.part_mb >= 8, "at least 8")?;
+        positive("checkpoint.concurrency", self.checkpoint.concurrency as u64)?;
+        positive("monitor.log_every", self.monitor.log_every)?;
+        positive("monitor.sample_count", self.monitor.sample_count as u64)?;
+        let (steps, all) = (self.monitor.sample_steps, self.diffusion.timesteps);
+        in_range(
+            "monitor.sample_steps",
+            steps,
+            (1..=all).contains(&steps),
+            format!("from 1 to diffusion.timesteps = {all}"),
+        )
+    }
+
+    /// Checks what depends on the number of ranks: the global batch must divide among them, and each rank's slice
+    /// into micro-batches.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the nearest values that work.
+    pub fn check_world(&self, world: usize) -> Result<(), Error> {
+        let world = world.max(1);
+        let batch = self.train.global_batch;
+        require(
+            world == 1 || self.comm.backend != Backend::Solo,
+            "comm.backend",
+            || format!("comm.backend = \"solo\" cannot join {world} ranks"),
+            || "Set it to \"auto\", or run on 1 rank".into(),
+        )?;
+        require(
+            batch.is_multiple_of(world),
+            "train.global_batch",
+            || format!("train.global_batch = {batch} does not divide among {world} ranks"),
+            || {
+                let ranks = nearest_divisors(batch, world);
+                let noun = if ranks == "1" { "rank" } else { "ranks" };
+                format!("Use {}, or run on {ranks} {noun}", nearest_multiples(batch, world))
+            },
+        )?;
+        let (slice, micro) = (batch / world, self.train.micro_batch.unwrap_or(batch / world));
+        require(
+            slice.is_multiple_of(micro),
+            "train.micro_batch",
+            || {
+                let ranks = if world == 1 { "the only rank".into() } else { format!("each of {world} ranks") };
+                format!("train.micro_batch = {micro} does not divide the {slice} images of {ranks}")
+            },
+            || format!("Use {}, or 0 for the whole slice", nearest_divisors(slice, micro)),
+        )
+    }
+
+    fn validate_classes(&self) -> Result<(), Error> {
+        let (data, diffusion) = (&self.data, &self.diffusion);
+        let unlabelled = data.labels == Labels::None || (data.kind == DataKind::Folder && data.labels == Labels::Auto);
+        require(
+            self.model.classes.is_none() || !unlabelled,
+            "model.classes",
+            || format!("model.classes is set, but data.labels = \"{}\" gives no labels", data.labels),
+            || match data.kind {
+                DataKind::Folder => "Set data.labels to \"folder\" or \"attribute:NAME\"".into(),
+                _ => "Set data.labels to \"auto\"".into(),
+            },
+        )?;
+        require(
+            self.model.kind != ModelKind::Classifier || self.model.classes.is_some_and(|classes| classes >= 2),
+            "model.classes",
+            || "a classifier needs model.classes, the two or more classes that it tells apart".into(),
+            || "Set model.classes to the number of classes of the data, such as 10 for digits".into(),
+        )?;
+        require(
+            diffusion.label_dropout == 0.0 || self.model.classes.is_some(),
+            "diffusion.label_dropout",
+            || format!("diffusion.label_dropout = {} has no labels to drop", diffusion.label_dropout),
+            || "Set model.classes to the number of classes, or diffusion.label_dropout to 0".into(),
+        )
+    }
+}
+
+impl DataSettings {
+    fn validate(&self) -> Result<(), Error> {
+        require(
+            self.kind != DataKind::Packed,
+            "data.kind",
+            || "data.kind = \"packed\" is not available in this version".into(),
+            || "Use \"folder\" or \"idx\"".into(),
+        )?;
+        require(
+            self.kind == DataKind::Synthetic || !self.path.is_empty(),
+            "data.path",
+            || "data.path is not set, and this data.kind reads files".into(),
+            || "Set it to their folder, or data.kind to \"synthetic\"".into(),
+        )?;
+        let (fits, choices) = match self.kind {
+            DataKind::Folder => (!matches!(self.labels, Labels::Path(_)), "auto, none, folder or attribute:NAME"),
+            DataKind::Synthetic => (matches!(self.labels, Labels::Auto | Labels::None), "auto or none"),
+            _ => (
+                !matches!(self.labels, Labels::Folder | Labels::Attribute(_)),
+                "auto, none or the path of a label file",
+            ),
+        };
+        require(
+            fits,
+            "data.labels",
+            || format!("data.labels = \"{}\" does not go with this data.kind", self.labels),
+            || format!("Use {choices}"),
+        )?;
+        in_range("data.count", self.count, self.count > 0, "at least 1")?;
+        in_range("data.image_size", self.image_size, (1..=4096).contains(&self.image_size), "from 1 to 4096")?;
+        in_range("data.channels", self.channels, matches!(self.channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
+        positive("data.workers", self.workers as u64)
+    }
+}
+
+impl TrainSettings {
+    fn validate(&self) -> Result<(), Error> {
+        positive("train.steps", self.steps)?;
+        positive("train.global_batch", self.global_batch as u64)?;
+        if let Some(micro) = self.micro_batch {
+            let fits = (1..=self.global_batch).contains(&micro);
+            in_range("train.micro_batch", micro, fits, format!("at most train.global_batch = {}", self.global_batch))?;
+        }
+        in_range("train.lr", self.lr, positive_finite(self.lr), "above 0")?;
+        let decay = self.weight_decay;
+        in_range("train.weight_decay", decay, decay >= 0.0 && decay.is_finite(), "0 or above")?;
+        for beta in self.betas {
+            in_range("train.betas", beta, (0.0..1.0).contains(&beta), "at least 0 and below 1")?;
+        }
+        in_range("train.adam_eps", self.adam_eps, positive_finite(self.adam_eps), "above 0")?;
+        let clip = self.grad_clip;
+        in_range("train.grad_clip", clip, clip >= 0.0 && clip.is_finite(), "above 0, or 0 for none")
+    }
+}

@@ -1,0 +1,112 @@
+//! `eval fid`: the Fréchet distance between samples and images, their features spread over the ranks.
+
+use std::path::{Path, PathBuf};
+
+use ddpm_checkpoint::share;
+use ddpm_comm::{Collective, Reduce, World};
+use ddpm_config::Settings;
+use ddpm_data::Split;
+use ddpm_eval::FeatureMoments;
+use serde_json::json;
+use tch::{CModule, Device, Tensor};
+
+use super::samples;
+use crate::cli::{Features, FidArgs};
+use crate::coordinator::{same_data, unanimous};
+use crate::failure::Failure;
+use crate::{assemble, images};
+
+/// What makes features `[B, D]` of images.
+enum Extractor {
+    Pixels,
+    Module(PathBuf, CModule),
+}
+
+/// Tells the distance.
+pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
+    let comm = world.collective();
+    let comm = comm.as_ref();
+    world.watch(crate::commands::PATIENCE);
+    let open = || {
+        let settings = Settings::load(&args.data, &args.overrides)?;
+        let source = assemble::open_data(&settings, args.split.into())?;
+        let count = args.count.unwrap_or(source.len());
+        images::check_count(source.as_ref(), count)?;
+        let spec = source.spec();
+        let samples = samples::read(&args.samples, (spec.channels as i64, spec.size as i64), None)?;
+        Ok((source, count as usize, grey_levels(&samples.images), Extractor::open(&args.features)?))
+    };
+    let (source, count, samples, extractor) = unanimous(comm, open())?;
+    same_data(comm, source.as_ref())?;
+    let image = |first: usize, count| Ok(images::read(source.as_ref(), first as u64, count, Device::Cpu)?.x_start);
+    let sample = |first: usize, count: usize| Ok(samples.narrow(0, first as i64, count as i64));
+    let drawn = samples.size()[0] as usize;
+    let theirs = extractor.moments(comm, drawn, args.batch, sample)?;
+    let ours = extractor.moments(comm, count, args.batch, image)?;
+    let distance = ours.frechet_distance(&theirs)?;
+    if world.rank() == 0 {
+        let (split, features) = (Split::from(args.split).to_string(), args.features.to_string());
+        if json {
+            println!(
+                "{}",
+                json!({
+                    "frechet_distance": distance, "samples": drawn, "images": count, "data": source.describe(),
+                    "split": split, "features": features, "dim": ours.dim(),
+                })
+            );
+        } else {
+            let (dim, data) = (ours.dim(), source.describe());
+            println!("frechet   {distance:.4} ({drawn} samples, {count} of {data}; {dim} features: {features})");
+        }
+    }
+    Ok(())
+}
+
+impl Extractor {
+    fn open(features: &Features) -> Result<Self, Failure> {
+        let Features::File(path) = features else { return Ok(Self::Pixels) };
+        std::fs::File::open(path).map_err(|e| Failure::file(path, e))?;
+        let module = CModule::load(path).map_err(|_| refused(path, "is no TorchScript module".into()))?;
+        Ok(Self::Module(path.clone(), module))
+    }
+
+    fn features(&self, images: &Tensor) -> Result<Tensor, Failure> {
+        let features = match self {
+            Self::Pixels => images.shallow_clone(),
+            Self::Module(path, module) => tch::no_grad(|| module.forward_ts(&[images]))
+                .map_err(|_| refused(path, format!("takes no images {:?}", images.size())))?,
+        };
+        Ok(features.f_flatten(1, -1)?)
+    }
+
+    /// Of images `0..count`, of which each rank reads its share by their first and their number.
+    fn moments(
+        &self,
+        comm: &dyn Collective,
+        count: usize,
+        batch: usize,
+        read: impl Fn(usize, usize) -> Result<Tensor, Failure>,
+    ) -> Result<FeatureMoments, Failure> {
+        let ours = share(count, comm.rank(), comm.size());
+        let add = || {
+            // A rank without a share must know the number of features too.
+            let mut moments = FeatureMoments::new(self.features(&read(0, 1)?)?.size()[1]);
+            for first in ours.clone().step_by(batch) {
+                moments.add(&self.features(&read(first, batch.min(ours.end - first))?)?)?;
+            }
+            Ok(moments)
+        };
+        let mut moments = unanimous(comm, add())?;
+        moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum))?;
+        Ok(moments)
+    }
+}
+
+/// Samples as a file of images would hold them.
+fn grey_levels(samples: &Tensor) -> Tensor {
+    ((samples.clamp(-1.0, 1.0) + 1.0) * 127.5).round() / 127.5 - 1.0
+}
+
+fn refused(path: &Path, what: String) -> Failure {
+    Failure::usage(format!("{} {what}; give one that takes f32 images [B, C, H, W], saved by torch.jit.save", path.display()))
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
 
-use super::at_least_one;
+use super::{DeviceArgs, at_least_one};
 use crate::source::WeightChoice;
 
 /// `eval …`
@@ -45,6 +45,8 @@ pub struct NllArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// Arguments of `eval classes`.
@@ -69,6 +71,8 @@ pub struct ClassesArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// Which images a command works on.

@@ -86,15 +86,15 @@ launch/local.sh "$ranks" sample --model "$scratch/cuda" --device cpu -n 16 --ste
 # --- training: how fast ---------------------------------------------------------------------------------------------
 field() { sed -E "s/.*\"$1\":([^,}]*).*/\1/" <<<"$2"; }
 say "bench step of ${CONFIG:-cifar10}, ${BATCH:-64} images per rank"
-printf '%5s %9s %9s %7s %12s %14s %13s %13s\n' ranks precision overlap backend images/s median_step_s comm_wait_s data_wait_s
+printf '%5s %9s %9s %7s %12s %14s %13s\n' ranks precision overlap backend images/s median_step_s data_wait_s
 timed() { # RANKS PRECISION OVERLAP BACKEND
     local line
     line=$(launch/local.sh "$1" bench step --json --config "${CONFIG:-cifar10}" --steps "${STEPS:-50}" --warmup 10 \
         --set data.kind=synthetic --set data.count=4096 --set "train.global_batch=$((${BATCH:-64} * $1))" \
         --set train.device=cuda --set "train.precision=$2" --set "comm.overlap=$3" --set "comm.backend=$4" 2>"$scratch/bench.log") ||
         { cat "$scratch/bench.log" >&2; say "bench step failed"; exit 1; }
-    printf '%5s %9s %9s %7s %12.1f %14.5f %13.3f %13.3f\n' "$1" "$2" "$3" "$4" "$(field images_per_s "$line")" \
-        "$(field median_step_s "$line")" "$(field comm_wait_s "$line")" "$(field data_wait_s "$line")"
+    printf '%5s %9s %9s %7s %12.1f %14.5f %13.3f\n' "$1" "$2" "$3" "$4" "$(field images_per_s "$line")" \
+        "$(field median_step_s "$line")" "$(field data_wait_s "$line")"
 }
 for precision in fp32 bf16; do
     for ((n = 1; n <= ranks; n = n < ranks && 2 * n > ranks ? ranks : 2 * n)); do

@@ -17,12 +17,7 @@ pub struct Classifier(Model);
 
 impl Classifier {
     /// Opens SRC, all ranks together; see [`Model::open`].
-    pub fn open(
-        comm: &dyn Collective,
-        source: &str,
-        choice: WeightChoice,
-        device: Device,
-    ) -> Result<Self, Failure> {
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
         Model::open_as(Learner::Classifier, comm, source, choice, device).map(Self)
     }
 

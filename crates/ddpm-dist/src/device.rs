@@ -76,7 +76,8 @@ pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
 
 /// Whether all ranks compute on GPUs; none does where none has one, unless GPUs are asked for.
 fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<bool, String> {
-    let without = all.iter().enumerate().find_map(|(rank, found)| Some((rank, &found.host, found.gpus.as_ref().err()?)));
+    let without =
+        all.iter().enumerate().find_map(|(rank, found)| Some((rank, &found.host, found.gpus.as_ref().err()?)));
     let with = all.iter().enumerate().find(|(_, found)| found.gpus.is_ok());
     match (without, with) {
         (Some((rank, host, why)), _) if wanted == Wanted::Cuda => Err(format!(

@@ -72,12 +72,7 @@ enum Found {
 impl Model {
     /// Opens SRC, all ranks together: rank 0 chooses the checkpoint, reads the weights asked for and sends them on, so
     /// that all have the same while a run goes on saving, and the store sends them once.
-    pub fn open(
-        comm: &dyn Collective,
-        source: &str,
-        choice: WeightChoice,
-        device: Device,
-    ) -> Result<Self, Failure> {
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
         Self::open_as(Learner::Diffusion, comm, source, choice, device)
     }
 

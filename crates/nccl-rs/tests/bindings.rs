@@ -65,7 +65,8 @@ fn a_world_of_one_reduces_to_itself() {
 #[test]
 fn a_result_left_aside_is_waited_for_from_hold_on() {
     let (nccl, cuda) = load();
-    let comm = Communicator::new(nccl, cuda, 0, 0, 1, &nccl.unique_id().expect("it draws one")).expect("nobody to wait for");
+    let comm =
+        Communicator::new(nccl, cuda, 0, 0, 1, &nccl.unique_id().expect("it draws one")).expect("nobody to wait for");
     let compute = Stream::new(cuda).expect("there is room");
     let mut memory = DeviceMemory::new(cuda, 4).expect("there is room");
     memory.upload(&1f32.to_ne_bytes(), compute.handle()).expect("it fits");

@@ -138,15 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_that_does_not_load_is_told_in_a_clause() {
-        // The CPU's libtorch comes with the backend, and without what the backend needs.
-        let folder = libtorch_folder().unwrap();
-        let words = load_cuda_backend().expect_err("no CUDA libraries are installed for tests").to_string();
-        let missing = words.contains("cannot open shared object file");
-        assert!(missing && (words.contains("libtorch_cuda.so") || !folder.starts_with("/nowhere")), "{words}");
-        assert!(!words.contains('\n'), "{words}");
-        let clause = NoGpu::NoBackend(words.clone()).to_string();
-        assert_eq!(clause, format!("libtorch's CUDA backend cannot be loaded ({words})"));
+    fn libtorch_is_found_where_it_was_loaded_from() {
+        assert!(libtorch_folder().unwrap().join("libtorch_cpu.so").is_file());
     }
 
     #[test]

@@ -74,7 +74,8 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
             let started = Instant::now();
             let shards = read_together(comm, settings, &manifest)??;
             let read = started.elapsed().as_secs_f64();
-            load(store, comm, settings, &network, bench.place.device, IMAGES, &Checkpoint { manifest, shards }).map(|_| read)
+            load(store, comm, settings, &network, bench.place.device, IMAGES, &Checkpoint { manifest, shards })
+                .map(|_| read)
         };
         let (read, restore) = timed(comm, restore);
         reads.push(largest(comm, read?));

@@ -81,7 +81,6 @@ if [ "$ranks" -gt 1 ]; then compare cuda-by-mpi cuda "$same"; fi
 compare cuda cpu 0.02
 compare cuda-bf16 cuda 0.1
 launch/local.sh "$ranks" sample --model "$scratch/cuda" --device cuda -n 16 --steps 10 --out "$scratch/cuda.safetensors"
-launch/local.sh "$ranks" sample --model "$scratch/cuda" --device cpu -n 16 --steps 10 --out "$scratch/cpu.safetensors"
 
 # --- training: how fast ---------------------------------------------------------------------------------------------
 field() { sed -E "s/.*\"$1\":([^,}]*).*/\1/" <<<"$2"; }

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# On a machine with GPUs: whether ranks exchange gradients over NCCL correctly, and how fast. Prints a table.
+# On a machine with GPUs: whether training and the exchange of gradients are right there, and how fast. Prints tables.
 #
 #   scripts/gpu-check.sh [RANKS]     as many ranks as there are GPUs, or RANKS
 #
+# CONFIG                           what is timed: a file or a preset, on drawn digits of its size   (default: cifar10)
+# BATCH                            images per rank in what is timed                                 (default: 64)
+# STEPS                            steps that are timed                                             (default: 50)
 # DDPM_NCCL_LIB, DDPM_CUDART_LIB   the libraries   (default: those beside libtorch, else the system's)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,10 +30,79 @@ beside() { # VARIABLE FILE: the newest such file in the cache, unless the variab
 beside DDPM_NCCL_LIB libnccl.so.2
 beside DDPM_CUDART_LIB 'libcudart.so.1[23]'
 
+cargo build --release --locked --quiet -p ddpm-dist
 cargo build --release --locked --quiet -p ddpm-comm --example gpu
+target=${CARGO_TARGET_DIR:-target}/release
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"$target/ddpm-dist" doctor >&2
+
+# --- NCCL alone --------------------------------------------------------------------------------------------------
 for part in check bench; do
-    say "$part, $ranks rank(s)"
-    mpirun --quiet --oversubscribe --bind-to none -np "$ranks" "${CARGO_TARGET_DIR:-target}/release/examples/gpu" "$part" |
-        sed '/^pid /d'
+    say "NCCL, $part, $ranks rank(s)"
+    mpirun --quiet --oversubscribe --bind-to none -np "$ranks" "$target/examples/gpu" "$part" | sed '/^pid /d'
 done
+
+# --- training: the same run in several ways -------------------------------------------------------------------------
+wrong=0
+trained() { # NAME OPTIONS...: the losses of a short run, one a line
+    local name=$1 options=()
+    for option in "${@:2}"; do options+=(--set "$option"); done
+    launch/local.sh "$ranks" train --config smoke --set "run.dir=$scratch/$name" --set "train.global_batch=$((16 * ranks))" \
+        --set monitor.tensorboard=false "${options[@]}" >"$scratch/$name.log" 2>&1 ||
+        { cat "$scratch/$name.log" >&2; say "training failed: $name"; exit 1; }
+    sed -E 's/.*"loss":([^,]*),.*/\1/' "$scratch/$name/metrics.jsonl" >"$scratch/$name.losses"
+}
+compare() { # NAME OTHER TOLERANCE: a line of the table
+    local far
+    far=$(paste "$scratch/$1.losses" "$scratch/$2.losses" |
+        awk '{ d = $1 - $2; if (d < 0) d = -d; if ($2 != 0) d /= $2; if (d > far) far = d } END { printf "%.2g", far }')
+    local verdict=ok
+    if ! awk -v far="$far" -v most="$3" 'BEGIN { exit !(far <= most) }'; then verdict=WRONG wrong=1; fi
+    printf '%-28s %-28s %10s %10s  %s\n' "$1" "$2" "$far" "$3" "$verdict"
+}
+say "training, $ranks rank(s)"
+trained cpu train.device=cpu
+trained cuda train.device=cuda
+trained cuda-again train.device=cuda
+trained cuda-no-overlap train.device=cuda comm.overlap=false
+trained cuda-bf16 train.device=cuda train.precision=bf16
+same=0
+if [ "$ranks" -gt 1 ]; then
+    trained cuda-by-mpi train.device=cuda comm.backend=mpi
+    # More than two terms may be added in another order.
+    if [ "$ranks" -gt 2 ]; then same=1e-4; fi
+fi
+printf '%-28s %-28s %10s %10s\n' run "beside" "difference" "allowed"
+compare cuda-again cuda 0
+compare cuda-no-overlap cuda 0
+if [ "$ranks" -gt 1 ]; then compare cuda-by-mpi cuda "$same"; fi
+compare cuda cpu 0.02
+compare cuda-bf16 cuda 0.1
+launch/local.sh "$ranks" sample --model "$scratch/cuda" --device cuda -n 16 --steps 10 --out "$scratch/cuda.safetensors"
+
+# --- training: how fast ---------------------------------------------------------------------------------------------
+field() { sed -E "s/.*\"$1\":([^,}]*).*/\1/" <<<"$2"; }
+say "bench step of ${CONFIG:-cifar10}, ${BATCH:-64} images per rank"
+printf '%5s %9s %9s %7s %12s %14s %13s\n' ranks precision overlap backend images/s median_step_s data_wait_s
+timed() { # RANKS PRECISION OVERLAP BACKEND
+    local line
+    line=$(launch/local.sh "$1" bench step --json --config "${CONFIG:-cifar10}" --steps "${STEPS:-50}" --warmup 10 \
+        --set data.kind=synthetic --set data.count=4096 --set "train.global_batch=$((${BATCH:-64} * $1))" \
+        --set train.device=cuda --set "train.precision=$2" --set "comm.overlap=$3" --set "comm.backend=$4" 2>"$scratch/bench.log") ||
+        { cat "$scratch/bench.log" >&2; say "bench step failed"; exit 1; }
+    printf '%5s %9s %9s %7s %12.1f %14.5f %13.3f\n' "$1" "$2" "$3" "$4" "$(field images_per_s "$line")" \
+        "$(field median_step_s "$line")" "$(field data_wait_s "$line")"
+}
+for precision in fp32 bf16; do
+    for ((n = 1; n <= ranks; n = n < ranks && 2 * n > ranks ? ranks : 2 * n)); do
+        timed "$n" "$precision" true auto
+        if [ "$n" -gt 1 ]; then
+            timed "$n" "$precision" false auto
+            timed "$n" "$precision" true mpi
+        fi
+    done
+done
+say "overlap pays what images/s gain from 'true' over 'false' at the same number of ranks"
+exit "$wrong"

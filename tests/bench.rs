@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// What every benchmark that has a network begins with.
-const HEAD: [&str; 4] = ["world", "threads", "params", "batch_per_rank"];
+const HEAD: [&str; 5] = ["world", "device", "threads", "params", "batch_per_rank"];
 /// Parameters of the smoke preset's network, and images of its global batch.
 const PARAMS: u64 = 42521;
 const BATCH: u64 = 16;

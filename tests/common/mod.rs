@@ -47,8 +47,8 @@ pub fn mpirun(ranks: usize) -> Command {
 
 fn plain(command: &mut Command) {
     command.current_dir(root()).env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
-    // Threads change the order of sums, and with it the last bits.
-    command.env("OMP_NUM_THREADS", "1");
+    // Threads change the order of sums, and with it the last bits; so do GPUs, should this machine have any.
+    command.env("OMP_NUM_THREADS", "1").env("CUDA_VISIBLE_DEVICES", "");
 }
 
 /// Runs a command to its end.

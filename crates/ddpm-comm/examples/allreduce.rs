@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use ddpm_comm::{Averager, Reduce, World, abort};
+use ddpm_comm::{Averager, Buffer, Reduce, World, abort};
 use mpi::collective::SystemOperation;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
@@ -25,7 +25,7 @@ fn main() {
     // Parameters of 100,000 elements, as a network has them.
     let lens: Vec<usize> = (0..len).step_by(100_000).map(|start| (len - start).min(100_000)).collect();
     let mut averager = Averager::new(comm.clone(), &lens, bucket, move |range, body| {
-        body(&mut lent.lock().expect("nobody panics")[range]);
+        body(Buffer::Host(&mut lent.lock().expect("nobody panics")[range]));
     });
     let (ours, mut theirs) = (values.clone(), values.clone());
     let mut one = values;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use ddpm_comm::{Averager, Reduce, World, abort, install_panic_hook, set_step};
+use ddpm_comm::{Averager, Buffer, Reduce, World, abort, install_panic_hook, set_step};
 
 #[path = "../tests/suite/mod.rs"]
 mod suite;
@@ -54,7 +54,9 @@ fn main() {
         }
         "freeze-in-bucket" => {
             world.watch(Duration::from_millis(1500));
-            let mut averager = Averager::new(comm.clone(), &[2, 2], 2, |range, body| body(&mut vec![1.0; range.len()]));
+            let ones = |len| vec![1.0; len];
+            let mut averager =
+                Averager::new(comm.clone(), &[2, 2], 2, move |range, body| body(Buffer::Host(&mut ones(range.len()))));
             averager.begin();
             averager.ready()(1);
             if troubled {

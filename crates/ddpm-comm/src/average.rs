@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::{Bucket, Collective};
+use crate::{Bucket, Buffer, Collective};
 
 /// Averages one long buffer of gradients over the ranks, step after step: during a step on a thread of its own, at its
 /// end on the caller's.
@@ -25,7 +25,7 @@ pub struct Averager {
 }
 
 /// What gives the memory of a range of elements to a function.
-type Lend = Box<dyn FnMut(Range<usize>, &mut dyn FnMut(&mut [f32])) + Send>;
+type Lend = Box<dyn FnMut(Range<usize>, &mut dyn FnMut(Buffer<'_>)) + Send>;
 
 /// What both threads know.
 struct Shared {
@@ -77,12 +77,13 @@ impl Averager {
     /// parameter has a bucket to itself); the same on every rank.
     ///
     /// `lend` gives the memory of a range of elements to the function, for the time of the call. Nobody else may touch it
-    /// then: the caller leaves a parameter's gradient alone from `ready` to `finish`.
+    /// then, nor, of a GPU's memory, before `finish` has returned: the caller leaves a parameter's gradient alone from
+    /// `ready` to `finish`.
     pub fn new(
         comm: Arc<dyn Collective>,
         lens: &[usize],
         bucket_len: usize,
-        lend: impl FnMut(Range<usize>, &mut dyn FnMut(&mut [f32])) + Send + 'static,
+        lend: impl FnMut(Range<usize>, &mut dyn FnMut(Buffer<'_>)) + Send + 'static,
     ) -> Self {
         let (buckets, bucket_of) = cut(lens, bucket_len);
         let state = State {
@@ -145,10 +146,11 @@ impl Averager {
         self.shared.computing.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the step: all parameters are taken as ready, used or not; returns when the whole buffer is averaged.
+    /// Ends the step: all parameters are taken as ready, used or not; returns when the whole buffer is averaged, or, in a
+    /// GPU's memory, when all that its stream does from now on waits for that.
     ///
-    /// The result is the squared norm of this rank's own gradient, before it was averaged: the same bits on every
-    /// repetition.
+    /// The result is the squared norm of this rank's own gradient before it was averaged, of what is in the host's memory:
+    /// the same bits on every repetition.
     pub fn finish(&mut self) -> f64 {
         let shared = &self.shared;
         let mut state = shared.lock();
@@ -163,6 +165,7 @@ impl Averager {
         shared.computing.store(false, Ordering::Relaxed);
         drop(state);
         while shared.average_next() {}
+        shared.comm.settle();
         let mut state = shared.lock();
         state.active = false;
         if !self.learned {
@@ -222,9 +225,12 @@ impl Shared {
         let Some(index) = self.lock().next() else { return false };
         let bucket = Bucket { index, of: self.buckets.len() };
         let mut squares = 0.0;
-        lend(self.buckets[index].clone(), &mut |values| {
-            squares = square_and_share(values, 1.0 / self.comm.size() as f32);
-            self.comm.sum_bucket(values, bucket, &self.computing);
+        lend(self.buckets[index].clone(), &mut |values| match values {
+            Buffer::Host(values) => {
+                squares = square_and_share(values, 1.0 / self.comm.size() as f32);
+                self.comm.sum_bucket(values, bucket, &self.computing);
+            }
+            Buffer::Device(values) => self.comm.mean_bucket(values, bucket),
         });
         let mut state = self.lock();
         state.squares[index] = squares;

@@ -23,6 +23,21 @@ pub trait Collective: Send + Sync {
     /// of this rank as long as that one is `computing`.
     fn sum_bucket(&self, values: &mut [f32], bucket: Bucket, computing: &AtomicBool);
 
+    /// Whether numbers in the memory of this rank's GPU can stay there: see [`Buffer::Device`].
+    fn reaches_gpus(&self) -> bool {
+        false
+    }
+
+    /// Replaces one bucket of gradients in a GPU's memory by its mean, behind what the stream of `values` does with other
+    /// memory: until [`settle`](Self::settle) nobody may touch this one.
+    fn mean_bucket(&self, values: DeviceSlice<'_>, _bucket: Bucket) {
+        Buffer::Device(values).on_the_host();
+    }
+
+    /// From now on the streams of all that went through [`mean_bucket`](Self::mean_bucket) wait for its results; the host
+    /// does not.
+    fn settle(&self) {}
+
     /// [`all_reduce`](Self::all_reduce) in double precision.
     fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce);
 

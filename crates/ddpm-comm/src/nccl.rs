@@ -1,12 +1,14 @@
 //! The collectives of ranks with a GPU each: device memory over NCCL, all else over the world's own.
 
+use std::fmt::Display;
+use std::mem;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nccl_rs::{Communicator, Cuda, DeviceSlice, Error, Pending, Reduction, UniqueId};
+use nccl_rs::{Communicator, Cuda, DeviceSlice, Error, Pending, Reduction, StreamHandle, UniqueId};
 
 use crate::watch::Watch;
 use crate::{Bucket, Buffer, Collective, Reduce, abort};
@@ -22,11 +24,13 @@ pub(crate) struct Nccl {
     communicator: Arc<Communicator>,
     watch: Arc<Watch>,
     follower: Mutex<Option<Follower>>,
+    /// The streams that do not wait yet for buckets averaged.
+    unsettled: Mutex<Vec<StreamHandle>>,
 }
 
 /// The thread that sees operations through to their ends, and the way to hand them over.
 struct Follower {
-    under_way: Sender<(&'static str, Pending)>,
+    under_way: Sender<(String, Pending)>,
     thread: JoinHandle<()>,
 }
 
@@ -48,7 +52,8 @@ impl Nccl {
             .name("nccl".into())
             .spawn(move || follow(&receiver, &theirs, &watched))
             .expect("the system starts one more thread");
-        Ok(Self { host, communicator, watch, follower: Mutex::new(Some(Follower { under_way, thread })) })
+        let follower = Mutex::new(Some(Follower { under_way, thread }));
+        Ok(Self { host, communicator, watch, follower, unsettled: Mutex::default() })
     }
 
     /// Sees the last operations through and ends the communicator, together with all ranks.
@@ -64,14 +69,15 @@ impl Nccl {
 
     fn enqueue(
         &self,
-        operation: &'static str,
+        operation: impl Display,
         slices: &mut [DeviceSlice<'_>],
         call: impl FnOnce(&mut [DeviceSlice<'_>]) -> Result<Pending, Error>,
     ) {
         if slices.is_empty() {
             return;
         }
-        let _entered = self.watch.enter(operation); // NCCL's first operation waits for the peers while it connects
+        let operation = operation.to_string();
+        let _entered = self.watch.enter(&operation); // NCCL's first operation waits for the peers while it connects
         let pending = call(slices).unwrap_or_else(|error| fail(&error));
         if let Some(follower) = &*self.follower.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = follower.under_way.send((operation, pending)); // received as long as we are there
@@ -80,7 +86,7 @@ impl Nccl {
 }
 
 /// Sees each operation through to its end on the GPU, under the watchdog's eyes, and asks for errors meanwhile.
-fn follow(under_way: &Receiver<(&'static str, Pending)>, communicator: &Communicator, watch: &Watch) {
+fn follow(under_way: &Receiver<(String, Pending)>, communicator: &Communicator, watch: &Watch) {
     let check = || {
         communicator.async_error().or_else(|error| match error {
             Error::Finished => Ok(()),
@@ -139,6 +145,26 @@ impl Collective for Nccl {
 
     fn sum_bucket(&self, values: &mut [f32], bucket: Bucket, computing: &AtomicBool) {
         self.host.sum_bucket(values, bucket, computing);
+    }
+
+    fn reaches_gpus(&self) -> bool {
+        true
+    }
+
+    fn mean_bucket(&self, values: DeviceSlice<'_>, bucket: Bucket) {
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unsettled.contains(&values.stream()) {
+            unsettled.push(values.stream());
+        }
+        drop(unsettled);
+        let mean = |slices: &mut [DeviceSlice<'_>]| self.communicator.all_reduce_aside(slices, Reduction::Mean);
+        self.enqueue(bucket, &mut [values], mean);
+    }
+
+    fn settle(&self) {
+        let streams = mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        let held = streams.into_iter().try_for_each(|stream| self.communicator.hold(stream));
+        held.unwrap_or_else(|error| fail(&error));
     }
 
     fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce) {

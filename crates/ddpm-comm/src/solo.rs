@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::{Bucket, Buffer, Collective, Reduce};
+use crate::{Bucket, Buffer, Collective, DeviceSlice, Reduce};
 
 pub(crate) struct Solo;
 
@@ -18,6 +18,12 @@ impl Collective for Solo {
     fn all_reduce(&self, _values: &mut [f32], _reduce: Reduce) {}
 
     fn sum_bucket(&self, _values: &mut [f32], _bucket: Bucket, _computing: &AtomicBool) {}
+
+    fn reaches_gpus(&self) -> bool {
+        true
+    }
+
+    fn mean_bucket(&self, _values: DeviceSlice<'_>, _bucket: Bucket) {}
 
     fn all_reduce_f64(&self, _values: &mut [f64], _reduce: Reduce) {}
 

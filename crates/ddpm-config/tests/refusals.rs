@@ -57,6 +57,7 @@ fn misspelt_words_name_the_choices_and_the_nearest() {
     );
     check("smoke", &["diffusion.schedule=cosin"], &["Did you mean \"cosine\"?", "\"linear\", \"quadratic\""]);
     check("smoke", &["diffusion.variance=fixedsmall"], &["Did you mean \"fixed_small\"?"]);
+    check("smoke", &["train.device=gpu"], &["`train.device`", "\"auto\", \"cpu\", \"cuda\""]);
     check("smoke", &["train.precision=16"], &["`train.precision`", "is 16", "\"fp32\", \"bf16\""]);
     check("smoke", &["data.labels=attribut"], &["\"attribute:NAME\""]);
     check("smoke", &["comm.backend=gloo"], &["\"auto\", \"solo\", \"mpi\", \"nccl\""]);

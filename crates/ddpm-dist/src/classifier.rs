@@ -3,7 +3,7 @@
 use ddpm_comm::Collective;
 use ddpm_diffusion::ModelError;
 use ddpm_nn::Inputs;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::coordinator::Learner;
 use crate::failure::Failure;
@@ -17,8 +17,8 @@ pub struct Classifier(Model);
 
 impl Classifier {
     /// Opens SRC, all ranks together; see [`Model::open`].
-    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice) -> Result<Self, Failure> {
-        Model::open_as(Learner::Classifier, comm, source, choice).map(Self)
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
+        Model::open_as(Learner::Classifier, comm, source, choice, device).map(Self)
     }
 
     /// The network, its numbers, and what it was trained with.

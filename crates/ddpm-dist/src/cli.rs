@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ddpm_config::Device;
 use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing};
 
 use crate::source::WeightChoice;
@@ -197,9 +198,40 @@ pub struct SampleArgs {
     /// Keep every intermediate image too (safetensors output only).
     #[arg(long)]
     pub trajectory: bool,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// `grid.png`, `samples.safetensors`, or a folder (ending in `/`) for one PNG per image.
     #[arg(long, value_name = "PATH")]
     pub out: String,
+}
+
+/// Where a network computes; in training that is `train.device`.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Where to compute: `cuda` is a GPU for each rank, and `auto` that where there are GPUs.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: DeviceName,
+}
+
+/// Devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// A GPU for each rank where there are GPUs, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU for each rank.
+    Cuda,
+}
+
+impl From<DeviceName> for Device {
+    fn from(name: DeviceName) -> Self {
+        match name {
+            DeviceName::Auto => Self::Auto,
+            DeviceName::Cpu => Self::Cpu,
+            DeviceName::Cuda => Self::Cuda,
+        }
+    }
 }
 
 /// Samplers.

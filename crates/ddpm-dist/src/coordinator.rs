@@ -118,15 +118,14 @@ fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Setting
     Ok(settings)
 }
 
-/// The collective over which gradients go, as configured; says which one it is.
-pub fn transport(world: &World, backend: Backend) -> Result<Arc<dyn Collective>, Failure> {
+/// The collective over which gradients in `memory` go, as configured; says which one it is.
+pub fn transport(world: &World, backend: Backend, memory: Memory) -> Result<Arc<dyn Collective>, Failure> {
     let wanted = match backend {
         Backend::Auto => Wanted::Auto,
         Backend::Solo | Backend::Mpi => Wanted::Host,
         Backend::Nccl => Wanted::Nccl,
     };
-    // In this version the network computes on the CPU.
-    let selected = world.select(wanted, Memory::Host).map_err(|error| match error {
+    let selected = world.select(wanted, memory).map_err(|error| match error {
         CommError::NoNccl { .. } => Failure::usage(error).everywhere(),
         error => Failure::internal(error),
     })?;

@@ -6,6 +6,7 @@ use ddpm_data::Source;
 use tch::{Device, Kind, Tensor};
 
 use crate::cli::DataArgs;
+use crate::device::upload;
 use crate::failure::Failure;
 use crate::source::Model;
 
@@ -19,7 +20,7 @@ pub struct Images {
 
 /// Bytes u8 `[N, C, H, W]` as a network takes them: f32, the 256 grey levels in `[-1, 1]`.
 pub fn from_bytes(bytes: &[u8], shape: [i64; 4], device: Device) -> Tensor {
-    Tensor::from_slice(bytes).to_device(device).view(shape).to_kind(Kind::Float) / 127.5 - 1.0
+    upload(&Tensor::from_slice(bytes), device).view(shape).to_kind(Kind::Float) / 127.5 - 1.0
 }
 
 /// Reads `count` images from id `first` on, in the order of their ids.

@@ -8,6 +8,7 @@ mod classifier;
 mod cli;
 mod commands;
 mod coordinator;
+mod device;
 mod failure;
 mod generate;
 mod images;

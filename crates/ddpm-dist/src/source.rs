@@ -72,8 +72,8 @@ enum Found {
 impl Model {
     /// Opens SRC, all ranks together: rank 0 chooses the checkpoint, reads the weights asked for and sends them on, so
     /// that all have the same while a run goes on saving, and the store sends them once.
-    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice) -> Result<Self, Failure> {
-        Self::open_as(Learner::Diffusion, comm, source, choice)
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
+        Self::open_as(Learner::Diffusion, comm, source, choice, device)
     }
 
     /// The same, of what `learner` has learnt and nothing else.
@@ -82,6 +82,7 @@ impl Model {
         comm: &dyn Collective,
         source: &str,
         choice: WeightChoice,
+        device: Device,
     ) -> Result<Self, Failure> {
         let read = if comm.rank() == 0 { find(learner, source, choice).map(Some) } else { Ok(None) };
         let (found, mut flat) = match unanimous(comm, read)? {
@@ -90,21 +91,21 @@ impl Model {
         };
         let found = comm.broadcast_bytes(found, 0);
         match serde_json::from_slice(&found).map_err(Failure::internal)? {
-            Found::Diffusers => unanimous(comm, Self::from_diffusers(Path::new(source), choice)),
+            Found::Diffusers => unanimous(comm, Self::from_diffusers(Path::new(source), choice, device)),
             Found::Run { description, settings, numbers } => {
                 flat.resize(numbers, 0.0);
                 comm.broadcast(&mut flat, 0);
-                unanimous(comm, Self::from_run(description, *settings, &flat))
+                unanimous(comm, Self::from_run(description, *settings, &flat, device))
             }
         }
     }
 
-    fn from_run(description: String, settings: Settings, flat: &[f32]) -> Result<Self, Failure> {
+    fn from_run(description: String, settings: Settings, flat: &[f32], device: Device) -> Result<Self, Failure> {
         let network = Network::new(assemble::architecture(&settings))?;
         Ok(Self {
-            weights: Weights::over(network.layout(), Tensor::from_slice(flat))?,
+            weights: Weights::over(network.layout(), Tensor::from_slice(flat).to_device(device))?,
             network,
-            diffusion: assemble::diffusion(&settings, Device::Cpu)?,
+            diffusion: assemble::diffusion(&settings, device)?,
             null_class: assemble::null_class(&settings),
             classes: settings.model.classes.map(i64::from),
             clips: true,
@@ -113,7 +114,7 @@ impl Model {
         })
     }
 
-    fn from_diffusers(directory: &Path, choice: WeightChoice) -> Result<Self, Failure> {
+    fn from_diffusers(directory: &Path, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
         if choice != WeightChoice::SlowestAverage {
             return Err(Failure::usage("a diffusers directory holds one set of weights; leave --weights out"));
         }
@@ -129,10 +130,10 @@ impl Model {
         let clips = scheduler.clip_sample;
         let network = Network::new(Architecture::UNet(config))?;
         Ok(Self {
-            weights: read_unet_weights(&files.weights, network.layout(), Device::Cpu)?,
+            weights: read_unet_weights(&files.weights, network.layout(), device)?,
             network,
             // The file was read: what it asks for is a matter of configuration.
-            diffusion: scheduler.diffusion().map_err(|failure| failure.within(&path))?,
+            diffusion: scheduler.diffusion(device).map_err(|failure| failure.within(&path))?,
             null_class: None,
             classes,
             clips,
@@ -283,7 +284,7 @@ fn one() -> f64 {
 }
 
 impl SchedulerConfig {
-    fn diffusion(self) -> Result<Diffusion, Failure> {
+    fn diffusion(self, device: Device) -> Result<Diffusion, Failure> {
         let (start, end) = (self.beta_start, self.beta_end);
         let unsupported = |key: &str, value: &str, known: &str| {
             Failure::usage(format!("{key} = {value:?} is not supported; it may be {known}"))
@@ -328,6 +329,6 @@ impl SchedulerConfig {
             loss: Loss::Vlb,
             weighting: Weighting::None,
         };
-        Ok(Diffusion::new(schedule.betas(self.num_train_timesteps)?, settings, Device::Cpu)?)
+        Ok(Diffusion::new(schedule.betas(self.num_train_timesteps)?, settings, device)?)
     }
 }

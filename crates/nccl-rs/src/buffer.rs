@@ -68,8 +68,10 @@ impl DeviceSlice<'_> {
     /// - `pointer` is valid for reads and writes of `len * dtype.size()` bytes by the GPU of the communicator that the
     ///   slice is given to, and no other slice of the same call overlaps them.
     /// - All work that touches these bytes, and their release, is ordered on `stream`, which is alive: a collective
-    ///   goes on after the call has returned, and `stream` alone waits for it. Memory from libtorch's allocator is so
-    ///   ordered on libtorch's current stream.
+    ///   goes on after the call has returned, and `stream` alone waits for it: at once, or, after
+    ///   [`Communicator::all_reduce_aside`](crate::Communicator::all_reduce_aside), from
+    ///   [`Communicator::hold`](crate::Communicator::hold) on. Memory from libtorch's allocator is so ordered on
+    ///   libtorch's current stream.
     pub unsafe fn from_raw_parts(pointer: *mut c_void, len: usize, dtype: DType, stream: StreamHandle) -> Self {
         Self { pointer, len, dtype, stream, memory: PhantomData }
     }
@@ -82,6 +84,11 @@ impl DeviceSlice<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The stream on which they are computed.
+    pub fn stream(&self) -> StreamHandle {
+        self.stream
     }
 
     /// Bytes that they take.

@@ -53,12 +53,34 @@ impl Communicator {
     /// # Errors
     /// NCCL or CUDA fails, or the communicator is finished.
     pub fn all_reduce(&self, slices: &mut [DeviceSlice<'_>], reduction: Reduction) -> Result<Pending, Error> {
+        let pending = self.all_reduce_aside(slices, reduction)?;
+        self.hold_all(slices)?;
+        Ok(pending)
+    }
+
+    /// As [`Communicator::all_reduce`], but the streams of the slices go on meanwhile, with work on other memory: until
+    /// [`Communicator::hold`] they do not wait for the result.
+    ///
+    /// # Errors
+    /// NCCL or CUDA fails, or the communicator is finished.
+    pub fn all_reduce_aside(&self, slices: &mut [DeviceSlice<'_>], reduction: Reduction) -> Result<Pending, Error> {
         self.enqueue(slices, |slice, comm, stream| {
             let DeviceSlice { pointer, len, dtype, .. } = *slice;
-            // SAFETY: `enqueue` passes live handles; the memory is the GPU's by the contract of DeviceSlice, and its
-            // stream waits for the operation.
+            // SAFETY: `enqueue` passes live handles; the memory is the GPU's by the contract of DeviceSlice, whose stream
+            // waits for the operation before it touches that memory.
             unsafe { self.nccl.all_reduce(pointer, len, dtype.code(), reduction.code(), comm, stream) }
         })
+    }
+
+    /// Holds all that is enqueued on `stream` from now on until every collective enqueued so far is done.
+    ///
+    /// # Errors
+    /// CUDA fails.
+    pub fn hold(&self, stream: StreamHandle) -> Result<(), Error> {
+        self.cuda.set_device(self.device)?; // each thread has a current one, and the default stream is that one's
+        let done = Event::new(self.cuda)?;
+        done.record(self.stream.handle())?;
+        done.hold(stream)
     }
 
     /// Replaces the numbers on every rank by those of `root`; otherwise as [`Communicator::all_reduce`].
@@ -66,11 +88,13 @@ impl Communicator {
     /// # Errors
     /// NCCL or CUDA fails, or the communicator is finished.
     pub fn broadcast(&self, slices: &mut [DeviceSlice<'_>], root: usize) -> Result<Pending, Error> {
-        self.enqueue(slices, |slice, comm, stream| {
+        let pending = self.enqueue(slices, |slice, comm, stream| {
             let DeviceSlice { pointer, len, dtype, .. } = *slice;
-            // SAFETY: as in `all_reduce`.
+            // SAFETY: as in `all_reduce_aside`.
             unsafe { self.nccl.broadcast(pointer, len, dtype.code(), root, comm, stream) }
-        })
+        })?;
+        self.hold_all(slices)?;
+        Ok(pending)
     }
 
     fn enqueue(
@@ -82,25 +106,20 @@ impl Communicator {
         let raw = self.raw.read().unwrap_or_else(PoisonError::into_inner);
         let comm = raw.as_ref().ok_or(Error::Finished)?.0;
         self.cuda.set_device(self.device)?; // each thread has a current one, and events belong to it
-        let mut streams: Vec<StreamHandle> = Vec::new();
-        for slice in &*slices {
-            if !streams.contains(&slice.stream) {
-                streams.push(slice.stream);
-            }
-        }
         let ours = self.stream.handle();
-        for stream in &streams {
+        for stream in streams(slices) {
             let computed = Event::new(self.cuda)?;
-            computed.record(*stream)?;
+            computed.record(stream)?;
             computed.hold(ours)?;
         }
         self.nccl.group(|| slices.iter_mut().try_for_each(|slice| call(slice, comm, ours.raw())))?;
         let done = Event::new(self.cuda)?;
         done.record(ours)?;
-        for stream in &streams {
-            done.hold(*stream)?;
-        }
         Ok(Pending(done))
+    }
+
+    fn hold_all(&self, slices: &[DeviceSlice<'_>]) -> Result<(), Error> {
+        streams(slices).into_iter().try_for_each(|stream| self.hold(stream))
     }
 
     /// What went wrong since the last collective returned: a peer that died, a network that broke.
@@ -134,6 +153,17 @@ impl Drop for Communicator {
             unsafe { self.nccl.abort(raw.0) };
         }
     }
+}
+
+/// The streams of slices, each once.
+fn streams(slices: &[DeviceSlice<'_>]) -> Vec<StreamHandle> {
+    let mut streams: Vec<StreamHandle> = Vec::new();
+    for slice in slices {
+        if !streams.contains(&slice.stream) {
+            streams.push(slice.stream);
+        }
+    }
+    streams
 }
 
 /// A collective that may still be under way on the GPU.

@@ -84,6 +84,12 @@ impl Cuda {
         }
     }
 
+    /// Whether this is the tests' stand-in of the kind that takes the host's memory for that of its GPUs.
+    pub fn is_stand_in(&self) -> bool {
+        // SAFETY: the function is looked for, and not called.
+        unsafe { self.library.function::<unsafe extern "C" fn()>("host_memory_stands_in").is_ok() }
+    }
+
     /// Makes a GPU the calling thread's current one.
     ///
     /// # Errors

@@ -29,7 +29,8 @@
 //!
 //! A collective returns once it is enqueued. It runs on the communicator's own stream, after all that was enqueued on
 //! its slices' streams before the call, and all that is enqueued on those streams afterwards waits for it. The host
-//! waits for nothing.
+//! waits for nothing. So that a stream can compute the next gradients while the last ones are averaged,
+//! [`Communicator::all_reduce_aside`] leaves the second half to [`Communicator::hold`].
 //!
 //! # Never run on a GPU
 //!

@@ -63,6 +63,25 @@ fn a_world_of_one_reduces_to_itself() {
 }
 
 #[test]
+fn a_result_left_aside_is_waited_for_from_hold_on() {
+    let (nccl, cuda) = load();
+    let comm =
+        Communicator::new(nccl, cuda, 0, 0, 1, &nccl.unique_id().expect("it draws one")).expect("nobody to wait for");
+    let compute = Stream::new(cuda).expect("there is room");
+    let mut memory = DeviceMemory::new(cuda, 4).expect("there is room");
+    memory.upload(&1f32.to_ne_bytes(), compute.handle()).expect("it fits");
+    let mut slices = [memory.slice(DType::F32, compute.handle())];
+    comm.all_reduce_aside(&mut slices, Reduction::Mean).expect("one operation");
+    let mut out = [0; 4];
+    let early = refusal(memory.download(&mut out, compute.handle()));
+    assert!(early.contains("a stream that does not wait for its last use"), "{early}");
+    comm.hold(compute.handle()).expect("one event");
+    memory.download(&mut out, compute.handle()).expect("it waits");
+    assert_eq!(f32::from_ne_bytes(out), 1.0);
+    comm.finish().expect("nobody to wait for");
+}
+
+#[test]
 fn failures_have_the_library_s_words() {
     let (nccl, cuda) = load();
     let id = nccl.unique_id().expect("it draws one");

@@ -2,6 +2,7 @@
 // with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as torch-sys passes them.
 #include "guarded.h"
 
+#include <ATen/Context.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -62,6 +63,11 @@ char *tch_ext_set_grad_hook(at::Tensor *param, void *context, bool (*call)(void 
 
 char *tch_ext_clear_grad_hook(at::Tensor *param) {
     return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*param, nullptr); });
+}
+
+// Lets cuDNN choose among algorithms that give the same bits each time, from now on.
+char *tch_ext_repeatable_convolutions() {
+    return guarded([] { at::globalContext().setDeterministicCuDNN(true); });
 }
 
 char *tch_ext_fused_adamw(at::Tensor *param, at::Tensor *grad, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,

@@ -11,12 +11,14 @@ use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 mod checkpoint;
+mod gpus;
 mod group_norm;
 mod hooks;
 mod memory;
 mod profiler;
 
 pub use checkpoint::checkpoint;
+pub use gpus::{Gpus, NoGpu, load_cuda_backend, with_f32_on_gpu};
 pub use group_norm::{Activation, Normed, PerChannel, group_norm};
 pub use hooks::GradHooks;
 pub use memory::MemoryWatch;
@@ -125,13 +127,7 @@ pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<
 /// # Errors
 /// The tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is lent already.
 pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
-    if tensor.kind() != tch::Kind::Float || tensor.device() != tch::Device::Cpu || !tensor.is_contiguous() {
-        return Err(TchError::Kind(format!(
-            "a contiguous f32 tensor on the CPU is needed, not {:?} on {:?}",
-            tensor.kind(),
-            tensor.device()
-        )));
-    }
+    contiguous_f32(tensor, "the CPU", |device| device == tch::Device::Cpu)?;
     let len = tensor.numel();
     if len == 0 {
         return Ok(body(&mut []));
@@ -144,6 +140,15 @@ pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) 
     let result = body(values);
     drop(loan);
     Ok(result)
+}
+
+/// Refuses a tensor whose memory is no plain run of f32 on `place`.
+fn contiguous_f32(tensor: &Tensor, place: &str, there: impl Fn(tch::Device) -> bool) -> Result<(), TchError> {
+    let (kind, device) = (tensor.kind(), tensor.device());
+    if kind == tch::Kind::Float && there(device) && tensor.is_contiguous() {
+        return Ok(());
+    }
+    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is needed, not {kind:?} on {device:?}")))
 }
 
 /// Memory that is lent as a slice: two tensors may share theirs, two slices must not.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ddpm_comm::{Averager, Collective, Reduce, Verdict, Vote};
+use ddpm_comm::{Averager, Buffer, Collective, Reduce, Verdict, Vote};
 
 /// Panics at the first thing that does not hold.
 pub fn check(shared: &Arc<dyn Collective>) {
@@ -183,7 +183,7 @@ fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Ra
     let (lent, log) = (Arc::clone(&memory), Arc::clone(&order));
     let mut averager = Averager::new(Arc::clone(shared), &lens, 7000, move |range, body| {
         log.lock().unwrap().push(range.clone());
-        body(&mut lent.lock().unwrap()[range]);
+        body(Buffer::Host(&mut lent.lock().unwrap()[range]));
     });
     let ready = averager.ready();
     assert!(averager.buckets() > 5);
@@ -244,7 +244,7 @@ fn averages_beside_other_work(shared: &Arc<dyn Collective>) {
     let memory = Arc::new(Mutex::new(vec![1.0 + shared.rank() as f32; 6]));
     let lent = Arc::clone(&memory);
     let mut averager = Averager::new(Arc::clone(shared), &[2, 2, 2], 2, move |range, body| {
-        body(&mut lent.lock().unwrap()[range]);
+        body(Buffer::Host(&mut lent.lock().unwrap()[range]));
     });
     let ready = averager.ready();
     let mean = 1.0 + (shared.size() - 1) as f32 / 2.0;

@@ -31,6 +31,8 @@ pub struct TrainSettings {
     pub grad_clip: f64,
     /// Arithmetic of the network; weights and optimizer stay fp32. Default `fp32`.
     pub precision: Precision,
+    /// Where the network computes. Default `auto`.
+    pub device: Device,
     /// So many non-finite gradients in a row end the run; fewer are skipped. At least 1. Default 10.
     pub skip_nonfinite: u32,
 }
@@ -49,6 +51,7 @@ impl Default for TrainSettings {
             adam_eps: 1e-8,
             grad_clip: 1.0,
             precision: Precision::Fp32,
+            device: Device::Auto,
             skip_nonfinite: 10,
         }
     }
@@ -72,6 +75,18 @@ pub enum Precision {
     Fp32,
     /// bfloat16 activations, fp32 weights.
     Bf16,
+}
+
+/// Where the network computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// On a GPU of the rank's own where there are GPUs, else on the CPU.
+    Auto,
+    /// On the CPU.
+    Cpu,
+    /// On a GPU of the rank's own.
+    Cuda,
 }
 
 /// `[ema]`: exponential moving averages of the weights.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
 
-use super::at_least_one;
+use super::{DeviceArgs, at_least_one};
 use crate::source::WeightChoice;
 
 /// `eval …`
@@ -49,6 +49,8 @@ pub struct NllArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// Arguments of `eval fid`.
@@ -128,6 +130,8 @@ pub struct ClassesArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// Which images a command works on.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgs, DataArgs, SamplerName, at_least_one, png};
+use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, at_least_one, png};
 use crate::source::WeightChoice;
 
 /// `plot …`
@@ -105,6 +105,8 @@ pub struct ModelArgs {
     /// `ema` (the slowest average), `raw`, or the rate of an average.
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
     pub weights: WeightChoice,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 fn even(text: &str) -> Result<u32, String> {

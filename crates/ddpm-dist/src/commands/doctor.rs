@@ -5,6 +5,7 @@ use std::process::Command;
 use ddpm_comm::World;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
+use tch_ext::Gpus;
 
 use crate::failure::Failure;
 
@@ -16,11 +17,16 @@ struct Finding {
 
 /// Checks this machine and prints one line per finding; fails if something is wrong.
 pub fn run(world: &World, json: bool) -> Result<(), Failure> {
+    // First: libtorch settles for the devices that it knows when it is first used.
+    let gpus = match Gpus::find() {
+        Ok(gpus) => format!("{}, one for each rank, which computes there by default", gpus.count()),
+        Err(why) => format!("none, so networks compute on the CPU: {why}"),
+    };
     let findings = [
         Finding { what: "program", result: Ok(format!("ddpm-dist {}", env!("CARGO_PKG_VERSION"))) },
         Finding { what: "libtorch", result: libtorch() },
         Finding { what: "threads", result: Ok(format!("{} for libtorch on this rank", tch::get_num_threads())) },
-        Finding { what: "gpu", result: Ok("not used: this version trains on CPUs".into()) },
+        Finding { what: "gpu", result: Ok(gpus) },
         Finding { what: "mpirun", result: mpirun() },
         Finding {
             what: "ranks",

@@ -13,6 +13,7 @@ use tch::Tensor;
 
 use crate::cli::EncodeArgs;
 use crate::coordinator::{same_data, unanimous};
+use crate::device;
 use crate::failure::Failure;
 use crate::generate::{floats, gather};
 use crate::images::{self, Images};
@@ -24,7 +25,8 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(super::PATIENCE);
-    let model = Model::open(comm, &args.model.model, args.model.weights)?;
+    let device = device::place_as_typed(world, &args.model.on)?;
+    let model = Model::open(comm, &args.model.model, args.model.weights, device)?;
     let (source, process) = unanimous(comm, prepare(args, &model))?;
     same_data(comm, source.as_ref())?;
     tracing::info!(

@@ -12,6 +12,7 @@ use tch::Device;
 use crate::assemble;
 use crate::cli::PlotCommand;
 use crate::coordinator::unanimous;
+use crate::device;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
 use crate::images;
@@ -41,14 +42,16 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             pictures::forward_strip(source.as_ref(), &diffusion, settings.seed)
         }),
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
-            let model = Model::open(comm, &model.model, model.weights)?;
+            let device = device::place_as_typed(world, &model.on)?;
+            let model = Model::open(comm, &model.model, model.weights, device)?;
             let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), *steps, *seed)?;
             let (channels, size) = model.network.image();
             let strip = || pictures::reverse_strip(&drawn.trajectories, *steps, channels as usize, size as usize);
             save(comm, out, strip)
         }
         PlotCommand::Variance { model, data, count, out } => {
-            let model = Model::open(comm, &model.model, model.weights)?;
+            let device = device::place_as_typed(world, &model.on)?;
+            let model = Model::open(comm, &model.model, model.weights, device)?;
             let draw = || {
                 if model.diffusion.settings().variance != VarianceKind::LearnedRange {
                     return process_charts::fixed_variance(&model.diffusion);

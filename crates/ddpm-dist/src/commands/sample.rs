@@ -12,6 +12,7 @@ use tch::Tensor;
 use crate::classifier::Classifier;
 use crate::cli::{ClassChoice, SampleArgs};
 use crate::coordinator::unanimous;
+use crate::device;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
 use crate::pictures;
@@ -71,10 +72,11 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let comm = world.collective();
     world.watch(super::PATIENCE);
     let output = unanimous(comm.as_ref(), Output::of(args))?;
-    let model = Model::open(comm.as_ref(), &args.model, args.weights)?;
+    let device = device::place_as_typed(world, &args.on)?;
+    let model = Model::open(comm.as_ref(), &args.model, args.weights, device)?;
     let classifier = args.classifier.as_deref();
-    let classifier =
-        classifier.map(|source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage)).transpose()?;
+    let open = |source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage, device);
+    let classifier = classifier.map(open).transpose()?;
     let order = unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
     // Guidance takes the predicted image far out of [-1, 1]. Once that is clipped, the model's own eps no longer belongs to

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::assemble;
 use crate::cli::TrainArgs;
 use crate::coordinator::{self, Learner, unanimous};
+use crate::device;
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 use crate::trainer::{self, Ending, Footprint};
@@ -23,12 +24,13 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
     world.watch(super::PATIENCE);
     let plan = coordinator::plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
-    let comm = coordinator::transport(world, plan.settings.comm.backend)?;
+    let place = device::place(world, plan.settings.train.device, "train.device")?;
+    let comm = coordinator::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
         let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }
-    match trainer::run(&comm, plan, args.profile.as_deref(), &stop)? {
+    match trainer::run(&comm, place, plan, args.profile.as_deref(), &stop)? {
         Ending::Finished => Ok(0),
         Ending::Stopped => {
             tracing::info!("stopped on request; the same command goes on from here");

@@ -1,10 +1,13 @@
 //! From libtorch's gradients to buckets that are averaged over the ranks while backward goes on.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ddpm_comm::{Averager, Collective};
+use ddpm_comm::{Averager, Buffer, Collective, Memory};
 use ddpm_config::CommSettings;
 use ddpm_nn::{Gradients, Layout, Weights};
+use tch::{Device, Kind, Tensor};
 use tch_ext::{GradHooks, in_range};
 
 use crate::failure::Failure;
@@ -12,14 +15,20 @@ use crate::failure::Failure;
 /// The gradients of a run, averaged once per step.
 pub struct GradientAverage {
     averager: Averager,
+    norms: BucketNorms,
     /// With `comm.overlap`; without, all parameters are ready at once when backward is over.
     _hooks: Option<GradHooks>,
 }
 
+/// Of each bucket that is averaged in a GPU's memory, by its first element, the norm of this rank's own gradient, on the
+/// GPU still.
+type BucketNorms = Arc<Mutex<BTreeMap<usize, Tensor>>>;
+
 impl GradientAverage {
-    /// For the gradients of `weights`, in buckets of `comm.bucket_mb`.
+    /// For the gradients of `weights`, in `memory`, in buckets of `comm.bucket_mb`.
     pub fn new(
         comm: &Arc<dyn Collective>,
+        memory: Memory,
         settings: &CommSettings,
         layout: &Layout,
         weights: &Weights,
@@ -28,13 +37,31 @@ impl GradientAverage {
         let lens: Vec<usize> = layout.entries().iter().map(|entry| entry.len() as usize).collect();
         let bucket_len = (settings.bucket_mb * f64::from(1 << 20)) as usize / size_of::<f32>();
         let flat = gradients.flat().shallow_clone();
-        let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, move |range, average| {
-            let mut values = flat.narrow(0, range.start as i64, range.len() as i64);
-            in_range(c"gradient bucket", || tch_ext::with_f32_mut(&mut values, average))
-                .expect("gradients are f32 on the CPU, and lent bucket by bucket");
-        });
+        let norms = BucketNorms::default();
+        let (ours, stays) = (Arc::clone(&norms), comm.reaches_gpus());
+        let lend = move |range: Range<usize>, average: &mut dyn FnMut(Buffer<'_>)| {
+            let mut bucket = flat.narrow(0, range.start as i64, range.len() as i64);
+            let lend = || match memory {
+                Memory::Host => tch_ext::with_f32_mut(&mut bucket, |values| average(Buffer::Host(values))),
+                Memory::Device if stays => {
+                    // Enqueued before the collective, which waits for it.
+                    let norm = bucket.norm();
+                    ours.lock().unwrap_or_else(PoisonError::into_inner).insert(range.start, norm);
+                    tch_ext::with_f32_on_gpu(&mut bucket, |values| average(Buffer::Device(values)))
+                }
+                Memory::Device => {
+                    let mut copy = bucket.to_device_(Device::Cpu, Kind::Float, false, true);
+                    let lent = tch_ext::with_f32_mut(&mut copy, |values| average(Buffer::Host(values)));
+                    bucket.copy_(&copy);
+                    lent
+                }
+            };
+            in_range(c"gradient bucket", lend)
+                .expect("gradients are contiguous f32 in one memory, and lent bucket by bucket");
+        };
+        let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;
-        Ok(Self { averager, _hooks: hooks })
+        Ok(Self { averager, norms, _hooks: hooks })
     }
 
     /// How many buckets there are.
@@ -48,9 +75,15 @@ impl GradientAverage {
     }
 
     /// Waits until the gradients are those of the global batch; gives the norm of this rank's own.
-    pub fn finish(&mut self) -> f64 {
-        let norm = self.averager.finish().sqrt();
+    pub fn finish(&mut self) -> Result<f64, Failure> {
+        let on_the_host = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
-        norm
+        let norms = std::mem::take(&mut *self.norms.lock().unwrap_or_else(PoisonError::into_inner));
+        let norms: Vec<Tensor> = norms.into_values().collect();
+        let on_the_gpu = match norms.as_slice() {
+            [] => 0.0,
+            norms => Tensor::f_stack(norms, 0)?.to_kind(Kind::Double).square().sum(Kind::Double).f_double_value(&[])?,
+        };
+        Ok((on_the_host + on_the_gpu).sqrt())
     }
 }

@@ -13,20 +13,20 @@ use crate::coordinator::unanimous;
 use crate::failure::Failure;
 use crate::resume::Checkpoint;
 
-/// The state that `checkpoint` holds, for a data set of `images`, from the shards that each rank has read. Later checkpoints are
-/// set aside.
+/// The state that `checkpoint` holds, on `device`, for a data set of `images`, from the shards that each rank has read.
+/// Later checkpoints are set aside.
 pub fn load(
     store: &Store,
     comm: &dyn Collective,
     settings: &Settings,
     network: &Network,
+    device: Device,
     images: u64,
     checkpoint: &Checkpoint,
 ) -> Result<TrainState, Failure> {
     let (rank, world) = (comm.rank(), comm.size());
     let Checkpoint { manifest, shards } = checkpoint;
-    let device = Device::Cpu;
-    let zeros = |len: u64| Tensor::zeros([len as i64], (Kind::Float, device));
+    let zeros = |len: u64| Tensor::zeros([len as i64], (Kind::Float, Device::Cpu));
     let buffers: HashMap<&str, Tensor> = manifest.buffers.iter().map(|b| (b.name.as_str(), zeros(b.len))).collect();
     for (index, entry) in manifest.shards.iter().enumerate() {
         let owner = index % world;

@@ -21,11 +21,11 @@ use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, Source, Split};
 use ddpm_diffusion::TimestepSampler;
 use ddpm_nn::{LrSchedule, clip, global_norm};
-use tch::Device;
 use tch_ext::in_range;
 
 use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
+use crate::device::Place;
 use crate::failure::{Exit, Failure};
 use crate::images;
 use crate::pictures;
@@ -81,24 +81,25 @@ struct Update {
     lr: f64,
 }
 
-/// Trains as planned, from the plan's checkpoint or from the start, to the last step or to a request to stop; traces a
-/// few of the first steps to the file `profile`.
+/// Trains as planned, at its `place`, from the plan's checkpoint or from the start, to the last step or to a request to
+/// stop; traces a few of the first steps to the file `profile`.
 pub fn run(
     comm: &Arc<dyn Collective>,
+    place: Place,
     plan: Plan,
     profile: Option<&Path>,
     stop: &StopRequest,
 ) -> Result<Ending, Failure> {
     let profile = profile.map(|file| Profile::open(comm, file)).transpose()?;
-    Trainer::prepare(comm, plan)?.train(profile, stop)
+    Trainer::prepare(comm, place, plan)?.train(profile, stop)
 }
 
 impl Trainer {
     /// Makes ready for the first step of the plan, all ranks together.
-    pub fn prepare(comm: &Arc<dyn Collective>, plan: Plan) -> Result<Self, Failure> {
+    pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan) -> Result<Self, Failure> {
         let settings = plan.settings;
         let resumed = plan.resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
-        let device = Device::Cpu;
+        let Place { device, memory } = place;
         let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
         same_data(comm.as_ref(), source.as_ref())?;
         let task = unanimous(comm.as_ref(), Task::of(&settings, device))?;
@@ -106,12 +107,12 @@ impl Trainer {
         let state = match &plan.resume {
             Some(checkpoint) => {
                 let (store, network) = (saver.store(), &task.network);
-                load::load(store, comm.as_ref(), &settings, network, source.len(), checkpoint)?
+                load::load(store, comm.as_ref(), &settings, network, device, source.len(), checkpoint)?
             }
             None => TrainState::fresh(&settings, &task.network, device)?,
         };
         let (layout, weights) = (task.network.layout(), &state.weights);
-        let average = GradientAverage::new(comm, &settings.comm, layout, weights, &state.gradients);
+        let average = GradientAverage::new(comm, memory, &settings.comm, layout, weights, &state.gradients);
         let average = unanimous(comm.as_ref(), average)?;
         let loader = assemble::loader(&settings, &source, state.step, comm.rank(), comm.size());
         let loader = unanimous(comm.as_ref(), loader)?;
@@ -303,7 +304,7 @@ impl Trainer {
     /// Waits for the gradients' average over the ranks and takes the optimizer's step, unless the gradient is not finite,
     /// which all ranks then see alike.
     fn update(&mut self) -> Result<Update, Failure> {
-        let our_norm = timed(c"gradient average", &mut self.clock.comm_wait, || self.average.finish());
+        let our_norm = timed(c"gradient average", &mut self.clock.comm_wait, || self.average.finish())?;
         let mut gradients = self.state.gradients.flat().shallow_clone();
         let norms = [our_norm, global_norm(&gradients)].map(f64::to_le_bytes);
         let gather = || self.comm.gather_bytes(norms.as_flattened());

@@ -6,6 +6,7 @@ use ddpm_nn::{DropoutKeys, Inputs, Network, Weights};
 use tch::Tensor;
 
 use crate::assemble;
+use crate::device::upload;
 use crate::failure::Failure;
 
 /// One of the two objectives.
@@ -80,11 +81,11 @@ impl Objective {
             let model_t = diffusion.model_timesteps(t);
             network.forward(weights, &Inputs { x: x_t, t: &model_t, labels, dropout: noised.dropout.as_ref() })
         };
-        let labels = || Tensor::from_slice(noised.labels).to_device(x_t.device());
+        let labels = || upload(&Tensor::from_slice(noised.labels), x_t.device());
         match self {
             Self::Denoise { label_dropout } => {
                 let labels = network.classes().map(|_| match label_dropout {
-                    Some(dropout) => drop_labels(seed, noised, dropout).to_device(x_t.device()),
+                    Some(dropout) => upload(&drop_labels(seed, noised, dropout), x_t.device()),
                     None => labels(),
                 });
                 let terms = diffusion.training_terms(&predict(labels.as_ref()), x_start, x_t, t, noise)?;

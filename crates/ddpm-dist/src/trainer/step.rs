@@ -11,6 +11,7 @@ use super::average::GradientAverage;
 use super::objective::{Noised, Objective, Terms};
 use super::state::TrainState;
 use crate::assemble;
+use crate::device::upload;
 use crate::failure::Failure;
 use crate::images;
 
@@ -121,12 +122,12 @@ impl Task {
         let count = range.len() as i64;
         let pixels = &batch.images[range.start * bytes..range.end * bytes];
         let x_start = images::from_bytes(pixels, [count, channels, height, width], device);
-        let noise =
-            in_range(c"noise", || noise_batch(self.seed, Stream::Noise, positions, &self.image)).to_device(device);
+        let noise = in_range(c"noise", || noise_batch(self.seed, Stream::Noise, positions, &self.image));
+        let noise = upload(&noise, device);
         let t: Vec<i64> = draws.iter().map(|draw| draw.t as i64).collect();
-        let t = Tensor::from_slice(&t).to_device(device);
+        let t = upload(&Tensor::from_slice(&t), device);
         let x_t = self.diffusion.q_sample(&x_start, &t, &noise);
-        let dropout = self.dropout.then(|| self.dropout_keys(positions).to_device(device)).map(DropoutKeys::new);
+        let dropout = self.dropout.then(|| upload(&self.dropout_keys(positions), device)).map(DropoutKeys::new);
         let noised = Noised { positions, labels: &batch.labels[range], x_start, noise, t, x_t, dropout };
         self.objective.terms(&self.network, &state.weights, &self.diffusion, self.seed, &noised)
     }
@@ -141,7 +142,7 @@ impl Task {
 /// The loss of a micro-batch.
 pub(super) fn weighted_mean(terms: &Terms, draws: &[Draw]) -> Tensor {
     let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
-    let weights = Tensor::from_slice(&weights).to_device(terms.loss.device());
+    let weights = upload(&Tensor::from_slice(&weights), terms.loss.device());
     (&terms.loss * weights).mean(Kind::Float)
 }
 

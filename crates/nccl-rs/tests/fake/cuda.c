@@ -101,7 +101,11 @@ static stream *new_stream(void) {
 // With the lock held.
 static stream *find_stream(void *handle) {
     static stream *standard;
-    if (!handle) return standard ? standard : (standard = new_stream());
+    if (!handle && !standard) {
+        standard = new_stream();
+        standard->clock.at[standard->index] = 1;
+    }
+    if (!handle) return standard;
     stream *found = handle;
     return found->state == STREAM_ALIVE ? found : NULL;
 }
@@ -112,6 +116,29 @@ stream *stream_of(void *handle) {
     pthread_mutex_unlock(&lock);
     return found;
 }
+
+#ifdef HOST_MEMORY
+void host_memory_stands_in(void) {}
+
+// The host owns all of its memory from now on: others must wait for an event that is recorded later. With the lock held.
+static void back_to_the_host(stream *host) {
+    unsigned long now = ++host->clock.at[host->index];
+    for (memory *m = memories; m; m = m->next) {
+        m->last = host->index;
+        m->when = now;
+    }
+}
+
+// Memory that was never seen before, last written by the host. With the lock held.
+static void meet_host_memory(const char *start, size_t bytes) {
+    for (memory *m = memories; m; m = m->next)
+        if (start >= m->start && start + bytes <= m->start + m->bytes) return;
+    stream *host = find_stream(NULL);
+    memory *m = calloc(1, sizeof *m);
+    *m = (memory){(char *)start, bytes, host->index, host->clock.at[host->index], memories};
+    memories = m;
+}
+#endif
 
 static void push(stream *on, task *added) {
     added->next = NULL;
@@ -140,6 +167,9 @@ int current_device(void) { return device; }
 const char *touch(stream *on, const void *pointer, size_t bytes) {
     const char *start = pointer, *wrong = "the buffer is not in device memory";
     pthread_mutex_lock(&lock);
+#ifdef HOST_MEMORY
+    meet_host_memory(start, bytes);
+#endif
     for (memory *m = memories; m; m = m->next) {
         if (start < m->start || start + bytes > m->start + m->bytes) continue;
         wrong = on->clock.at[m->last] < m->when ? "the buffer is used on a stream that does not wait for its last use" : NULL;
@@ -280,6 +310,14 @@ int cudaStreamWaitEvent(void *queue, void *handle, unsigned flags) {
     pthread_mutex_lock(&lock);
     stream *on = find_stream(queue);
     bool good = on && e->state == EVENT_ALIVE;
+#ifdef HOST_MEMORY
+    if (good && !queue) {
+        while (e->on && e->on->done < e->target) pthread_cond_wait(&changed, &lock);
+        back_to_the_host(on);
+        pthread_mutex_unlock(&lock);
+        return SUCCESS;
+    }
+#endif
     if (good && e->on) {
         wait_task *added = malloc(sizeof *added);
         *added = (wait_task){{run_wait, NULL}, e->on, e->target};

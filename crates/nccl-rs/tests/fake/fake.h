@@ -11,7 +11,10 @@
 //   FAKE_HANG=CALL:N      it never returns, or, for a collective, is enqueued and never done
 //   FAKE_ASYNC=CALL:N     that collective is enqueued and never done, and ncclCommGetAsyncError says that a peer is gone
 //   FAKE_RANK=R           the three above on rank R only
-// Compiled with -DVERSION=21003 it is another version; with -DncclCommAbort=removed it lacks a function.
+// Compiled with -DVERSION=21003 it is another version; with -DncclCommAbort=removed it lacks a function. With
+// -DHOST_MEMORY the memory of the host is that of the GPUs, and the host is the default stream: what it has written is
+// ordered by an event on that stream, and a wait of that stream for an event is the host's. So a program that computes on
+// the CPU goes the way of one that computes on GPUs.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -18,7 +18,9 @@ pub fn library(folder: &str, options: &[&str]) -> PathBuf {
     if !library.exists() {
         // Tests are processes that run side by side: the name appears when the file is whole.
         let unfinished = library.with_extension(process::id().to_string());
-        compile(&unfinished, &[options, &["-shared", "-fPIC", "-pthread"]].concat(), &sources[..2]);
+        // Symbolic: it is to call its own functions where the process has the real libcudart besides, as libtorch does.
+        let shared = ["-shared", "-fPIC", "-pthread", "-Wl,-Bsymbolic"];
+        compile(&unfinished, &[options, &shared].concat(), &sources[..2]);
         fs::rename(unfinished, &library).expect("both are in one folder");
     }
     library

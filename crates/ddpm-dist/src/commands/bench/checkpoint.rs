@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use ddpm_checkpoint::{CheckpointError, Store, Want};
 use ddpm_nn::Network;
-use tch::Device;
 
 use super::measure::{forget_peak, largest, median, timed};
 use super::report::Report;
@@ -42,7 +41,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result
 fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let network = unanimous(comm, Network::new(assemble::architecture(settings)).map_err(Failure::from))?;
-    let mut state = TrainState::fresh(settings, &network, Device::Cpu)?;
+    let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     let mut saver = Saver::open(&bench.comm, settings, IMAGES, None, None)?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();
@@ -75,7 +74,8 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
             let started = Instant::now();
             let shards = read_together(comm, settings, &manifest)??;
             let read = started.elapsed().as_secs_f64();
-            load(store, comm, settings, &network, IMAGES, &Checkpoint { manifest, shards }).map(|_| read)
+            load(store, comm, settings, &network, bench.place.device, IMAGES, &Checkpoint { manifest, shards })
+                .map(|_| read)
         };
         let (read, restore) = timed(comm, restore);
         reads.push(largest(comm, read?));

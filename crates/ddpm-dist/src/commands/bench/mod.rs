@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ddpm_checkpoint::nonce;
-use ddpm_comm::{Collective, Verdict, Vote, World};
+use ddpm_comm::{Collective, Memory, Verdict, Vote, World};
 use ddpm_config::Settings;
 use tempfile::TempDir;
 
 use crate::cli::BenchCommand;
 use crate::coordinator::{self, Plan, from_rank_0, unanimous};
+use crate::device::{self, Place};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
 use crate::trainer::Trainer;
@@ -28,6 +29,7 @@ use report::Report;
 struct Bench<'a> {
     world: &'a World,
     comm: Arc<dyn Collective>,
+    place: Place,
     stop: StopRequest,
     /// The user's, but for where the run and its store are.
     settings: Settings,
@@ -42,7 +44,9 @@ pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Fai
     let folder = from_rank_0(comm.as_ref(), || Ok(scratch.as_ref().map(|s| s.path().to_owned()).unwrap_or_default()))?;
     let settings = coordinator::settings(comm.as_ref(), command.config(), &places(command, &folder))?;
     world.watch(Duration::from_secs(settings.comm.timeout_s));
-    let bench = Bench { world, comm, stop, settings };
+    let place = device::place(world, settings.train.device, "train.device")?;
+    let comm = coordinator::transport(world, settings.comm.backend, place.memory)?;
+    let bench = Bench { world, comm, place, stop, settings };
     let report = match command {
         BenchCommand::Step { steps, warmup, profile, .. } => step::run(&bench, *steps, *warmup, profile.as_deref()),
         BenchCommand::Allreduce { repeat, .. } => allreduce::run(&bench, *repeat).map(Some),
@@ -86,7 +90,7 @@ impl Bench<'_> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
         settings.monitor.tensorboard = false;
-        Trainer::prepare(&self.comm, Plan { settings, resume: None, newest: None })
+        Trainer::prepare(&self.comm, self.place, Plan { settings, resume: None, newest: None })
     }
 
     /// Whether any rank was asked to stop; the same on all.
@@ -98,6 +102,7 @@ impl Bench<'_> {
     fn report(&self, parameters: i64) -> Report {
         Report::default()
             .with("world", self.comm.size())
+            .with("device", if self.place.memory == Memory::Device { "cuda" } else { "cpu" })
             .with("threads", tch::get_num_threads())
             .with("params", parameters)
             .with("batch_per_rank", self.settings.train.global_batch / self.comm.size())

@@ -10,17 +10,19 @@ use super::samples::{self, Labelled};
 use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
+use crate::device;
 use crate::failure::Failure;
 
 /// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights)?;
-    let done = if world.rank() == 0 { judge(args, &classifier, json) } else { Ok(()) };
+    let device = device::place_as_typed(world, &args.on)?;
+    let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, device)?;
+    let done = if world.rank() == 0 { judge(args, &classifier, device, json) } else { Ok(()) };
     unanimous(comm.as_ref(), done)
 }
 
-fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), Failure> {
+fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool) -> Result<(), Failure> {
     let model = classifier.model();
     let Labelled { images, labels } = match (&args.samples, args.split) {
         (Some(path), _) => samples::read(path, model.network.image(), Some(classifier.classes()))?,
@@ -35,7 +37,8 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, json: bool) -> Result<(), 
         None => images,
     };
     let batches = images.split(args.batch as i64, 0);
-    let told: Vec<Tensor> = batches.iter().map(|batch| classifier.tell(batch, args.timestep.unwrap_or(0))).collect();
+    let tell = |batch: &Tensor| classifier.tell(&batch.to_device(device), args.timestep.unwrap_or(0));
+    let told: Vec<Tensor> = batches.iter().map(tell).collect();
     let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
     let classes = classifier.classes() as usize;
     let mut counts = vec![0u64; classes];

@@ -108,5 +108,8 @@ fn grey_levels(samples: &Tensor) -> Tensor {
 }
 
 fn refused(path: &Path, what: String) -> Failure {
-    Failure::usage(format!("{} {what}; give one that takes f32 images [B, C, H, W], saved by torch.jit.save", path.display()))
+    Failure::usage(format!(
+        "{} {what}; give one that takes f32 images [B, C, H, W], saved by torch.jit.save",
+        path.display()
+    ))
 }

@@ -19,6 +19,7 @@ use tch::{Device, Tensor};
 use crate::assemble;
 use crate::cli::NllArgs;
 use crate::coordinator::{same_data, unanimous};
+use crate::device;
 use crate::failure::Failure;
 use crate::images;
 use crate::source::Model;
@@ -63,7 +64,8 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(PATIENCE);
-    let model = Model::open(comm, &args.model, args.weights)?;
+    let device = device::place_as_typed(world, &args.on)?;
+    let model = Model::open(comm, &args.model, args.weights, device)?;
     let task = unanimous(comm, Task::of(args, model))?;
     same_data(comm, task.source.as_ref())?;
     let (images, units) = (task.count, task.units());

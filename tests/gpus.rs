@@ -1,0 +1,152 @@
+//! Training on GPUs, as far as that goes without one: over the stand-in for NCCL and CUDA that takes the host's memory for
+//! the GPUs'. All is real but the two libraries, and that libtorch computes on the CPU.
+
+mod common;
+#[path = "../crates/nccl-rs/tests/fake/mod.rs"]
+mod fake;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Outcome, buffers, check_same_bits, losses, metrics, program, run, succeed, train};
+use tempfile::TempDir;
+
+fn library(options: &[&str]) -> PathBuf {
+    fake::library(env!("CARGO_TARGET_TMPDIR"), &[&["-DHOST_MEMORY"], options].concat())
+}
+
+/// Gives a command the stand-in's GPUs.
+fn with_gpus<'a>(command: &'a mut Command, library: &Path) -> &'a mut Command {
+    command.envs([("DDPM_NCCL_LIB", library), ("DDPM_CUDART_LIB", library)])
+}
+
+/// `train` on two ranks, each step of two micro-batches, gradients in eleven buckets.
+fn two_ranks(dir: &Path, steps: u64, options: &[&str]) -> Command {
+    let common = ["train.global_batch=12", "train.micro_batch=3", "comm.bucket_mb=0.02", "monitor.sample_every=0"];
+    let all: Vec<&str> = common.iter().chain(options).flat_map(|option| ["--set", option]).collect();
+    train(2, dir, steps, &all)
+}
+
+fn check_same_run(what: &str, ours: &Path, theirs: &Path) {
+    check_same_bits(what, &buffers(ours, 8), &buffers(theirs, 8));
+    assert_eq!(losses(ours), losses(theirs), "{what}");
+    // Of the norms of each rank's own gradient, which a GPU takes in single precision; one rank has none.
+    let noise = |dir: &Path| metrics(dir)[&8]["grad_variance"].as_f64().unwrap_or(1.0);
+    let (ours, theirs) = (noise(ours), noise(theirs));
+    assert!((ours / theirs - 1.0).abs() < 1e-3, "{what}: {ours} and {theirs}");
+}
+
+#[test]
+fn gradients_averaged_by_nccl_are_those_of_mpi_bit_for_bit() {
+    let by_mpi = TempDir::new().unwrap();
+    let outcome = succeed(&mut two_ranks(by_mpi.path(), 8, &["train.device=cpu"]));
+    assert!(outcome.stderr.contains("gradients are averaged by MPI"), "{}", outcome.stderr);
+
+    for overlap in ["comm.overlap=true", "comm.overlap=false"] {
+        let by_nccl = TempDir::new().unwrap();
+        let outcome = succeed(with_gpus(&mut two_ranks(by_nccl.path(), 8, &[overlap]), &library(&[])));
+        assert!(outcome.stderr.contains("computing on GPU 0 of the 8 on "), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("gradients are averaged by NCCL 2.29.7 ("), "{}", outcome.stderr);
+        check_same_run(overlap, by_nccl.path(), by_mpi.path());
+    }
+
+    // From the GPUs' memory through the host's, and after a resume, which finds its state there.
+    let through_host = TempDir::new().unwrap();
+    let options = ["train.device=cuda", "comm.backend=mpi"];
+    for steps in [4, 8] {
+        let outcome = succeed(with_gpus(&mut two_ranks(through_host.path(), steps, &options), &library(&[])));
+        assert!(outcome.stderr.contains("gradients are averaged by MPI: as configured"), "{}", outcome.stderr);
+    }
+    check_same_run("through the host", through_host.path(), by_mpi.path());
+}
+
+#[test]
+fn one_rank_needs_no_nccl() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    for (dir, device) in dirs.iter().zip(["cpu", "cuda"]) {
+        let device = format!("train.device={device}");
+        let mut command = train(1, dir.path(), 8, &["--set", &device, "--set", "monitor.sample_every=0"]);
+        // A version that is refused wherever it is asked for anything.
+        succeed(with_gpus(&mut command, &library(&["-DVERSION=21304"])));
+    }
+    check_same_run("one rank", dirs[1].path(), dirs[0].path());
+}
+
+/// The one line that a refusal says, with exit code 2.
+fn refusal(outcome: &Outcome) -> &str {
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(lines.len(), 1, "{}", outcome.stderr);
+    lines[0]
+}
+
+#[test]
+fn gpus_that_are_not_there_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let asked = run(&mut train(1, dir.path(), 1, &["--set", "train.device=cuda"]));
+    let message = refusal(&asked);
+    assert!(message.starts_with("error: train.device is \"cuda\", but rank 0 on "), "{message}");
+    assert!(message.contains(" has no GPU: ") && message.ends_with("set train.device to \"cpu\""), "{message}");
+    let drawing = ["sample", "--model", dir.path().to_str().unwrap(), "--device", "cuda", "--out", "none.png"];
+    let asked = run(program().args(drawing));
+    assert!(refusal(&asked).starts_with("error: --device is \"cuda\", but rank 0 on "), "{}", asked.stderr);
+
+    let few = run(with_gpus(&mut two_ranks(dir.path(), 1, &[]), &library(&[])).env("FAKE_GPUS", "1"));
+    let message = refusal(&few);
+    assert!(message.starts_with("error: 2 ranks on ") && message.contains(" see 1 GPU(s), "), "{message}");
+}
+
+/// With a driver, but not with what libtorch's CUDA backend needs: an empty library stands for the driver's.
+#[test]
+fn a_cuda_backend_that_does_not_load_is_told() {
+    let (dir, libraries) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let source = libraries.path().join("driver.c");
+    std::fs::write(&source, "typedef int nothing;\n").unwrap();
+    fake::compile(&libraries.path().join("libcuda.so.1"), &["-shared", "-fPIC"], &[source]);
+    let train = |device: &str| {
+        let mut command = train(1, dir.path(), 1, &["--set", &format!("train.device={device}")]);
+        run(command.env("LD_LIBRARY_PATH", libraries.path()))
+    };
+    let asked = train("cuda");
+    assert!(refusal(&asked).contains(" has no GPU: libtorch"), "{}", asked.stderr);
+    let auto = train("auto");
+    assert_eq!(auto.code, 0, "{}", auto.stderr);
+    assert!(auto.stderr.contains("computing on the CPU: libtorch"), "{}", auto.stderr);
+}
+
+#[test]
+fn an_nccl_that_does_not_do_is_refused_or_gone_without() {
+    let refused = |library: &Path, reason: &str| {
+        let dir = TempDir::new().unwrap();
+        let nccl = run(with_gpus(&mut two_ranks(dir.path(), 2, &["comm.backend=nccl"]), library));
+        let message = refusal(&nccl);
+        assert!(message.starts_with("error: comm.backend is \"nccl\", but rank 0 cannot use NCCL: "), "{message}");
+        assert!(message.contains(reason), "{message}");
+    };
+    let old = library(&["-DVERSION=21304"]);
+    refused(&old, " is NCCL 2.13.4, but at least 2.14.0 is needed. ");
+    refused(&library(&["-DncclAllReduce=removed"]), " has no function `ncclAllReduce`. ");
+    let dir = TempDir::new().unwrap();
+    let auto = succeed(with_gpus(&mut two_ranks(dir.path(), 2, &[]), &old));
+    let said = "gradients are averaged by MPI: rank 0 cannot use NCCL: ";
+    assert!(auto.stderr.contains(said), "{}", auto.stderr);
+}
+
+#[test]
+fn failures_of_nccl_and_cuda_end_the_training() {
+    for (variable, call, message) in [
+        ("FAKE_FAIL", "ncclAllReduce:14", "ncclAllReduce failed: unhandled system error (failed on purpose). "),
+        ("FAKE_FAIL", "ncclGroupEnd:14", "ncclGroupEnd failed: unhandled system error"),
+        ("FAKE_FAIL", "cudaEventRecord:14", "cudaEventRecord failed: unknown error (CUDA error 999). "),
+        ("FAKE_FAIL", "cudaStreamWaitEvent:12", "cudaStreamWaitEvent failed: unknown error"),
+        ("FAKE_ASYNC", "ncclAllReduce:14", "an NCCL operation on the GPU failed: remote process exited"),
+        ("FAKE_HANG", "ncclAllReduce:14", ": waited 2 s in gradient bucket "),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let mut command = two_ranks(dir.path(), 1000, &["comm.timeout_s=2"]);
+        let outcome = run(with_gpus(&mut command, &library(&[])).envs([(variable, call), ("FAKE_RANK", "1")]));
+        assert_eq!(outcome.code, 1, "{variable}={call}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(message), "{variable}={call}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("panicked"), "{variable}={call}: {}", outcome.stderr);
+    }
+}

@@ -17,9 +17,12 @@ use ::mpi::traits::*;
 use crate::watch::{Entered, Watch};
 use crate::{Bucket, Collective, Reduce};
 
-/// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces; small ones stay in the processor's
-/// cache from one pass over them to the next, and several can be under way (docs/log.md has the measurements).
-const CHUNK: usize = 1 << 16;
+/// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces.
+const CHUNK: usize = 1 << 24;
+
+/// Elements per MPI call of a sum. Small pieces stay in the processor's cache from one pass over them to the next, and
+/// several can be under way (docs/log.md has the measurements).
+const PIECE: usize = 1 << 16;
 
 /// Pieces of a sum that are under way at the same time: one is sent while the next is added.
 const AT_ONCE: usize = 16;
@@ -63,13 +66,13 @@ impl Mpi {
     where
         T: Equivalence + DivAssign + Copy,
     {
-        for group in values.chunks_mut(CHUNK * AT_ONCE) {
+        for group in values.chunks_mut(PIECE * AT_ONCE) {
             // SAFETY: the pieces are valid for reads and writes of their lengths, which fit a C int, and of the datatype's
             // layout. MPI keeps the pointers until MPI_Testall says that all requests are done, and neither the loop nor
             // the borrow ends before. The handles are MPI's own constants. A failure does not return (errors are fatal).
             unsafe {
                 let mut requests = Vec::with_capacity(AT_ONCE);
-                for piece in group.chunks_mut(CHUNK) {
+                for piece in group.chunks_mut(PIECE) {
                     let mut request = ffi::RSMPI_REQUEST_NULL;
                     ffi::MPI_Iallreduce(
                         self.in_place.0 as *const c_void,

@@ -98,7 +98,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub steps: Option<u64>,
     /// Print the resolved configuration, sizes and plan, and stop.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "profile")]
     pub dry_run: bool,
     /// On resume, let this key differ from the checkpoint's; may be repeated.
     #[arg(long, value_name = "KEY")]

@@ -24,13 +24,15 @@ using torch::autograd::variable_list;
 const tch_ext::AllKernels &kernels_of_this_processor() {
 #ifdef __x86_64__
     static const auto &chosen = [&]() -> const tch_ext::AllKernels & {
+        // All that the levels x86-64-v3 and x86-64-v4 may use.
         const auto has = [](auto... bits) { return (bits && ...); };
-        if (has(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512cd"),
-                __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl")))
-            return tch_ext::kernels_avx512;
-        if (has(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi2")))
-            return tch_ext::kernels_avx2;
-        return tch_ext::kernels_any;
+        const bool v3 = has(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi"),
+                            __builtin_cpu_supports("bmi2"), __builtin_cpu_supports("lzcnt"),
+                            __builtin_cpu_supports("movbe"), __builtin_cpu_supports("f16c"));
+        const bool v4 = has(v3, __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
+                            __builtin_cpu_supports("avx512cd"), __builtin_cpu_supports("avx512dq"),
+                            __builtin_cpu_supports("avx512vl"));
+        return v4 ? tch_ext::kernels_avx512 : v3 ? tch_ext::kernels_avx2 : tch_ext::kernels_any;
     }();
     return chosen;
 #else
@@ -197,8 +199,10 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         TORCH_CHECK(groups > 0 && channels % groups == 0, channels, " channels do not divide into ", groups, " groups");
         for (const auto *table : {offset, gain, bias}) {
             TORCH_CHECK(table->dim() == 2 && (table->size(0) == 1 || table->size(0) == x[0].size(0)) &&
-                            table->size(1) == channels && table->scalar_type() == at::kFloat,
-                        "group norm takes f32 tables [B or 1, ", channels, "], not ", table->sizes());
+                            table->size(1) == channels && table->scalar_type() == at::kFloat &&
+                            table->device() == x[0].device(),
+                        "group norm takes f32 tables [B or 1, ", channels, "] on ", x[0].device(), ", not ", table->sizes(),
+                        " on ", table->device());
         }
         const auto kind = x[0].scalar_type();
         variable_list results{Tensor(), x[0], x[1]};

@@ -2,8 +2,6 @@
 // with other files: the linker would keep one of the copies, which another processor could not run.
 #include "group_norm_kernels.h"
 
-#include <bit>
-
 namespace tch_ext {
 namespace {
 
@@ -25,7 +23,7 @@ template <bool full> INLINE Lanes load(const float *from, int64_t count) {
 template <bool full> INLINE Lanes load(const Bf16 *from, int64_t count) {
     HalfLanes halves{};
     __builtin_memcpy(&halves, from, full ? sizeof halves : count * sizeof *from);
-    return std::bit_cast<Lanes>(__builtin_convertvector(halves, BitLanes) << 16);
+    return __builtin_bit_cast(Lanes, __builtin_convertvector(halves, BitLanes) << 16);
 }
 
 template <bool full> INLINE void store(float *to, Lanes lanes, int64_t count) {
@@ -34,11 +32,16 @@ template <bool full> INLINE void store(float *to, Lanes lanes, int64_t count) {
 
 // Rounds to the nearest, ties to even, as libtorch does.
 template <bool full> INLINE void store(Bf16 *to, Lanes lanes, int64_t count) {
-    const auto bits = std::bit_cast<BitLanes>(lanes);
+    const auto bits = __builtin_bit_cast(BitLanes, lanes);
     const BitLanes rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const BitLanes nan = BitLanes{} + 0x7fc0u;
     const auto halves = __builtin_convertvector(lanes == lanes ? rounded : nan, HalfLanes);
     __builtin_memcpy(to, &halves, full ? sizeof halves : count * sizeof *to);
+}
+
+// Adds a block's sums to those of the blocks before: with few terms in each, few digits are lost.
+template <bool full> INLINE void add(float *to, Lanes lanes, int64_t count) {
+    store<full>(to, load<full>(to, count) + lanes, count);
 }
 
 // exp to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
@@ -55,13 +58,13 @@ INLINE Lanes exponential(Lanes x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    return p * std::bit_cast<Lanes>((__builtin_convertvector(n, IntLanes) + 127) << 23);
+    return p * __builtin_bit_cast(Lanes, (__builtin_convertvector(n, IntLanes) + 127) << 23);
 }
 
 // 1 / x of a positive x, to an unit in the last place: a guess at the exponent, and Newton's steps. Takes half the time of
 // the division.
 INLINE Lanes reciprocal(Lanes x) {
-    Lanes guess = std::bit_cast<Lanes>(0x7ef311c7 - std::bit_cast<IntLanes>(x));
+    Lanes guess = __builtin_bit_cast(Lanes, 0x7ef311c7 - __builtin_bit_cast(IntLanes, x));
     for (int step = 0; step < 3; ++step) guess = guess * (2.0f - x * guess);
     return guess + guess * (1.0f - x * guess);
 }
@@ -107,9 +110,9 @@ void forward(const Sample &s, const Parts<const T> &x, T *y, const Statistics &s
     for (int64_t c = 0; c < s.channels; ++c) work[c] = s.offset[c] * static_cast<float>(s.pixels);
     blocks(x, s.pixels, [&]<bool full>(int part, int64_t at, int64_t c, int64_t count, int64_t begin, int64_t end) {
         const T *from = x.at[part] + at;
-        Lanes sum = load<full>(work + c, count);
+        Lanes sum{};
         for (int64_t p = begin; p < end; ++p) sum += load<full>(from + p * x.channels[part], count);
-        store<full>(work + c, sum, count);
+        add<full>(work + c, sum, count);
     });
     spread_group_means(s, work);
     for (int64_t c = 0; c < s.channels; ++c) mean[c] = work[c] - s.offset[c];
@@ -117,12 +120,12 @@ void forward(const Sample &s, const Parts<const T> &x, T *y, const Statistics &s
     blocks(x, s.pixels, [&]<bool full>(int part, int64_t at, int64_t c, int64_t count, int64_t begin, int64_t end) {
         const T *from = x.at[part] + at;
         const Lanes centre = load<full>(mean + c, count);
-        Lanes sum = load<full>(work + c, count);
+        Lanes sum{};
         for (int64_t p = begin; p < end; ++p) {
             const Lanes centred = load<full>(from + p * x.channels[part], count) - centre;
             sum += centred * centred;
         }
-        store<full>(work + c, sum, count);
+        add<full>(work + c, sum, count);
     });
     spread_group_means(s, work);
     for (int64_t c = 0; c < s.channels; ++c) rstd[c] = 1.0f / __builtin_sqrtf(work[c] + eps);
@@ -152,7 +155,7 @@ void backward(const Sample &s, const Parts<const T> &x, const T *dy, const Parts
         const T *from = x.at[part] + at;
         const Lanes mean = load<full>(statistics.mean + c, count), rstd = load<full>(statistics.rstd + c, count);
         const Lanes gain = load<full>(s.gain + c, count), bias = load<full>(s.bias + c, count);
-        Lanes d_gain = load<full>(tables.gain + c, count), d_bias = load<full>(tables.bias + c, count);
+        Lanes d_gain{}, d_bias{};
         for (int64_t p = begin; p < end; ++p) {
             const Lanes normalised = (load<full>(from + p * x.channels[part], count) - mean) * rstd;
             Lanes dz = load<full>(dy + p * s.channels + c, count);
@@ -165,8 +168,8 @@ void backward(const Sample &s, const Parts<const T> &x, const T *dy, const Parts
             store<true>(next, dz, LANES);
             next += LANES;
         }
-        store<full>(tables.gain + c, d_gain, count);
-        store<full>(tables.bias + c, d_bias, count);
+        add<full>(tables.gain + c, d_gain, count);
+        add<full>(tables.bias + c, d_bias, count);
     });
     for (int64_t c = 0; c < s.channels; ++c) plain[c] = s.gain[c] * tables.bias[c];
     for (int64_t c = 0; c < s.channels; ++c) along[c] = s.gain[c] * tables.gain[c];
@@ -180,7 +183,7 @@ void backward(const Sample &s, const Parts<const T> &x, const T *dy, const Parts
         const Lanes mean = load<full>(statistics.mean + c, count), rstd = load<full>(statistics.rstd + c, count);
         const Lanes gain = load<full>(s.gain + c, count);
         const Lanes plainly = load<full>(plain + c, count), along_it = load<full>(along + c, count);
-        Lanes d_offset = load<full>(tables.offset + c, count);
+        Lanes d_offset{};
         for (int64_t p = begin; p < end; ++p) {
             const Lanes normalised = (load<full>(from + p * stride, count) - mean) * rstd;
             const Lanes dz = load<true>(next, LANES);
@@ -190,7 +193,7 @@ void backward(const Sample &s, const Parts<const T> &x, const T *dy, const Parts
             if (besides) d += load<full>(besides + p * stride, count);
             store<full>(to + p * stride, d, count);
         }
-        store<full>(tables.offset + c, d_offset, count);
+        add<full>(tables.offset + c, d_offset, count);
     });
 }
 

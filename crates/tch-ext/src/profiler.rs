@@ -106,7 +106,7 @@ pub fn in_range<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
             unsafe { tch_ext_range_end(self.0) }
         }
     }
-    // SAFETY: `name` is a C string, which the shim copies.
+    // SAFETY: `name` is a C string that lives for ever: libtorch keeps the pointer until the recording is written.
     let _range = Range(unsafe { tch_ext_range_begin(name.as_ptr()) });
     work()
 }

@@ -73,6 +73,11 @@ fn values_and_gradients_are_those_of_the_separate_operations() {
     }
 }
 
+#[test]
+fn sums_over_many_pixels_keep_their_digits() {
+    check(&case([1, 2, 512, 512], 1, 1, Activation::Identity), Kind::Float, 2e-4);
+}
+
 /// Two inputs, and a residual from each: y, then the gradients of inputs and tables.
 fn joined(case: &Case, split: i64, kind: Kind, fused: bool) -> Vec<Tensor> {
     let tables = if fused { Kind::Float } else { Kind::Double };

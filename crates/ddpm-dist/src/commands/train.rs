@@ -27,6 +27,8 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
     let place = device::place(world, plan.settings.train.device, "train.device")?;
     let comm = coordinator::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
+        // Rank 0 tries out what a step takes of memory.
+        world.watch(super::PATIENCE);
         let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }

@@ -15,10 +15,10 @@ use crate::telemetry::peak_rss_mb;
 /// Images of the two passes from which larger ones are told.
 const PROBES: [usize; 2] = [2, 4];
 
-/// Memory that the allocator holds in holes between blocks of other sizes, as a share of what the blocks of a step take at
-/// their peak. Measured on a network of 3.7 million parameters at 32 images, with jemalloc that keeps its pages: 0.10, and
-/// 0.41 of the much smaller peak under checkpoints.
-const HOLES: f64 = 0.1;
+/// Memory that the allocator holds in holes between blocks of other sizes, as a share of what the forward pass keeps; on
+/// top of it as much as backward's temporaries take, which come in many sizes. Measured (docs/performance.md) with jemalloc
+/// that keeps its pages.
+const HOLES: f64 = 0.17;
 
 /// Memory of one rank at the peak of a step, in MB (10^6 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -80,9 +80,10 @@ impl Footprint {
         let decoded = (assemble::batches_ahead(settings) * slice) as f64 * task.image.iter().product::<i64>() as f64;
         let process = peak_rss_mb() + (decoded - largest as f64) / 1e6;
         let [state, activations, peak] = [base as f64, whole.kept, whole.peak].map(|bytes| bytes / 1e6);
-        let holes = HOLES * peak;
+        let temporaries = peak - activations;
+        let holes = HOLES * activations + temporaries;
         let total = process + state + peak + holes;
-        Ok(Self { process, state, activations, temporaries: peak - activations, holes, total })
+        Ok(Self { process, state, activations, temporaries, holes, total })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Training: the loop that a reader should meet first, and the parts it is made of.
 
 mod average;
+mod claim;
 mod clock;
 mod load;
 mod memory;
@@ -9,14 +10,14 @@ mod objective;
 mod profile;
 mod report;
 mod save;
+mod show;
 mod state;
 mod step;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
-use ddpm_comm::{Collective, Reduce, set_step};
+use ddpm_comm::{Collective, set_step};
 use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, Source, Split};
 use ddpm_diffusion::TimestepSampler;
@@ -27,14 +28,10 @@ use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::device::Place;
 use crate::failure::{Exit, Failure};
-use crate::images;
-use crate::pictures;
-use crate::process_charts::AtWork;
 use crate::signals::StopRequest;
-use crate::telemetry::{Accuracy, Metrics, rss_mb};
 use clock::timed;
 use monitor::Monitor;
-use report::{Means, gather_terms};
+use report::gather_terms;
 use step::{PendingTerms, SampleTerms, Task};
 
 pub use average::GradientAverage;
@@ -165,6 +162,9 @@ impl Trainer {
         let total = self.settings.train.steps;
         if self.state.step >= total {
             tracing::info!("all {total} steps are done already; raise train.steps to go on");
+            if profile.is_some() {
+                tracing::warn!("no step is taken, so none is traced");
+            }
             return Ok(Ending::Finished);
         }
         let traced = profile::steps(self.state.step, total);
@@ -175,6 +175,9 @@ impl Trainer {
             }
             if !self.step(stop)? {
                 self.save_last()?;
+                if let Some(profile) = profile.filter(|_| self.state.step < traced.end) {
+                    profile.save()?;
+                }
                 return Ok(Ending::Stopped);
             }
             // Saved before samples are drawn: drawing takes long, and may fail.
@@ -353,81 +356,5 @@ impl Trainer {
             }
         }
         Ok(Update { grad_norm, lr })
-    }
-
-    fn log(&mut self, terms: &[SampleTerms], update: &Update) {
-        let mut corrupt = [self.loader.skipped() as f64];
-        let sum = || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum);
-        timed(c"sum corrupt", &mut self.clock.comm_wait, sum);
-        let timesteps = self.task.diffusion.timesteps();
-        let means = Means::of(terms, timesteps);
-        let clock = self.take_clock();
-        let Some(monitor) = &mut self.monitor else { return };
-        let images = self.state.step * self.settings.train.global_batch as u64;
-        let [loss_q0, loss_q1, loss_q2, loss_q3] = means.loss_quarters;
-        let [vlb_q0, vlb_q1, vlb_q2, vlb_q3] = means.vb_quarters.map(|vb| vb * timesteps as f64);
-        let [vlb_smoothed_q0, vlb_smoothed_q1, vlb_smoothed_q2, vlb_smoothed_q3] = self.state.bound.quarters();
-        let [accuracy_q0, accuracy_q1, accuracy_q2, accuracy_q3] = means.accuracy_quarters;
-        monitor.log(&Metrics {
-            step: self.state.step,
-            images,
-            epoch: images as f64 / self.source.len() as f64,
-            loss: means.loss,
-            mse: means.mse,
-            vb: means.vb,
-            vlb: means.vb * timesteps as f64,
-            vlb_q0,
-            vlb_q1,
-            vlb_q2,
-            vlb_q3,
-            vlb_smoothed: self.state.bound.total(),
-            vlb_smoothed_q0,
-            vlb_smoothed_q1,
-            vlb_smoothed_q2,
-            vlb_smoothed_q3,
-            loss_q0,
-            loss_q1,
-            loss_q2,
-            loss_q3,
-            accuracy: means.accuracy.map(|accuracy| Accuracy {
-                accuracy,
-                accuracy_q0,
-                accuracy_q1,
-                accuracy_q2,
-                accuracy_q3,
-            }),
-            grad_norm: update.grad_norm,
-            grad_variance: self.state.noise.variance(),
-            grad_noise_scale: self.state.noise.scale(),
-            lr: update.lr,
-            images_per_s: clock.images_per_s(),
-            data_wait_s: clock.data_wait.as_secs_f64(),
-            comm_wait_s: clock.comm_wait.as_secs_f64(),
-            ckpt_stall_s: clock.checkpoint_stall.as_secs_f64(),
-            rss_mb: rss_mb(),
-            skipped: self.state.skipped,
-            corrupt: corrupt[0] as u64,
-            ckpt_missed: self.saver.missed(),
-        });
-    }
-
-    fn draw_samples(&mut self) -> Result<(), Failure> {
-        let started = Instant::now();
-        let weights = self.state.preview_weights(&self.task.network)?;
-        let drawn = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
-        if let Some(monitor) = &mut self.monitor {
-            monitor.show_samples(self.state.step, &drawn);
-            let count = pictures::STRIP_IMAGES.min(self.source.len() as usize);
-            match images::read(self.source.as_ref(), 0, count, self.task.diffusion.device()) {
-                Ok(images) => {
-                    let Task { network, diffusion: process, .. } = &self.task;
-                    let model = AtWork { network, weights: &weights, process, images: &images };
-                    monitor.show_learning(self.state.step, &self.state.bound, &model);
-                }
-                Err(failure) => tracing::warn!("no picture of what was learned: {failure}"),
-            }
-        }
-        self.clock.drawing += started.elapsed();
-        Ok(())
     }
 }

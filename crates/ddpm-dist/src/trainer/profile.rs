@@ -42,8 +42,12 @@ impl Profile {
     /// Ends what [`start`](Self::start) began and writes the file, all ranks together; gives what operators and ranges
     /// cost this rank's training thread.
     pub fn save(self) -> Result<Vec<Cost>, Failure> {
-        let saved = self.profiler.map_or(Ok(Vec::new()), |profiler| profiler.save(&self.path));
-        let costs = unanimous(self.comm.as_ref(), saved.map_err(|e| Failure::file(&self.path, e)))?;
+        let Some(profiler) = self.profiler else {
+            tracing::warn!("the run ends before the steps that would be traced");
+            return Ok(Vec::new());
+        };
+        let saved = profiler.save(&self.path).map_err(|e| Failure::file(&self.path, e));
+        let costs = unanimous(self.comm.as_ref(), saved)?;
         tracing::info!("a few steps are traced in {}: open it in ui.perfetto.dev", self.path.display());
         Ok(costs)
     }
@@ -66,9 +70,17 @@ fn of_rank(path: &Path, rank: usize, size: usize) -> PathBuf {
 
 fn check_writable(path: &Path) -> Result<(), Failure> {
     let check = || -> io::Result<()> {
-        let file = File::options().append(true).create(true).open(path)?;
-        // What the user has there stays until there is a new trace.
-        if file.metadata()?.len() == 0 { fs::remove_file(path) } else { Ok(()) }
+        match fs::symlink_metadata(path) {
+            // What the user has there stays until there is a new trace.
+            Ok(there) if there.is_file() => File::options().append(true).open(path).map(drop),
+            Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) => Err(io::Error::other("it is no regular file, which a trace could replace")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::create_new(path)?;
+                fs::remove_file(path)
+            }
+            Err(error) => Err(error),
+        }
     };
     check().map_err(|e| Failure::file(path, e))
 }

@@ -19,6 +19,7 @@ use ddpm_config::{OnFailure, Settings, WhenBusy};
 use ddpm_nn::Network;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{acquire, begin_run};
 use super::state::{TrainState, tensor_table};
 use crate::assemble;
 use crate::coordinator::{Ballot, decode, encode, exchange, unanimous};
@@ -26,8 +27,6 @@ use crate::failure::{Exit, Failure};
 
 /// Between two looks at a save that training waits for.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Between two tries to take the lease.
-const LEASE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Writes the checkpoints of one run.
 pub struct Saver {
@@ -392,50 +391,6 @@ impl Saver {
     }
 }
 
-/// Rank 0 makes sure that the store keeps two writers apart, and takes the lease; all wait for one that runs out, whose
-/// holder may have been killed. They wait in short votes, so that no rank takes another for frozen.
-fn acquire(comm: &dyn Collective, store: &Store, settings: &Settings) -> Result<Option<Lease>, Failure> {
-    let first = comm.rank() == 0;
-    unanimous(comm, if first { store.probe().map_err(Failure::from) } else { Ok(()) })?;
-    let owner = format!("{} (process {})", settings.run.name, std::process::id());
-    let ttl = Duration::from_secs(settings.checkpoint.lease_s);
-    let begun = Instant::now();
-    let mut told = false;
-    loop {
-        let tried = match if first { Some(store.acquire_lease(&owner, ttl)) } else { None } {
-            Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
-                if !told {
-                    let longest = 2 * ttl;
-                    tracing::info!(
-                        "{holder} writes to {} or was killed; waiting up to {longest:?} to see",
-                        store.uri()
-                    );
-                    told = true;
-                }
-                Ok(None)
-            }
-            Some(tried) => tried.map(Some).map_err(Failure::from),
-            None => Ok(None),
-        };
-        let lease = unanimous(comm, tried)?;
-        let taken = comm.broadcast_bytes(vec![u8::from(lease.is_some())], 0);
-        if taken == [1] {
-            return Ok(lease);
-        }
-        thread::sleep(LEASE_PAUSE);
-    }
-}
-
-/// Rank 0 writes the run's identity, unless another job went on before the store was ours.
-fn begin_run(store: &Store, settings: &Settings, newest: Option<u64>) -> Result<(), Failure> {
-    if store.list()?.first().copied() != newest {
-        let message = format!("another job saved to {} while this one started; start this one again", store.uri());
-        return Err(Failure::new(Exit::Stopped, message));
-    }
-    store.create_run(&config_json(settings))?;
-    Ok(())
-}
-
-fn config_json(settings: &Settings) -> serde_json::Value {
+pub(super) fn config_json(settings: &Settings) -> serde_json::Value {
     serde_json::to_value(settings).expect("settings are plain data")
 }

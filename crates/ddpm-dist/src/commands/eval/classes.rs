@@ -91,8 +91,10 @@ fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Fail
     }
     let size = images.size();
     let ids: Vec<u64> = (0..size[0] as u64).collect();
-    let noise = noise_batch(0, Stream::Bound(t as u64), &ids, &size[1..]);
-    Ok(process.q_sample(images, &Tensor::full([size[0]], t as i64, (Kind::Int64, Device::Cpu)), &noise))
+    let device = process.device();
+    let noise = noise_batch(0, Stream::Bound(t as u64), &ids, &size[1..]).to_device(device);
+    let t = Tensor::full([size[0]], t as i64, (Kind::Int64, device));
+    Ok(process.q_sample(&images.to_device(device), &t, &noise))
 }
 
 /// The share of pairs that agree; none of none.

@@ -1,5 +1,6 @@
 //! `eval fid`: the Fréchet distance between samples and images, their features spread over the ranks.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ddpm_checkpoint::share;
@@ -8,7 +9,7 @@ use ddpm_config::Settings;
 use ddpm_data::Split;
 use ddpm_eval::FeatureMoments;
 use serde_json::json;
-use tch::{CModule, Device, Tensor};
+use tch::{CModule, Device, TchError, Tensor};
 
 use super::samples;
 use crate::cli::{Features, FidArgs};
@@ -41,6 +42,13 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let image = |first: usize, count| Ok(images::read(source.as_ref(), first as u64, count, Device::Cpu)?.x_start);
     let sample = |first: usize, count: usize| Ok(samples.narrow(0, first as i64, count as i64));
     let drawn = samples.size()[0] as usize;
+    // Each rank reads the samples, and tries the extractor on one, which tells its number of features.
+    let dim = unanimous(comm, extractor.features(&samples.narrow(0, 0, 1)))?.size()[1];
+    let all = comm.gather_bytes([drawn as u64, dim as u64].map(u64::to_le_bytes).as_flattened());
+    if all.iter().any(|ranks| *ranks != all[0]) {
+        let message = "the ranks found different samples or features; give all of them the same files";
+        return Err(Failure::usage(message).everywhere());
+    }
     let theirs = extractor.moments(comm, drawn, args.batch, sample)?;
     let ours = extractor.moments(comm, count, args.batch, image)?;
     let distance = ours.frechet_distance(&theirs)?;
@@ -66,17 +74,25 @@ impl Extractor {
     fn open(features: &Features) -> Result<Self, Failure> {
         let Features::File(path) = features else { return Ok(Self::Pixels) };
         std::fs::File::open(path).map_err(|e| Failure::file(path, e))?;
-        let module = CModule::load(path).map_err(|_| refused(path, "is no TorchScript module".into()))?;
+        let module = CModule::load_on_device(path, Device::Cpu)
+            .map_err(|error| refused(path, &format!("is no TorchScript module that loads ({})", first_line(&error))))?;
         Ok(Self::Module(path.clone(), module))
     }
 
     fn features(&self, images: &Tensor) -> Result<Tensor, Failure> {
         let features = match self {
             Self::Pixels => images.shallow_clone(),
-            Self::Module(path, module) => tch::no_grad(|| module.forward_ts(&[images]))
-                .map_err(|_| refused(path, format!("takes no images {:?}", images.size())))?,
+            Self::Module(path, module) => tch::no_grad(|| module.forward_ts(&[images])).map_err(|error| {
+                refused(path, &format!("does not take images {:?} ({})", images.size(), first_line(&error)))
+            })?,
         };
-        Ok(features.f_flatten(1, -1)?)
+        let features = features.f_flatten(1, -1)?;
+        if features.isfinite().all().int64_value(&[]) == 0 {
+            return Err(Failure::usage(format!(
+                "{self} gives features that are not finite; give another, or other images"
+            )));
+        }
+        Ok(features)
     }
 
     /// Of images `0..count`, of which each rank reads its share by their first and their number.
@@ -107,7 +123,21 @@ fn grey_levels(samples: &Tensor) -> Tensor {
     ((samples.clamp(-1.0, 1.0) + 1.0) * 127.5).round() / 127.5 - 1.0
 }
 
-fn refused(path: &Path, what: String) -> Failure {
+impl fmt::Display for Extractor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pixels => f.write_str("the file of samples"),
+            Self::Module(path, _) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Of libtorch's own words; a trace of its calls follows.
+fn first_line(error: &TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+fn refused(path: &Path, what: &str) -> Failure {
     Failure::usage(format!(
         "{} {what}; give one that takes f32 images [B, C, H, W], saved by torch.jit.save",
         path.display()

@@ -1,0 +1,59 @@
+//! Taking hold of a run's checkpoints before the first save.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ddpm_checkpoint::{CheckpointError, Lease, Store};
+use ddpm_comm::Collective;
+use ddpm_config::Settings;
+
+use super::save::config_json;
+use crate::coordinator::unanimous;
+use crate::failure::{Exit, Failure};
+
+/// Between two tries to take the lease.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Rank 0 makes sure that the store keeps two writers apart, and takes the lease; all wait for one that runs out, whose
+/// holder may have been killed. They wait in short votes, so that no rank takes another for frozen.
+pub(super) fn acquire(comm: &dyn Collective, store: &Store, settings: &Settings) -> Result<Option<Lease>, Failure> {
+    let first = comm.rank() == 0;
+    unanimous(comm, if first { store.probe().map_err(Failure::from) } else { Ok(()) })?;
+    let owner = format!("{} (process {})", settings.run.name, std::process::id());
+    let ttl = Duration::from_secs(settings.checkpoint.lease_s);
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let tried = match if first { Some(store.acquire_lease(&owner, ttl)) } else { None } {
+            Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
+                if !told {
+                    let longest = 2 * ttl;
+                    tracing::info!(
+                        "{holder} writes to {} or was killed; waiting up to {longest:?} to see",
+                        store.uri()
+                    );
+                    told = true;
+                }
+                Ok(None)
+            }
+            Some(tried) => tried.map(Some).map_err(Failure::from),
+            None => Ok(None),
+        };
+        let lease = unanimous(comm, tried)?;
+        let taken = comm.broadcast_bytes(vec![u8::from(lease.is_some())], 0);
+        if taken == [1] {
+            return Ok(lease);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Rank 0 writes the run's identity, unless another job went on before the store was ours.
+pub(super) fn begin_run(store: &Store, settings: &Settings, newest: Option<u64>) -> Result<(), Failure> {
+    if store.list()?.first().copied() != newest {
+        let message = format!("another job saved to {} while this one started; start this one again", store.uri());
+        return Err(Failure::new(Exit::Stopped, message));
+    }
+    store.create_run(&config_json(settings))?;
+    Ok(())
+}

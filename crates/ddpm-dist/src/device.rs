@@ -69,7 +69,7 @@ pub fn place_as_typed(world: &World, typed: &DeviceArgs) -> Result<Device, Failu
     place(world, typed.device.into(), "--device").map(|place| place.device)
 }
 
-/// `tensor` on `device`, as far as the next operations there see; the host does not wait for the copy.
+/// `tensor` on `device`, as far as the next operations there see; the host need not wait for the copy.
 pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
     tensor.to_device_(device, tensor.kind(), true, false)
 }

@@ -12,6 +12,8 @@ steps=${1:-10}
 shift $(($# < 1 ? $# : 1))
 options=("$@")
 build
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 cores=$(env -u OMP_NUM_THREADS nproc)
 cell() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" <<<"$report"; }
 
@@ -21,7 +23,7 @@ line() { # WHAT RANKS SETTINGS...
     shift 2
     export OMP_NUM_THREADS=$((cores > ranks ? cores / ranks : 1))
     report=$(launch/local.sh "$ranks" bench step --config scripts/bench/compare.toml --steps "$steps" --json "$@" \
-        "${options[@]}" 2>/dev/null)
+        "${options[@]}" 2>"$log") || { cat "$log" >&2; exit 1; }
     printf '%-34s %6d %10d %10.0f %12.1f %9.0f\n' "$what" "$ranks" "$(cell params)" \
         "$(awk "BEGIN { print 1000 * $(cell median_step_s) }")" "$(cell images_per_s)" "$(cell max_rss_mb)"
 }

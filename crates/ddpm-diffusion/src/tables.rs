@@ -167,8 +167,8 @@ impl Diffusion {
         self.exactly_at(row, t, like).to_kind(like.kind())
     }
 
-    /// `t` `[batch]` with every entry `index`, on the tables' device.
-    pub(crate) fn full_t(&self, index: usize, batch: i64) -> Tensor {
+    /// i64 `[batch]` with every entry the timestep `index`, 0-based, on the tables' device.
+    pub fn full_t(&self, index: usize, batch: i64) -> Tensor {
         Tensor::full([batch], index as i64, (Kind::Int64, self.device))
     }
 

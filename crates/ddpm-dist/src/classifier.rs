@@ -72,7 +72,7 @@ impl Classifier {
 
     /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0.
     pub fn tell(&self, x: &Tensor, t: usize) -> Tensor {
-        let t = Tensor::full([x.size()[0]], t as i64, (Kind::Int64, x.device()));
+        let t = self.0.diffusion.full_t(t, x.size()[0]);
         tch::no_grad(|| self.log_p(x, &t).argmax(1, false))
     }
 

@@ -41,8 +41,8 @@ pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> R
     let last = diffusion.timesteps() - 1;
     let states: Vec<Tensor> = (0..STRIP_TIMES)
         .map(|column| {
-            let t = (column * last / (STRIP_TIMES - 1)) as i64;
-            diffusion.q_sample(&x_start, &Tensor::full([count as i64], t, (Kind::Int64, device)), &noise)
+            let t = diffusion.full_t(column * last / (STRIP_TIMES - 1), count as i64);
+            diffusion.q_sample(&x_start, &t, &noise)
         })
         .collect();
     let strip = Tensor::stack(&states, 1).to_kind(Kind::Float).contiguous().view(-1);

@@ -162,7 +162,7 @@ fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Failure> {
     timesteps
         .into_iter()
         .map(|index| {
-            let t = Tensor::full([shape[0]], index as i64, (Kind::Int64, process.device()));
+            let t = process.full_t(index, shape[0]);
             let x = process.q_sample(&images.x_start, &t, &noise);
             let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
             let output = network.forward(weights, &inputs);

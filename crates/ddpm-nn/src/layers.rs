@@ -70,7 +70,7 @@ impl Conv2d {
     /// Computes in the kind of `x`.
     pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(x.kind()));
-        x.conv2d(&weight, Some(bias), [self.stride; 2], [self.padding; 2], [1; 2], 1)
+        self.convolve(x, &weight, Some(&bias))
     }
 
     /// The convolution of the channels of all `inputs` together, which are not copied for that: a sum of convolutions.
@@ -79,13 +79,16 @@ impl Conv2d {
         let (mut sum, mut from) = (None::<Tensor>, 0);
         for x in inputs {
             let channels = x.size()[1];
-            let weight = weight.narrow(1, from, channels);
             let bias = sum.is_none().then_some(&bias);
-            let part = x.conv2d(&weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1);
+            let part = self.convolve(x, &weight.narrow(1, from, channels), bias);
             sum = Some(sum.map_or(part.shallow_clone(), |mut sum| sum.g_add_(&part)));
             from += channels;
         }
         sum.expect("there is an input")
+    }
+
+    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        x.conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1)
     }
 }
 

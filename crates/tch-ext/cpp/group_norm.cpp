@@ -9,8 +9,9 @@
 #include <torch/autograd.h>
 #include <torch/types.h>
 
-#include <algorithm>
+#include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace {
@@ -23,15 +24,14 @@ using torch::autograd::variable_list;
 
 const tch_ext::AllKernels &kernels_of_this_processor() {
 #ifdef __x86_64__
-    static const auto &chosen = [&]() -> const tch_ext::AllKernels & {
+    static const auto &chosen = []() -> const tch_ext::AllKernels & {
         // All that the levels x86-64-v3 and x86-64-v4 may use.
-        const auto has = [](auto... bits) { return (bits && ...); };
-        const bool v3 = has(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("bmi"),
-                            __builtin_cpu_supports("bmi2"), __builtin_cpu_supports("lzcnt"),
-                            __builtin_cpu_supports("movbe"), __builtin_cpu_supports("f16c"));
-        const bool v4 = has(v3, __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
-                            __builtin_cpu_supports("avx512cd"), __builtin_cpu_supports("avx512dq"),
-                            __builtin_cpu_supports("avx512vl"));
+        const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
+                        __builtin_cpu_supports("movbe") && __builtin_cpu_supports("f16c");
+        const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
         return v4 ? tch_ext::kernels_avx512 : v3 ? tch_ext::kernels_avx2 : tch_ext::kernels_any;
     }();
     return chosen;

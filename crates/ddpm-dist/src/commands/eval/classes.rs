@@ -4,7 +4,7 @@ use ddpm_comm::World;
 use ddpm_data::Split;
 use ddpm_diffusion::{Diffusion, Stream, noise_batch};
 use serde_json::json;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::samples::{self, Labelled};
 use crate::classifier::Classifier;
@@ -93,8 +93,7 @@ fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Fail
     let ids: Vec<u64> = (0..size[0] as u64).collect();
     let device = process.device();
     let noise = noise_batch(0, Stream::Bound(t as u64), &ids, &size[1..]).to_device(device);
-    let t = Tensor::full([size[0]], t as i64, (Kind::Int64, device));
-    Ok(process.q_sample(&images.to_device(device), &t, &noise))
+    Ok(process.q_sample(&images.to_device(device), &process.full_t(t, size[0]), &noise))
 }
 
 /// The share of pairs that agree; none of none.

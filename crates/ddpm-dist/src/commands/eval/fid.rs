@@ -49,8 +49,9 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
         let message = "the ranks found different samples or features; give all of them the same files";
         return Err(Failure::usage(message).everywhere());
     }
-    let theirs = extractor.moments(comm, drawn, args.batch, sample)?;
-    let ours = extractor.moments(comm, count, args.batch, image)?;
+    let moments = || FeatureMoments::new(dim);
+    let theirs = extractor.add(comm, moments(), drawn, args.batch, sample)?;
+    let ours = extractor.add(comm, moments(), count, args.batch, image)?;
     let distance = ours.frechet_distance(&theirs)?;
     if world.rank() == 0 {
         let (split, features) = (Split::from(args.split).to_string(), args.features.to_string());
@@ -95,24 +96,23 @@ impl Extractor {
         Ok(features)
     }
 
-    /// Of images `0..count`, of which each rank reads its share by their first and their number.
-    fn moments(
+    /// Adds images `0..count` to `moments`, of which each rank reads its share by their first and their number.
+    fn add(
         &self,
         comm: &dyn Collective,
+        mut moments: FeatureMoments,
         count: usize,
         batch: usize,
         read: impl Fn(usize, usize) -> Result<Tensor, Failure>,
     ) -> Result<FeatureMoments, Failure> {
         let ours = share(count, comm.rank(), comm.size());
-        let add = || {
-            // A rank without a share must know the number of features too.
-            let mut moments = FeatureMoments::new(self.features(&read(0, 1)?)?.size()[1]);
+        let mut add = || {
             for first in ours.clone().step_by(batch) {
                 moments.add(&self.features(&read(first, batch.min(ours.end - first))?)?)?;
             }
-            Ok(moments)
+            Ok(())
         };
-        let mut moments = unanimous(comm, add())?;
+        unanimous(comm, add())?;
         moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum))?;
         Ok(moments)
     }

@@ -37,6 +37,8 @@ options=(
     --quiet                       # the ranks report failures themselves, in one line
 )
 ((EUID != 0)) || options+=(--allow-run-as-root)
+# One machine's ranks need no network: Open MPI would wait 0.2 s for cards (PSM, PSM2) that are not there.
+export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
 command -v mpirun >/dev/null || fail "mpirun is missing. Install Open MPI (Debian: openmpi-bin)"
 
 # mpirun answers SIGINT and SIGTERM by killing the ranks within 2 seconds. Its own time-out,

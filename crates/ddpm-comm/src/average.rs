@@ -10,6 +10,9 @@ use crate::{Bucket, Buffer, Collective};
 /// Averages one long buffer of gradients over the ranks, step after step: during a step on a thread of its own, at its
 /// end on the caller's.
 ///
+/// Each rank brings its *share* of the average, the gradient of its loss divided by the number of ranks, so that the
+/// average is the shares' sum: nobody has to go through memory for the division.
+///
 /// The buffer holds one parameter after the other. Neighbours form a bucket, and a bucket is averaged as a whole: once
 /// all of its parameters are [`ready`](Self::ready), and those before it in the common order are done. That order is the
 /// one in which buckets became ready on rank 0 in the first step, so every rank averages in the same order, whatever the
@@ -60,7 +63,7 @@ struct State {
     early: usize,
     /// How many of `order` are done in this step.
     averaged: usize,
-    /// Sum of the squares of each bucket before it was averaged.
+    /// Sum of the squares of this rank's share of each bucket.
     squares: Vec<f64>,
 }
 
@@ -149,8 +152,8 @@ impl Averager {
     /// Ends the step: all parameters are taken as ready, used or not; returns when the whole buffer is averaged, or, in a
     /// GPU's memory, when all that its stream does from now on waits for that.
     ///
-    /// The result is the squared norm of this rank's own gradient before it was averaged, of what is in the host's memory:
-    /// the same bits on every repetition.
+    /// The result is the squared norm of this rank's share, of what is in the host's memory: the same bits on every
+    /// repetition.
     pub fn finish(&mut self) -> f64 {
         let shared = &self.shared;
         let mut state = shared.lock();
@@ -227,10 +230,10 @@ impl Shared {
         let mut squares = 0.0;
         lend(self.buckets[index].clone(), &mut |values| match values {
             Buffer::Host(values) => {
-                squares = square_and_share(values, 1.0 / self.comm.size() as f32);
+                squares = sum_of_squares(values);
                 self.comm.sum_bucket(values, bucket, &self.computing);
             }
-            Buffer::Device(values) => self.comm.mean_bucket(values, bucket),
+            Buffer::Device(values) => self.comm.sum_device_bucket(values, bucket),
         });
         let mut state = self.lock();
         state.squares[index] = squares;
@@ -260,20 +263,24 @@ fn cut(lens: &[usize], bucket_len: usize) -> (Vec<Range<usize>>, Vec<usize>) {
     (buckets, bucket_of)
 }
 
-/// The sum of the squares, in an order that depends on the length only; leaves of each value its share of the mean. One
-/// pass for both, for it is memory that takes the time; in lanes, of which the compiler makes vectors.
-fn square_and_share(values: &mut [f32], share: f32) -> f64 {
-    let take = |lane: &mut f64, value: &mut f32| {
-        *lane += f64::from(*value) * f64::from(*value);
-        *value *= share;
+/// The sum of the squares, in an order that depends on the length only. Of a block in f32, in lanes of which the compiler
+/// makes vectors; in f64 where f32 does not hold it.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let of_block = |block: &[f32]| {
+        let mut lanes = [0f32; 16];
+        let (chunks, rest) = block.as_chunks::<16>();
+        let add = |(lane, value): (&mut f32, &f32)| *lane += value * value;
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(add);
+        }
+        lanes.iter_mut().zip(rest).for_each(add);
+        let sum: f32 = lanes.iter().sum();
+        match sum.is_finite() {
+            true => f64::from(sum),
+            false => block.iter().map(|&value| f64::from(value) * f64::from(value)).sum(),
+        }
     };
-    let mut lanes = [0f64; 8];
-    let (chunks, rest) = values.as_chunks_mut::<8>();
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| take(lane, value));
-    }
-    lanes.iter_mut().zip(rest).for_each(|(lane, value)| take(lane, value));
-    lanes.iter().sum()
+    values.chunks(1024).map(of_block).sum()
 }
 
 #[cfg(test)]
@@ -289,10 +296,13 @@ mod tests {
     }
 
     #[test]
-    fn squares_add_up_beyond_what_f32_holds_and_shares_remain() {
-        let mut values = [1e30f32; 21];
-        assert!((square_and_share(&mut values, 0.5) / (21.0 * 1e60) - 1.0).abs() < 1e-6);
-        assert_eq!(values, [5e29; 21]);
-        assert_eq!(square_and_share(&mut [3.0, 4.0], 1.0), 25.0);
+    fn squares_add_up_and_beyond_what_f32_holds() {
+        assert!((sum_of_squares(&[1e30; 2021]) / (2021.0 * 1e60) - 1.0).abs() < 1e-6);
+        let values: Vec<f32> = (0..5003u16).map(|i| f32::from(i % 97)).collect();
+        let exact: f64 = values.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+        assert_eq!(sum_of_squares(&values), exact);
+        assert_eq!(sum_of_squares(&[3.0, 4.0]), 25.0);
+        assert_eq!(sum_of_squares(&[f32::INFINITY]), f64::INFINITY);
+        assert!(sum_of_squares(&[1.0, f32::NAN]).is_nan());
     }
 }

@@ -28,13 +28,13 @@ pub trait Collective: Send + Sync {
         false
     }
 
-    /// Replaces one bucket of gradients in a GPU's memory by its mean, behind what the stream of `values` does with other
+    /// [`sum_bucket`](Self::sum_bucket) in a GPU's memory, behind what the stream of `values` does with other
     /// memory: until [`settle`](Self::settle) nobody may touch this one.
-    fn mean_bucket(&self, values: DeviceSlice<'_>, _bucket: Bucket) {
+    fn sum_device_bucket(&self, values: DeviceSlice<'_>, _bucket: Bucket) {
         Buffer::Device(values).on_the_host();
     }
 
-    /// From now on the streams of all that went through [`mean_bucket`](Self::mean_bucket) wait for its results; the host
+    /// From now on the streams of all that went through [`sum_device_bucket`](Self::sum_device_bucket) wait for its results; the host
     /// does not.
     fn settle(&self) {}
 

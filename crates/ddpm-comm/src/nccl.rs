@@ -151,14 +151,14 @@ impl Collective for Nccl {
         true
     }
 
-    fn mean_bucket(&self, values: DeviceSlice<'_>, bucket: Bucket) {
+    fn sum_device_bucket(&self, values: DeviceSlice<'_>, bucket: Bucket) {
         let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
         if !unsettled.contains(&values.stream()) {
             unsettled.push(values.stream());
         }
         drop(unsettled);
-        let mean = |slices: &mut [DeviceSlice<'_>]| self.communicator.all_reduce_aside(slices, Reduction::Mean);
-        self.enqueue(bucket, &mut [values], mean);
+        let sum = |slices: &mut [DeviceSlice<'_>]| self.communicator.all_reduce_aside(slices, Reduction::Sum);
+        self.enqueue(bucket, &mut [values], sum);
     }
 
     fn settle(&self) {

@@ -23,7 +23,7 @@ impl Collective for Solo {
         true
     }
 
-    fn mean_bucket(&self, _values: DeviceSlice<'_>, _bucket: Bucket) {}
+    fn sum_device_bucket(&self, _values: DeviceSlice<'_>, _bucket: Bucket) {}
 
     fn all_reduce_f64(&self, _values: &mut [f64], _reduce: Reduce) {}
 

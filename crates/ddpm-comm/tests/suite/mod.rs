@@ -204,11 +204,10 @@ fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Ra
         });
         let squares = averager.finish();
         let expected: f64 = ours.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        assert!((squares / expected - 1.0).abs() < 1e-12, "{squares} is not {expected}");
+        assert!((squares / expected - 1.0).abs() < 1e-6, "{squares} is not {expected}");
 
         let order = std::mem::take(&mut *order.lock().unwrap());
-        let share = 1.0 / comm.size() as f32;
-        let mut expected: Vec<f32> = ours.iter().map(|x| x * share).collect();
+        let mut expected = ours;
         for range in &order {
             comm.all_reduce(&mut expected[range.clone()], Reduce::Sum);
         }
@@ -241,25 +240,26 @@ fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Ra
 
 /// A bucket is averaged while backward goes on.
 fn averages_beside_other_work(shared: &Arc<dyn Collective>) {
-    let memory = Arc::new(Mutex::new(vec![1.0 + shared.rank() as f32; 6]));
+    let share = 1.0 + shared.rank() as f32;
+    let memory = Arc::new(Mutex::new(vec![share; 6]));
     let lent = Arc::clone(&memory);
     let mut averager = Averager::new(Arc::clone(shared), &[2, 2, 2], 2, move |range, body| {
         body(Buffer::Host(&mut lent.lock().unwrap()[range]));
     });
     let ready = averager.ready();
-    let mean = 1.0 + (shared.size() - 1) as f32 / 2.0;
+    let sum = (1..=shared.size()).sum::<usize>() as f32;
     averager.begin();
     for (param, start) in [(2, 4), (1, 2)] {
         ready(param);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while memory.lock().unwrap()[start] != mean {
+        while memory.lock().unwrap()[start] != sum {
             assert!(Instant::now() < deadline, "the bucket of parameter {param} is not averaged before the end");
             std::thread::yield_now();
         }
     }
-    assert_eq!(memory.lock().unwrap()[0], 1.0 + shared.rank() as f32);
+    assert_eq!(memory.lock().unwrap()[0], share);
     averager.finish();
-    assert_eq!(*memory.lock().unwrap(), [mean; 6]);
+    assert_eq!(*memory.lock().unwrap(), [sum; 6]);
 }
 
 /// A whole number below 2^16, different for neighbouring ranks and indices.

@@ -15,13 +15,13 @@ use crate::failure::Failure;
 /// The gradients of a run, averaged once per step.
 pub struct GradientAverage {
     averager: Averager,
+    ranks: usize,
     norms: BucketNorms,
     /// With `comm.overlap`; without, all parameters are ready at once when backward is over.
     _hooks: Option<GradHooks>,
 }
 
-/// Of each bucket that is averaged in a GPU's memory, by its first element, the norm of this rank's own gradient, on the
-/// GPU still.
+/// Of each bucket that is averaged in a GPU's memory, by its first element, the norm of this rank's share, on the GPU still.
 type BucketNorms = Arc<Mutex<BTreeMap<usize, Tensor>>>;
 
 impl GradientAverage {
@@ -61,7 +61,7 @@ impl GradientAverage {
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;
-        Ok(Self { averager, norms, _hooks: hooks })
+        Ok(Self { averager, ranks: comm.size(), norms, _hooks: hooks })
     }
 
     /// How many buckets there are.
@@ -69,12 +69,17 @@ impl GradientAverage {
         self.averager.buckets()
     }
 
+    /// Over how many ranks. What goes backward is a loss divided by it: each rank's share of the average.
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+
     /// Begins a step's average; to be called before the last micro-batch goes backward.
     pub fn begin(&mut self) {
         self.averager.begin();
     }
 
-    /// Waits until the gradients are those of the global batch; gives the norm of this rank's own.
+    /// Waits until the gradients are those of the global batch; gives the norm of this rank's own, of its loss undivided.
     pub fn finish(&mut self) -> Result<f64, Failure> {
         let on_the_host = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
@@ -84,6 +89,6 @@ impl GradientAverage {
             [] => 0.0,
             norms => Tensor::f_stack(norms, 0)?.to_kind(Kind::Double).square().sum(Kind::Double).f_double_value(&[])?,
         };
-        Ok((on_the_host + on_the_gpu).sqrt())
+        Ok((on_the_host + on_the_gpu).sqrt() * self.ranks as f64)
     }
 }

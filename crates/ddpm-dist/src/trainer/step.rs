@@ -72,8 +72,8 @@ impl Task {
         })
     }
 
-    /// Gradients of the mean loss over this rank's slice, left in `state.gradients`; the terms of its samples in order.
-    /// The last micro-batch begins their `average` over the ranks.
+    /// This rank's share of the gradients of the mean loss over the global batch, left in `state.gradients`; the terms of
+    /// the samples in its slice, in order. The last micro-batch begins the gradients' `average` over the ranks.
     ///
     /// The terms are on the device still: [`PendingTerms::read`] waits for it.
     pub fn forward_backward(
@@ -94,8 +94,8 @@ impl Task {
             let draws = &pending.draws[range.clone()];
             let forward = || self.micro_step(state, batch, range.clone(), &positions[range.clone()], draws);
             let terms = in_range(c"forward", forward)?;
-            // The mean over the slice is the mean over its equal micro-batches.
-            let loss = weighted_mean(&terms, draws) / passes as f64;
+            // The mean over the global batch is that over its equal slices, and theirs over equal micro-batches.
+            let loss = weighted_mean(&terms, draws) / (passes * average.ranks()) as f64;
             if pending.parts.len() + 1 == passes {
                 average.begin();
             }

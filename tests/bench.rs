@@ -128,10 +128,12 @@ fn a_dry_run_knows_the_memory_of_a_training() {
 }
 
 #[test]
-fn freed_memory_is_kept_for_the_next_step() {
+fn freed_memory_is_kept_for_the_next_step_in_huge_pages() {
     // The allocator says which options it found where.
     let outcome = succeed(mpirun(1).arg("--version").env("MALLOC_CONF", "confirm_conf:true"));
-    assert!(outcome.stderr.contains("dirty_decay_ms:-1"), "{}", outcome.stderr);
+    for option in ["thp:always", "dirty_decay_ms:-1"] {
+        assert!(outcome.stderr.contains(option), "{}", outcome.stderr);
+    }
 }
 
 #[test]

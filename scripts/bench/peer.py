@@ -84,4 +84,6 @@ def run(name, network, loss, optimizer, average):
             "channels_last": options.channels_last, "bf16": options.bf16, "compile": options.compile,
             "images_per_s": BATCH * world * len(seconds) / sum(seconds), "median_step_s": statistics.median(seconds),
             "first_step_s": largest[0].item(), "max_rss_mb": largest[1].item(),
-        }))
+        }), flush=True)
+    # Once in some tens of runs the interpreter's own way out waited for a thread of PyTorch for ever.
+    os._exit(0)

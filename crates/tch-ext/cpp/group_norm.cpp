@@ -5,6 +5,7 @@
 #include "guarded.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <ATen/record_function.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
@@ -12,6 +13,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace {
@@ -32,7 +34,10 @@ const tch_ext::AllKernels &kernels_of_this_processor() {
         const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
-        return v4 ? tch_ext::kernels_avx512 : v3 ? tch_ext::kernels_avx2 : tch_ext::kernels_any;
+        // What libtorch's own kernels were told to do without (ATEN_CPU_CAPABILITY) is not used here either.
+        const std::string of_libtorch = at::get_cpu_capability();
+        const bool avx512 = v4 && of_libtorch == "AVX512", avx2 = v3 && (avx512 || of_libtorch != "DEFAULT");
+        return avx512 ? tch_ext::kernels_avx512 : avx2 ? tch_ext::kernels_avx2 : tch_ext::kernels_any;
     }();
     return chosen;
 #else

@@ -1,5 +1,7 @@
 //! The fused group norm against libtorch's own operations in f64: values and all gradients.
 
+use std::process::Command;
+
 use tch::{Device, Kind, Tensor};
 use tch_ext::{Activation, Normed, PerChannel, group_norm};
 
@@ -141,6 +143,23 @@ fn bf16_rounds_the_images_but_not_the_sums() {
         case.inputs[0] = (&case.inputs[0] - 30.0).to_kind(Kind::BFloat16).to_kind(Kind::Double);
         case.upstream = case.upstream.to_kind(Kind::BFloat16).to_kind(Kind::Double);
         check(&case, Kind::BFloat16, 0.05);
+    }
+}
+
+/// There is a kernel for each kind of processor, and libtorch's own switch between them is heeded when a process starts.
+#[test]
+fn the_kernels_of_lesser_processors_compute_the_same() {
+    let tests = [
+        "values_and_gradients_are_those_of_the_separate_operations",
+        "sums_over_many_pixels_keep_their_digits",
+        "two_inputs_are_as_one_and_take_in_the_gradient_of_what_goes_around",
+        "bf16_rounds_the_images_but_not_the_sums",
+    ];
+    for level in ["avx2", "default"] {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let outcome = again.arg("--exact").args(tests).env("ATEN_CPU_CAPABILITY", level).output().unwrap();
+        let said = String::from_utf8_lossy(&outcome.stdout);
+        assert!(said.contains("4 passed"), "{level}: {said}{}", String::from_utf8_lossy(&outcome.stderr));
     }
 }
 

@@ -37,7 +37,7 @@ options=(
     --quiet                       # the ranks report failures themselves, in one line
 )
 ((EUID != 0)) || options+=(--allow-run-as-root)
-# One machine's ranks need no network: Open MPI would wait 0.2 s for cards (PSM, PSM2) that are not there.
+# One machine's ranks need no network: Open MPI's search for cards (PSM, PSM2) that are not there takes 0.2 s.
 export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
 command -v mpirun >/dev/null || fail "mpirun is missing. Install Open MPI (Debian: openmpi-bin)"
 

@@ -4,9 +4,11 @@
 #
 #   scripts/bench/compare.sh [RANKS=2] [ROUNDS=5] [PEER OPTIONS: --channels-last --bf16 --compile]
 #
+# --bf16 sets the precision of both.
+#
 # PEER=ddp, the default, is diffusers' UNet2DModel under DistributedDataParallel: the same network, the same steps.
 # PEER=lucidrains is denoising-diffusion-pytorch's trainer with a Unet of its own of about these sizes: another network.
-# OURS holds more arguments for `bench step`, such as "--set train.precision=bf16"; STEPS is 30. The first run fetches
+# OURS holds more arguments for `bench step`, such as "--set comm.overlap=false"; STEPS is 30. The first run fetches
 # PyTorch with its CUDA libraries, some gigabytes, which its Python half wants even where there is no GPU;
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu fetches a small one instead.
 set -euo pipefail
@@ -17,6 +19,7 @@ ranks=${1:-2} rounds=${2:-5} steps=${STEPS:-30} script=scripts/bench/peer_${PEER
 [ -f "$script" ] || die "there is no peer $PEER. Set PEER to ddp or lucidrains"
 shift $(($# < 2 ? $# : 2))
 read -ra ours <<<"${OURS:-}"
+[[ " $* " != *" --bf16 "* ]] || ours=(--set train.precision=bf16 "${ours[@]}")
 build
 venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
 

@@ -264,7 +264,7 @@ fn cut(lens: &[usize], bucket_len: usize) -> (Vec<Range<usize>>, Vec<usize>) {
 }
 
 /// The sum of the squares, in an order that depends on the length only. Of a block in f32, in lanes of which the compiler
-/// makes vectors; in f64 where f32 does not hold it.
+/// makes vectors; in f64 where that overflows.
 fn sum_of_squares(values: &[f32]) -> f64 {
     let of_block = |block: &[f32]| {
         let mut lanes = [0f32; 16];

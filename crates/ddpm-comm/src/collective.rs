@@ -28,14 +28,14 @@ pub trait Collective: Send + Sync {
         false
     }
 
-    /// [`sum_bucket`](Self::sum_bucket) in a GPU's memory, behind what the stream of `values` does with other
-    /// memory: until [`settle`](Self::settle) nobody may touch this one.
+    /// [`sum_bucket`](Self::sum_bucket) in a GPU's memory, behind what the stream of `values` does with other memory: until
+    /// [`settle`](Self::settle) nobody may touch this one.
     fn sum_device_bucket(&self, values: DeviceSlice<'_>, _bucket: Bucket) {
         Buffer::Device(values).on_the_host();
     }
 
-    /// From now on the streams of all that went through [`sum_device_bucket`](Self::sum_device_bucket) wait for its results; the host
-    /// does not.
+    /// From now on the streams of all that went through [`sum_device_bucket`](Self::sum_device_bucket) wait for its results;
+    /// the host does not.
     fn settle(&self) {}
 
     /// [`all_reduce`](Self::all_reduce) in double precision.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::abort::{abort_after, show, step};
 use crate::board::{self, LEAVING};
@@ -87,6 +87,7 @@ impl Watch {
 
     fn run(&self) -> ! {
         let mut reported = false;
+        let mut last = Instant::now();
         loop {
             let timeout = self.lock().timeout.expect("the thread is started with one");
             // The launcher ends a run within a second of a rank's death, which is to be told before.
@@ -95,20 +96,23 @@ impl Watch {
             if !reported && !self.lock().leaving {
                 reported = report_dead();
             }
-            if let Some(name) = self.overdue(tick, timeout) {
+            // A tick that came late, on a busy machine, counts for as long as it took.
+            let passed = last.elapsed().min(4 * tick);
+            last = Instant::now();
+            if let Some(name) = self.overdue(passed, timeout) {
                 abort_after(GRACE, 1, &self.verdict(&name, timeout));
             }
         }
     }
 
-    /// Counts one more tick for every operation; returns one that has lasted `timeout`.
+    /// Adds the time that has `passed` to that of every operation; returns one that has lasted `timeout`.
     ///
-    /// Ticks are counted rather than a clock read: after the whole job was suspended and resumed, the clock would blame
-    /// the peers for the pause.
-    fn overdue(&self, tick: Duration, timeout: Duration) -> Option<String> {
+    /// Time is added up tick by tick rather than read from a clock: after the whole job was suspended and resumed, the
+    /// clock would blame the peers for the pause.
+    fn overdue(&self, passed: Duration, timeout: Duration) -> Option<String> {
         let mut doing = self.lock();
         for operation in &mut doing.operations {
-            let waited = operation.waited.map_or(Duration::ZERO, |waited| waited + tick);
+            let waited = operation.waited.map_or(Duration::ZERO, |waited| waited + passed);
             operation.waited = Some(waited);
             if waited >= timeout {
                 return Some(operation.name.clone());

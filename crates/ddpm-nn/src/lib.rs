@@ -26,7 +26,7 @@ pub use error::NnError;
 pub use lr::LrSchedule;
 pub use network::{Architecture, Inputs, Network};
 pub use noise_scale::GradientNoise;
-pub use optim::{AdamW, clip, global_norm};
+pub use optim::{AdamW, clip};
 pub use small::{SmallUNet, SmallUNetConfig};
 pub use time::sinusoidal_embedding;
 pub use unet::{Classifier, ClassifierConfig, UNet, UNetConfig};

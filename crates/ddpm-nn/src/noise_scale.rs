@@ -28,11 +28,11 @@ impl GradientNoise {
     pub fn update(&mut self, parts: &[f64], whole: f64, batch: usize) {
         let small = batch as f64 / parts.len() as f64;
         let large = batch as f64;
-        if parts.len() < 2 || !whole.is_finite() {
-            return;
-        }
         let of_part = parts.iter().map(|norm| norm * norm).sum::<f64>() / parts.len() as f64;
         let of_whole = whole * whole;
+        if parts.len() < 2 || !(of_part + of_whole).is_finite() {
+            return;
+        }
         let variance = (of_part - of_whole) / (1.0 / small - 1.0 / large);
         let signal = (large * of_whole - small * of_part) / (large - small);
         self.variance += SHARE * (variance - self.variance);

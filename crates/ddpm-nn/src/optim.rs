@@ -1,6 +1,6 @@
 //! AdamW over the flat buffers, and clipping by the global norm.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use tch_ext::{AdamWBuffers, AdamWOptions, fused_adamw};
 
 use crate::NnError;
@@ -55,7 +55,7 @@ impl AdamW {
     /// The buffers do not fit each other.
     pub fn step(&mut self, weights: &Tensor, gradients: &Tensor, lr: f64) -> Result<(), NnError> {
         self.steps += 1;
-        let step = Tensor::from_slice(&[self.steps as f32]).to_device(weights.device()).squeeze();
+        let step = Tensor::full([0i64; 0], self.steps as f64, (Kind::Float, weights.device()));
         let buffers = AdamWBuffers {
             param: weights,
             grad: gradients,
@@ -66,11 +66,6 @@ impl AdamW {
         let options = AdamWOptions { lr, betas: self.betas, weight_decay: self.weight_decay, eps: self.eps };
         Ok(fused_adamw(&buffers, options)?)
     }
-}
-
-/// The L2 norm of `gradients` (f32 flat).
-pub fn global_norm(gradients: &Tensor) -> f64 {
-    gradients.norm().to_device(Device::Cpu).to_kind(Kind::Double).double_value(&[])
 }
 
 /// Scales `gradients` (f32 flat) of norm `norm` so that it is at most `max_norm`; 0 clips nothing. A norm that is not

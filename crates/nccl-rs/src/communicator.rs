@@ -77,8 +77,7 @@ impl Communicator {
     /// # Errors
     /// CUDA fails.
     pub fn hold(&self, stream: StreamHandle) -> Result<(), Error> {
-        self.cuda.set_device(self.device)?; // each thread has a current one, and the default stream is that one's
-        let done = Event::new(self.cuda)?;
+        let done = Event::new(self.cuda, self.device)?;
         done.record(self.stream.handle())?;
         done.hold(stream)
     }
@@ -108,12 +107,12 @@ impl Communicator {
         self.cuda.set_device(self.device)?; // each thread has a current one, and events belong to it
         let ours = self.stream.handle();
         for stream in streams(slices) {
-            let computed = Event::new(self.cuda)?;
+            let computed = Event::new(self.cuda, self.device)?;
             computed.record(stream)?;
             computed.hold(ours)?;
         }
         self.nccl.group(|| slices.iter_mut().try_for_each(|slice| call(slice, comm, ours.raw())))?;
-        let done = Event::new(self.cuda)?;
+        let done = Event::new(self.cuda, self.device)?;
         done.record(ours)?;
         Ok(Pending(done))
     }

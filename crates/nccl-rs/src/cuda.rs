@@ -182,9 +182,13 @@ impl Drop for Stream {
 }
 
 /// A point in a stream's work.
+///
+/// Whoever asks for it or drops it has its GPU as the thread's current one from then on: a thread that has none yet would
+/// take the first, and memory there for a context of its own.
 #[derive(Debug)]
 pub struct Event {
     cuda: &'static Cuda,
+    device: usize,
     raw: *mut c_void,
 }
 
@@ -192,16 +196,17 @@ pub struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
-    /// An event that is not recorded yet.
+    /// An event of this GPU's streams that is not recorded yet.
     ///
     /// # Errors
     /// CUDA fails.
-    pub fn new(cuda: &'static Cuda) -> Result<Self, Error> {
+    pub fn new(cuda: &'static Cuda, device: usize) -> Result<Self, Error> {
+        cuda.set_device(device)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: one handle is written.
         let code = unsafe { (cuda.functions.cudaEventCreateWithFlags)(&mut raw, DISABLE_TIMING) };
         cuda.check("cudaEventCreateWithFlags", code)?;
-        Ok(Self { cuda, raw })
+        Ok(Self { cuda, device, raw })
     }
 
     /// Puts the event behind all that is enqueued on `stream` now.
@@ -229,6 +234,7 @@ impl Event {
     /// # Errors
     /// The GPU failed.
     pub fn is_done(&self) -> Result<bool, Error> {
+        self.cuda.set_device(self.device)?;
         // SAFETY: the event is ours and alive.
         match unsafe { (self.cuda.functions.cudaEventQuery)(self.raw) } {
             NOT_READY => {
@@ -242,6 +248,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
+        let _ = self.cuda.set_device(self.device);
         // SAFETY: created in `new`, destroyed here only. CUDA keeps what waits for it.
         let _ = unsafe { (self.cuda.functions.cudaEventDestroy)(self.raw) };
     }

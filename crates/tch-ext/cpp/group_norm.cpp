@@ -36,7 +36,7 @@ const tch_ext::AllKernels &kernels_of_this_processor() {
                         __builtin_cpu_supports("avx512vl");
         // What libtorch's own kernels were told to do without (ATEN_CPU_CAPABILITY) is not used here either.
         const std::string of_libtorch = at::get_cpu_capability();
-        const bool avx512 = v4 && of_libtorch == "AVX512", avx2 = v3 && (avx512 || of_libtorch != "DEFAULT");
+        const bool avx512 = v4 && of_libtorch == "AVX512", avx2 = v3 && (of_libtorch == "AVX512" || of_libtorch == "AVX2");
         return avx512 ? tch_ext::kernels_avx512 : avx2 ? tch_ext::kernels_avx2 : tch_ext::kernels_any;
     }();
     return chosen;
@@ -184,6 +184,9 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 }
 
 } // namespace
+
+// The kernels in use, a constant.
+extern "C" const char *tch_ext_group_norm_kernels() { return kernels_of_this_processor().name; }
 
 // `inputs` are one or two, and `out` has room for one more.
 extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,

@@ -211,6 +211,8 @@ template <typename T> constexpr Kernels<T> kernels() {
 
 } // namespace
 
-const AllKernels KERNELS = {kernels<float>(), kernels<Bf16>()};
+#define QUOTED(name) #name
+#define NAME_OF(macro) QUOTED(macro)
+const AllKernels KERNELS = {NAME_OF(KERNELS), kernels<float>(), kernels<Bf16>()};
 
 } // namespace tch_ext

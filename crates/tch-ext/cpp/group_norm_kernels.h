@@ -41,6 +41,7 @@ template <typename T> struct Kernels {
 };
 
 struct AllKernels {
+    const char *name;
     Kernels<float> f32;
     Kernels<Bf16> bf16;
 };

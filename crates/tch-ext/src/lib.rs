@@ -19,7 +19,7 @@ mod profiler;
 
 pub use checkpoint::checkpoint;
 pub use gpus::{Gpus, NoGpu, load_cuda_backend, with_f32_on_gpu};
-pub use group_norm::{Activation, Normed, PerChannel, group_norm};
+pub use group_norm::{Activation, Normed, PerChannel, group_norm, group_norm_kernels};
 pub use hooks::GradHooks;
 pub use memory::MemoryWatch;
 pub use profiler::{Cost, Profiler, in_range};

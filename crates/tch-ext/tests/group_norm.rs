@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
-use tch_ext::{Activation, Normed, PerChannel, group_norm};
+use tch_ext::{Activation, Normed, PerChannel, group_norm, group_norm_kernels};
 
 /// x, offset, gain, bias and the gradient that arrives from above.
 struct Case {
@@ -146,10 +146,25 @@ fn bf16_rounds_the_images_but_not_the_sums() {
     }
 }
 
-/// There is a kernel for each kind of processor, and libtorch's own switch between them is heeded when a process starts.
+#[test]
+fn the_kernels_are_no_others_than_libtorchs() {
+    #[cfg(target_arch = "x86_64")]
+    let can = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let can = false;
+    let allowed: &[&str] = match std::env::var("ATEN_CPU_CAPABILITY").as_deref() {
+        Ok("default") => &["kernels_any"],
+        Ok("avx2") if can => &["kernels_avx2"],
+        _ => &["kernels_any", "kernels_avx2", "kernels_avx512"],
+    };
+    assert!(allowed.contains(&group_norm_kernels()), "{} is none of {allowed:?}", group_norm_kernels());
+}
+
+/// There are kernels for each kind of processor, and libtorch's own switch between them is heeded when a process starts.
 #[test]
 fn the_kernels_of_lesser_processors_compute_the_same() {
     let tests = [
+        "the_kernels_are_no_others_than_libtorchs",
         "values_and_gradients_are_those_of_the_separate_operations",
         "sums_over_many_pixels_keep_their_digits",
         "two_inputs_are_as_one_and_take_in_the_gradient_of_what_goes_around",
@@ -159,7 +174,7 @@ fn the_kernels_of_lesser_processors_compute_the_same() {
         let mut again = Command::new(std::env::current_exe().unwrap());
         let outcome = again.arg("--exact").args(tests).env("ATEN_CPU_CAPABILITY", level).output().unwrap();
         let said = String::from_utf8_lossy(&outcome.stdout);
-        assert!(said.contains("4 passed"), "{level}: {said}{}", String::from_utf8_lossy(&outcome.stderr));
+        assert!(said.contains("5 passed"), "{level}: {said}{}", String::from_utf8_lossy(&outcome.stderr));
     }
 }
 

@@ -15,6 +15,9 @@ use crate::failure::Failure;
 /// The gradients of a run, averaged once per step.
 pub struct GradientAverage {
     averager: Averager,
+    flat: Tensor,
+    /// Of this rank's share, of what was averaged in the host's memory.
+    squares: f64,
     ranks: usize,
     norms: BucketNorms,
     /// With `comm.overlap`; without, all parameters are ready at once when backward is over.
@@ -36,11 +39,11 @@ impl GradientAverage {
     ) -> Result<Self, Failure> {
         let lens: Vec<usize> = layout.entries().iter().map(|entry| entry.len() as usize).collect();
         let bucket_len = (settings.bucket_mb * f64::from(1 << 20)) as usize / size_of::<f32>();
-        let flat = gradients.flat().shallow_clone();
+        let [flat, lent] = [(); 2].map(|()| gradients.flat().shallow_clone());
         let norms = BucketNorms::default();
         let (ours, stays) = (Arc::clone(&norms), comm.reaches_gpus());
         let lend = move |range: Range<usize>, average: &mut dyn FnMut(Buffer<'_>)| {
-            let mut bucket = flat.narrow(0, range.start as i64, range.len() as i64);
+            let mut bucket = lent.narrow(0, range.start as i64, range.len() as i64);
             let lend = || match memory {
                 Memory::Host => tch_ext::with_f32_mut(&mut bucket, |values| average(Buffer::Host(values))),
                 Memory::Device if stays => {
@@ -61,7 +64,7 @@ impl GradientAverage {
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;
-        Ok(Self { averager, ranks: comm.size(), norms, _hooks: hooks })
+        Ok(Self { averager, flat, squares: 0.0, ranks: comm.size(), norms, _hooks: hooks })
     }
 
     /// How many buckets there are.
@@ -79,16 +82,19 @@ impl GradientAverage {
         self.averager.begin();
     }
 
-    /// Waits until the gradients are those of the global batch; gives the norm of this rank's own, of its loss undivided.
-    pub fn finish(&mut self) -> Result<f64, Failure> {
-        let on_the_host = self.averager.finish();
+    /// Waits until the gradients are those of the global batch, or until a GPU knows what it has to do for that.
+    pub fn finish(&mut self) {
+        self.squares = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
-        let norms = std::mem::take(&mut *self.norms.lock().unwrap_or_else(PoisonError::into_inner));
-        let norms: Vec<Tensor> = norms.into_values().collect();
-        let on_the_gpu = match norms.as_slice() {
-            [] => 0.0,
-            norms => Tensor::f_stack(norms, 0)?.to_kind(Kind::Double).square().sum(Kind::Double).f_double_value(&[])?,
-        };
-        Ok((on_the_host + on_the_gpu).sqrt() * self.ranks as f64)
+    }
+
+    /// After `finish`, once a step: the norm of this rank's own gradient, of its loss undivided, and that of the average.
+    pub fn norms(&self) -> Result<[f64; 2], Failure> {
+        let of_buckets = std::mem::take(&mut *self.norms.lock().unwrap_or_else(PoisonError::into_inner));
+        // One tensor, so that the host waits for a GPU once.
+        let norms: Vec<Tensor> = [self.flat.norm()].into_iter().chain(of_buckets.into_values()).collect();
+        let norms: Vec<f64> = Vec::try_from(&Tensor::f_stack(&norms, 0)?.to_kind(Kind::Double))?;
+        let squares = self.squares + norms[1..].iter().map(|norm| norm * norm).sum::<f64>();
+        Ok([squares.sqrt() * self.ranks as f64, norms[0]])
     }
 }

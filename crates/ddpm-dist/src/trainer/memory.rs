@@ -16,8 +16,8 @@ use crate::telemetry::peak_rss_mb;
 const PROBES: [usize; 2] = [2, 4];
 
 /// Memory that the allocator holds in holes between blocks of other sizes, as a share of what the forward pass keeps; on
-/// top of it as much as backward's temporaries take, which come in many sizes. Measured (docs/performance.md) with jemalloc
-/// that keeps its pages.
+/// top of it as much as backward's temporaries take, which come in many sizes. Measured with jemalloc that keeps its pages
+/// (docs/log.md; docs/performance.md compares what is told with what is taken).
 const HOLES: f64 = 0.17;
 
 /// Memory of one rank at the peak of a step, in MB (10^6 bytes).

@@ -21,7 +21,7 @@ use ddpm_comm::{Collective, set_step};
 use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, Source, Split};
 use ddpm_diffusion::TimestepSampler;
-use ddpm_nn::{LrSchedule, clip, global_norm};
+use ddpm_nn::{LrSchedule, clip};
 use tch_ext::in_range;
 
 use crate::assemble;
@@ -307,9 +307,9 @@ impl Trainer {
     /// Waits for the gradients' average over the ranks and takes the optimizer's step, unless the gradient is not finite,
     /// which all ranks then see alike.
     fn update(&mut self) -> Result<Update, Failure> {
-        let our_norm = timed(c"gradient average", &mut self.clock.comm_wait, || self.average.finish())?;
+        timed(c"gradient average", &mut self.clock.comm_wait, || self.average.finish());
         let mut gradients = self.state.gradients.flat().shallow_clone();
-        let norms = [our_norm, global_norm(&gradients)].map(f64::to_le_bytes);
+        let norms = self.average.norms()?.map(f64::to_le_bytes);
         let gather = || self.comm.gather_bytes(norms.as_flattened());
         let norms = timed(c"gather norms", &mut self.clock.comm_wait, gather);
         let read = |rank: &Vec<u8>| -> Vec<f64> {

@@ -328,3 +328,36 @@ fn forward_layer<const N: usize>(
     };
     tch_ext::checkpoint(&inputs, again).expect("a layer that runs by itself runs under a checkpoint")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values and gradients of queries, keys and values are those of softmax attention in f64, to what bf16 can hold, where
+    /// three products compute it and where libtorch's fused attention does.
+    #[test]
+    fn attention_in_bf16_is_softmax_attention() {
+        for (tokens, width) in [(49, 32), (64, 16), (65, 16), (200, 8)] {
+            tch::manual_seed(tokens * width);
+            let normal = || Tensor::randn([2, 3, tokens, width], (Kind::BFloat16, Device::Cpu)).to_kind(Kind::Double);
+            let (inputs, upstream) = ([(); 3].map(|()| normal()), normal());
+            let outcome = |kind: Kind, attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
+                let leaves = inputs.each_ref().map(|input| input.to_kind(kind).copy().set_requires_grad(true));
+                let [q, k, v] = &leaves;
+                let y = attention(q, k, v);
+                (&y * upstream.to_kind(kind)).sum(Kind::Double).backward();
+                [y.detach(), q.grad(), k.grad(), v.grad()].map(|tensor| tensor.to_kind(Kind::Double))
+            };
+            let exact = outcome(Kind::Double, &|q, k, v| {
+                let scores = q.matmul(&k.transpose(-1, -2)) / (width as f64).sqrt();
+                scores.softmax(-1, None).matmul(v)
+            });
+            for ((name, ours), exact) in ["y", "dq", "dk", "dv"].iter().zip(outcome(Kind::BFloat16, &attend)).zip(exact)
+            {
+                let norm = |tensor: &Tensor| tensor.norm().double_value(&[]);
+                let error = norm(&(ours - &exact)) / norm(&exact);
+                assert!(error < 0.02, "{name} of {tokens} tokens, {width} wide, is off by {error}");
+            }
+        }
+    }
+}

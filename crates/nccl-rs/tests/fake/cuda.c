@@ -20,7 +20,7 @@ struct stream {
 };
 
 typedef struct {
-    int state;
+    int state, device;
     stream *on;
     unsigned long target;
     vector_clock clock;
@@ -253,6 +253,7 @@ int cudaEventCreateWithFlags(void **made, unsigned flags) {
     BEGIN(cudaEventCreateWithFlags);
     event *e = calloc(1, sizeof *e);
     e->state = EVENT_ALIVE;
+    e->device = device;
     *made = e;
     return SUCCESS;
 }
@@ -261,6 +262,7 @@ int cudaEventDestroy(void *handle) {
     BEGIN(cudaEventDestroy);
     event *e = handle;
     if (!e || e->state != EVENT_ALIVE) return code(BAD_HANDLE);
+    if (e->device != device) return code(BAD_DEVICE);
     e->state = DESTROYED;
     return SUCCESS;
 }
@@ -284,6 +286,8 @@ int cudaEventQuery(void *handle) {
     BEGIN(cudaEventQuery);
     event *e = handle;
     if (e->state != EVENT_ALIVE) return code(BAD_HANDLE);
+    // CUDA allows it, but a thread without a GPU would take the first one, and memory of it.
+    if (e->device != device) return code(BAD_DEVICE);
     pthread_mutex_lock(&lock);
     bool done = !e->on || e->on->done >= e->target;
     pthread_mutex_unlock(&lock);

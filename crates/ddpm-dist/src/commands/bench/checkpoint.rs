@@ -84,7 +84,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let part = (u64::from(settings.checkpoint.part_mb) << 20) as f64 / 1e6;
     let [save, restore] = [median(saves), median(restores)];
     let report = bench
-        .report(parameters)
+        .report(Some(parameters))
         .with("repeat", repeat)
         .with("state_mb", megabytes)
         .with("upload_mb_s", megabytes / save)

@@ -28,11 +28,10 @@ pub fn run(bench: &Bench, steps: u64) -> Result<Report, Failure> {
     let decoded = decode(WARMUP).and_then(|_| decode(steps));
     let seconds = largest(comm, unanimous(comm, decoded)?);
     let images = steps * settings.train.global_batch as u64;
-    Ok(Report::default()
-        .with("world", comm.size())
+    Ok(bench
+        .report(None)
         .with("workers", settings.data.workers)
-        .with("batch_per_rank", settings.train.global_batch / comm.size())
         .with("images", images)
-        .with("seconds", seconds)
-        .with("images_per_s", images as f64 / seconds))
+        .with("images_per_s", images as f64 / seconds)
+        .with("data_wait_s", seconds))
 }

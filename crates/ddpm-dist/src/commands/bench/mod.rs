@@ -15,6 +15,7 @@ use std::time::Duration;
 use ddpm_checkpoint::nonce;
 use ddpm_comm::{Collective, Memory, Verdict, Vote, World};
 use ddpm_config::Settings;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cli::BenchCommand;
@@ -22,7 +23,9 @@ use crate::coordinator::{self, Plan, from_rank_0, unanimous};
 use crate::device::{self, Place};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
+use crate::telemetry::peak_rss_mb;
 use crate::trainer::Trainer;
+use measure::largest;
 use report::Report;
 
 /// What every benchmark is given.
@@ -57,6 +60,7 @@ pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Fai
         tracing::info!("stopped on request");
         return Ok(Exit::Stopped.code());
     };
+    let report = report.with("max_rss_mb", largest(bench.comm.as_ref(), peak_rss_mb()));
     if world.rank() == 0 {
         report.print(json);
     }
@@ -98,13 +102,15 @@ impl Bench<'_> {
         self.comm.vote(if self.stop.asked() { Vote::Stop } else { Vote::Ok }) == Verdict::Stop
     }
 
-    /// What every report begins with.
-    fn report(&self, parameters: i64) -> Report {
-        Report::default()
+    /// What every report has; null is what this benchmark does not measure.
+    fn report(&self, parameters: Option<i64>) -> Report {
+        let report = Report::default()
             .with("world", self.comm.size())
             .with("device", if self.place.memory == Memory::Device { "cuda" } else { "cpu" })
             .with("threads", tch::get_num_threads())
             .with("params", parameters)
-            .with("batch_per_rank", self.settings.train.global_batch / self.comm.size())
+            .with("batch_per_rank", self.settings.train.global_batch / self.comm.size());
+        let measured = ["images_per_s", "median_step_s", "first_step_s", "max_rss_mb", "comm_wait_s", "data_wait_s"];
+        measured.into_iter().fold(report, |report, name| report.with(name, Value::Null))
     }
 }

@@ -8,9 +8,13 @@ use serde_json::Value;
 pub struct Report(Vec<(&'static str, Value)>);
 
 impl Report {
-    /// Adds a value; a number that is not finite becomes null.
+    /// Sets a value, which is null if the number is not finite.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.0.push((name, value.into()));
+        let value = value.into();
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name, value)),
+        }
         self
     }
 
@@ -20,7 +24,7 @@ impl Report {
             println!("{}", serde_json::to_string(self).expect("names and plain values"));
             return;
         }
-        for (name, value) in &self.0 {
+        for (name, value) in self.0.iter().filter(|(_, value)| !value.is_null()) {
             match value.as_f64().filter(|_| value.is_f64()) {
                 Some(number) => println!("{name:<24} {number:.4}"),
                 None => println!("{name:<24} {value}"),

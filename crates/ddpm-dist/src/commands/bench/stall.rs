@@ -72,7 +72,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<
     let [never, behind, waiting] = costs;
     let saves = repeat * (steps / every);
     let report = bench
-        .report(trainer.parameters())
+        .report(Some(trainer.parameters()))
         .with("steps", repeat * steps)
         .with("every", every)
         .with("saves", saves)

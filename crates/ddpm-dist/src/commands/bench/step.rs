@@ -9,7 +9,6 @@ use super::Bench;
 use super::measure::{largest, median, since_launch};
 use super::report::Report;
 use crate::failure::Failure;
-use crate::telemetry::peak_rss_mb;
 use crate::trainer::{Profile, RECORDED};
 
 /// How many operators the table names.
@@ -38,12 +37,11 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
     let clock = trainer.take_clock();
     let images = steps * bench.settings.train.global_batch as u64;
     let report = bench
-        .report(trainer.parameters())
+        .report(Some(trainer.parameters()))
         .with("steps", steps)
         .with("images_per_s", images as f64 / seconds.iter().sum::<f64>())
         .with("median_step_s", median(seconds))
         .with("first_step_s", largest(comm, first_step.unwrap_or(f64::NAN)))
-        .with("max_rss_mb", largest(comm, peak_rss_mb()))
         .with("comm_wait_s", clock.comm_wait.as_secs_f64())
         .with("data_wait_s", clock.data_wait.as_secs_f64());
     if let Some(mut profile) = profile {

@@ -11,6 +11,7 @@ mod coordinator;
 mod device;
 mod failure;
 mod generate;
+mod huge_pages;
 mod images;
 mod memory;
 mod pictures;

@@ -17,7 +17,7 @@ mod step;
 use std::path::Path;
 use std::sync::Arc;
 
-use ddpm_comm::{Collective, set_step};
+use ddpm_comm::{Collective, Memory, set_step};
 use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, Source, Split};
 use ddpm_diffusion::TimestepSampler;
@@ -28,6 +28,7 @@ use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::device::Place;
 use crate::failure::{Exit, Failure};
+use crate::huge_pages::move_into_huge_pages;
 use crate::signals::StopRequest;
 use clock::timed;
 use monitor::Monitor;
@@ -70,6 +71,8 @@ pub struct Trainer {
     /// On rank 0.
     monitor: Option<Monitor>,
     clock: Clock,
+    /// The step at whose start memory has grown to what training takes, where it trains in the host's.
+    grown_at: Option<u64>,
 }
 
 /// What one step did to the weights.
@@ -118,6 +121,7 @@ impl Trainer {
         let monitor = unanimous(comm.as_ref(), opened)?;
         let lr = assemble::lr_schedule(&settings);
         let comm = Arc::clone(comm);
+        let grown_at = (memory == Memory::Host).then_some(state.step + 1);
         let this = Self {
             settings,
             comm,
@@ -131,6 +135,7 @@ impl Trainer {
             saver,
             monitor,
             clock: Clock::started(),
+            grown_at,
         };
         this.describe(resumed);
         Ok(this)
@@ -199,6 +204,9 @@ impl Trainer {
     /// Takes one step and logs it if that is due; false, with nothing done, if a rank was asked to stop.
     pub fn step(&mut self, stop: &StopRequest) -> Result<bool, Failure> {
         set_step(self.state.step);
+        if self.grown_at.take_if(|step| *step == self.state.step).is_some() {
+            move_into_huge_pages();
+        }
         in_range(c"step", || self.one_step(stop))
     }
 

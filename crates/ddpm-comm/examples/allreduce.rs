@@ -31,14 +31,14 @@ fn main() {
     let mut one = values;
     let mut times = [(); 3].map(|()| Vec::new());
     for _ in 0..TURNS {
+        // Sums of sums would grow without bounds.
+        summed.lock().expect("nobody panics").copy_from_slice(&ours);
         comm.barrier();
         times[0].push(seconds(|| {
             SimpleCommunicator::world().all_reduce_into(&ours[..], &mut theirs[..], SystemOperation::sum());
         }));
         comm.barrier();
         times[1].push(seconds(|| comm.all_reduce(&mut one, Reduce::Mean)));
-        // Sums of sums would grow without bounds.
-        summed.lock().expect("nobody panics").copy_from_slice(&ours);
         comm.barrier();
         times[2].push(seconds(|| {
             averager.begin();

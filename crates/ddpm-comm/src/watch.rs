@@ -96,8 +96,7 @@ impl Watch {
             if !reported && !self.lock().leaving {
                 reported = report_dead();
             }
-            // A tick that came late, on a busy machine, counts for as long as it took.
-            let passed = last.elapsed().min(4 * tick);
+            let passed = counted(last.elapsed(), tick);
             last = Instant::now();
             if let Some(name) = self.overdue(passed, timeout) {
                 abort_after(GRACE, 1, &self.verdict(&name, timeout));
@@ -143,6 +142,12 @@ impl Watch {
     }
 }
 
+/// A tick that came late, on a busy machine, counts for as long as it took; what is longer than four is a suspension, for
+/// which the peers are not to blame.
+fn counted(elapsed: Duration, tick: Duration) -> Duration {
+    elapsed.min(4 * tick)
+}
+
 /// Shows which ranks of this machine died, if any did: the launcher sees it too, and ends the run.
 fn report_dead() -> bool {
     let dead = board::dead();
@@ -165,5 +170,17 @@ impl Drop for Entered<'_> {
             doing.last = doing.operations.remove(index).name;
         }
         doing.post();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_ticks_count_and_suspensions_do_not() {
+        let ms = Duration::from_millis;
+        assert_eq!([250, 251, 900, 1_000].map(|late| counted(ms(late), ms(250))), [250, 251, 900, 1_000].map(ms));
+        assert_eq!(counted(ms(3_600_000), ms(250)), ms(1_000));
     }
 }

@@ -104,7 +104,7 @@ impl Communicator {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let raw = self.raw.read().unwrap_or_else(PoisonError::into_inner);
         let comm = raw.as_ref().ok_or(Error::Finished)?.0;
-        self.cuda.set_device(self.device)?; // each thread has a current one, and events belong to it
+        self.cuda.set_device(self.device)?; // each thread has a current one, on which NCCL works
         let ours = self.stream.handle();
         for stream in streams(slices) {
             let computed = Event::new(self.cuda, self.device)?;

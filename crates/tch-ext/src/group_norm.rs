@@ -93,6 +93,7 @@ pub fn group_norm<const N: usize>(
 
 /// The name of the kernels that [`group_norm`] takes on this processor's CPU: those of the most that the processor can and
 /// `ATEN_CPU_CAPABILITY`, libtorch's own switch, allows.
+#[doc(hidden)] // For tests.
 pub fn group_norm_kernels() -> &'static str {
     // SAFETY: the shim returns a constant that ends with a zero.
     let name = unsafe { CStr::from_ptr(tch_ext_group_norm_kernels()) };

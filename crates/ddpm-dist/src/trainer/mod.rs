@@ -28,7 +28,7 @@ use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::device::Place;
 use crate::failure::{Exit, Failure};
-use crate::huge_pages::move_into_huge_pages;
+use crate::huge_pages::HugePages;
 use crate::signals::StopRequest;
 use clock::timed;
 use monitor::Monitor;
@@ -71,8 +71,8 @@ pub struct Trainer {
     /// On rank 0.
     monitor: Option<Monitor>,
     clock: Clock,
-    /// The step at whose start memory has grown to what training takes, where it trains in the host's.
-    grown_at: Option<u64>,
+    /// Where the network is in the host's memory, until all of that is where it should be.
+    huge_pages: Option<HugePages>,
 }
 
 /// What one step did to the weights.
@@ -121,7 +121,7 @@ impl Trainer {
         let monitor = unanimous(comm.as_ref(), opened)?;
         let lr = assemble::lr_schedule(&settings);
         let comm = Arc::clone(comm);
-        let grown_at = (memory == Memory::Host).then_some(state.step + 1);
+        let huge_pages = (memory == Memory::Host).then(HugePages::default);
         let this = Self {
             settings,
             comm,
@@ -135,7 +135,7 @@ impl Trainer {
             saver,
             monitor,
             clock: Clock::started(),
-            grown_at,
+            huge_pages,
         };
         this.describe(resumed);
         Ok(this)
@@ -204,9 +204,7 @@ impl Trainer {
     /// Takes one step and logs it if that is due; false, with nothing done, if a rank was asked to stop.
     pub fn step(&mut self, stop: &StopRequest) -> Result<bool, Failure> {
         set_step(self.state.step);
-        if self.grown_at.take_if(|step| *step == self.state.step).is_some() {
-            move_into_huge_pages();
-        }
+        self.huge_pages.take_if(|huge_pages| !huge_pages.before_step());
         in_range(c"step", || self.one_step(stop))
     }
 

@@ -60,7 +60,6 @@ pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Fai
         tracing::info!("stopped on request");
         return Ok(Exit::Stopped.code());
     };
-    let report = report.with("max_rss_mb", largest(bench.comm.as_ref(), peak_rss_mb()));
     if world.rank() == 0 {
         report.print(json);
     }
@@ -102,7 +101,7 @@ impl Bench<'_> {
         self.comm.vote(if self.stop.asked() { Vote::Stop } else { Vote::Ok }) == Verdict::Stop
     }
 
-    /// What every report has; null is what this benchmark does not measure.
+    /// What every report has; null is what this benchmark does not measure. To be called by all ranks, after measuring.
     fn report(&self, parameters: Option<i64>) -> Report {
         let report = Report::default()
             .with("world", self.comm.size())
@@ -111,6 +110,7 @@ impl Bench<'_> {
             .with("params", parameters)
             .with("batch_per_rank", self.settings.train.global_batch / self.comm.size());
         let measured = ["images_per_s", "median_step_s", "first_step_s", "max_rss_mb", "comm_wait_s", "data_wait_s"];
-        measured.into_iter().fold(report, |report, name| report.with(name, Value::Null))
+        let report = measured.into_iter().fold(report, |report, name| report.with(name, Value::Null));
+        report.with("max_rss_mb", largest(self.comm.as_ref(), peak_rss_mb()))
     }
 }

@@ -1,6 +1,7 @@
 //! Memory in huge pages, through which the processor finds its way faster: 5 to 10% of a step of the U-Net in bf16, and of
 //! two ranks, on the CPU; less of a single rank's in fp32 (docs/log.md).
 #![allow(unsafe_code)] // Advice to the kernel.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 /// Moves memory into huge pages, a little before each step, once it has grown to what training takes: in the first step
 /// each of them would have to be cleared before it can be used.

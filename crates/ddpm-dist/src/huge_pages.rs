@@ -9,7 +9,8 @@
 pub struct HugePages {
     /// Addresses that are left to look at; none before memory has grown.
     places: Option<Vec<usize>>,
-    steps: u64,
+    /// The first step has begun, if it is not over.
+    begun: bool,
     moved: usize,
 }
 
@@ -40,8 +41,7 @@ mod linux {
         /// To be called before each step until it says that nothing is left to be done. Where the kernel does not know how
         /// (before Linux 6.1), has no huge page left, or is told never to use any, memory stays as it is.
         pub fn before_step(&mut self) -> bool {
-            self.steps += 1;
-            if self.steps == 1 {
+            if !std::mem::replace(&mut self.begun, true) {
                 return true;
             }
             let places = self.places.get_or_insert_with(places);

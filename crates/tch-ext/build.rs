@@ -22,21 +22,25 @@ fn main() {
         .flag("-fopenmp")
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
+        .file("cpp/winograd.cpp")
+        .file("cpp/processor.cpp")
         .file("cpp/profiler.cpp")
         .file("cpp/checkpoint.cpp")
         .file("cpp/memory.cpp")
         .compile("tch_ext_shim");
-    let kernels = |name: &str, processor: Option<&str>| {
-        let mut build = sources();
-        build.file("cpp/group_norm_kernels.cpp").define("KERNELS", name);
-        // Vectors wider than the processor's are passed between functions of this one file only.
-        build.flag_if_supported("-Wno-psabi");
-        build.flags(processor.map(|name| format!("-march={name}"))).compile(name);
-    };
-    kernels("kernels_any", None);
-    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|target| target == "x86_64") {
-        kernels("kernels_avx2", Some("x86-64-v3"));
-        kernels("kernels_avx512", Some("x86-64-v4"));
+    for kernels in ["group_norm", "winograd"] {
+        let compile = |processor: &str, flags: &[&str]| {
+            let name = format!("{kernels}_{processor}");
+            let mut build = sources();
+            build.file(format!("cpp/{kernels}_kernels.cpp")).define("KERNELS", name.as_str());
+            // Vectors wider than the processor's are passed between functions of this one file only.
+            build.flag_if_supported("-Wno-psabi").flags(flags).compile(&name);
+        };
+        compile("any", &[]);
+        if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|target| target == "x86_64") {
+            compile("avx2", &["-march=x86-64-v3"]);
+            compile("avx512", &["-march=x86-64-v4"]);
+        }
     }
     // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their threads.
     println!("cargo:rustc-link-search=native={}", lib.display());

@@ -48,6 +48,7 @@ const FREE: &[&str] = &[
     "train.adam_eps",
     "train.grad_clip",
     "train.precision",
+    "train.convolutions",
     "train.device",
     "train.skip_nonfinite",
 ];

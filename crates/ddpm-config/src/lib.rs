@@ -25,7 +25,8 @@ pub use error::Error;
 pub use keys::check_key;
 pub use presets::{PRESETS, Preset};
 pub use settings::{
-    Backend, CheckpointSettings, CommSettings, DataKind, DataSettings, Device, DiffusionSettings, EmaSettings,
-    GridSampler, Labels, Loss, LrSchedule, ModelKind, ModelSettings, MonitorSettings, OnCorrupt, OnFailure, Precision,
-    Predict, RunSettings, Schedule, Settings, TimestepSampler, TrainSettings, Variance, Weighting, WhenBusy,
+    Backend, CheckpointSettings, CommSettings, Convolutions, DataKind, DataSettings, Device, DiffusionSettings,
+    EmaSettings, GridSampler, Labels, Loss, LrSchedule, ModelKind, ModelSettings, MonitorSettings, OnCorrupt,
+    OnFailure, Precision, Predict, RunSettings, Schedule, Settings, TimestepSampler, TrainSettings, Variance,
+    Weighting, WhenBusy,
 };

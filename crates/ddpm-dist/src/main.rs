@@ -3,6 +3,7 @@
 //! A reader starts at `trainer/mod.rs`, the loop; `commands/` holds one file per command, `coordinator.rs` what ranks
 //! agree on, `assemble.rs` the way from settings to objects.
 
+mod arithmetic;
 mod assemble;
 mod classifier;
 mod cli;

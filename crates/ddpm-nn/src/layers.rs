@@ -1,6 +1,6 @@
 //! Layers as handles into the arena: a convolution, a linear map, a group norm, an embedding table.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 use tch_ext::{Activation, Normed, PerChannel};
 
 use crate::arena::{Init, Layout, Param, Weights};
@@ -67,19 +67,23 @@ impl Conv2d {
         Self { stride, padding, ..self }
     }
 
-    /// Computes in the kind of `x`.
+    /// The result is of the kind of `x`.
     pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(x.kind()));
-        self.convolve(x, &weight, Some(&bias))
+        let (weight, bias) = (&w[self.weight], &w[self.bias]);
+        let (output, input, kernel, _) = weight.size4().expect("weights are [out, in, kernel, kernel]");
+        if (kernel, self.stride, self.padding) == (3, 1, 1) && tch_ext::winograd_applies(x, input, output) {
+            return tch_ext::winograd(x, weight, bias).expect("the layer's own weights and bias fit");
+        }
+        self.convolve(x, weight, Some(bias))
     }
 
     /// The convolution of the channels of all `inputs` together, which are not copied for that: a sum of convolutions.
     pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Tensor {
-        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(inputs[0].kind()));
+        let (weight, bias) = (&w[self.weight], &w[self.bias]);
         let (mut sum, mut from) = (None::<Tensor>, 0);
         for x in inputs {
             let channels = x.size()[1];
-            let bias = sum.is_none().then_some(&bias);
+            let bias = sum.is_none().then_some(bias);
             let part = self.convolve(x, &weight.narrow(1, from, channels), bias);
             sum = Some(sum.map_or(part.shallow_clone(), |mut sum| sum.g_add_(&part)));
             from += channels;
@@ -88,7 +92,19 @@ impl Conv2d {
     }
 
     fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        x.conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1)
+        let (kind, own) = (kind_of_products(x), x.kind());
+        let bias = bias.map(|bias| bias.to_kind(kind));
+        let y = x.to_kind(kind).conv2d(&weight.to_kind(kind), bias, [self.stride; 2], [self.padding; 2], [1; 2], 1);
+        y.to_kind(own)
+    }
+}
+
+/// The kind in which products with `x` are computed: its own, but f32 for bf16 on a CPU without instructions for it, where
+/// libtorch would take ten times as long.
+pub(crate) fn kind_of_products(x: &Tensor) -> Kind {
+    match x.kind() {
+        Kind::BFloat16 if x.device() == Device::Cpu && !tch_ext::multiplies_bf16() => Kind::Float,
+        kind => kind,
     }
 }
 
@@ -104,10 +120,11 @@ impl Linear {
         Self { weight: scope.param("weight", &[output, input], init), bias: scope.param("bias", &[output], init) }
     }
 
-    /// Computes in the kind of `x`.
+    /// The result is of the kind of `x`.
     pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(x.kind()));
-        x.linear(&weight, Some(bias))
+        let kind = kind_of_products(x);
+        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(kind));
+        x.to_kind(kind).linear(&weight, Some(bias)).to_kind(x.kind())
     }
 }
 

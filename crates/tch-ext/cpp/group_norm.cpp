@@ -3,9 +3,9 @@
 // the CPU with channels last. libtorch's own operations elsewhere.
 #include "group_norm_kernels.h"
 #include "guarded.h"
+#include "processor.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
 #include <ATen/record_function.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
@@ -13,7 +13,6 @@
 #include <array>
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
 namespace {
@@ -24,26 +23,7 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-const tch_ext::AllKernels &kernels_of_this_processor() {
-#ifdef __x86_64__
-    static const auto &chosen = []() -> const tch_ext::AllKernels & {
-        // All that the levels x86-64-v3 and x86-64-v4 may use.
-        const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
-                        __builtin_cpu_supports("movbe") && __builtin_cpu_supports("f16c");
-        const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl");
-        // What libtorch's own kernels were told to do without (ATEN_CPU_CAPABILITY) is not used here either.
-        const std::string of_libtorch = at::get_cpu_capability();
-        const bool avx512 = v4 && of_libtorch == "AVX512", avx2 = v3 && (of_libtorch == "AVX512" || of_libtorch == "AVX2");
-        return avx512 ? tch_ext::kernels_avx512 : avx2 ? tch_ext::kernels_avx2 : tch_ext::kernels_any;
-    }();
-    return chosen;
-#else
-    return tch_ext::kernels_any;
-#endif
-}
+const tch_ext::AllKernels &kernels_of_this_processor() { return KERNELS_OF_THIS_PROCESSOR(tch_ext::group_norm); }
 const Kernels<float> &kernels(float) { return kernels_of_this_processor().f32; }
 const Kernels<Bf16> &kernels(Bf16) { return kernels_of_this_processor().bf16; }
 
@@ -184,9 +164,6 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 }
 
 } // namespace
-
-// The kernels in use, a constant.
-extern "C" const char *tch_ext_group_norm_kernels() { return kernels_of_this_processor().name; }
 
 // `inputs` are one or two, and `out` has room for one more.
 extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,

@@ -211,8 +211,6 @@ template <typename T> constexpr Kernels<T> kernels() {
 
 } // namespace
 
-#define QUOTED(name) #name
-#define NAME_OF(macro) QUOTED(macro)
-const AllKernels KERNELS = {NAME_OF(KERNELS), kernels<float>(), kernels<Bf16>()};
+const AllKernels KERNELS = {kernels<float>(), kernels<Bf16>()};
 
 } // namespace tch_ext

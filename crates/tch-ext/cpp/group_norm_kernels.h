@@ -41,7 +41,6 @@ template <typename T> struct Kernels {
 };
 
 struct AllKernels {
-    const char *name;
     Kernels<float> f32;
     Kernels<Bf16> bf16;
 };
@@ -52,8 +51,8 @@ constexpr int64_t LANES = 16;
 static inline int64_t backward_work(const Sample &s) { return 2 * s.channels + (s.channels + 2 * LANES) * s.pixels; }
 
 #ifdef __x86_64__
-extern const AllKernels kernels_avx512, kernels_avx2;
+extern const AllKernels group_norm_avx512, group_norm_avx2;
 #endif
-extern const AllKernels kernels_any;
+extern const AllKernels group_norm_any;
 
 } // namespace tch_ext

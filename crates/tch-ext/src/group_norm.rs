@@ -1,6 +1,6 @@
 //! Group norm with what surrounds it in a U-Net.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::ptr::null_mut;
 
 use tch::{TchError, Tensor};
@@ -20,7 +20,6 @@ unsafe extern "C" {
         silu: bool,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn tch_ext_group_norm_kernels() -> *const c_char;
 }
 
 /// What follows a norm.
@@ -89,13 +88,4 @@ pub fn group_norm<const N: usize>(
         let [y, ..] = out;
         Ok(Normed { y: Tensor::from_ptr(y), inputs: std::array::from_fn(|i| Tensor::from_ptr(out[i + 1])) })
     }
-}
-
-/// The name of the kernels that [`group_norm`] takes on this processor's CPU: those of the most that the processor can and
-/// `ATEN_CPU_CAPABILITY`, libtorch's own switch, allows.
-#[doc(hidden)] // For tests.
-pub fn group_norm_kernels() -> &'static str {
-    // SAFETY: the shim returns a constant that ends with a zero.
-    let name = unsafe { CStr::from_ptr(tch_ext_group_norm_kernels()) };
-    name.to_str().expect("names are ASCII")
 }

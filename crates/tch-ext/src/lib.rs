@@ -11,6 +11,7 @@ use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 mod checkpoint;
+mod convolution;
 mod gpus;
 mod group_norm;
 mod hooks;
@@ -18,8 +19,9 @@ mod memory;
 mod profiler;
 
 pub use checkpoint::checkpoint;
+pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, winograd_applies};
 pub use gpus::{Gpus, NoGpu, load_cuda_backend, with_f32_on_gpu};
-pub use group_norm::{Activation, Normed, PerChannel, group_norm, group_norm_kernels};
+pub use group_norm::{Activation, Normed, PerChannel, group_norm};
 pub use hooks::GradHooks;
 pub use memory::MemoryWatch;
 pub use profiler::{Cost, Profiler, in_range};

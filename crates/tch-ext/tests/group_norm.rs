@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
-use tch_ext::{Activation, Normed, PerChannel, group_norm, group_norm_kernels};
+use tch_ext::{Activation, Normed, PerChannel, group_norm, processor};
 
 /// x, offset, gain, bias and the gradient that arrives from above.
 struct Case {
@@ -156,12 +156,12 @@ fn the_kernels_are_no_others_than_libtorchs() {
     #[cfg(not(target_arch = "x86_64"))]
     let [avx2, avx512] = [false; 2];
     let expected = match std::env::var("ATEN_CPU_CAPABILITY").as_deref() {
-        Ok("default") => "kernels_any",
-        Err(_) if avx512 => "kernels_avx512",
-        _ if avx2 => "kernels_avx2",
-        _ => "kernels_any",
+        Ok("default") => "any",
+        Err(_) if avx512 => "avx512",
+        _ if avx2 => "avx2",
+        _ => "any",
     };
-    assert_eq!(group_norm_kernels(), expected);
+    assert_eq!(processor(), expected);
 }
 
 /// There are kernels for each kind of processor, and libtorch's own switch between them is heeded when a process starts.

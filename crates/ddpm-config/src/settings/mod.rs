@@ -17,7 +17,7 @@ pub use diffusion::{DiffusionSettings, Loss, Predict, Schedule, TimestepSampler,
 pub use labels::Labels;
 pub use model::{ModelKind, ModelSettings};
 pub use services::{Backend, CheckpointSettings, CommSettings, GridSampler, MonitorSettings, OnFailure, WhenBusy};
-pub use train::{Device, EmaSettings, LrSchedule, Precision, TrainSettings};
+pub use train::{Convolutions, Device, EmaSettings, LrSchedule, Precision, TrainSettings};
 
 /// Everything that defines a run, resolved and of the right types.
 ///

@@ -31,6 +31,8 @@ pub struct TrainSettings {
     pub grad_clip: f64,
     /// Arithmetic of the network; weights and optimizer stay fp32. Default `fp32`.
     pub precision: Precision,
+    /// How the CPU computes 3x3 convolutions in fp32. Default `auto`.
+    pub convolutions: Convolutions,
     /// Where the network computes. Default `auto`.
     pub device: Device,
     /// So many non-finite gradients in a row end the run; fewer are skipped. At least 1. Default 10.
@@ -51,6 +53,7 @@ impl Default for TrainSettings {
             adam_eps: 1e-8,
             grad_clip: 1.0,
             precision: Precision::Fp32,
+            convolutions: Convolutions::Auto,
             device: Device::Auto,
             skip_nonfinite: 10,
         }
@@ -75,6 +78,18 @@ pub enum Precision {
     Fp32,
     /// bfloat16 activations, fp32 weights.
     Bf16,
+    /// `bf16` where the GPU, or the CPU, of every rank has instructions for it, else `fp32`.
+    Auto,
+}
+
+/// How the CPU computes 3x3 convolutions in fp32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Convolutions {
+    /// By Winograd's algorithm where the channels allow it: faster on every processor measured.
+    Auto,
+    /// By libtorch alone.
+    Direct,
 }
 
 /// Where the network computes.

@@ -7,7 +7,9 @@ use ddpm_config::Settings;
 use ddpm_data::Split;
 use ddpm_nn::Network;
 use serde_json::json;
+use tch::Kind;
 
+use crate::arithmetic;
 use crate::assemble;
 use crate::cli::TrainArgs;
 use crate::coordinator::{self, Learner, unanimous};
@@ -29,7 +31,9 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
     if args.dry_run {
         // Rank 0 tries out what a step takes of memory.
         world.watch(super::PATIENCE);
-        let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
+        let precision = arithmetic::agree(comm.as_ref(), &plan.settings.train, place.device);
+        let described =
+            if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), precision, json) } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }
     match trainer::run(&comm, place, plan, args.profile.as_deref(), &stop)? {
@@ -42,14 +46,14 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
 }
 
 /// What a run would be, on stdout.
-fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<(), Failure> {
+fn describe(settings: &Settings, comm: &dyn Collective, precision: Kind, json: bool) -> Result<(), Failure> {
     let source = assemble::open_data(settings, Split::Train)?;
     let network = Network::new(assemble::architecture(settings))?;
     assemble::diffusion(settings, tch::Device::Cpu)?;
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;
     let (batch, images) = (settings.train.global_batch as u64, source.len());
-    let memory = Footprint::of(settings, comm.size())?;
+    let memory = Footprint::of(settings, comm.size(), precision)?;
     // Weights, two moments and the averages, each a flat f32 buffer.
     let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
     if json {

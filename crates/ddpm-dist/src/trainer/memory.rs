@@ -3,7 +3,7 @@
 use ddpm_config::Settings;
 use ddpm_data::Batch;
 use serde::Serialize;
-use tch::Device;
+use tch::{Device, Kind};
 use tch_ext::MemoryWatch;
 
 use super::state::TrainState;
@@ -52,8 +52,8 @@ impl Footprint {
     /// this process takes beside its tensors in the end.
     ///
     /// A save in flight is not in it.
-    pub fn of(settings: &Settings, world: usize) -> Result<Self, Failure> {
-        let task = Task::of(settings, Device::Cpu)?;
+    pub fn of(settings: &Settings, world: usize, precision: Kind) -> Result<Self, Failure> {
+        let task = Task::of(settings, Device::Cpu, precision)?;
         let slice = settings.train.global_batch / world;
         let images = task.micro_batch.min(slice);
         let mut watch = MemoryWatch::begin()?;

@@ -24,6 +24,7 @@ use ddpm_diffusion::TimestepSampler;
 use ddpm_nn::{LrSchedule, clip};
 use tch_ext::in_range;
 
+use crate::arithmetic;
 use crate::assemble;
 use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
 use crate::device::Place;
@@ -102,7 +103,8 @@ impl Trainer {
         let Place { device, memory } = place;
         let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
         same_data(comm.as_ref(), source.as_ref())?;
-        let task = unanimous(comm.as_ref(), Task::of(&settings, device))?;
+        let precision = arithmetic::agree(comm.as_ref(), &settings.train, device);
+        let task = unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
         let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed)?;
         let state = match &plan.resume {
             Some(checkpoint) => {

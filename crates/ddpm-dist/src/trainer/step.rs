@@ -1,6 +1,6 @@
 //! One rank's part of one step: noise its slice of the global batch, apply the objective, and go backward.
 
-use ddpm_config::{Precision, Settings};
+use ddpm_config::Settings;
 use ddpm_data::Batch;
 use ddpm_diffusion::{Diffusion, Draw, Stream, noise_batch, uniform};
 use ddpm_nn::{DropoutKeys, Network};
@@ -51,12 +51,8 @@ pub struct SampleTerms {
 }
 
 impl Task {
-    /// The task that `settings` set, on `device`.
-    pub fn of(settings: &Settings, device: Device) -> Result<Self, Failure> {
-        let precision = match settings.train.precision {
-            Precision::Fp32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        };
+    /// The task that `settings` set, on `device`; the network computes in `precision`.
+    pub fn of(settings: &Settings, device: Device, precision: Kind) -> Result<Self, Failure> {
         let network = Network::new(assemble::architecture(settings))?
             .computing_in(precision)
             .checkpointing(&settings.model.checkpoint_activations);

@@ -6,7 +6,7 @@ use tch_ext::{Activation, Normed};
 use super::UNetConfig;
 use crate::arena::Weights;
 use crate::dropout::DropoutKeys;
-use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
+use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start, kind_of_products};
 
 /// What all blocks of one network share.
 pub(super) struct BlockConfig {
@@ -153,6 +153,11 @@ impl Attention {
 /// Softmax of `q k^T / sqrt(D)`, times v, for queries, keys and values `[B, heads, N, D]`.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     let (_, _, tokens, width) = q.size4().expect("queries are [B, heads, N, D]");
+    let (kind, own) = (kind_of_products(q), q.kind());
+    if kind != own {
+        let [q, k, v] = [q, k, v].map(|tensor| tensor.to_kind(kind));
+        return attend(&q, &k, &v).to_kind(own);
+    }
     // In bf16 the fused attention of the CPU calls a matrix product for each few rows, and most of its time goes into the
     // calls. As long as the scores are of the size of what is kept anyway, three products do the same in half the time;
     // the scale is split between both sides, as in Nichol & Dhariwal's code, to round before the sum grows.

@@ -1,0 +1,48 @@
+//! The arithmetic of the network, agreed among all ranks: what `train.precision` and `train.convolutions` come to on their
+//! processors.
+
+use ddpm_comm::Collective;
+use ddpm_config::{Convolutions, Precision, TrainSettings};
+use tch::{Device, Kind};
+
+/// How much longer a step takes where bf16 is emulated than in fp32 (docs/performance.md).
+const EMULATION: f64 = 1.25;
+
+/// Sets how this process computes convolutions and gives the kind in which all ranks compute; `device` is this rank's.
+/// Reports what was chosen, and warns of bf16 that a processor has to emulate.
+pub fn agree(comm: &dyn Collective, settings: &TrainSettings, device: Device) -> Kind {
+    let winograd = settings.convolutions == Convolutions::Auto;
+    tch_ext::allow_winograd(winograd);
+    let kind = precision(comm, settings.precision, device);
+    if device == Device::Cpu {
+        let by = if winograd && (kind == Kind::Float || !tch_ext::multiplies_bf16()) { "Winograd" } else { "direct" };
+        tracing::info!("arithmetic: {} on the CPU, {} kernels, {by} convolutions", name_of(kind), tch_ext::processor());
+    }
+    kind
+}
+
+fn precision(comm: &dyn Collective, wanted: Precision, device: Device) -> Kind {
+    if wanted == Precision::Fp32 {
+        return Kind::Float;
+    }
+    let ours = device != Device::Cpu || tch_ext::multiplies_bf16();
+    let all = comm.gather_bytes(&[u8::from(ours)]);
+    match all.iter().position(|rank| *rank != [1]) {
+        None => Kind::BFloat16,
+        Some(rank) if wanted == Precision::Auto => {
+            tracing::info!("train.precision is auto: fp32, since the CPU of rank {rank} has no bf16 instructions");
+            Kind::Float
+        }
+        Some(rank) => {
+            tracing::warn!(
+                "the CPU of rank {rank} has no bf16 instructions, so products are computed in fp32 and rounded: a step takes \
+                 about {EMULATION} times as long as with train.precision = \"fp32\", and less memory. \"auto\" chooses fp32 here"
+            );
+            Kind::BFloat16
+        }
+    }
+}
+
+fn name_of(kind: Kind) -> &'static str {
+    if kind == Kind::BFloat16 { "bf16" } else { "fp32" }
+}

@@ -1,0 +1,63 @@
+// 3x3 convolutions of stride 1 and padding 1 by Winograd's F(2x2, 3x3), after Lavin & Gray 2015 (arXiv 1509.09308): 16
+// multiplications for 4 pixels of the result where the definition takes 36. f32, channels last, channels in multiples of 16.
+// Compiled for several processors; see winograd.cpp.
+//
+// Images are cut into tiles of 2x2 pixels, numbered through the batch, each with the 4x4 input pixels d around it. A tile's
+// result is A^T [(G g G^T) . (B^T d B)] A, where the product in brackets, summed over input channels, is for each of its 16
+// places a matrix product over many tiles.
+#pragma once
+
+#include <cstdint>
+
+namespace tch_ext {
+
+// Images [batch, height, width, in] become [batch, height, width, out].
+struct Convolution {
+    int64_t batch, height, width, in, out;
+
+    int64_t tile_rows() const { return (height + 1) / 2; }
+    int64_t tile_columns() const { return (width + 1) / 2; }
+    int64_t tiles() const { return batch * tile_rows() * tile_columns(); }
+};
+
+struct WinogradKernels {
+    // Rows [begin, end) of u [16, in, out], G g G^T of each pair of channels. Of the weights [.., .., 3, 3] that of input
+    // channel i and output channel o begins at `i * in_stride + o * out_stride`; `turned` by half a turn for the convolution
+    // that takes gradients back. `work` holds 9 * out values.
+    void (*transform_weights)(const Convolution &, const float *weights, int64_t in_stride, int64_t out_stride, bool turned,
+                              float *u, int64_t begin, int64_t end, float *work);
+    // Tiles [begin, end) of y, from x, u and the bias, which may be null. `work` holds forward_work() values.
+    void (*forward)(const Convolution &, const float *x, const float *u, const float *bias, float *y, int64_t begin,
+                    int64_t end, float *work);
+    // One of the four rows of places of du [16, in, out], the gradient of u, for the input channels [begin, end), from x and
+    // the gradient dy of y. No two such parts share a result. `work` holds weight_work() values.
+    void (*weight_gradient)(const Convolution &, const float *x, const float *dy, float *du, int64_t row, int64_t begin,
+                            int64_t end, float *work);
+    // The gradients of the weights [out, in, 3, 3] of the input channels [begin, end): G^T du G.
+    void (*restore_weights)(const Convolution &, const float *du, float *weights, int64_t begin, int64_t end);
+};
+
+// Tiles that forward takes through its matrix products together: a multiple of all kernels' rows, few enough to stay in the
+// second cache, and enough for large weights to be read seldom.
+static inline int64_t tiles_at_once(const Convolution &c) {
+    const int64_t fit = (1 << 13) / (c.in + c.out) / 12 * 12;
+    return fit < 48 ? 48 : fit > 96 ? 96 : fit;
+}
+
+static inline int64_t forward_work(const Convolution &c) {
+    return 16 * tiles_at_once(c) * (c.in + c.out) + (c.in > c.out ? c.in : c.out);
+}
+
+// Tiles that weight_gradient takes together: few enough that they and the sums stay in the first caches.
+constexpr int64_t WEIGHT_TILES = 32;
+
+static inline int64_t weight_work(const Convolution &c, int64_t channels) {
+    return 4 * (WEIGHT_TILES * (channels + c.out) + channels * c.out) + (c.in > c.out ? c.in : c.out);
+}
+
+#ifdef __x86_64__
+extern const WinogradKernels winograd_avx512, winograd_avx2;
+#endif
+extern const WinogradKernels winograd_any;
+
+} // namespace tch_ext

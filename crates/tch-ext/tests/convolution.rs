@@ -1,0 +1,173 @@
+//! 3x3 convolutions by Winograd's algorithm against libtorch's own in f64: values and all gradients.
+
+use std::process::Command;
+use std::sync::Mutex;
+
+use tch::{Device, Kind, Tensor};
+use tch_ext::{allow_winograd, multiplies_bf16, winograd, winograd_applies};
+
+/// Threads and the choice of the algorithm belong to the whole process, and tests of one process run side by side.
+static SETTINGS: Mutex<()> = Mutex::new(());
+
+/// x, weights and bias as leaves, and the gradient that arrives from above; all numbers are such that f32 holds them.
+fn case(batch: i64, size: [i64; 2], channels: [i64; 2]) -> [Tensor; 4] {
+    let ([height, width], [input, output]) = (size, channels);
+    tch::manual_seed(batch + height + 7 * width + input + output);
+    let normal = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+    [
+        normal(&[batch, input, height, width]),
+        normal(&[output, input, 3, 3]),
+        normal(&[output]),
+        normal(&[batch, output, height, width]),
+    ]
+}
+
+/// y and the gradients of x, weights and bias.
+fn outcome(case: &[Tensor; 4], kind: Kind, convolve: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> [Tensor; 4] {
+    let leaves = [0, 1, 2].map(|i| case[i].to_kind(kind).copy().set_requires_grad(true));
+    let [x, weights, bias] = &leaves;
+    let y = convolve(x, weights, bias);
+    (&y * case[3].to_kind(kind)).sum(Kind::Double).backward();
+    [y.detach(), x.grad(), weights.grad(), bias.grad()]
+}
+
+fn ours(x: &Tensor, weights: &Tensor, bias: &Tensor) -> Tensor {
+    winograd(x, weights, bias).unwrap()
+}
+
+fn libtorchs(x: &Tensor, weights: &Tensor, bias: &Tensor) -> Tensor {
+    x.conv2d(weights, Some(bias), 1, 1, 1, 1)
+}
+
+/// Odd sides, images smaller than a tile, one block of channels and several, of which the last is narrower.
+const CASES: [(i64, [i64; 2], [i64; 2]); 6] = [
+    (2, [8, 8], [16, 16]),
+    (3, [7, 5], [32, 48]),
+    (5, [1, 1], [16, 32]),
+    (1, [2, 9], [112, 16]),
+    (4, [16, 16], [64, 32]),
+    (2, [4, 4], [208, 96]),
+];
+
+#[test]
+fn values_and_gradients_are_those_of_the_definition() {
+    let _settings = SETTINGS.lock().unwrap();
+    for (batch, size, channels) in CASES {
+        let case = case(batch, size, channels);
+        let exact = outcome(&case, Kind::Double, libtorchs);
+        for ((name, ours), exact) in ["y", "dx", "dw", "db"].iter().zip(outcome(&case, Kind::Float, ours)).zip(exact) {
+            let scale = exact.square().mean(Kind::Double).sqrt().double_value(&[]);
+            let error = (ours - &exact).abs().max().double_value(&[]) / scale;
+            assert!(error < 1e-5, "{name} of {batch} images of {size:?}, {channels:?} channels: off by {error}");
+        }
+    }
+}
+
+/// A run gives the same bits on a busy machine, where a rank has fewer threads.
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let _settings = SETTINGS.lock().unwrap();
+    let before = tch::get_num_threads();
+    let case = case(6, [10, 6], [208, 48]);
+    let on = |threads| {
+        tch::set_num_threads(threads);
+        // The gradient of the bias is libtorch's own sum.
+        let [y, dx, dw, _] = outcome(&case, Kind::Float, ours);
+        [y, dx, dw]
+    };
+    let alone = on(1);
+    for threads in [2, 3, 16] {
+        assert_eq!(on(threads), alone, "{threads} threads");
+    }
+    tch::set_num_threads(before);
+}
+
+/// Guidance by a classifier asks for the gradient of the images alone.
+#[test]
+fn frozen_weights_cost_no_gradient() {
+    let [x, weights, bias, upstream] = case(2, [8, 8], [32, 32]);
+    let gradient = |frozen: bool| {
+        let x = x.copy().set_requires_grad(true);
+        let [weights, bias] = [&weights, &bias].map(|values| values.copy().set_requires_grad(!frozen));
+        (ours(&x, &weights, &bias) * &upstream).sum(Kind::Double).backward();
+        assert_ne!(weights.grad().defined(), frozen);
+        x.grad()
+    };
+    assert_eq!(gradient(true), gradient(false));
+}
+
+/// Where bf16 is only a way to keep less, sums are f32: the result is that of f32, rounded once.
+#[test]
+fn bf16_images_are_rounded_once() {
+    let [x, weights, bias, _] = case(3, [6, 6], [32, 48]);
+    let x = x.to_kind(Kind::BFloat16);
+    let y = winograd(&x, &weights, &bias).unwrap();
+    assert_eq!(y, winograd(&x.to_kind(Kind::Float), &weights, &bias).unwrap().to_kind(Kind::BFloat16));
+    let leaf = x.copy().set_requires_grad(true);
+    winograd(&leaf, &weights, &bias).unwrap().sum(Kind::Float).backward();
+    let exact = x.to_kind(Kind::Double).set_requires_grad(true);
+    let [weights, bias] = [weights, bias].map(|values| values.to_kind(Kind::Double));
+    libtorchs(&exact, &weights, &bias).sum(Kind::Double).backward();
+    let error = (leaf.grad().to_kind(Kind::Double) - exact.grad()).norm() / exact.grad().norm();
+    assert!(error.double_value(&[]) < 4e-3, "the gradient is off by {error:?}");
+}
+
+#[test]
+fn it_applies_where_it_is_the_fastest_way() {
+    let _settings = SETTINGS.lock().unwrap();
+    let [x, weights, bias, _] = case(2, [8, 8], [32, 32]);
+    assert!(winograd_applies(&x, 32, 32));
+    assert!(!winograd_applies(&x, 3, 32) && !winograd_applies(&x, 32, 1), "few channels");
+    assert!(!winograd_applies(&x.to_kind(Kind::Double), 32, 32), "f64");
+    assert_eq!(winograd_applies(&x.to_kind(Kind::BFloat16), 32, 32), !multiplies_bf16());
+    allow_winograd(false);
+    let forbidden = winograd_applies(&x, 32, 32);
+    allow_winograd(true);
+    assert!(!forbidden, "it is forbidden");
+    for (what, result) in [
+        ("other channels", winograd(&x.narrow(1, 0, 16), &weights, &bias)),
+        ("another bias", winograd(&x, &weights, &bias.narrow(0, 0, 16))),
+        ("narrow weights", winograd(&x, &weights.narrow(0, 0, 8), &bias.narrow(0, 0, 8))),
+        ("f64", winograd(&x.to_kind(Kind::Double), &weights, &bias)),
+        ("bf16 weights", winograd(&x, &weights.to_kind(Kind::BFloat16), &bias)),
+    ] {
+        assert!(result.is_err(), "{what}");
+    }
+}
+
+/// What the test below runs again under limits.
+#[test]
+#[ignore = "run by `the_limits_of_libtorch_and_of_onednn_count`, under limits"]
+fn bf16_is_not_multiplied() {
+    assert!(!multiplies_bf16());
+}
+
+#[test]
+fn the_limits_of_libtorch_and_of_onednn_count() {
+    for (variable, limit) in
+        [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "avx512_core"), ("DNNL_MAX_CPU_ISA", "AVX2")]
+    {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "--ignored", "bf16_is_not_multiplied"]).env(variable, limit);
+        let printed = again.output().unwrap().stdout;
+        let printed = String::from_utf8_lossy(&printed);
+        assert!(printed.contains("1 passed"), "{variable}={limit}: {printed}");
+    }
+    let limited = ["ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"];
+    #[cfg(target_arch = "x86_64")]
+    if limited.iter().all(|variable| std::env::var_os(variable).is_none()) {
+        assert_eq!(multiplies_bf16(), is_x86_feature_detected!("avx512bf16"));
+    }
+}
+
+/// There are kernels for each kind of processor; libtorch's own switch between them counts when a process starts.
+#[test]
+fn the_kernels_of_other_processors_compute_the_same() {
+    for level in ["avx2", "default"] {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let tests = ["values_and_gradients_are_those_of_the_definition", "the_number_of_threads_changes_no_bit"];
+        let outcome = again.arg("--exact").args(tests).env("ATEN_CPU_CAPABILITY", level).output().unwrap();
+        let printed = String::from_utf8_lossy(&outcome.stdout);
+        assert!(printed.contains("2 passed"), "{level}: {printed}{}", String::from_utf8_lossy(&outcome.stderr));
+    }
+}

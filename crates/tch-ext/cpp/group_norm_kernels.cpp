@@ -5,6 +5,16 @@
 namespace tch_ext {
 namespace {
 
+// As wide as the processor's vectors: wider ones would go through memory.
+#if defined __AVX512F__
+constexpr int64_t LANES = 16;
+#elif defined __AVX2__
+constexpr int64_t LANES = 8;
+#else
+constexpr int64_t LANES = 4;
+#endif
+static_assert(LANES <= MOST_LANES);
+
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntLanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t BitLanes __attribute__((vector_size(4 * LANES)));

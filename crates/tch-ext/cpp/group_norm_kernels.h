@@ -45,10 +45,11 @@ struct AllKernels {
     Kernels<Bf16> bf16;
 };
 
-constexpr int64_t LANES = 16;
+// Of a vector in any of the variants, at the most.
+constexpr int64_t MOST_LANES = 16;
 
-// Two rows of channels, and a value for each element in blocks of LANES channels; each part may end in half a block.
-static inline int64_t backward_work(const Sample &s) { return 2 * s.channels + (s.channels + 2 * LANES) * s.pixels; }
+// Two rows of channels, and a value for each element in vectors of channels; each part may end in half a vector.
+static inline int64_t backward_work(const Sample &s) { return 2 * s.channels + (s.channels + 2 * MOST_LANES) * s.pixels; }
 
 #ifdef __x86_64__
 extern const AllKernels group_norm_avx512, group_norm_avx2;

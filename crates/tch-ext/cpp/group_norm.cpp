@@ -123,8 +123,10 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         ctx->saved_data["groups"] = groups;
         ctx->saved_data["silu"] = silu;
         ctx->set_materialize_grads(false);
-        variable_list out{y, first};
-        if (second.defined()) out.push_back(second);
+        // Autograd would return an input by way of view(), which for a single image gives strides of no known layout: what
+        // follows would then compute as if channels were not last. An alias keeps them.
+        variable_list out{y, first.alias()};
+        if (second.defined()) out.push_back(second.alias());
         return out;
     }
 

@@ -128,6 +128,22 @@ fn two_inputs_are_as_one_and_take_in_the_gradient_of_what_goes_around() {
     }
 }
 
+/// A single image's strides leave it open whether channels are last, unless they are exactly those; libtorch's convolutions
+/// would take it for the other layout, which is slower and gives other bits.
+#[test]
+fn what_goes_around_the_norm_of_one_image_stays_channels_last() {
+    let case = case([1, 8, 4, 4], 1, 4, Activation::Silu);
+    let [x, offset, gain, bias] = case.inputs.each_ref().map(|input| input.to_kind(Kind::Float));
+    for requires_grad in [false, true] {
+        let x = tch_ext::channels_last(&x).unwrap().set_requires_grad(requires_grad).alias();
+        let tables = PerChannel { offset: &offset, gain: &gain, bias: &bias };
+        let Normed { y, inputs: [around] } = group_norm([&x], tables, 4, 1e-5, Activation::Silu).unwrap();
+        for (name, tensor) in [("y", y), ("x", around)] {
+            assert_eq!(tensor.stride(), [128, 1, 32, 8], "{name}, requires_grad {requires_grad}");
+        }
+    }
+}
+
 #[test]
 fn libtorchs_own_operations_take_its_place_for_other_kinds() {
     for activation in [Activation::Identity, Activation::Silu] {

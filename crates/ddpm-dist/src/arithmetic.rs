@@ -5,9 +5,6 @@ use ddpm_comm::Collective;
 use ddpm_config::{Convolutions, Precision, TrainSettings};
 use tch::{Device, Kind};
 
-/// How much longer a step takes where bf16 is emulated than in fp32 (docs/performance.md).
-const EMULATION: f64 = 1.25;
-
 /// Sets how this process computes convolutions and gives the kind in which all ranks compute; `device` is this rank's.
 /// Reports what was chosen, and warns of bf16 that a processor has to emulate.
 pub fn agree(comm: &dyn Collective, settings: &TrainSettings, device: Device) -> Kind {
@@ -35,8 +32,8 @@ fn precision(comm: &dyn Collective, wanted: Precision, device: Device) -> Kind {
         }
         Some(rank) => {
             tracing::warn!(
-                "the CPU of rank {rank} has no bf16 instructions, so products are computed in fp32 and rounded: a step takes \
-                 about {EMULATION} times as long as with train.precision = \"fp32\", and less memory. \"auto\" chooses fp32 here"
+                "the CPU of rank {rank} has no bf16 instructions, so products are computed in fp32 and rounded: this saves \
+                 memory but no time; train.precision = \"auto\" chooses fp32 here"
             );
             Kind::BFloat16
         }

@@ -10,7 +10,9 @@ cd "$(dirname "$0")/.."
 
 config=configs/digits.toml
 dir=runs/digits
-say() { printf '%s\n' "$*" >&2; }
+# Nobody may be left to read it: a Ctrl-C also ends the `tee` behind a pipe.
+trap : PIPE
+say() { printf '%s\n' "$*" >&2 || true; }
 
 case ${1:-} in
     '') ;;
@@ -29,8 +31,17 @@ if [ -n "$steps" ] && [ -e "$dir/checkpoints/manifest/$(printf %012d "$steps").j
     say "== 3/3 $dir is trained already, all $steps steps of it; delete the folder to train it afresh"
 else
     say "== 3/3 train on two ranks (Ctrl-C saves and stops; run this again to go on)"
+    launch/local.sh 2 train --config "$config" &
+    run=$!
+    # A command in the background hears no Ctrl-C, so that is passed on, as what is sent to this script alone.
+    trap 'kill -TERM "$run" 2>/dev/null || true' INT TERM HUP
     status=0
-    launch/local.sh 2 train --config "$config" || status=$?
+    wait "$run" || status=$?
+    while kill -0 "$run" 2>/dev/null; do # a signal ended the wait
+        status=0
+        wait "$run" || status=$?
+    done
+    trap - INT TERM HUP
     case $status in
         0) ;;
         75) say "Stopped on request, saved in $dir. Run scripts/quickstart.sh again to go on."; exit 75 ;;

@@ -22,6 +22,12 @@ pub fn kill_mpirun(local: u32) -> Option<Vec<u32>> {
     signal("KILL", mpirun).then_some(ranks)
 }
 
+/// The ranks below local.sh, on one rank or several.
+pub fn ranks_below(local: u32) -> Vec<u32> {
+    let named = |pid: &u32| Process::find(*pid).is_some_and(|process| process.name == "ddpm-dist");
+    tree(local).into_iter().filter(named).collect()
+}
+
 /// A process and all below it.
 pub fn tree(pid: u32) -> Vec<u32> {
     let below = children(pid).into_iter().flat_map(|child| tree(child.pid));
@@ -57,6 +63,19 @@ fn children(parent: u32) -> Vec<Process> {
     let mut children: Vec<_> = pids.filter_map(Process::find).filter(|process| process.parent == parent).collect();
     children.sort_unstable_by_key(|process| process.pid);
     children
+}
+
+/// Whether a process is suspended.
+pub fn suspended(pid: u32) -> bool {
+    Process::find(pid).is_some_and(|process| process.state == "T")
+}
+
+/// Whether a process has come so far that it handles SIGUSR1 itself.
+pub fn listens(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
+    // Bit n - 1 is signal n, and SIGUSR1 is 10.
+    u64::from_str_radix(caught.trim(), 16).is_ok_and(|caught| caught >> 9 & 1 == 1)
 }
 
 /// Whether a process has not ended yet.

@@ -61,6 +61,36 @@ pub fn start(command: &mut Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// `command`, run by `script` in bash as `"$@"`, with the same environment.
+pub fn in_bash(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script, "bash"]).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(command.get_current_dir().unwrap());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// Waits for a command whose output is not kept; its exit status, -1 if a signal ended it.
+pub fn wait(mut child: Child) -> i32 {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
+        }
+        if started.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("still running after {LIMIT:?}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Waits for a started command.
 pub fn finish(mut child: Child) -> Outcome {
     let read = |mut pipe: Box<dyn Read + Send>| {
@@ -91,6 +121,18 @@ pub fn finish(mut child: Child) -> Outcome {
 pub fn signal(name: &str, pid: u32) -> bool {
     // bash's own kill: not every machine has the program.
     Command::new("bash").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap().success()
+}
+
+/// `train` as [`train`] starts it, without the launcher for none.
+pub fn train_on(ranks: Option<usize>, dir: &Path, steps: u64, more: &[&str]) -> Command {
+    let launched = train(ranks.unwrap_or(1), dir, steps, more);
+    if ranks.is_some() {
+        return launched;
+    }
+    let mut command = program();
+    // The first argument is the launcher's number of ranks.
+    command.args(launched.get_args().skip(1));
+    command
 }
 
 /// Runs a command that must succeed.

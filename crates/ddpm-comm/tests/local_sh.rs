@@ -1,6 +1,11 @@
 //! launch/local.sh: what it passes on, in both directions.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 mod job;
 
@@ -39,15 +44,75 @@ fn a_signal_lets_a_single_rank_save() {
     assert_eq!((code, count(&lines, "saved with ")), (75, 1), "{lines:#?}");
 }
 
+/// Longer than what tells a second Ctrl-C from a repeated one.
+const LATER: Duration = Duration::from_millis(2200);
+
 #[test]
-fn a_second_signal_ends_the_ranks() {
-    let mut job = local("2", &["stubborn"]);
-    job.wait_for("training", 2);
-    job.signal_group("TERM");
-    job.wait_for("busy", 2);
-    job.signal_group("TERM");
-    let (code, lines) = job.end();
-    assert_ne!(code, 0, "{lines:#?}");
+fn a_repeated_request_changes_nothing() {
+    for ranks in [1, 2] {
+        let mut job = local(&ranks.to_string(), &["slow"]);
+        job.wait_for("training", ranks);
+        // Twice, as `timeout` does.
+        for name in ["TERM", "TERM", "USR1", "HUP"] {
+            job.signal_group(name);
+        }
+        job.wait_for("asked", ranks);
+        sleep(LATER);
+        for name in ["USR1", "HUP"] {
+            job.signal_group(name);
+        }
+        let (code, lines) = job.end();
+        assert_eq!((code, count(&lines, "saved with ")), (75, ranks), "{lines:#?}");
+        assert_eq!(count(&lines, "local.sh: "), 1, "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_the_ranks_at_once() {
+    for ranks in [1, 2] {
+        let mut job = local(&ranks.to_string(), &["stubborn"]);
+        job.wait_for("training", ranks);
+        job.signal_group("INT");
+        job.wait_for("asked", ranks);
+        sleep(LATER);
+        job.signal_group("TERM");
+        let (code, lines) = job.end();
+        assert_eq!((code, count(&lines, "saved with ")), (128 + 15, 0), "{lines:#?}");
+        // Nothing but that it was asked, and what a second signal does.
+        assert_eq!(lines.len(), 2 * ranks + 1, "{lines:#?}");
+    }
+}
+
+#[test]
+fn quit_ends_the_ranks_at_once() {
+    for ranks in [1, 2] {
+        let mut job = local(&ranks.to_string(), &["stubborn"]);
+        job.wait_for("training", ranks);
+        job.signal_group("QUIT");
+        let (code, lines) = job.end();
+        assert_eq!(code, 128 + 3, "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_link_to_the_script_finds_the_program() {
+    let (here, checkout) = (env!("CARGO_MANIFEST_DIR"), Path::new(env!("CARGO_TARGET_TMPDIR")).join("a checkout"));
+    let _ = fs::remove_dir_all(&checkout);
+    for folder in ["launch", "target/release", "bin"] {
+        fs::create_dir_all(checkout.join(folder)).unwrap();
+    }
+    fs::copy(format!("{here}/../../launch/local.sh"), checkout.join("launch/local.sh")).unwrap();
+    symlink(format!("{here}/tests/trainer.sh"), checkout.join("target/release/ddpm-dist")).unwrap();
+    symlink("../launch/local.sh", checkout.join("bin/train")).unwrap();
+    symlink("train", checkout.join("bin/again")).unwrap();
+    for (program, folder) in [("bin/train", "."), ("./again", "bin"), ("../bin/again", "launch")] {
+        let mut script = Command::new("bash");
+        script.current_dir(checkout.join(folder)).env_remove("DDPM_DIST").env_remove("CARGO_TARGET_DIR");
+        // cd would print where it finds a folder by this.
+        script.env("CDPATH", ".:..").args(["-c", &format!("exec {program} 1 3")]);
+        let (code, lines) = Job::start(&mut script).end();
+        assert_eq!(code, 3, "{program} in {folder}: {lines:#?}");
+    }
 }
 
 #[test]
@@ -73,4 +138,9 @@ fn bad_usage_is_refused() {
         let (code, lines) = local(ranks, &[]).end();
         assert_eq!((code, lines.len()), (2, 1), "{lines:#?}");
     }
+    let mut nowhere = Command::new(format!("{}/../../launch/local.sh", env!("CARGO_MANIFEST_DIR")));
+    nowhere.arg("2").env("DDPM_DIST", "/bin/true").env("TMPDIR", "/nowhere");
+    let (code, lines) = Job::start(&mut nowhere).end();
+    assert_eq!((code, lines.len()), (2, 1), "{lines:#?}");
+    assert!(lines[0].starts_with("local.sh: /nowhere cannot be written. Free space there"), "{lines:#?}");
 }

@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
-# Stands in for a rank of ddpm-dist: trains until SIGUSR1, then takes a moment to save, and stops.
-# "stubborn" ignores the request; "CODE" ends by itself with that code.
-trap 'sleep 0.3; echo "saved with $OMP_NUM_THREADS threads"; exit 75' USR1
+# Stands in for a rank of ddpm-dist: trains until $DDPM_STOP_FILE is emptied, then takes a moment to save, and stops.
+# "slow" takes 3 s to save, "stubborn" does not stop; "CODE" ends by itself with that code.
+pause=0.3
 case ${1:-} in
-    stubborn) trap 'echo "busy"' USR1 ;;
+    slow) pause=3 ;;
     [0-9]*) exit "$1" ;;
     killed) kill -KILL $$ ;;
 esac
 echo "training"
-for _ in {1..600}; do sleep 0.1; done
+for _ in {1..600}; do
+    if [[ ! -s $DDPM_STOP_FILE ]]; then
+        [[ ${asked:-} ]] || echo "asked"
+        asked=yes
+        [[ ${1:-} != stubborn ]] || { sleep 0.1 && continue; }
+        sleep "$pause"
+        echo "saved with $OMP_NUM_THREADS threads"
+        exit 75
+    fi
+    sleep 0.1
+done

@@ -1,7 +1,7 @@
 //! Layers of raw options (`extends`, file, `--set`) merged into one table and read into [`Settings`].
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -14,9 +14,9 @@ use crate::{Error, ModelKind, Settings};
 impl Settings {
     /// Loads, merges and validates a configuration.
     ///
-    /// `config` is a file or the name of a preset; `overrides` are the `--set` arguments, `a.b=value`. Precedence:
-    /// defaults < `extends` < file < `--set`. `extends` is looked up beside the extending file, then in the current
-    /// folder, then among the presets.
+    /// `config` is a file, `-` for stdin, or the name of a preset; `overrides` are the `--set` arguments, `a.b=value`.
+    /// Precedence: defaults < `extends` < file < `--set`. `extends` is looked up beside the extending file, unless that is
+    /// stdin or another pipe, then in the current folder, then among the presets.
     ///
     /// # Errors
     /// Any [`Error`]; nothing but the files themselves has been touched.
@@ -56,13 +56,25 @@ struct Source {
 enum Place {
     File(PathBuf),
     Preset(&'static str),
+    /// Stdin, or another file without a name of its own; it can be read once.
+    Pipe(PathBuf),
     Text(PathBuf),
 }
 
+/// The default name of a run whose configuration has none.
+const NAMELESS: &str = "run";
+
 impl Place {
+    /// What is at `path`, which exists.
+    fn at(path: PathBuf) -> Self {
+        // The system's own names for what a process has open say nothing about a run.
+        let named = path.is_file() && !path.starts_with("/dev") && !path.starts_with("/proc");
+        if named { Self::File(path) } else { Self::Pipe(path) }
+    }
+
     fn describe(&self) -> String {
         match self {
-            Self::File(path) | Self::Text(path) => path.display().to_string(),
+            Self::File(path) | Self::Pipe(path) | Self::Text(path) => path.display().to_string(),
             Self::Preset(name) => format!("the preset {name}"),
         }
     }
@@ -70,8 +82,9 @@ impl Place {
     fn stem(&self) -> String {
         match self {
             Self::File(path) | Self::Text(path) => {
-                path.file_stem().map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned())
+                path.file_stem().map_or_else(|| NAMELESS.into(), |stem| stem.to_string_lossy().into_owned())
             }
+            Self::Pipe(_) => NAMELESS.into(),
             Self::Preset(name) => (*name).to_owned(),
         }
     }
@@ -89,17 +102,22 @@ impl Place {
 }
 
 impl Source {
-    /// Finds `given` beside the file that extends it, in the current folder, or among the presets.
+    /// Finds `given` on stdin (`-`), beside the file that extends it, in the current folder, or among the presets.
     fn find(given: &str, extended_by: Option<&Place>) -> Result<Self, Error> {
+        if given == "-" && extended_by.is_none() {
+            let file = PathBuf::from("stdin");
+            let text = io::read_to_string(io::stdin()).map_err(|source| Error::Read { file: file.clone(), source })?;
+            return Ok(Self { place: Place::Pipe(file), text });
+        }
         let beside = match extended_by {
             Some(Place::File(path) | Place::Text(path)) => path.parent().map(|folder| folder.join(given)),
             _ => None,
         };
         // A preset extends presets only: a file of the same name in the current folder is another matter.
         let here = (!matches!(extended_by, Some(Place::Preset(_)))).then(|| PathBuf::from(given));
-        if let Some(path) = [beside, here].into_iter().flatten().find(|path| path.is_file()) {
+        if let Some(path) = [beside, here].into_iter().flatten().find(|path| path.exists() && !path.is_dir()) {
             let text = fs::read_to_string(&path).map_err(|source| Error::Read { file: path.clone(), source })?;
-            return Ok(Self { place: Place::File(path), text });
+            return Ok(Self { place: Place::at(path), text });
         }
         if let Some(preset) = Preset::named(given) {
             return Ok(Self { place: Place::Preset(preset.name), text: preset.text.to_owned() });

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::{ConfigArgs, TrainArgs};
 use crate::failure::{Exit, Failure};
 use crate::resume::{self, Checkpoint};
+use crate::signals::StopRequest;
 
 /// What rank 0 has decided, the same on every rank.
 pub struct Plan {
@@ -160,6 +161,20 @@ pub fn unanimous<T>(comm: &dyn Collective, result: Result<T, Failure>) -> Result
         Verdict::Failed { rank, message } => Err(decode(rank, &message)),
         Verdict::Ok | Verdict::Stop => result,
     }
+}
+
+/// Whether any rank was asked to stop; the same answer on every rank.
+pub fn stop_asked(comm: &dyn Collective, stop: &StopRequest) -> bool {
+    comm.vote(if stop.asked() { Vote::Stop } else { Vote::Ok }) == Verdict::Stop
+}
+
+/// Ends a run that is asked to stop while it starts, on every rank alike.
+pub fn refuse_if_asked_to_stop(comm: &dyn Collective, stop: &StopRequest) -> Result<(), Failure> {
+    if stop_asked(comm, stop) {
+        let message = "stopped on request before the first step; the same command starts again";
+        return Err(Failure::new(Exit::Stopped, message).everywhere());
+    }
+    Ok(())
 }
 
 /// What a rank tells the others before each step.

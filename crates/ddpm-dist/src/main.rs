@@ -3,6 +3,9 @@
 //! A reader starts at `trainer/mod.rs`, the loop; `commands/` holds one file per command, `coordinator.rs` what ranks
 //! agree on, `assemble.rs` the way from settings to objects.
 
+// A closed pipe or a full disk makes these panic: see output.rs.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod arithmetic;
 mod assemble;
 mod classifier;
@@ -15,6 +18,7 @@ mod generate;
 mod huge_pages;
 mod images;
 mod memory;
+mod output;
 mod pictures;
 mod process_charts;
 mod resume;
@@ -32,38 +36,49 @@ use ddpm_comm::{World, abort, install_panic_hook};
 use tracing::level_filters::LevelFilter;
 
 use cli::{Cli, Command};
-use failure::Exit;
+use failure::{Exit, Failure};
+use signals::StopRequest;
 
 fn main() {
+    let stop = StopRequest::listen().unwrap_or_else(|failure| abort(failure.exit.code(), &format!("error: {failure}")));
     let typed = Cli::try_parse();
     if let Ok(Cli { command: Command::Completions { shell }, .. }) = typed {
-        clap_complete::generate(shell, &mut Cli::command(), "ddpm-dist", &mut std::io::stdout());
-        exit(0);
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "ddpm-dist", &mut script);
+        exit(ended(output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| 0)));
     }
     let world = World::init().unwrap_or_else(|error| abort(Exit::Internal.code(), &error.to_string()));
     let cli = match typed {
         Ok(cli) => cli,
         // Every rank was given the same words, so one of them answers: help, the version, or what is wrong.
         Err(answer) => {
-            if world.rank() == 0 {
-                let _ = answer.print();
-            }
-            world.finish(answer.exit_code())
+            let printed = if world.rank() == 0 { answer.print() } else { Ok(()) };
+            let helped = if answer.use_stderr() { Ok(()) } else { output::printed(printed) };
+            world.finish(ended(helped.map(|()| answer.exit_code())))
         }
     };
     install_panic_hook();
     telemetry::init_logging(LevelFilter::INFO, world.rank(), cli.all_ranks);
     threads::limit(&world);
-    let exit = match commands::run(&cli, &world) {
-        Ok(exit) => exit,
-        Err(failure) if failure.everywhere || world.size() == 1 => {
-            if world.rank() == 0 {
-                eprintln!("error: {failure}");
-            }
-            failure.exit.code()
-        }
+    let exit = match commands::run(&cli, &world, &stop) {
         // The other ranks do not know of it and wait in some collective.
-        Err(failure) => abort(failure.exit.code(), &format!("error: {failure}")),
+        Err(failure) if !failure.everywhere && world.size() > 1 => {
+            abort(failure.exit.code(), &format!("error: {failure}"))
+        }
+        outcome if world.rank() == 0 => ended(outcome),
+        outcome => outcome.unwrap_or_else(|failure| failure.exit.code()),
     };
     world.finish(exit)
+}
+
+/// The exit status of what is over; says why it failed, if it did.
+fn ended(outcome: Result<i32, Failure>) -> i32 {
+    outcome.unwrap_or_else(|failure| {
+        match failure.exit {
+            // As the user wanted it.
+            Exit::Stopped => output::say(&failure),
+            _ => output::say(format_args!("error: {failure}")),
+        }
+        failure.exit.code()
+    })
 }

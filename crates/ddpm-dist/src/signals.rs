@@ -1,45 +1,117 @@
-//! Requests to stop: Ctrl-C, SIGTERM, a closed terminal and SIGUSR1 ask for a save and an end; a second one ends at once.
+//! Requests to stop, heard from the first instruction of the program to its last.
+//!
+//! Ctrl-C, SIGTERM, a closed terminal and SIGUSR1 ask for a save and an end; so does whoever empties the file that
+//! `DDPM_STOP_FILE` names, as `launch/local.sh` does. A second Ctrl-C or SIGTERM ends the process at once.
 
+use std::fs::{self, File};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+
+/// Names the file whose emptying is a request.
+const STOP_FILE: &str = "DDPM_STOP_FILE";
+/// Between two looks at what has come.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A second SIGTERM that comes sooner is the first one again: `timeout` sends it to the process, then to its group.
+const APART: Duration = Duration::from_secs(2);
 
 /// Whether this process has been asked to stop.
-#[derive(Clone, Debug)]
-pub struct StopRequest(Arc<AtomicBool>);
+#[derive(Clone, Debug, Default)]
+pub struct StopRequest(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The signal that asked first; 0 while none has.
+    asked: AtomicI32,
+    /// Whether there is nothing to save.
+    at_once: AtomicBool,
+}
 
 impl StopRequest {
-    /// Starts to listen.
+    /// Starts to listen. The first thing that the program does: a signal before this ends it, and one during the start is
+    /// remembered.
     pub fn listen() -> Result<Self, Failure> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let unable = |e| Failure::internal(format!("cannot listen for signals: {e}"));
-        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
-            // The order matters: the first request finds the flag unset, sets it, and only a second one shuts down.
-            // SIGUSR1 may come from several who ask for the same.
-            if signal != SIGUSR1 {
-                flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked)).map_err(unable)?;
-            }
-            flag::register(signal, Arc::clone(&asked)).map_err(unable)?;
+        let unable = |error| Failure::internal(format!("cannot listen for signals: {error}"));
+        let mut listened_to = vec![SIGINT, SIGTERM, SIGUSR1];
+        if !ignored(SIGHUP) {
+            listened_to.push(SIGHUP);
         }
-        Ok(Self(asked))
+        let signals = Signals::new(listened_to).map_err(unable)?;
+        let this = Self::default();
+        let state = Arc::clone(&this.0);
+        let file = stop_file()?;
+        thread::Builder::new().name("requests".into()).spawn(move || state.hear(signals, file)).map_err(unable)?;
+        Ok(this)
     }
 
-    /// For commands that have nothing to save: any request ends the process with `code`.
-    pub fn end_at_once(code: i32) -> Result<(), Failure> {
-        let always = Arc::new(AtomicBool::new(true));
-        for signal in [SIGTERM, SIGHUP, SIGUSR1] {
-            flag::register_conditional_shutdown(signal, code, Arc::clone(&always))
-                .map_err(|e| Failure::internal(format!("cannot listen for signals: {e}")))?;
-        }
-        Ok(())
+    /// For commands that have nothing to save: from now on a request, also one heard before, ends the process.
+    pub fn end_at_once(&self) {
+        self.0.at_once.store(true, Ordering::Relaxed);
     }
 
     /// Whether a stop was asked for.
     pub fn asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.asked.load(Ordering::Relaxed) != 0
     }
+}
+
+impl State {
+    fn hear(&self, mut signals: Signals, mut file: Option<File>) {
+        let mut insisted: Option<Instant> = None;
+        loop {
+            for signal in signals.pending() {
+                self.ask(signal);
+                if [SIGINT, SIGTERM].contains(&signal) && insisted.get_or_insert_with(Instant::now).elapsed() >= APART {
+                    low_level::exit(128 + signal);
+                }
+            }
+            if file.take_if(|file| is_empty(file)).is_some() {
+                self.ask(SIGUSR1);
+            }
+            if self.at_once.load(Ordering::Relaxed) {
+                match self.asked.load(Ordering::Relaxed) {
+                    0 => {}
+                    SIGINT => low_level::exit(128 + SIGINT),
+                    _ => low_level::exit(Exit::Stopped.code()),
+                }
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn ask(&self, signal: i32) {
+        // Of several the first one counts, which an exit code may tell.
+        let _ = self.asked.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Kept open, so that it is watched even where something cleans its folder.
+fn stop_file() -> Result<Option<File>, Failure> {
+    let Some(path) = std::env::var_os(STOP_FILE) else { return Ok(None) };
+    File::open(&path).map(Some).map_err(|error| {
+        let path = path.display();
+        Failure::usage(format!(
+            "{STOP_FILE} is {path}, which cannot be opened: {error}. Unset it, or name a file that is not empty; \
+             emptying it stops the run."
+        ))
+    })
+}
+
+/// A file that cannot be looked at is no request.
+fn is_empty(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.len() == 0)
+}
+
+/// Whether the process was started with this signal ignored, as `nohup` does with SIGHUP; then it stays so.
+fn ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::cli::CheckpointsCommand;
 use crate::failure::{Exit, Failure};
+use crate::output::print;
 use crate::source::store_of;
 
 /// How long `prune` keeps other writers out, at most.
@@ -28,8 +29,7 @@ pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Failure> {
             let manifest = store.copy_checkpoint(newest(&store, *step)?, &Store::open(to)?)?;
             say(json, json!({ "step": manifest.step, "bytes": manifest.bytes(), "to": to }), || {
                 format!("copied step {} to {to} and verified it: {}", manifest.step, megabytes(&manifest))
-            });
-            Ok(())
+            })
         }
     }
 }
@@ -53,27 +53,26 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
         say(json, value, || match &row {
             Ok(m) => format!("step {step:>9}  {:>12} images  {:>10}  {} ranks", m.position, megabytes(m), m.world()),
             Err(error) => format!("step {step:>9}  {error}"),
-        });
+        })?;
     }
     Ok(())
 }
 
 fn show(manifest: &Manifest, json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", serde_json::to_string(manifest).map_err(Failure::internal)?);
-        return Ok(());
+        return print(serde_json::to_string(manifest).map_err(Failure::internal)?);
     }
-    println!(
+    print(format_args!(
         "step        {} (epoch {}, {} images, seed {})",
         manifest.step, manifest.epoch, manifest.position, manifest.seed
-    );
-    println!("written by  {}, attempt {}, lease {}", manifest.program, manifest.attempt, manifest.lease);
-    println!("parameters  {} tensors", manifest.tensors.len());
+    ))?;
+    print(format_args!("written by  {}, attempt {}, lease {}", manifest.program, manifest.attempt, manifest.lease))?;
+    print(format_args!("parameters  {} tensors", manifest.tensors.len()))?;
     for buffer in &manifest.buffers {
-        println!("buffer      {:<16} {} numbers", buffer.name, buffer.len);
+        print(format_args!("buffer      {:<16} {} numbers", buffer.name, buffer.len))?;
     }
     for shard in &manifest.shards {
-        println!("shard       {}  {} bytes  sha256 {}", shard.path, shard.size, shard.sha256);
+        print(format_args!("shard       {}  {} bytes  sha256 {}", shard.path, shard.size, shard.sha256))?;
     }
     Ok(())
 }
@@ -92,7 +91,7 @@ fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Failure> {
         say(json, json!({ "step": step, "faults": faults }), || match faults.as_slice() {
             [] => format!("step {step:>9}  every byte is as it was written"),
             faults => format!("step {step:>9}  DAMAGED: {}", faults.join("; ")),
-        });
+        })?;
         if !faults.is_empty() {
             damaged.push(step.to_string());
         }
@@ -122,16 +121,11 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
         let steps: Vec<String> = deleted.iter().map(u64::to_string).collect();
         let verb = if dry_run { "would delete" } else { "deleted" };
         if steps.is_empty() { format!("{verb} nothing") } else { format!("{verb} step {}", steps.join(", ")) }
-    });
-    Ok(())
+    })
 }
 
-fn say(json: bool, value: serde_json::Value, text: impl FnOnce() -> String) {
-    if json {
-        println!("{value}");
-    } else {
-        println!("{}", text());
-    }
+fn say(json: bool, value: serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    if json { print(value) } else { print(text()) }
 }
 
 fn megabytes(manifest: &Manifest) -> String {

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::assemble;
 use crate::cli::DataCommand;
 use crate::failure::{Exit, Failure};
+use crate::output::print;
 use crate::pictures;
 
 /// Images that are read to count classes and to fill the grid.
@@ -51,30 +52,27 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     }
     let mean = sum / read.max(1) as f64;
     if json {
-        println!(
-            "{}",
-            json!({
-                "images": source.len(), "channels": spec.channels, "size": spec.size, "classes": source.classes(),
-                "read": read, "failed": failed, "mean_pixel": mean, "labels_read": labels,
-            })
-        );
+        print(json!({
+            "images": source.len(), "channels": spec.channels, "size": spec.size, "classes": source.classes(),
+            "read": read, "failed": failed, "mean_pixel": mean, "labels_read": labels,
+        }))?;
     } else {
-        println!("{}", source.describe());
-        println!(
+        print(source.describe())?;
+        print(format_args!(
             "images   {} of {}x{}x{} (channels, height, width)",
             source.len(),
             spec.channels,
             spec.size,
             spec.size
-        );
-        println!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string()));
-        println!(
+        ))?;
+        print(format_args!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string())))?;
+        print(format_args!(
             "read     {read} images, mean pixel {mean:.1} of 255{}",
             if failed > 0 { format!(", {failed} failed") } else { String::new() }
-        );
+        ))?;
         let counts: Vec<String> = labels.iter().map(|(label, count)| format!("{label}: {count}")).collect();
         if !counts.is_empty() {
-            println!("labels   {}", counts.join(", "));
+            print(format_args!("labels   {}", counts.join(", ")))?;
         }
     }
     if failed > 0 {

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use tch_ext::Gpus;
 
 use crate::failure::Failure;
+use crate::output::print;
 
 struct Finding {
     what: &'static str,
@@ -40,9 +41,9 @@ pub fn run(world: &World, json: bool) -> Result<(), Failure> {
             Err(text) => (false, text),
         };
         if json {
-            println!("{}", json!({ "check": what, "ok": ok, "detail": text }));
+            print(json!({ "check": what, "ok": ok, "detail": text }))?;
         } else {
-            println!("{}  {what:<14} {text}", if ok { "ok  " } else { "FAIL" });
+            print(format_args!("{}  {what:<14} {text}", if ok { "ok  " } else { "FAIL" }))?;
         }
     }
     let failed: Vec<&str> = findings.iter().filter(|f| f.result.is_err()).map(|f| f.what).collect();

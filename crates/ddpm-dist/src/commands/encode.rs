@@ -17,6 +17,7 @@ use crate::device;
 use crate::failure::Failure;
 use crate::generate::{floats, gather};
 use crate::images::{self, Images};
+use crate::output::print;
 use crate::source::Model;
 use crate::tensors::{self, Entry};
 
@@ -56,7 +57,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
         let out = args.out.display().to_string();
         if json {
             let (count, steps) = (args.count, args.steps);
-            println!("{}", json!({ "out": out, "count": count, "steps": steps, "model": model.description }));
+            print(json!({ "out": out, "count": count, "steps": steps, "model": model.description }))?;
         } else {
             tracing::info!("wrote {out}");
         }

@@ -15,6 +15,7 @@ use crate::coordinator::unanimous;
 use crate::device;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
+use crate::output::print;
 use crate::pictures;
 use crate::source::{Model, WeightChoice};
 use crate::telemetry::from_unit_floats;
@@ -139,7 +140,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     bar.finish_and_clear();
     if world.rank() == 0 {
         if json {
-            println!("{}", json!({ "out": args.out, "count": count, "steps": steps, "model": model.description }));
+            print(json!({ "out": args.out, "count": count, "steps": steps, "model": model.description }))?;
         } else {
             tracing::info!("wrote {}", args.out);
         }

@@ -15,13 +15,13 @@ use crate::cli::TrainArgs;
 use crate::coordinator::{self, Learner, unanimous};
 use crate::device;
 use crate::failure::{Exit, Failure};
+use crate::output::print;
 use crate::signals::StopRequest;
 use crate::trainer::{self, Ending, Footprint};
 
 /// Trains, or with `--dry-run` says what would be trained.
-pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Result<i32, Failure> {
+pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
-    let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
     // Reading a checkpoint may take one rank far longer than another.
     world.watch(super::PATIENCE);
     let plan = coordinator::plan(comm.as_ref(), args, learner)?;
@@ -36,7 +36,7 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
             if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), precision, json) } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }
-    match trainer::run(&comm, place, plan, args.profile.as_deref(), &stop)? {
+    match trainer::run(&comm, place, plan, args.profile.as_deref(), stop)? {
         Ending::Finished => Ok(0),
         Ending::Stopped => {
             tracing::info!("stopped on request; the same command goes on from here");
@@ -57,21 +57,17 @@ fn describe(settings: &Settings, comm: &dyn Collective, precision: Kind, json: b
     // Weights, two moments and the averages, each a flat f32 buffer.
     let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
     if json {
-        println!(
-            "{}",
-            json!({
-                "settings": settings, "parameters": parameters, "tensors": network.layout().entries().len(),
-                "memory_mb_per_rank": memory, "ranks": world, "images_per_rank": batch / world,
-                "images": images, "steps_per_epoch": images as f64 / batch as f64,
-                "checkpoint_mb_per_rank": shard_mb,
-            })
-        );
-        return Ok(());
+        return print(json!({
+            "settings": settings, "parameters": parameters, "tensors": network.layout().entries().len(),
+            "memory_mb_per_rank": memory, "ranks": world, "images_per_rank": batch / world,
+            "images": images, "steps_per_epoch": images as f64 / batch as f64,
+            "checkpoint_mb_per_rank": shard_mb,
+        }));
     }
-    println!("{}", settings.to_toml());
-    println!("# data            {}", source.describe());
-    println!("# model           {parameters} parameters in {} tensors", network.layout().entries().len());
-    println!("# memory          {:.0} MB per rank at the peak of a step:", memory.total);
+    print(settings.to_toml())?;
+    print(format_args!("# data            {}", source.describe()))?;
+    print(format_args!("# model           {parameters} parameters in {} tensors", network.layout().entries().len()))?;
+    print(format_args!("# memory          {:.0} MB per rank at the peak of a step:", memory.total))?;
     for (part, megabytes, what) in [
         ("process", memory.process, "the program, its libraries, batches decoded ahead"),
         ("state", memory.state, "weights, gradients, moments, averages"),
@@ -79,12 +75,11 @@ fn describe(settings: &Settings, comm: &dyn Collective, precision: Kind, json: b
         ("temporaries", memory.temporaries, "of forward and backward, at the worst moment"),
         ("holes", memory.holes, "between these, held by the allocator"),
     ] {
-        println!("#   {part:<13} {megabytes:6.0} MB  {what}");
+        print(format_args!("#   {part:<13} {megabytes:6.0} MB  {what}"))?;
     }
-    println!(
+    print(format_args!(
         "# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint",
         batch / world
-    );
-    println!("# steps per epoch {:.1}", images as f64 / batch as f64);
-    Ok(())
+    ))?;
+    print(format_args!("# steps per epoch {:.1}", images as f64 / batch as f64))
 }

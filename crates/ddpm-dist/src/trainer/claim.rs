@@ -8,15 +8,21 @@ use ddpm_comm::Collective;
 use ddpm_config::Settings;
 
 use super::save::config_json;
-use crate::coordinator::unanimous;
+use crate::coordinator::{refuse_if_asked_to_stop, unanimous};
 use crate::failure::{Exit, Failure};
+use crate::signals::StopRequest;
 
 /// Between two tries to take the lease.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Rank 0 makes sure that the store keeps two writers apart, and takes the lease; all wait for one that runs out, whose
 /// holder may have been killed. They wait in short votes, so that no rank takes another for frozen.
-pub(super) fn acquire(comm: &dyn Collective, store: &Store, settings: &Settings) -> Result<Option<Lease>, Failure> {
+pub(super) fn acquire(
+    comm: &dyn Collective,
+    store: &Store,
+    settings: &Settings,
+    stop: &StopRequest,
+) -> Result<Option<Lease>, Failure> {
     let first = comm.rank() == 0;
     unanimous(comm, if first { store.probe().map_err(Failure::from) } else { Ok(()) })?;
     let owner = format!("{} (process {})", settings.run.name, std::process::id());
@@ -24,6 +30,7 @@ pub(super) fn acquire(comm: &dyn Collective, store: &Store, settings: &Settings)
     let begun = Instant::now();
     let mut told = false;
     loop {
+        refuse_if_asked_to_stop(comm, stop)?;
         let tried = match if first { Some(store.acquire_lease(&owner, ttl)) } else { None } {
             Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
                 if !told {

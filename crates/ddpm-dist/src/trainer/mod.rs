@@ -26,7 +26,9 @@ use tch_ext::in_range;
 
 use crate::arithmetic;
 use crate::assemble;
-use crate::coordinator::{Ballot, Plan, decode, encode, exchange, same_data, unanimous};
+use crate::coordinator::{
+    Ballot, Plan, decode, encode, exchange, refuse_if_asked_to_stop, same_data, stop_asked, unanimous,
+};
 use crate::device::Place;
 use crate::failure::{Exit, Failure};
 use crate::huge_pages::HugePages;
@@ -92,20 +94,22 @@ pub fn run(
     stop: &StopRequest,
 ) -> Result<Ending, Failure> {
     let profile = profile.map(|file| Profile::open(comm, file)).transpose()?;
-    Trainer::prepare(comm, place, plan)?.train(profile, stop)
+    Trainer::prepare(comm, place, plan, stop)?.train(profile, stop)
 }
 
 impl Trainer {
-    /// Makes ready for the first step of the plan, all ranks together.
-    pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan) -> Result<Self, Failure> {
+    /// Makes ready for the first step of the plan, all ranks together, unless one is asked to stop.
+    pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan, stop: &StopRequest) -> Result<Self, Failure> {
         let settings = plan.settings;
         let resumed = plan.resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
         let Place { device, memory } = place;
+        // What comes before and after may take minutes each: reading the checkpoint, and opening the data.
+        refuse_if_asked_to_stop(comm.as_ref(), stop)?;
         let source = unanimous(comm.as_ref(), assemble::open_data(&settings, Split::Train))?;
         same_data(comm.as_ref(), source.as_ref())?;
         let precision = arithmetic::agree(comm.as_ref(), &settings.train, device);
         let task = unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
-        let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed)?;
+        let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed, stop)?;
         let state = match &plan.resume {
             Some(checkpoint) => {
                 let (store, network) = (saver.store(), &task.network);
@@ -193,7 +197,9 @@ impl Trainer {
             } else if self.due(self.settings.checkpoint.every) {
                 self.save()?;
             }
-            if self.due(self.settings.monitor.sample_every) && self.task.objective.denoises() {
+            let draws = self.due(self.settings.monitor.sample_every) && self.task.objective.denoises();
+            // Drawing may take longer than who asks for a stop will wait.
+            if draws && !stop_asked(self.comm.as_ref(), stop) {
                 self.draw_samples()?;
             }
             if let Some(profile) = profile.take_if(|_| self.state.step == traced.end) {

@@ -24,6 +24,7 @@ use super::state::{TrainState, tensor_table};
 use crate::assemble;
 use crate::coordinator::{Ballot, decode, encode, exchange, unanimous};
 use crate::failure::{Exit, Failure};
+use crate::signals::StopRequest;
 
 /// Between two looks at a save that training waits for.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -103,18 +104,19 @@ pub enum News {
 
 impl Saver {
     /// Opens the store, makes sure that no other job writes to it, and writes the run's identity if it is new. `newest`
-    /// is the newest checkpoint that the plan found there.
+    /// is the newest checkpoint that the plan found there. Gives up waiting for that job if a rank is asked to stop.
     pub fn open(
         comm: &Arc<dyn Collective>,
         settings: &Settings,
         images: u64,
         newest: Option<u64>,
         resumed_from: Option<u64>,
+        stop: &StopRequest,
     ) -> Result<Self, Failure> {
         let options = assemble::store_options(settings);
         let opened = Store::open_with(&settings.checkpoint_uri(), options).map_err(Failure::from);
         let store = unanimous(comm.as_ref(), opened)?;
-        let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings)? };
+        let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings, stop)? };
         // From here on a start that is refused gives the lease back.
         let mut saver = Self {
             store,

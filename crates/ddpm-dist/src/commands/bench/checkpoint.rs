@@ -42,7 +42,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let network = unanimous(comm, Network::new(assemble::architecture(settings)).map_err(Failure::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
-    let mut saver = Saver::open(&bench.comm, settings, IMAGES, None, None)?;
+    let mut saver = Saver::open(&bench.comm, settings, IMAGES, None, None, bench.stop)?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();
     let (mut stalls, mut saves, mut reads, mut restores) = (vec![], vec![], vec![], vec![]);

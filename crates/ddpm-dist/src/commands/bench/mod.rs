@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ddpm_checkpoint::nonce;
-use ddpm_comm::{Collective, Memory, Verdict, Vote, World};
+use ddpm_comm::{Collective, Memory, World};
 use ddpm_config::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cli::BenchCommand;
-use crate::coordinator::{self, Plan, from_rank_0, unanimous};
+use crate::coordinator::{self, Plan, from_rank_0, stop_asked, unanimous};
 use crate::device::{self, Place};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
@@ -33,15 +33,14 @@ struct Bench<'a> {
     world: &'a World,
     comm: Arc<dyn Collective>,
     place: Place,
-    stop: StopRequest,
+    stop: &'a StopRequest,
     /// The user's, but for where the run and its store are.
     settings: Settings,
 }
 
 /// Runs one of the benchmarks, all ranks together; rank 0 prints what came out.
-pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Failure> {
+pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
-    let stop = unanimous(comm.as_ref(), StopRequest::listen())?;
     let made = if world.rank() == 0 { scratch().map(Some) } else { Ok(None) };
     let scratch = unanimous(comm.as_ref(), made)?;
     let folder = from_rank_0(comm.as_ref(), || Ok(scratch.as_ref().map(|s| s.path().to_owned()).unwrap_or_default()))?;
@@ -61,7 +60,7 @@ pub fn run(command: &BenchCommand, world: &World, json: bool) -> Result<i32, Fai
         return Ok(Exit::Stopped.code());
     };
     if world.rank() == 0 {
-        report.print(json);
+        report.print(json)?;
     }
     Ok(0)
 }
@@ -93,12 +92,12 @@ impl Bench<'_> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
         settings.monitor.tensorboard = false;
-        Trainer::prepare(&self.comm, self.place, Plan { settings, resume: None, newest: None })
+        Trainer::prepare(&self.comm, self.place, Plan { settings, resume: None, newest: None }, self.stop)
     }
 
     /// Whether any rank was asked to stop; the same on all.
     fn stopped(&self) -> bool {
-        self.comm.vote(if self.stop.asked() { Vote::Stop } else { Vote::Ok }) == Verdict::Stop
+        stop_asked(self.comm.as_ref(), self.stop)
     }
 
     /// What every report has; null is what this benchmark does not measure. To be called by all ranks, after measuring.

@@ -3,6 +3,9 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::failure::Failure;
+use crate::output::print;
+
 /// Names and values, in the order in which they are printed.
 #[derive(Default)]
 pub struct Report(Vec<(&'static str, Value)>);
@@ -19,17 +22,17 @@ impl Report {
     }
 
     /// Prints on stdout: one JSON object, or a line per value.
-    pub fn print(&self, json: bool) {
+    pub fn print(&self, json: bool) -> Result<(), Failure> {
         if json {
-            println!("{}", serde_json::to_string(self).expect("names and plain values"));
-            return;
+            return print(serde_json::to_string(self).expect("names and plain values"));
         }
         for (name, value) in self.0.iter().filter(|(_, value)| !value.is_null()) {
             match value.as_f64().filter(|_| value.is_f64()) {
-                Some(number) => println!("{name:<24} {number:.4}"),
-                None => println!("{name:<24} {value}"),
+                Some(number) => print(format_args!("{name:<24} {number:.4}"))?,
+                None => print(format_args!("{name:<24} {value}"))?,
             }
         }
+        Ok(())
     }
 }
 

@@ -44,7 +44,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<
     let comm = bench.comm.as_ref();
     let mut trainer = bench.trainer()?;
     for _ in 0..WARMUP {
-        if !trainer.step(&bench.stop)? {
+        if !trainer.step(bench.stop)? {
             return Ok(None);
         }
     }
@@ -60,7 +60,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<
                 if manner == Manner::Waiting {
                     trainer.finish_save()?;
                 }
-                if !trainer.step(&bench.stop)? {
+                if !trainer.step(bench.stop)? {
                     return Ok(None);
                 }
             }

@@ -9,6 +9,7 @@ use super::Bench;
 use super::measure::{largest, median, since_launch};
 use super::report::Report;
 use crate::failure::Failure;
+use crate::output::say;
 use crate::trainer::{Profile, RECORDED};
 
 /// How many operators the table names.
@@ -26,7 +27,7 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
             trainer.take_clock();
         }
         let started = Instant::now();
-        if !trainer.step(&bench.stop)? {
+        if !trainer.step(bench.stop)? {
             return Ok(None);
         }
         first_step.get_or_insert_with(since_launch);
@@ -47,13 +48,13 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
     if let Some(mut profile) = profile {
         profile.start()?;
         for _ in 0..RECORDED {
-            if !trainer.step(&bench.stop)? {
+            if !trainer.step(bench.stop)? {
                 return Ok(None);
             }
         }
         let costs = profile.save()?;
         if comm.rank() == 0 {
-            eprint!("{}", table(&costs));
+            say(table(&costs).trim_end());
         }
     }
     Ok(Some(report))

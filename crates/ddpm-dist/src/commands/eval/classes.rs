@@ -12,6 +12,7 @@ use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
 use crate::device;
 use crate::failure::Failure;
+use crate::output::print;
 
 /// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -49,36 +50,32 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
         (0..classes as i64).map(of).collect::<Vec<_>>()
     });
     if json {
-        println!(
-            "{}",
-            json!({
-                "images": predicted.len(), "classifier": classifier.model().description, "predicted": predicted,
-                "labels": labels, "timestep": args.timestep, "predicted_counts": counts, "accuracy": accuracy.flatten(),
-                "accuracy_by_class": by_class,
-            })
-        );
-        return Ok(());
+        return print(json!({
+            "images": predicted.len(), "classifier": classifier.model().description, "predicted": predicted,
+            "labels": labels, "timestep": args.timestep, "predicted_counts": counts, "accuracy": accuracy.flatten(),
+            "accuracy_by_class": by_class,
+        }));
     }
     for (i, class) in predicted.iter().enumerate() {
         match &labels {
-            Some(labels) => println!("{i:>6}  {class}  asked for {}", labels[i]),
-            None => println!("{i:>6}  {class}"),
-        }
+            Some(labels) => print(format_args!("{i:>6}  {class}  asked for {}", labels[i])),
+            None => print(format_args!("{i:>6}  {class}")),
+        }?;
     }
     let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share));
     for (class, count) in counts.iter().enumerate() {
         match &by_class {
             Some(shares) => {
-                println!("# class {class}: told {count} times, {} of those asked for", percent(shares[class]))
+                let share = percent(shares[class]);
+                print(format_args!("# class {class}: told {count} times, {share} of those asked for"))
             }
-            None => println!("# class {class}: told {count} times"),
-        }
+            None => print(format_args!("# class {class}: told {count} times")),
+        }?;
     }
     match accuracy {
-        Some(accuracy) => println!("# {} images, accuracy {}", predicted.len(), percent(accuracy)),
-        None => println!("# {} images without labels", predicted.len()),
+        Some(accuracy) => print(format_args!("# {} images, accuracy {}", predicted.len(), percent(accuracy))),
+        None => print(format_args!("# {} images without labels", predicted.len())),
     }
-    Ok(())
 }
 
 /// The images at timestep `t`; image i has the same noise there whenever it is looked at.

@@ -15,6 +15,7 @@ use super::samples;
 use crate::cli::{Features, FidArgs};
 use crate::coordinator::{same_data, unanimous};
 use crate::failure::Failure;
+use crate::output::print;
 use crate::{assemble, images};
 
 /// What makes features `[B, D]` of images.
@@ -56,16 +57,14 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     if world.rank() == 0 {
         let (split, features) = (Split::from(args.split).to_string(), args.features.to_string());
         if json {
-            println!(
-                "{}",
-                json!({
-                    "frechet_distance": distance, "samples": drawn, "images": count, "data": source.describe(),
-                    "split": split, "features": features, "dim": ours.dim(),
-                })
-            );
+            print(json!({
+                "frechet_distance": distance, "samples": drawn, "images": count, "data": source.describe(),
+                "split": split, "features": features, "dim": ours.dim(),
+            }))?;
         } else {
             let (dim, data) = (ours.dim(), source.describe());
-            println!("frechet   {distance:.4} ({drawn} samples, {count} of {data}; {dim} features: {features})");
+            let what = format!("{drawn} samples, {count} of {data}; {dim} features: {features}");
+            print(format_args!("frechet   {distance:.4} ({what})"))?;
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ use crate::coordinator::{same_data, unanimous};
 use crate::device;
 use crate::failure::Failure;
 use crate::images;
+use crate::output::print;
 use crate::source::Model;
 
 /// Longest that one rank waits for another: for a batch read from a slow disk, and a forward pass.
@@ -86,7 +87,7 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
     bar.finish_and_clear();
     if world.rank() == 0 {
         let found = sums.likelihood();
-        if json { println!("{}", task.to_json(args, &found)) } else { print(&found) }
+        if json { print(task.to_json(args, &found))? } else { show(&found)? }
     }
     Ok(())
 }
@@ -241,12 +242,12 @@ impl Feed {
     }
 }
 
-fn print(found: &Likelihood) {
+fn show(found: &Likelihood) -> Result<(), Failure> {
     let error = found.standard_error.map(|error| format!(" ± {error:.4}")).unwrap_or_default();
-    println!("bits/dim  {:.4}{error} (standard error)", found.bits_per_dim);
-    println!("prior     {:.4}", found.prior);
-    println!("decoder   {:.4} (t = 0)", found.decoder);
-    println!("kl        {:.4} (all other t)", found.kl);
+    print(format_args!("bits/dim  {:.4}{error} (standard error)", found.bits_per_dim))?;
+    print(format_args!("prior     {:.4}", found.prior))?;
+    print(format_args!("decoder   {:.4} (t = 0)", found.decoder))?;
+    print(format_args!("kl        {:.4} (all other t)", found.kl))?;
     let quarters = found.mse_quarters.map(|mse| mse.map_or("-".into(), |mse| format!("{mse:.5}")));
-    println!("mse       {} (of eps, by quarter of t)", quarters.join("  "));
+    print(format_args!("mse       {} (of eps, by quarter of t)", quarters.join("  ")))
 }

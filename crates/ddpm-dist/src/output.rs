@@ -1,0 +1,51 @@
+//! What the program prints: results on stdout, messages on stderr. Neither may panic, whatever they are connected to.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+use crate::failure::{Exit, Failure};
+
+/// Prints a result on stdout, and a newline.
+///
+/// # Errors
+/// Those of [`printed`].
+pub fn print(result: impl Display) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    printed(writeln!(stdout, "{result}").and_then(|()| stdout.flush()))
+}
+
+/// Whether a write to stdout fails the command. It does not if the reader has gone (`| head -1`) and so has what it wanted:
+/// the rest is dropped, and the command goes on to its own end and exit status.
+///
+/// # Errors
+/// Any other failed write, such as to a full disk.
+pub fn printed(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let message =
+                format!("stdout cannot be written: {error}. Free space there, or send the results elsewhere.");
+            Err(Failure::new(Exit::Storage, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a message on stderr, if anybody can read it.
+pub fn say(message: impl Display) {
+    // One write, so that the lines of several ranks do not mix.
+    let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failed_write_but_one_to_a_closed_pipe_is_a_failure() {
+        assert!(printed(Ok(())).is_ok());
+        assert!(printed(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        let lost = printed(Err(ErrorKind::StorageFull.into())).unwrap_err();
+        assert_eq!(lost.exit, Exit::Storage);
+        assert!(lost.message.starts_with("stdout cannot be written: no storage space"), "{}", lost.message);
+    }
+}

@@ -102,6 +102,11 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
         succeed(command.arg("--out").arg(&out));
         out
     };
+    let unguided = dir.path().join("unguided.safetensors");
+    let mut command = program();
+    command.args(["sample", "-n", "40", "--steps", "20", "--model"]).arg(&model).arg("--out").arg(&unguided);
+    succeed(&mut command);
+    assert_eq!(samples(&draw(1, "ddim", "0")), samples(&unguided), "a classifier at scale 0 changes nothing");
     for sampler in ["ddim", "ddpm"] {
         let accuracy = |scale: &str| {
             let found = judge(&classifier, &["--samples", draw(1, sampler, scale).to_str().unwrap()]);

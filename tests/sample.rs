@@ -161,6 +161,113 @@ fn outputs_of_every_kind() {
 }
 
 #[test]
+fn guidance_at_scale_1_is_the_plain_prediction() {
+    let dir = TempDir::new().unwrap();
+    succeed(&mut train(1, dir.path(), 10, &["--set", "model.classes=10", "--set", "diffusion.label_dropout=0.1"]));
+    let draw = |more: &str| {
+        let out = dir.path().join("out.safetensors");
+        let mut command = program();
+        command.args(["sample", "-n", "4", "--steps", "10", "--class", "3", "--model"]).arg(dir.path());
+        succeed(command.args(more.split_whitespace()).arg("--out").arg(&out));
+        tensor(&out, "samples").1
+    };
+    for sampler in ["ddim", "ddim --eta 0.5", "ddim --threshold 99", "ddpm", "heun", "dpmpp"] {
+        let plain = draw(&format!("--sampler {sampler}"));
+        assert_eq!(draw(&format!("--sampler {sampler} --guidance 1")), plain, "{sampler}");
+        assert_ne!(draw(&format!("--sampler {sampler} --guidance 3")), plain, "{sampler}");
+    }
+}
+
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_folder_holds_the_images_of_one_run_only() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("images");
+    let draw = |ranks: usize, count: &str, more: &[&str]| {
+        let mut command = if ranks == 1 { program() } else { mpirun(ranks) };
+        command.args(["sample", "--model", "tests/golden/pipeline-digits", "--steps", "1", "-n", count]).args(more);
+        run(command.arg("--out").arg(format!("{}/", folder.display())))
+    };
+    let refused = |outcome: common::Outcome, wrong: &str| {
+        assert!(outcome.code == 2 && outcome.stderr.contains(wrong), "{}: {}", outcome.code, outcome.stderr);
+    };
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("notes.txt"), "not an image").unwrap();
+    assert_eq!(draw(2, "4", &[]).code, 0);
+    let four = ["000000.png", "000001.png", "000002.png", "000003.png", "notes.txt"];
+    assert_eq!(names(&folder), four);
+    refused(draw(2, "3", &[]), "holds 4 images of an earlier run");
+    assert_eq!(names(&folder), four);
+    assert_eq!(draw(2, "3", &["--overwrite"]).code, 0);
+    assert_eq!(names(&folder), ["000000.png", "000001.png", "000002.png", "notes.txt"]);
+    // What is not the program's own stays, whatever is asked.
+    for other in ["cat.png", "0003.png", "cats/000007.png", "tom.JPEG"] {
+        std::fs::create_dir_all(folder.join(other).parent().unwrap()).unwrap();
+        std::fs::write(folder.join(other), "an image of the user's").unwrap();
+        refused(draw(1, "2", &["--overwrite"]), &format!("holds other images, such as {other}"));
+        assert!(folder.join(other).is_file() && folder.join("000002.png").is_file());
+        std::fs::remove_file(folder.join(other)).unwrap();
+    }
+}
+
+#[test]
+fn steps_that_start_where_the_image_still_shows_are_warned_of() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let trained = succeed(&mut train(2, &at("run"), 10, &["--set", "monitor.sample_steps=3"]));
+    let warning = "drawing starts from pure noise at t = ";
+    assert_eq!(trained.stderr.matches(warning).count(), 1, "once, whatever the number of grids: {}", trained.stderr);
+    assert!(trained.stderr.contains("raise monitor.sample_steps"), "{}", trained.stderr);
+    let said = |what: &str, more: &[&str], out: &str| {
+        let mut command = program();
+        command.args(what.split_whitespace()).args(more).arg("--model").arg(at("run"));
+        succeed(command.arg("--out").arg(at(out))).stderr
+    };
+    let sample = |more: &[&str]| said("sample -n 2", more, "out.safetensors");
+    let few = sample(&["--steps", "3"]);
+    assert!(few.contains(&format!("{warning}66 of 0 to 99")) && few.contains("--spacing trailing"), "{few}");
+    for spec in ["1", "25,1", "ddim2"] {
+        assert!(sample(&["--respacing", spec]).contains(warning), "{spec}");
+    }
+    assert!(said("plot reverse --steps 2", &[], "reverse.png").contains("take more --steps"));
+    // As many steps as leave an unequal stride reach the noise too.
+    for enough in [&["--steps", "34"][..], &["--steps", "3", "--spacing", "trailing"], &["--respacing", "25,25"]] {
+        let said = sample(enough);
+        assert!(!said.contains("WARN"), "{enough:?}: {said}");
+    }
+    said("encode -n 2 --steps 3", &[], "noise.safetensors");
+    let noise = at("noise.safetensors").display().to_string();
+    assert!(!sample(&["--steps", "3", "--no-clip", "--init-noise", &noise]).contains(warning), "it starts as encoded");
+}
+
+#[test]
+fn steps_that_nobody_asked_for_are_at_most_those_there_are() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    succeed(&mut train(1, &at("run"), 10, &["--set", "diffusion.timesteps=20"]));
+    let start = |what: &str, out: &str| {
+        let mut command = program();
+        command.args(what.split_whitespace()).arg("--model").arg(at("run")).arg("--out").arg(at(out));
+        command
+    };
+    for (what, out) in [("sample -n 2", "a.png"), ("encode -n 2", "a.safetensors"), ("plot reverse", "reverse.png")] {
+        succeed(&mut start(what, out));
+        let refused = run(&mut start(&format!("{what} --steps 50"), out));
+        let said = "50 steps were asked of a process of 20. Use 1 to 20";
+        assert!(refused.code == 2 && refused.stderr.contains(said), "{what}: {}", refused.stderr);
+    }
+    let json = succeed(start("sample -n 2 --json", "b.png").env("RUST_LOG", "warn")).stdout;
+    assert!(json.contains("\"steps\":20"), "{json}");
+}
+
+#[test]
 fn pictures_of_models() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);

@@ -202,6 +202,28 @@ fn a_run_leaves_the_files_it_promises() {
 }
 
 #[test]
+fn grids_of_steps_that_are_run_again_are_those_of_the_new_run() {
+    let dir = TempDir::new().unwrap();
+    let grids = || {
+        let entries = std::fs::read_dir(dir.path().join("samples")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let every = ["monitor.sample_every=4", "checkpoint.every=8", "checkpoint.keep_last=5"];
+    let every: Vec<&str> = every.into_iter().flat_map(|option| ["--set", option]).collect();
+    succeed(&mut train(1, dir.path(), 20, &every));
+    assert_eq!(grids().len(), 5);
+    for own in ["step-best.png", "step-20.png", "000000020.png"] {
+        std::fs::write(dir.path().join("samples").join(own), "the user's").unwrap();
+    }
+    succeed(&mut train(2, dir.path(), 10, &[&every[..], &["--resume", "8"]].concat()));
+    let kept = ["step-000000004.png", "step-000000008.png", "step-000000010.png"];
+    let own = ["000000020.png", "step-20.png", "step-best.png"];
+    assert_eq!(grids(), [&own[..1], &kept, &own[1..]].concat());
+}
+
+#[test]
 fn a_dry_run_tells_the_plan_and_touches_nothing() {
     let dir = TempDir::new().unwrap();
     let run_dir = dir.path().join("run");

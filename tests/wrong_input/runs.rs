@@ -52,22 +52,78 @@ fn flip_a_bit(run: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
+/// The way out where nothing can be allowed.
+const OWN: &str = "Set them back, or start in another run.dir (--set run.dir=...).";
+
 #[test]
 fn resuming() {
     let base = TempDir::new().unwrap();
     train_smoke(base.path(), "");
     type Harm = fn(&Path);
     let cases: &[(Harm, Case)] = &[
-        (|_| (), ("--set model.channels=[8,8]", 3, "model.channels (checkpoint [8,16], now [8,8])", "--allow-change")),
-        (|_| (), ("--set seed=7", 3, "seed (checkpoint 0, now 7)", "another run.dir")),
-        (|_| (), ("--set train.global_batch=8", 3, "train.global_batch (checkpoint 16, now 8)", "Set them back")),
+        (|_| (), ("--set seed=7", 3, "seed (checkpoint 0, now 7)", "go on all the same with --allow-change seed.")),
+        // What cannot be allowed is not offered, allowed or not.
+        (
+            |_| (),
+            (
+                "--set train.global_batch=8",
+                3,
+                "cannot change within a run: train.global_batch (checkpoint 16, now 8)",
+                OWN,
+            ),
+        ),
+        (
+            |_| (),
+            (
+                "--set train.global_batch=8 --allow-change train.global_batch",
+                3,
+                "cannot change within a run: train.global_batch (checkpoint 16, now 8)",
+                OWN,
+            ),
+        ),
+        (
+            |_| (),
+            (
+                "--set model.channels=[8,8] --set seed=7 --set model.dropout=0.5",
+                3,
+                "cannot change within a run: model.channels (checkpoint [8,16], now [8,8]), because the network",
+                OWN,
+            ),
+        ),
         (
             |_| (),
             (
                 "--set model.channels=[8,8] --allow-change model.channels",
                 3,
-                "has other parameters than this network",
-                "set the keys of [model] back",
+                "cannot change within a run: model.channels (checkpoint [8,16], now [8,8]), because the network",
+                OWN,
+            ),
+        ),
+        (
+            |_| (),
+            (
+                "--set diffusion.variance=learned_range --set diffusion.loss=hybrid",
+                3,
+                "cannot change within a run: diffusion.variance (checkpoint \"fixed_small\", now \"learned_range\"), because",
+                OWN,
+            ),
+        ),
+        (
+            |_| (),
+            (
+                "--set data.channels=3",
+                3,
+                "cannot change within a run: data.channels (checkpoint 1, now 3), because",
+                OWN,
+            ),
+        ),
+        (
+            |_| (),
+            (
+                "--set model.norm_groups=2 --set diffusion.predict=v",
+                3,
+                "diffusion.predict (checkpoint \"eps\", now \"v\"); model.norm_groups (checkpoint 4, now 2)",
+                "--allow-change diffusion.predict --allow-change model.norm_groups.",
             ),
         ),
         (|_| (), ("--resume 7", 3, "a checkpoint of step 7 is not in", "Name one that is there")),

@@ -1,5 +1,6 @@
 //! Layers of raw options (`extends`, file, `--set`) merged into one table and read into [`Settings`].
 
+use std::num::IntErrorKind;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -9,7 +10,7 @@ use toml::{Table, Value};
 use crate::de::{FaultKind, Reader};
 use crate::keys::{nearest, unknown_key};
 use crate::presets::{PRESETS, Preset};
-use crate::{Error, ModelKind, Settings};
+use crate::{Error, ModelKind, MonitorSettings, Settings};
 
 impl Settings {
     /// Loads, merges and validates a configuration.
@@ -183,18 +184,34 @@ fn read_chain(source: Source, above: &mut Vec<Place>, layers: &mut Vec<Layer>) -
     Ok(())
 }
 
-/// One line of the parser's message, with its place in the text.
+/// One line of the parser's message.
+fn reason(text: &str, error: &toml::de::Error) -> String {
+    let number = error.span().and_then(|span| out_of_range(text.get(span)?));
+    number.unwrap_or_else(|| error.message().lines().next().unwrap_or_default().trim_end_matches('.').to_owned())
+}
+
+/// The same with its place in the text.
 fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> Error {
-    let reason = error.message().lines().next().unwrap_or_default().trim_end_matches('.');
+    let reason = reason(text, error);
     let reason = match error.span().and_then(|span| text.get(..span.start)) {
         Some(before) => {
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             format!("line {line}, column {column}: {reason}")
         }
-        None => reason.to_owned(),
+        None => reason,
     };
     Error::Syntax { origin: origin.to_owned(), reason }
+}
+
+/// What is wrong with a text that is a whole number, but larger than TOML's. (The parser speaks of Rust's types.)
+fn out_of_range(text: &str) -> Option<String> {
+    let digits = text.replace('_', "");
+    let radix = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find(|(prefix, _)| digits.starts_with(prefix));
+    let (digits, radix) = radix.map_or((digits.as_str(), 10), |(prefix, radix)| (&digits[prefix.len()..], radix));
+    let error = i64::from_str_radix(digits, radix).err()?;
+    let overflows = matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+    overflows.then(|| format!("{text} is out of range, and whole numbers go from {} to {}", i64::MIN, i64::MAX))
 }
 
 /// `a.b=value`: the value is TOML, or else a bare word, which is taken as a string.
@@ -209,12 +226,16 @@ fn parse_override(text: &str) -> Result<Layer, Error> {
     let origin = format!("--set {text}");
     let value = match value.parse::<Value>() {
         Ok(value) => value,
-        // What opens like a list, a table or a quoted string was meant to be one.
-        Err(error) if value.starts_with(['[', '{', '"', '\'']) => {
-            let reason = error.message().lines().next().unwrap_or_default().to_owned();
-            return Err(Error::Syntax { origin, reason });
+        Err(error) => {
+            if let Some(reason) = out_of_range(value) {
+                return Err(Error::Syntax { origin, reason });
+            }
+            // What opens like a list, a table or a quoted string was meant to be one.
+            if value.starts_with(['[', '{', '"', '\'']) {
+                return Err(Error::Syntax { origin, reason: reason(value, &error) });
+            }
+            Value::String(value.to_owned())
         }
-        Err(_) => Value::String(value.to_owned()),
     };
     if names == ["extends"] {
         return Err(Error::UnknownKey {
@@ -245,6 +266,7 @@ fn merge(base: &mut Table, over: &Table) {
 
 /// Defaults that follow from other keys. Values of the wrong type are left for the strict reading to refuse.
 fn fill_dependent_defaults(table: &mut Table, stem: &str) {
+    let timesteps = lookup(table, "diffusion.timesteps").and_then(Value::as_integer);
     let mut section = |name: &str, fill: &dyn Fn(&mut Table)| {
         if let Value::Table(section) = table.entry(name.to_owned()).or_insert_with(|| Value::Table(Table::new())) {
             fill(section);
@@ -254,6 +276,13 @@ fn fill_dependent_defaults(table: &mut Table, stem: &str) {
         let name = run.entry("name").or_insert_with(|| Value::String(stem.to_owned()));
         let dir = format!("runs/{}", name.as_str().unwrap_or(stem));
         run.entry("dir").or_insert(Value::String(dir));
+    });
+    section("monitor", &|monitor| {
+        // A short process has fewer timesteps than a grid usually takes steps.
+        let usual = i64::from(MonitorSettings::SAMPLE_STEPS);
+        if let Some(timesteps) = timesteps.filter(|timesteps| (1..usual).contains(timesteps)) {
+            monitor.entry("sample_steps").or_insert(Value::Integer(timesteps));
+        }
     });
     section("model", &|model| {
         let small = model.get("kind").and_then(Value::as_str) == Some("small");

@@ -71,6 +71,10 @@ fn dependent_defaults_follow_what_is_set() {
     assert_eq!(load(&file, &[]).model, Default::default());
     assert_eq!(load(&file, &["model.channels=[32,64,96,128]"]).model.attention, [false, false, true, false]);
     assert_eq!(load(&file, &["model.channels=[32]"]).model.attention, [false]);
+    let steps = |sets: &[&str]| load(&file, sets).monitor.sample_steps;
+    assert_eq!(steps(&["diffusion.timesteps=21"]), 21, "no more steps than timesteps");
+    assert_eq!(steps(&["diffusion.timesteps=21", "monitor.sample_steps=7"]), 7);
+    assert_eq!([steps(&[]), steps(&["diffusion.timesteps=51"])], [50, 50]);
     let small = load(&file, &["model.kind=small"]).model;
     assert_eq!((small.kind, small.channels.as_slice()), (ModelKind::Small, &[4, 10, 20, 40][..]));
     assert!(!small.attention.contains(&true));

@@ -97,6 +97,29 @@ fn what_is_not_toml_or_not_there() {
 }
 
 #[test]
+fn whole_numbers_beyond_tomls_name_the_range() {
+    let range = "is out of range, and whole numbers go from -9223372036854775808 to 9223372036854775807";
+    for number in [
+        "9223372036854775808",
+        "18446744073709551615",
+        "-9223372036854775809",
+        "99_999_999_999_999_999_999_999",
+        "99999999999999999999999999999999999999999999999999",
+        "0xffffffffffffffff",
+    ] {
+        let said = format!("{number} {range}");
+        check("smoke", &[&format!("seed={number}")], &[&format!("--set seed={number} is not valid TOML: {said}")]);
+        check_file(&format!("seed = {number}\n[data]\nkind = 'synthetic'"), &["FILE", "line 1, column 8: ", &said]);
+        check("smoke", &[&format!("ema.rates=[{number}]")], &[&said]);
+        check("smoke", &[&format!("train.steps={number}")], &[&said]);
+    }
+    check("smoke", &["seed=-1"], &["`seed`", "is -1, but must be a whole number, 0 or more"]);
+    check("smoke", &["seed=1e9"], &["is 1000000000.0", "Write 1000000000."]);
+    assert_eq!(Settings::load("smoke", &["seed=9223372036854775807".into()]).unwrap().seed, i64::MAX as u64);
+    assert_eq!(Settings::load("smoke", &["run.name=007".into()]).unwrap().run.name, "007", "a bare word");
+}
+
+#[test]
 fn files_that_extend_each_other_are_refused() {
     let folder = TempDir::new().unwrap();
     let (a, b) = (folder.path().join("a.toml"), folder.path().join("b.toml"));

@@ -48,12 +48,12 @@ pub fn space_timesteps(timesteps: usize, spec: &str) -> Result<Vec<usize>, Diffu
     Ok(kept)
 }
 
-/// How N timesteps are spread over T, as the diffusers schedulers do it.
+/// How N timesteps are spread over T. Where N divides T these are the timesteps of diffusers' schedulers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// Multiples of T/N rounded down: t = 0 is kept, the noisiest timesteps are not.
+    /// Multiples of the fraction T/N, each rounded down: t = 0 is kept, the noisiest timesteps are not.
     Leading,
-    /// Evenly spaced with both ends kept.
+    /// Evenly spaced with both ends kept; a single timestep is the noisiest.
     Linspace,
     /// Steps of T/N down from T - 1: the noisiest timestep is kept, t = 0 is not.
     Trailing,
@@ -65,8 +65,8 @@ impl Spacing {
     /// Each step leads to the next timestep of the list. (Schedulers that subtract T/N instead differ from this where
     /// it is not the list's stride: linspace always, trailing where N does not divide T.)
     ///
-    /// Leading keeps multiples of T/N rounded down, as the schedulers do; where N is more than T/2, of the fraction T/N,
-    /// so that the process still begins at noise.
+    /// The first and the last timestep are within one stride T/N of the process's ends, so that sampling starts at noise.
+    /// (diffusers' leading spacing rounds the stride itself down: of T = 100 its 34 timesteps end at 66.)
     ///
     /// # Errors
     /// `steps` is 0 or above `timesteps`.
@@ -76,9 +76,8 @@ impl Spacing {
         }
         let (total, stride) = (timesteps as f64, timesteps as f64 / steps as f64);
         Ok(match self {
-            // The schedulers' whole stride would be 1 here and leave out the noisier half.
-            Self::Leading if 2 * steps > timesteps => (0..steps).map(|i| i * timesteps / steps).collect(),
-            Self::Leading => (0..steps).map(|i| i * (timesteps / steps)).collect(),
+            Self::Leading => (0..steps).map(|i| i * timesteps / steps).collect(),
+            Self::Linspace if steps == 1 => vec![timesteps - 1],
             Self::Linspace => {
                 linspace(0.0, total - 1.0, steps).into_iter().map(|t| t.round_ties_even() as usize).collect()
             }

@@ -54,11 +54,7 @@ proptest! {
         prop_assert_eq!(kept.len(), count);
         prop_assert_eq!((kept[0], kept[count - 1]), (0, timesteps - 1));
         prop_assert!(kept.windows(2).all(|pair| pair[0] < pair[1]));
-        for spacing in [Spacing::Leading, Spacing::Linspace, Spacing::Trailing] {
-            let kept = spacing.timesteps(timesteps, count).unwrap();
-            prop_assert_eq!(kept.len(), count);
-            prop_assert!(kept.windows(2).all(|pair| pair[0] < pair[1]) && kept[count - 1] < timesteps);
-        }
+        check_spacings(timesteps, count);
     }
 
     #[test]
@@ -140,15 +136,46 @@ fn importance_weights_leave_the_mean_loss_unchanged() {
     assert!(matches!(history.update(&[(4, 1.0)]), Err(DiffusionError::TimestepOutOfRange { t: 4, timesteps: 4 })));
 }
 
+/// Every spacing keeps N different timesteps of T, the ends of the process within one stride T/N of its own.
+fn check_spacings(timesteps: usize, steps: usize) {
+    for spacing in [Spacing::Leading, Spacing::Linspace, Spacing::Trailing] {
+        let kept = spacing.timesteps(timesteps, steps).unwrap();
+        let what = format!("{spacing:?}, {steps} of {timesteps}: {kept:?}");
+        assert_eq!(kept.len(), steps, "{what}");
+        assert!(kept.is_sorted_by(|a, b| a < b) && kept[steps - 1] < timesteps, "{what}");
+        let (first, missing) = (kept[0], timesteps - 1 - kept[steps - 1]);
+        assert!(steps * first.max(missing) <= timesteps, "{what}");
+        // diffusers rounds the stride down, which is the same where there is nothing to round.
+        if spacing == Spacing::Leading && timesteps.is_multiple_of(steps) {
+            assert!(kept.iter().copied().eq((0..steps).map(|i| i * (timesteps / steps))), "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_number_of_steps_reaches_from_noise_to_image() {
+    for timesteps in 1..=120 {
+        for steps in 1..=timesteps {
+            check_spacings(timesteps, steps);
+            // A whole stride from 0 stays within one stride of the end as well, wherever there is one.
+            if let Ok(kept) = space_timesteps(timesteps, &format!("ddim{steps}")) {
+                let stride = kept.get(1).copied().unwrap_or(timesteps);
+                assert!(timesteps - kept[steps - 1] <= stride, "ddim{steps} of {timesteps}: {kept:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn spacings_are_those_of_the_diffusers_schedulers() {
     let spaced = |spacing: Spacing| spacing.timesteps(1000, 4).unwrap();
     assert_eq!(spaced(Spacing::Leading), [0, 250, 500, 750]);
-    assert_eq!(Spacing::Leading.timesteps(6, 4).unwrap(), [0, 1, 3, 4], "more than half of them still reach the noise");
     assert_eq!(spaced(Spacing::Linspace), [0, 333, 666, 999]);
     assert_eq!(spaced(Spacing::Trailing), [249, 499, 749, 999]);
     assert_eq!(Spacing::Trailing.timesteps(10, 4).unwrap(), [1, 4, 7, 9]);
-    assert_eq!(Spacing::Leading.timesteps(10, 3).unwrap(), [0, 3, 6]);
+    // Where N does not divide T they stop far short of the noise, at 3 and at 66.
+    assert_eq!(Spacing::Leading.timesteps(6, 4).unwrap(), [0, 1, 3, 4]);
+    assert_eq!(Spacing::Leading.timesteps(100, 34).unwrap().last(), Some(&97));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::coordinator::Learner;
 use crate::failure::Failure;
+use crate::finite;
 use crate::source::{Model, WeightChoice};
 
 /// Largest difference of alphas_cumprod at which two processes count as the same.
@@ -70,10 +71,13 @@ impl Classifier {
         })
     }
 
-    /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0.
-    pub fn tell(&self, x: &Tensor, t: usize) -> Tensor {
+    /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0. The first
+    /// of them is image `first` of all, for messages.
+    pub fn tell(&self, x: &Tensor, t: usize, first: usize) -> Result<Tensor, Failure> {
         let t = self.0.diffusion.full_t(t, x.size()[0]);
-        tch::no_grad(|| self.log_p(x, &t).argmax(1, false))
+        let log_p = tch::no_grad(|| self.log_p(x, &t));
+        finite::check_images(&log_p, first, &format!("probabilities of classes from {}", self.0.description))?;
+        Ok(log_p.argmax(1, false))
     }
 
     fn log_p(&self, x: &Tensor, t: &Tensor) -> Tensor {

@@ -144,9 +144,9 @@ pub struct SampleArgs {
     /// How to go from noise to images.
     #[arg(long, value_enum, default_value = "ddim")]
     pub sampler: SamplerName,
-    /// Number of denoising steps, at most those trained on.
-    #[arg(long, default_value = "50", value_parser = at_least_one::<usize>, conflicts_with = "respacing")]
-    pub steps: usize,
+    /// Number of denoising steps, at most those trained on. [default: 50, or all where there are fewer]
+    #[arg(long, value_parser = at_least_one::<usize>, conflicts_with = "respacing")]
+    pub steps: Option<usize>,
     /// Timesteps to keep instead: `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation).
     #[arg(long, value_name = "SPEC")]
     pub respacing: Option<String>,
@@ -172,7 +172,7 @@ pub struct SampleArgs {
     #[arg(long, default_value = "0.1", value_name = "R", requires = "corrector_steps")]
     pub corrector_snr: f64,
     /// Key of the noise; image i is a function of (seed, i).
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// `ema` (the slowest average), `raw`, or the rate of an average.
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
@@ -203,6 +203,9 @@ pub struct SampleArgs {
     /// `grid.png`, `samples.safetensors`, or a folder (ending in `/`) for one PNG per image.
     #[arg(long, value_name = "PATH")]
     pub out: String,
+    /// Delete the numbered images that an earlier run left in the folder; a folder with images in it is refused otherwise.
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Where a network computes; in training that is `train.device`.
@@ -262,9 +265,9 @@ impl SamplerName {
 /// Spacings of the kept timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SpacingName {
-    /// Multiples of T/N from 0.
+    /// Multiples of the fraction T/N from 0, rounded down.
     Leading,
-    /// N points from 0 to T-1.
+    /// N points from 0 to T-1; a single one is T-1.
     Linspace,
     /// Multiples of T/N back from T-1.
     Trailing,
@@ -303,6 +306,10 @@ impl FromStr for ClassChoice {
 fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
     let count = text.parse().ok().filter(|count| *count >= N::from(1));
     count.ok_or_else(|| "give a whole number of at least 1".into())
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("give a whole number from 0 to {}", u64::MAX))
 }
 
 fn from_0_to_1(text: &str) -> Result<f64, String> {

@@ -13,9 +13,12 @@ use tch::{Kind, Tensor};
 use crate::classifier::Classifier;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
+use crate::finite;
 
 /// What to draw, and how.
 pub struct Generation<'a> {
+    /// The model and its weights in a phrase, for messages.
+    pub name: &'a str,
     /// The network.
     pub network: &'a Network,
     /// Its numbers.
@@ -34,7 +37,7 @@ pub struct Generation<'a> {
     pub labels: Option<&'a [i64]>,
     /// A classifier that guides each image to its class, and the scale of its gradient.
     pub classifier: Option<(&'a Classifier, f64)>,
-    /// Classifier-free guidance: its scale, and the row of the class table that means "no class".
+    /// Classifier-free guidance: its scale, and the row of the class table that means "no class". Scale 1 is none.
     pub guidance: Option<(f64, i64)>,
     /// Initial noise `[N, C, H, W]` instead of drawn noise.
     pub init_noise: Option<&'a Tensor>,
@@ -111,6 +114,8 @@ impl Generation<'_> {
                 states.push(step.x.narrow(0, 0, kept as i64).copy());
             }
         })?;
+        // As a picture they would be black, and nobody would know why.
+        finite::check_images(&images, batch.start, &format!("images drawn from {}", self.name))?;
         let trajectories = if kept > 0 { floats(&Tensor::stack(&states, 1))? } else { Vec::new() };
         take(batch, Drawn { samples: floats(&images)?, trajectories })
     }
@@ -146,7 +151,7 @@ impl Generation<'_> {
             |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
         let conditional = forward(labels);
         match (self.guidance, labels) {
-            (Some((scale, null)), Some(labels)) if scale != 1.0 => {
+            (Some((scale, null)), Some(labels)) => {
                 let unconditional = forward(Some(&labels.full_like(null)));
                 Ok(self.process.guide(&conditional, &unconditional, scale)?)
             }

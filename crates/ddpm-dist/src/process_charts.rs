@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::assemble;
 use crate::failure::Failure;
+use crate::finite;
 use crate::generate::floats;
 use crate::images::Images;
 use crate::telemetry::{Chart, HeatMap, Picture, Series, panel};
@@ -166,7 +167,9 @@ fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Failure> {
             let x = process.q_sample(&images.x_start, &t, &noise);
             let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
             let output = network.forward(weights, &inputs);
-            let mut fractions = floats(&((output.narrow(1, shape[1], shape[1]) + 1.0) / 2.0))?;
+            let channels = output.narrow(1, shape[1], shape[1]);
+            finite::check_images(&channels, 0, &format!("variances that the network chooses at t = {index}"))?;
+            let mut fractions = floats(&((channels + 1.0) / 2.0))?;
             fractions.sort_by(f32::total_cmp);
             let quantile = |share: f64| f64::from(fractions[(share * (fractions.len() - 1) as f64).round() as usize]);
             let mean = fractions.iter().map(|f| f64::from(*f)).sum::<f64>() / fractions.len() as f64;

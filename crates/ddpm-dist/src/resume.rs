@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Run, Search, ShardData, Store, Want};
 use ddpm_comm::Collective;
-use ddpm_config::{DifferenceKind, LrSchedule, Settings};
+use ddpm_config::{Difference, DifferenceKind, LrSchedule, Settings};
+use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
 
 use crate::assemble;
@@ -185,31 +186,73 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
             manifest.step
         ));
     }
+    let differences = settings.diff(&theirs);
+    let list = |differences: &[Difference]| {
+        let each = differences.iter().map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours));
+        each.collect::<Vec<_>>().join("; ")
+    };
+    for (fixed, because) in [
+        (other_position(&differences), "the order of the images follows from it"),
+        (other_parameters(settings, &theirs, &differences), "the network would have other parameters"),
+    ] {
+        if !fixed.is_empty() {
+            return refuse(format!(
+                "the checkpoint of step {} was trained with other settings that cannot change within a run: {}, because \
+                 {because}. Set them back, or start in another run.dir (--set run.dir=...).",
+                manifest.step,
+                list(&fixed)
+            ));
+        }
+    }
     let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
-    let (learned, free): (Vec<_>, Vec<_>) = settings.diff(&theirs).into_iter().partition(|d| {
+    let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
         // The end of a cosine is part of its shape.
         let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
         learned && !allowed.contains(&d.key)
     });
-    if settings.train.global_batch != theirs.train.global_batch && learned.is_empty() {
-        return refuse(format!(
-            "the checkpoint of step {} was trained with train.global_batch = {}, from which follows which images come next; \
-             set it back, or start another run.",
-            manifest.step, theirs.train.global_batch
-        ));
-    }
     if !learned.is_empty() {
-        let list: Vec<String> =
-            learned.iter().map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours)).collect();
+        let allow: Vec<String> = learned.iter().map(|d| format!("--allow-change {}", d.key)).collect();
         return refuse(format!(
-            "the checkpoint of step {} was trained with other settings: {}. Set them back, start in another run.dir, or \
-             allow each with --allow-change KEY.",
+            "the checkpoint of step {} was trained with other settings: {}. Set them back, start in another run.dir, or go on \
+             all the same with {}.",
             manifest.step,
-            list.join("; ")
+            list(&learned),
+            allow.join(" ")
         ));
     }
     for d in free {
         tracing::info!("changed since the checkpoint: {} was {}, is now {}", d.key, d.theirs, d.ours);
     }
     Ok(())
+}
+
+/// Of the keys that differ, that which decides the position of a step in the order of all images.
+fn other_position(differences: &[Difference]) -> Vec<Difference> {
+    differences.iter().filter(|d| d.key == "train.global_batch").cloned().collect()
+}
+
+/// Of the keys that differ, those that give the network other parameters than the checkpoint holds.
+fn other_parameters(ours: &Settings, theirs: &Settings, differences: &[Difference]) -> Vec<Difference> {
+    let held = parameters(theirs);
+    if parameters(ours) == held {
+        return Vec::new();
+    }
+    let learned: Vec<Difference> = differences.iter().filter(|d| d.kind == DifferenceKind::Learned).cloned().collect();
+    let alone = |d: &&Difference| parameters_with(theirs, ours, &d.key) != held;
+    let guilty: Vec<Difference> = learned.iter().filter(alone).cloned().collect();
+    // Keys may do together what none of them does alone.
+    if guilty.is_empty() { learned } else { guilty }
+}
+
+/// The parameters of the network that `settings` describe; none if they describe none.
+fn parameters(settings: &Settings) -> Option<Layout> {
+    Some(Network::new(assemble::architecture(settings)).ok()?.layout().clone())
+}
+
+/// The same of `theirs` with `key` as `ours` have it.
+fn parameters_with(theirs: &Settings, ours: &Settings, key: &str) -> Option<Layout> {
+    let pointer = format!("/{}", key.replace('.', "/"));
+    let mut changed = serde_json::to_value(theirs).ok()?;
+    *changed.pointer_mut(&pointer)? = serde_json::to_value(ours).ok()?.pointer(&pointer)?.clone();
+    parameters(&serde_json::from_value(changed).ok()?)
 }

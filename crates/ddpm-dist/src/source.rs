@@ -15,6 +15,7 @@ use tch::{Device, Tensor};
 use crate::assemble;
 use crate::coordinator::{Learner, unanimous};
 use crate::failure::{Exit, Failure};
+use crate::finite;
 use crate::trainer::{WEIGHTS, ema_buffer};
 
 /// A network with its numbers and its process.
@@ -90,14 +91,16 @@ impl Model {
             None => (Vec::new(), Vec::new()),
         };
         let found = comm.broadcast_bytes(found, 0);
-        match serde_json::from_slice(&found).map_err(Failure::internal)? {
+        let model = match serde_json::from_slice(&found).map_err(Failure::internal)? {
             Found::Diffusers => unanimous(comm, Self::from_diffusers(Path::new(source), choice, device)),
             Found::Run { description, settings, numbers } => {
                 flat.resize(numbers, 0.0);
                 comm.broadcast(&mut flat, 0);
                 unanimous(comm, Self::from_run(description, *settings, &flat, device))
             }
-        }
+        }?;
+        unanimous(comm, finite::check_weights(&model.weights, &model.description))?;
+        Ok(model)
     }
 
     fn from_run(description: String, settings: Settings, flat: &[f32], device: Device) -> Result<Self, Failure> {

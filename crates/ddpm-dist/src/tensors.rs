@@ -7,6 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::Tensor;
 
 use crate::failure::Failure;
+use crate::finite::broken_rows;
 use crate::telemetry::write_atomic;
 
 /// A tensor to write: its name, shape and numbers.
@@ -49,14 +50,14 @@ pub struct Read {
     pub labels: Option<Vec<i64>>,
 }
 
-/// Tensor `name` of a file, which must be f32 of `count` (any number above 0, if none is given) times `image`, `[C, H, W]`;
-/// and `labels`, if they are there. `advice` ends the sentence on what the file should hold.
+/// Tensor `name` of a file, which must be finite f32 of `count` (any number above 0, if none is given) times `image`,
+/// `[C, H, W]`; and `labels`, if they are there. `advice` ends the sentence on what the file should hold.
 pub fn read(path: &Path, name: &str, count: Option<i64>, image: [i64; 3], advice: &str) -> Result<Read, Failure> {
     let [channels, height, width] = image;
     let wanted = count.map_or("N".into(), |count| count.to_string());
     let unfit = |what: String| {
         Failure::usage(format!(
-            "{}: {what}; give a safetensors file with f32 `{name}` [{wanted}, {channels}, {height}, {width}]{advice}",
+            "{}: {what}; give a safetensors file with finite f32 `{name}` [{wanted}, {channels}, {height}, {width}]{advice}",
             path.display()
         ))
     };
@@ -78,5 +79,12 @@ pub fn read(path: &Path, name: &str, count: Option<i64>, image: [i64; 3], advice
         }
         Err(_) => None,
     };
-    Ok(Read { values: Tensor::f_from_data_size(values.data(), &shape, tch::Kind::Float)?, labels })
+    let values = Tensor::f_from_data_size(values.data(), &shape, tch::Kind::Float)?;
+    if let Some((count, first)) = broken_rows(&values) {
+        return Err(unfit(format!(
+            "{count} of {} images in `{name}` are not finite, the first is image {first}",
+            shape[0]
+        )));
+    }
+    Ok(Read { values, labels })
 }

@@ -30,6 +30,17 @@ pub enum EvalError {
         found: i64,
     },
 
+    /// A term of the bound that is NaN or infinite.
+    #[error(
+        "the bound of image {image} at t = {t} is not finite, as after training that diverged. Go back to an earlier step, or use other weights"
+    )]
+    NotFinite {
+        /// The image's place among all evaluated.
+        image: usize,
+        /// The timestep, of the process evaluated.
+        t: usize,
+    },
+
     /// The process or the network failed.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),

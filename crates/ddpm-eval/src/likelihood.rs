@@ -35,7 +35,7 @@ impl Evaluation<'_> {
     /// `model` gets the noised images and the original timesteps `[B]`.
     ///
     /// # Errors
-    /// The model fails or returns a wrong shape.
+    /// The model fails, or returns a wrong shape or what is not finite.
     pub fn add(
         &self,
         sums: &mut BoundSums,

@@ -3,7 +3,7 @@
 use ddpm_diffusion::{BoundTerms, quarter};
 use tch::{Kind, TchError, Tensor};
 
-use crate::Strata;
+use crate::{EvalError, Strata};
 
 /// The bound's terms added up, by timestep and by image. Processes that share the work add up theirs element by element:
 /// see [`BoundSums::merge`].
@@ -77,14 +77,17 @@ impl BoundSums {
     /// Takes in the terms of images `first..` at `t` `[B]`.
     ///
     /// # Errors
-    /// The terms are not `[B]`.
+    /// The terms are not `[B]`, or not finite; the sums are of no use then.
     ///
     /// # Panics
     /// A timestep or an image that these sums do not have.
-    pub fn add_terms(&mut self, first: usize, t: &[usize], terms: &BoundTerms) -> Result<(), TchError> {
+    pub fn add_terms(&mut self, first: usize, t: &[usize], terms: &BoundTerms) -> Result<(), EvalError> {
         let [vb, mse, xstart_mse] = [&terms.vb, &terms.mse, &terms.xstart_mse].map(doubles);
         let (vb, mse, xstart_mse) = (vb?, mse?, xstart_mse?);
         for (i, &t) in t.iter().enumerate() {
+            if !vb[i].is_finite() {
+                return Err(EvalError::NotFinite { image: first + i, t });
+            }
             self.counts[t] += 1.0;
             self.vb[t] += vb[i];
             self.mse[t] += mse[i];

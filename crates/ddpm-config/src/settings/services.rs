@@ -114,12 +114,17 @@ pub struct MonitorSettings {
     pub sample_every: u64,
     /// Images in a grid. Default 64.
     pub sample_count: usize,
-    /// Network evaluations per image. Default 50.
+    /// Steps of the sampler. Default 50, or all of the process's timesteps where there are fewer.
     pub sample_steps: u32,
     /// Sampler of the grids. Default `ddim`.
     pub sampler: GridSampler,
     /// Write TensorBoard events. Default true.
     pub tensorboard: bool,
+}
+
+impl MonitorSettings {
+    /// The default of `sample_steps`, if the process has as many timesteps.
+    pub(crate) const SAMPLE_STEPS: u32 = 50;
 }
 
 impl Default for MonitorSettings {
@@ -128,7 +133,7 @@ impl Default for MonitorSettings {
             log_every: 10,
             sample_every: 1000,
             sample_count: 64,
-            sample_steps: 50,
+            sample_steps: Self::SAMPLE_STEPS,
             sampler: GridSampler::Ddim,
             tensorboard: true,
         }

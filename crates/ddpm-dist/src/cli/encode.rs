@@ -16,9 +16,9 @@ pub struct EncodeArgs {
     /// Number of images: the first of the split.
     #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
     pub count: usize,
-    /// Number of timesteps, at most those trained on; decode with as many.
-    #[arg(long, default_value = "100", value_parser = at_least_one::<usize>)]
-    pub steps: usize,
+    /// Number of timesteps, at most those trained on; decode with as many. [default: 100, or all where there are fewer]
+    #[arg(long, value_parser = at_least_one::<usize>)]
+    pub steps: Option<usize>,
     /// Where `--steps` puts the timesteps; decode with the same.
     #[arg(long, value_enum, default_value = "leading")]
     pub spacing: SpacingName,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
 
-use super::{DeviceArgs, at_least_one};
+use super::{DeviceArgs, at_least_one, seed};
 use crate::source::WeightChoice;
 
 /// `eval …`
@@ -44,7 +44,7 @@ pub struct NllArgs {
     #[arg(long, value_name = "SPEC")]
     pub respacing: Option<String>,
     /// Key of the noise, of the timesteps drawn, and of which images are taken.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, at_least_one, png};
+use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, at_least_one, png, seed};
 use crate::source::WeightChoice;
 
 /// `plot …`
@@ -50,11 +50,11 @@ pub enum PlotCommand {
         /// How to go from noise to images.
         #[arg(long, value_enum, default_value = "ddim")]
         sampler: SamplerName,
-        /// Number of denoising steps, of which ten are shown.
-        #[arg(long, default_value = "50", value_parser = at_least_one::<usize>)]
-        steps: usize,
+        /// Number of denoising steps, of which ten are shown. [default: 50, or all where there are fewer]
+        #[arg(long, value_parser = at_least_one::<usize>)]
+        steps: Option<usize>,
         /// Key of the noise.
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
         seed: u64,
         /// The picture.
         #[arg(long, value_name = "FILE.png", value_parser = png)]

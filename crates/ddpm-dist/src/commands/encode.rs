@@ -15,11 +15,16 @@ use crate::cli::EncodeArgs;
 use crate::coordinator::{same_data, unanimous};
 use crate::device;
 use crate::failure::Failure;
+use crate::finite;
 use crate::generate::{floats, gather};
 use crate::images::{self, Images};
 use crate::output::print;
 use crate::source::Model;
+use crate::steps;
 use crate::tensors::{self, Entry};
+
+/// Timesteps where `--steps` does not say how many: decoding is to lead back to the image itself.
+const USUAL_STEPS: usize = 100;
 
 /// Encodes images and writes the noise.
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -30,22 +35,24 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     let model = Model::open(comm, &args.model.model, args.model.weights, device)?;
     let (source, process) = unanimous(comm, prepare(args, &model))?;
     same_data(comm, source.as_ref())?;
+    let steps = process.timesteps();
     tracing::info!(
-        "{} images of {} to noise under {} in {} steps",
+        "{} images of {} to noise under {} in {steps} steps",
         args.count,
         source.describe(),
         model.description,
-        args.steps
     );
     let ours = share(args.count, comm.rank(), comm.size());
     let bar = if comm.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    bar.set_length((ours.len().div_ceil(args.batch) * args.steps) as u64);
+    bar.set_length((ours.len().div_ceil(args.batch) * steps) as u64);
     let encode = || {
         let mut noise = Vec::new();
         for start in ours.clone().step_by(args.batch) {
             let count = args.batch.min(ours.end - start);
             let batch = images::read(source.as_ref(), start as u64, count, process.device())?;
-            noise.extend(floats(&encode(&model, &process, &batch, &bar)?)?);
+            let encoded = encode(&model, &process, &batch, &bar)?;
+            finite::check_images(&encoded, start, &format!("images encoded by {}", model.description))?;
+            noise.extend(floats(&encoded)?);
         }
         Ok(noise)
     };
@@ -56,7 +63,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     if comm.rank() == 0 {
         let out = args.out.display().to_string();
         if json {
-            let (count, steps) = (args.count, args.steps);
+            let count = args.count;
             print(json!({ "out": out, "count": count, "steps": steps, "model": model.description }))?;
         } else {
             tracing::info!("wrote {out}");
@@ -67,7 +74,8 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
 
 fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Failure> {
     let source = images::open(model, &args.data, args.count)?;
-    let kept = Spacing::from(args.spacing).timesteps(model.diffusion.timesteps(), args.steps)?;
+    let timesteps = model.diffusion.timesteps();
+    let kept = Spacing::from(args.spacing).timesteps(timesteps, steps::count(args.steps, USUAL_STEPS, timesteps))?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 

@@ -19,6 +19,7 @@ use crate::images;
 use crate::pictures::{self, STRIP_IMAGES};
 use crate::process_charts::{self, AtWork};
 use crate::source::Model;
+use crate::steps;
 use crate::telemetry::{Chart, Picture, Series, loss_by_timestep, read_metrics};
 
 /// Draws what is asked for.
@@ -44,9 +45,10 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
             let device = device::place_as_typed(world, &model.on)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
-            let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), *steps, *seed)?;
+            let steps = steps::count(*steps, USUAL_STEPS, model.diffusion.timesteps());
+            let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), steps, *seed)?;
             let (channels, size) = model.network.image();
-            let strip = || pictures::reverse_strip(&drawn.trajectories, *steps, channels as usize, size as usize);
+            let strip = || pictures::reverse_strip(&drawn.trajectories, steps, channels as usize, size as usize);
             save(comm, out, strip)
         }
         PlotCommand::Variance { model, data, count, out } => {
@@ -143,14 +145,19 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().map(average).collect()
 }
 
+/// Denoising steps where `--steps` does not say how many.
+const USUAL_STEPS: usize = 50;
+
 /// A few images and their way from noise, all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
     let respace = || {
         let kept = Spacing::Leading.timesteps(model.diffusion.timesteps(), steps)?;
+        steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
         Ok(model.diffusion.respaced(&kept)?)
     };
     let labels: Option<Vec<i64>> = model.classes.map(|classes| (0..STRIP_IMAGES as i64).map(|i| i % classes).collect());
     let generation = Generation {
+        name: &model.description,
         network: &model.network,
         weights: &model.weights,
         process: &unanimous(comm, respace())?,

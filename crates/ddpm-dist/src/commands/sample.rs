@@ -1,6 +1,5 @@
 //! `sample`: images from a model, spread over the ranks.
 
-use std::ops::Range;
 use std::path::Path;
 
 use ddpm_comm::World;
@@ -15,16 +14,20 @@ use crate::coordinator::unanimous;
 use crate::device;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
+use crate::image_folder::ImageFolder;
 use crate::output::print;
 use crate::pictures;
 use crate::source::{Model, WeightChoice};
-use crate::telemetry::from_unit_floats;
+use crate::steps;
 use crate::tensors::{self, Entry};
+
+/// Denoising steps where `--steps` does not say how many.
+const USUAL_STEPS: usize = 50;
 
 /// Where samples go.
 enum Output<'a> {
     Grid(&'a Path),
-    Folder(&'a Path),
+    Folder(ImageFolder<'a>),
     Safetensors(&'a Path),
 }
 
@@ -60,11 +63,27 @@ impl<'a> Order<'a> {
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
-            None => Spacing::from(args.spacing).timesteps(total, args.steps)?,
+            None => Spacing::from(args.spacing).timesteps(total, steps::count(args.steps, USUAL_STEPS, total))?,
         };
+        // What `encode` wrote starts where it was encoded to.
+        if noise.is_none() {
+            let remedy = format!("take --spacing trailing, which starts at t = {}, or more steps", total - 1);
+            steps::warn_of_visible_signal(&model.diffusion, &kept, &remedy);
+        }
         let process = model.diffusion.respaced(&kept)?;
         let guidance = guidance(args, &model)?;
+        let classifier = classifier.filter(|_| args.classifier_scale != 0.0);
         Ok(Self { output, model, process, labels, classifier, guidance, noise, count })
+    }
+
+    /// Which eps DDIM goes on along where the predicted image is clipped.
+    ///
+    /// The network's own, as long as the prediction is one of the network's or lies between two of them. Guidance beyond
+    /// that takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps no longer belongs to it, and
+    /// going on along it destroys the image.
+    fn direction(&self) -> Direction {
+        let between = self.guidance.is_none_or(|(scale, _)| (0.0..=1.0).contains(&scale));
+        if between && self.classifier.is_none() { Direction::FromModel } else { Direction::FromXStart }
     }
 }
 
@@ -80,15 +99,12 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let classifier = classifier.map(open).transpose()?;
     let order = unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
-    // Guidance takes the predicted image far out of [-1, 1]. Once that is clipped, the model's own eps no longer belongs to
-    // it, and going on along it destroys the image.
-    let guided = order.guidance.is_some() || order.classifier.is_some();
-    let direction = if guided { Direction::FromXStart } else { Direction::FromModel };
     let generation = Generation {
+        name: &model.description,
         network: &model.network,
         weights: &model.weights,
         process: &order.process,
-        sampler: args.sampler.with(args.eta, direction),
+        sampler: args.sampler.with(args.eta, order.direction()),
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
         clip: match args.threshold {
@@ -120,7 +136,8 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     match order.output {
         // Every rank writes what it drew and forgets it.
         Output::Folder(folder) => {
-            let write = |indices, batch: Drawn| write_folder(folder, indices, &batch.samples, shape);
+            unanimous(comm.as_ref(), folder.clear())?;
+            let write = |indices, batch: Drawn| folder.write(indices, &batch.samples, shape.channels, shape.size);
             generation.run(comm.as_ref(), count, progress, write)?;
         }
         Output::Grid(path) => {
@@ -186,10 +203,12 @@ fn labels(
     }
 }
 
+/// The scale of guidance without a classifier and the row that means "no class"; none at scale 1, which is the prediction
+/// for the class and nothing else.
 fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Failure> {
     match (args.guidance, model.null_class) {
         (None, _) => Ok(None),
-        (Some(scale), Some(null)) => Ok(Some((scale, null))),
+        (Some(scale), Some(null)) => Ok((scale != 1.0).then_some((scale, null))),
         (Some(_), None) => Err(Failure::usage(
             "this model cannot be guided: it was trained without diffusion.label_dropout; leave --guidance out",
         )),
@@ -214,7 +233,7 @@ impl<'a> Output<'a> {
                 return Err(Failure::usage("--trajectory needs numbers; write to a .safetensors file"));
             }
             Some("png") => Self::Grid(path),
-            _ if args.out.ends_with('/') || path.is_dir() => Self::Folder(path),
+            _ if args.out.ends_with('/') || path.is_dir() => Self::Folder(ImageFolder::open(path, args.overwrite)?),
             _ => {
                 return Err(Failure::usage(format!(
                     "--out {} says no kind of file; give FILE.png, FILE.safetensors or FOLDER/",
@@ -224,16 +243,6 @@ impl<'a> Output<'a> {
         };
         Ok(output)
     }
-}
-
-/// One PNG per image.
-fn write_folder(folder: &Path, indices: Range<usize>, samples: &[f32], shape: Shape) -> Result<(), Failure> {
-    let images = from_unit_floats(samples);
-    for (i, image) in indices.zip(images.chunks_exact(shape.channels * shape.size * shape.size)) {
-        let path = folder.join(format!("{i:06}.png"));
-        pictures::single(image, shape.channels, shape.size)?.save_png(&path).map_err(|e| Failure::file(&path, e))?;
-    }
-    Ok(())
 }
 
 /// The numbers themselves, with the classes asked for.

@@ -1,6 +1,7 @@
 //! What rank 0 shows of a run: its directory's files, TensorBoard, the progress on the terminal, sample grids.
 
-use std::io::IsTerminal;
+use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use ddpm_comm::Collective;
@@ -10,10 +11,12 @@ use ddpm_diffusion::{BoundByTimestep, Clip, Ddim, Diffusion, Direction, Sampler,
 use ddpm_nn::Weights;
 
 use super::step::Task;
+use crate::coordinator::Learner;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
 use crate::pictures::{self, STRIP_IMAGES};
 use crate::process_charts::{self, AtWork, FEWEST};
+use crate::steps;
 use crate::telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, write_atomic};
 
 /// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
@@ -34,7 +37,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Writes `config.toml`, opens the logs at the step after `resumed`, and shows the data on its way to noise.
+    /// Writes `config.toml`, opens the logs at the step after `resumed`, takes away grids of later steps, and shows the data
+    /// on its way to noise.
     pub fn open(
         settings: &Settings,
         source: &dyn Source,
@@ -45,6 +49,13 @@ impl Monitor {
         let config = format!("# Resolved by ddpm-dist {}.\n{}", env!("CARGO_PKG_VERSION"), settings.to_toml());
         let path = directory.join("config.toml");
         write_atomic(&path, config.as_bytes()).map_err(|e| Failure::file(&path, e))?;
+        if let Err(error) = remove_later_grids(&grids(&directory), resumed) {
+            tracing::warn!("sample grids of steps that will be run again cannot be removed ({error})");
+        }
+        if settings.monitor.sample_every > 0 && Learner::of(settings) == Learner::Diffusion {
+            let kept = grid_timesteps(settings, diffusion)?;
+            steps::warn_of_visible_signal(diffusion, &kept, "raise monitor.sample_steps");
+        }
         let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
         if let Some(board) = &mut tensorboard {
             let step = board.first_step();
@@ -119,8 +130,34 @@ fn show(board: &mut TensorBoard, step: u64, tag: &str, picture: Result<Picture, 
     }
 }
 
+fn grids(directory: &Path) -> PathBuf {
+    directory.join("samples")
+}
+
 fn grid_path(directory: &Path, step: u64) -> PathBuf {
-    directory.join("samples").join(format!("step-{step:09}.png"))
+    grids(directory).join(grid_name(step))
+}
+
+fn grid_name(step: u64) -> String {
+    format!("step-{step:09}.png")
+}
+
+/// Removes the grids of steps after `resumed`, as the logs are cut there: each step is shown once. Nothing else is touched.
+fn remove_later_grids(folder: &Path, resumed: Option<u64>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let digits = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".png"));
+        let step = digits.and_then(|digits| digits.parse::<u64>().ok()).filter(|step| grid_name(*step) == name);
+        if step > resumed {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Columns of a grid: one per class where there are few, else about a square.
@@ -131,18 +168,25 @@ fn columns(settings: &Settings) -> usize {
     }
 }
 
-/// The images of a grid, every rank drawing its share and rank 0 getting them all.
+/// The timesteps over which grids are drawn.
+fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Failure> {
+    Ok(Spacing::Leading.timesteps(diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
+}
+
+/// The images of a grid, every rank drawing its share and rank 0 getting them all; `name` says whose they are.
 pub fn draw_samples(
     settings: &Settings,
     comm: &dyn Collective,
     task: &Task,
     weights: &Weights,
+    name: &str,
 ) -> Result<Drawn, Failure> {
     let m = &settings.monitor;
-    let kept = Spacing::Leading.timesteps(task.diffusion.timesteps(), m.sample_steps as usize)?;
+    let kept = grid_timesteps(settings, &task.diffusion)?;
     let labels: Option<Vec<i64>> =
         settings.model.classes.map(|classes| (0..m.sample_count as i64).map(|i| i % i64::from(classes)).collect());
     Generation {
+        name,
         network: &task.network,
         weights,
         process: &task.diffusion.respaced(&kept)?,

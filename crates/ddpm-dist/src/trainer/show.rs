@@ -8,7 +8,7 @@ use super::clock::timed;
 use super::report::Means;
 use super::step::{SampleTerms, Task};
 use super::{Trainer, Update, monitor};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::images;
 use crate::pictures;
 use crate::process_charts::AtWork;
@@ -76,9 +76,20 @@ impl Trainer {
     pub(super) fn draw_samples(&mut self) -> Result<(), Failure> {
         let started = Instant::now();
         let weights = self.state.preview_weights(&self.task.network)?;
-        let drawn = monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights)?;
+        let name = format!("this run at step {}", self.state.step);
+        let drawn = match monitor::draw_samples(&self.settings, self.comm.as_ref(), &self.task, &weights, &name) {
+            Ok(drawn) => Some(drawn),
+            // Watching never stops training. If these weights are beyond help, their gradient says so.
+            Err(failure) if failure.exit == Exit::Diverged => {
+                tracing::warn!("no grid of samples: {failure}");
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
         if let Some(monitor) = &mut self.monitor {
-            monitor.show_samples(self.state.step, &drawn);
+            if let Some(drawn) = &drawn {
+                monitor.show_samples(self.state.step, drawn);
+            }
             let count = pictures::STRIP_IMAGES.min(self.source.len() as usize);
             match images::read(self.source.as_ref(), 0, count, self.task.diffusion.device()) {
                 Ok(images) => {

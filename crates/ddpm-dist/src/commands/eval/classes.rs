@@ -38,8 +38,9 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
         None => images,
     };
     let batches = images.split(args.batch as i64, 0);
-    let tell = |batch: &Tensor| classifier.tell(&batch.to_device(device), args.timestep.unwrap_or(0));
-    let told: Vec<Tensor> = batches.iter().map(tell).collect();
+    let t = args.timestep.unwrap_or(0);
+    let tell = |(i, batch): (usize, &Tensor)| classifier.tell(&batch.to_device(device), t, i * args.batch);
+    let told = batches.iter().enumerate().map(tell).collect::<Result<Vec<_>, _>>()?;
     let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
     let classes = classifier.classes() as usize;
     let mut counts = vec![0u64; classes];

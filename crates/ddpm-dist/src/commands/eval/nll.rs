@@ -10,7 +10,7 @@ use ddpm_comm::{Collective, Reduce, World};
 use ddpm_config::Settings;
 use ddpm_data::{Loader, LoaderConfig, Order, Source, Split};
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
-use ddpm_eval::{BoundSums, Evaluation, Images, Likelihood, Strata};
+use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Likelihood, Strata};
 use ddpm_nn::Inputs;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::assemble;
 use crate::cli::NllArgs;
 use crate::coordinator::{same_data, unanimous};
 use crate::device;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::images;
 use crate::output::print;
 use crate::source::Model;
@@ -156,9 +156,13 @@ impl Task {
             seed: self.seed,
         };
         let labels = self.model.classes.map(|_| labels);
-        Ok(evaluation.add(sums, &Images { x_start, ids, first }, stratum, |x, t| {
+        let added = evaluation.add(sums, &Images { x_start, ids, first }, stratum, |x, t| {
             Ok(self.model.network.forward(&self.model.weights, &Inputs { x, t, labels, dropout: None }))
-        })?)
+        });
+        added.map_err(|error| match error {
+            EvalError::NotFinite { .. } => Failure::new(Exit::Diverged, format!("{}: {error}", self.model.description)),
+            error => error.into(),
+        })
     }
 
     fn to_json(&self, args: &NllArgs, found: &Likelihood) -> Value {

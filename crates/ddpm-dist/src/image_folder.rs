@@ -1,0 +1,99 @@
+//! A folder of numbered images, as `sample` writes it: no others among them, and nobody's images lost.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::pictures;
+use crate::telemetry::from_unit_floats;
+
+/// The folder, before anything is written to it.
+pub struct ImageFolder<'a> {
+    path: &'a Path,
+    /// Numbered images of an earlier run.
+    earlier: Vec<PathBuf>,
+}
+
+impl<'a> ImageFolder<'a> {
+    /// Refuses a folder that already has images in it, at any depth: whoever reads the samples back, `eval fid` for one,
+    /// would count them. With `overwrite`, the numbered ones of an earlier run are to be deleted instead.
+    pub fn open(path: &'a Path, overwrite: bool) -> Result<Self, Failure> {
+        let (earlier, others): (Vec<_>, Vec<_>) =
+            images_below(path)?.into_iter().partition(|image| is_numbered(path, image));
+        if let Some(other) = others.first() {
+            return Err(Failure::usage(format!(
+                "{} holds other images, such as {}, which would be counted among the samples; give another folder",
+                path.display(),
+                other.strip_prefix(path).unwrap_or(other).display()
+            )));
+        }
+        if !earlier.is_empty() && !overwrite {
+            return Err(Failure::usage(format!(
+                "{} holds {} images of an earlier run, which would be counted among the samples; give another folder, or \
+                 --overwrite to delete them first",
+                path.display(),
+                earlier.len()
+            )));
+        }
+        Ok(Self { path, earlier })
+    }
+
+    /// Deletes the images of an earlier run. Several ranks may do so at once.
+    pub fn clear(&self) -> Result<(), Failure> {
+        for image in &self.earlier {
+            match fs::remove_file(image) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Failure::file(image, error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a PNG for each of `samples`, f32 `[N, channels, size, size]` in `[-1, 1]`, by its number.
+    pub fn write(&self, numbers: Range<usize>, samples: &[f32], channels: usize, size: usize) -> Result<(), Failure> {
+        let images = from_unit_floats(samples);
+        for (number, image) in numbers.zip(images.chunks_exact(channels * size * size)) {
+            let path = self.path.join(format!("{number:06}.png"));
+            pictures::single(image, channels, size)?.save_png(&path).map_err(|e| Failure::file(&path, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an image has a name that [`ImageFolder::write`] gives.
+fn is_numbered(folder: &Path, image: &Path) -> bool {
+    let name = image.strip_prefix(folder).ok().and_then(Path::to_str);
+    let digits = name.and_then(|name| name.strip_suffix(".png"));
+    digits.is_some_and(|digits| digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The images below a folder that a data set would take, hidden ones left out; none if there is no such folder.
+fn images_below(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut images = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.map_err(|e| Failure::file(&folder, e))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| Failure::file(&folder, e))?;
+            let path = entry.path();
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            // A link is not followed, so that no circle is walked.
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let extension = path.extension().map(|end| end.to_ascii_lowercase());
+            if is_folder {
+                folders.push(path);
+            } else if extension.is_some_and(|end| end == "png" || end == "jpg" || end == "jpeg") {
+                images.push(path);
+            }
+        }
+    }
+    images.sort();
+    Ok(images)
+}

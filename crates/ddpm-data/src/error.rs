@@ -22,8 +22,12 @@ pub enum DataError {
         /// What is wrong and how to mend it.
         reason: String,
     },
-    /// One image cannot be used; this is what [`crate::OnCorrupt::Skip`] steps over.
-    #[error("{}: {reason}. Replace or remove the file, or set data.on_corrupt = \"skip\".", path.display())]
+    /// One image cannot be used, now or ever; this is what [`crate::OnCorrupt::Skip`] steps over.
+    #[error(
+        "{}: {reason}. Replace or remove the file (after a removal, resume with --allow-change data), or set \
+         data.on_corrupt = \"skip\".",
+        path.display()
+    )]
     Image {
         /// The image file.
         path: PathBuf,
@@ -31,12 +35,12 @@ pub enum DataError {
         reason: String,
     },
     /// So many images in a row were corrupt that skipping is no answer.
-    #[error("{tried} images in a row cannot be used, the last because: {last} Check data.path.")]
+    #[error("{tried} images in a row cannot be used, the last of them {last}. Check data.path.")]
     NothingDecodes {
         /// How many ids were tried.
         tried: u64,
-        /// The error of the last one.
-        last: Box<DataError>,
+        /// The last one and what is wrong with it.
+        last: String,
     },
     /// Settings that contradict each other or the data.
     #[error("{0}.")]
@@ -67,6 +71,15 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// What is wrong, without advice where there is an image to blame: for lists of several, and where its advice has been
+    /// taken already.
+    pub fn fault(&self) -> String {
+        match self {
+            DataError::Image { path, reason } => format!("{}: {reason}", path.display()),
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> DataError {
         move |source| DataError::Io { path: path.to_path_buf(), source }
     }

@@ -1,23 +1,33 @@
 //! Folders of JPEG and PNG files, CelebA's layout among them.
 
-use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
-use crate::celeba::{self, Lists};
+use crate::celeba::{Layout, Lists};
+use crate::classes::{self, Class};
+use crate::findings::{Findings, SHOWN, some_of};
+use crate::hash::Fingerprint;
+use crate::listing::Listing;
+use crate::skip::Skips;
 use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request, pixels};
+
+/// Linux's number of "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable name.
+const ELOOP: i32 = 40;
 
 /// Images below a folder, sorted by path, decoded when read.
 pub(crate) struct Folder {
     root: PathBuf,
     images: Vec<(PathBuf, Option<u32>)>,
-    classes: Option<usize>,
-    split: Split,
+    classes: Vec<Class>,
+    /// The split that the images are of; `None` where nothing says so, and all images are used.
+    split: Option<Split>,
     spec: ImageSpec,
     crop: Option<u32>,
+    skips: Option<Skips>,
+    fingerprint: u64,
+    findings: Findings,
 }
 
 impl Folder {
@@ -33,36 +43,50 @@ impl Folder {
             FolderLabels::Attribute(name) => Some(name.as_str()),
             _ => None,
         };
-        let lists = Lists::load(root, split, attribute)?;
-        let home = Some(root.join(celeba::IMAGES)).filter(|home| home.is_dir()).unwrap_or_else(|| root.to_path_buf());
-        let files = list(&home)?;
+        let layout = Layout::of(root);
+        let lists = Lists::load(root, &layout, split, attribute)?;
+        let home = &layout.images;
+        let Listing { images: files, folders, partitions, mut findings } = Listing::of(home)?;
         if files.is_empty() {
-            return Err(DataError::format(
-                &home,
-                "no .jpg, .jpeg or .png file lies below this folder; point data.path at the folder that holds the images",
-            ));
+            let others = match findings.passed_over.0.is_empty() {
+                true => String::new(),
+                false => format!(" (passed over: {})", findings.passed_over),
+            };
+            let reason = format!(
+                "no .jpg, .jpeg or .png file lies below this folder{others}; point data.path at the folder that holds the images"
+            );
+            return Err(DataError::format(home, reason));
         }
-        let mut images = Vec::with_capacity(files.len());
-        for file in files {
-            match lists.look_up(&file) {
-                Ok(Some(label)) => images.push((file, label)),
-                Ok(None) => {}
-                Err(error) if on_corrupt == OnCorrupt::Skip => tracing::warn!("left out: {error}"),
-                Err(error) => return Err(error),
-            }
-        }
+        let mut images = lists.choose(files, on_corrupt, &mut findings)?;
         if images.is_empty() {
             return Err(DataError::format(
-                &home,
+                home,
                 format!("none of its images is in the {split} split; copy them here or ask for another split"),
             ));
         }
+        findings.warnings.extend(lists.undivided(&layout, &partitions));
+        findings.warnings.extend(splits_among(home, &folders));
         let classes = match labels {
-            FolderLabels::None => None,
-            FolderLabels::Attribute(_) => Some(2),
-            FolderLabels::SubFolder => Some(label_by_sub_folder(&home, &mut images)?),
+            FolderLabels::None => Vec::new(),
+            FolderLabels::Attribute(name) => table([-1, 1].map(|value| format!("{name} = {value}")), &images),
+            FolderLabels::SubFolder => {
+                label_by_sub_folder(home, &folders, &mut images)?;
+                let classes = table(folders.iter().map(|name| name.to_string_lossy().into_owned()), &images);
+                findings.warnings.extend(classes::warnings(home, &classes));
+                classes
+            }
         };
-        Ok(Folder { root: root.to_path_buf(), images, classes, split, spec, crop })
+        Ok(Folder {
+            root: root.to_path_buf(),
+            classes,
+            split: lists.divide().then_some(split),
+            spec,
+            crop,
+            skips: (on_corrupt == OnCorrupt::Skip).then(Skips::default),
+            fingerprint: fingerprint(home, &images),
+            findings,
+            images,
+        })
     }
 }
 
@@ -76,14 +100,30 @@ impl Source for Folder {
     }
 
     fn classes(&self) -> Option<usize> {
-        self.classes
+        (!self.classes.is_empty()).then_some(self.classes.len())
+    }
+
+    fn class_table(&self) -> Vec<Class> {
+        self.classes.clone()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    fn findings(&self) -> Findings {
+        self.findings.clone()
+    }
+
+    fn skips(&self) -> Option<&Skips> {
+        self.skips.as_ref()
     }
 
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
         check_request(self, id, out)?;
         let (path, label) = &self.images[id as usize];
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(DataError::io(path))?;
+        let file = File::open(path).map_err(|error| unopened(path, error))?;
         file.take(pixels::MAX_BYTES).read_to_end(&mut bytes).map_err(DataError::io(path))?;
         pixels::decode(&bytes, self.spec.channels)
             .and_then(|(pixels, width, height)| {
@@ -94,48 +134,91 @@ impl Source for Folder {
     }
 
     fn describe(&self) -> String {
-        let classes = self.classes.map_or("no labels".into(), |n| format!("{n} classes"));
-        format!("{} images of the {} split below {}, {classes}", self.len(), self.split, self.root.display())
+        let classes = self.classes().map_or("no labels".into(), |n| format!("{n} classes"));
+        let split = self.split.map_or(String::new(), |split| format!(" of the {split} split"));
+        format!("{} images{split} below {}, {classes}", self.len(), self.root.display())
     }
 }
 
-/// Every image file below `home`, sorted; hidden files (macOS leaves `._name.jpg` beside each image) are passed over.
-fn list(home: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let visible = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
-    let mut files = Vec::new();
-    let walk = WalkDir::new(home).follow_links(true).into_iter();
-    for entry in walk.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(home).to_path_buf();
-            let source =
-                error.into_io_error().unwrap_or_else(|| io::Error::other("a link leads back to its own folder"));
-            DataError::Io { path, source }
-        })?;
-        let extension = entry.path().extension().map(|end| end.to_ascii_lowercase());
-        let image = extension.is_some_and(|end| end == "jpg" || end == "jpeg" || end == "png");
-        if image && entry.file_type().is_file() {
-            files.push(entry.into_path());
+/// Why a file cannot be opened. What is wrong with the file itself is a fault of this image, as damage is, and may be
+/// skipped. Any other cause may be one machine's trouble only: skipping would let the images that a run sees depend on
+/// which rank met it.
+fn unopened(path: &Path, error: io::Error) -> DataError {
+    let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let reason = match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("this file cannot be opened ({error})"),
+        io::ErrorKind::NotFound if is_link => format!("this link leads nowhere ({error})"),
+        _ if is_link && error.raw_os_error() == Some(ELOOP) => format!("this link leads in circles ({error})"),
+        io::ErrorKind::NotFound => {
+            let reason =
+                "this image has gone since the data set was opened; bring it back, or resume with --allow-change data";
+            return DataError::format(path, reason);
         }
-    }
-    files.sort();
-    Ok(files)
+        _ => return DataError::io(path)(error),
+    };
+    DataError::Image { path: path.to_path_buf(), reason }
 }
 
-/// Numbers the first folders below `home` in sorted order, labels each image by its own, returns how many there are.
-fn label_by_sub_folder(home: &Path, images: &mut [(PathBuf, Option<u32>)]) -> Result<usize, DataError> {
-    let folder_of = |file: &Path| {
-        let mut parts = file.strip_prefix(home).ok()?.components();
-        let first = parts.next()?.as_os_str().to_owned();
-        parts.next().map(|_| first)
+/// The names of the folders that would be classes below `root`, in the order of their numbers.
+///
+/// # Errors
+/// [`DataError::Io`] where `root` cannot be read.
+pub fn class_folders(root: &Path) -> Result<Vec<String>, DataError> {
+    Ok(Listing::of(root)?.folders.iter().map(|name| name.to_string_lossy().into_owned()).collect())
+}
+
+/// Labels each image by its first folder below `home`. Every folder has its number, whether there are images in it or
+/// not: one that is emptied, or whose images are not read, does not change the classes after it.
+fn label_by_sub_folder(
+    home: &Path,
+    folders: &[OsString],
+    images: &mut [(PathBuf, Option<u32>)],
+) -> Result<(), DataError> {
+    for (file, label) in images.iter_mut() {
+        let first = file.strip_prefix(home).ok().and_then(|below| below.iter().next());
+        *label = first
+            .and_then(|first| folders.binary_search_by(|folder| folder.as_os_str().cmp(first)).ok())
+            .map(|i| i as u32);
+    }
+    let mut loose = images.iter().filter(|(_, label)| label.is_none());
+    let Some((first, _)) = loose.next() else { return Ok(()) };
+    let others = match loose.count() {
+        0 => String::new(),
+        more => format!(" (as do {more} more)"),
     };
-    let mut folders = BTreeSet::new();
-    for (file, _) in images.iter() {
-        folders.insert(folder_of(file).ok_or_else(|| {
-            DataError::format(file, "classes are to come from sub-folders, but this image lies in none; move it into one or set other data.labels")
-        })?);
-    }
+    let reason = format!(
+        "classes are to come from sub-folders, but this image lies in none{others}; move it into one or set other data.labels"
+    );
+    Err(DataError::format(first, reason))
+}
+
+fn table(names: impl IntoIterator<Item = String>, images: &[(PathBuf, Option<u32>)]) -> Vec<Class> {
+    classes::count(names, images.iter().filter_map(|(_, label)| *label))
+}
+
+/// The warning that training and test images are used alike, where folders are named so.
+fn splits_among(home: &Path, folders: &[OsString]) -> Option<String> {
+    let named = |name: &&OsString| {
+        matches!(
+            name.to_ascii_lowercase().to_str(),
+            Some("train" | "training" | "val" | "valid" | "validation" | "test")
+        )
+    };
+    let splits: Vec<_> = folders.iter().filter(named).map(|name| name.to_string_lossy().into_owned()).collect();
+    (splits.len() > 1).then(|| {
+        let (home, splits) = (home.display(), some_of(splits, SHOWN));
+        format!("{home}: the images in {splits} are all used. Point data.path at one of these folders to use it alone.")
+    })
+}
+
+/// Of the images' names below `home`, without their endings, and their labels.
+fn fingerprint(home: &Path, images: &[(PathBuf, Option<u32>)]) -> u64 {
+    let mut fingerprint = Fingerprint::default();
     for (file, label) in images {
-        *label = folder_of(file).and_then(|own| folders.iter().position(|folder| *folder == own)).map(|i| i as u32);
+        let below = file.strip_prefix(home).unwrap_or(file);
+        fingerprint.add(below.parent().unwrap_or(below).as_os_str().as_encoded_bytes());
+        fingerprint.add(below.file_stem().unwrap_or_default().as_encoded_bytes());
+        fingerprint.add(&label.unwrap_or(u32::MAX).to_le_bytes());
     }
-    Ok(folders.len())
+    fingerprint.value()
 }

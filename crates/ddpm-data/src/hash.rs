@@ -17,6 +17,25 @@ pub(crate) fn keyed(seed: u64, stream: u64, counter: u64) -> u64 {
     mix(key ^ mix(counter.wrapping_add(GAMMA)))
 }
 
+/// A hash of one piece of bytes after another, to see whether two data sets are the same. It is not proof against malice.
+#[derive(Default)]
+pub(crate) struct Fingerprint(u64);
+
+impl Fingerprint {
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        let mut step = |word: u64| self.0 = mix(self.0.wrapping_add(GAMMA) ^ word);
+        let (words, rest) = piece.as_chunks::<8>();
+        words.iter().for_each(|word| step(u64::from_le_bytes(*word)));
+        step(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        // So that where one piece ends and the next begins makes a difference.
+        step(piece.len() as u64);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0
+    }
+}
+
 /// SplitMix64 started from a key: the few draws that one sample needs.
 pub(crate) struct Draws(u64);
 

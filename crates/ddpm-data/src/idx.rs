@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::{DataError, ImageSpec, Source, Split, check_request, pixels};
+use crate::classes::{self, Class};
+use crate::hash::Fingerprint;
+use crate::{DataError, IdxLabels, ImageSpec, Source, Split, check_request, pixels};
 
 /// Unsigned bytes in three dimensions: count, rows, columns.
 const IMAGES: u32 = 0x0803;
@@ -28,16 +30,16 @@ pub(crate) struct Idx {
 impl Idx {
     pub(crate) fn open(
         images: &Path,
-        labels: Option<&Path>,
+        labels: &IdxLabels,
         split: Split,
         spec: ImageSpec,
         crop: Option<u32>,
     ) -> Result<Self, DataError> {
         let path = find(images, "images", 3, split)?;
         let labels = match labels {
-            Some(labels) => Some(find(labels, "labels", 1, split)?),
-            None if images.is_dir() => find(images, "labels", 1, split).ok(),
-            None => None,
+            IdxLabels::At(labels) => Some(find(labels, "labels", 1, split)?),
+            IdxLabels::Beside if images.is_dir() => find(images, "labels", 1, split).ok(),
+            IdxLabels::Beside | IdxLabels::None => None,
         };
         let (pixels, dims) = load(&path, IMAGES)?;
         let (count, height, width) = (dims[0], dims[1], dims[2]);
@@ -56,7 +58,8 @@ impl Idx {
                     return Ok(labels);
                 }
                 let reason = format!(
-                    "{} labels for the {count} images of {}; name the label file of the same split",
+                    "{} labels for the {count} images of {}; name the label file of the same split, or set data.labels = \
+                     \"none\"",
                     dims[0],
                     path.display()
                 );
@@ -95,6 +98,18 @@ impl Source for Idx {
         labels.iter().max().map(|&last| usize::from(last) + 1)
     }
 
+    fn class_table(&self) -> Vec<Class> {
+        let labels = self.labels.iter().flatten().map(|&label| u32::from(label));
+        classes::count((0..self.classes().unwrap_or(0)).map(|class| class.to_string()), labels)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(&self.pixels);
+        self.labels.iter().for_each(|labels| fingerprint.add(labels));
+        fingerprint.value()
+    }
+
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
         check_request(self, id, out)?;
         let id = id as usize;
@@ -119,8 +134,13 @@ impl Source for Idx {
 
 /// `path` itself, or in a folder the standard file of `split` that holds `what`, in any of its usual spellings.
 fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, DataError> {
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {}
+        // Opening a pipe to which nobody writes would wait for ever.
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(DataError::format(path, "this is neither a file nor a folder; name one of these"));
+        }
+        _ => return Ok(path.to_path_buf()),
     }
     let prefix = match split {
         Split::Train => "train",

@@ -5,22 +5,30 @@
 //! what a step trains on depends neither on the number of ranks nor on how often the run was restarted.
 
 mod celeba;
+mod classes;
 mod error;
+mod findings;
 mod folder;
 mod glyphs;
 mod hash;
 mod idx;
+mod listing;
 mod loader;
 mod order;
 mod pixels;
+mod skip;
 mod synthetic;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use classes::{Class, class_phrases};
 pub use error::DataError;
+pub use findings::{Findings, PassedOver, some_of};
+pub use folder::class_folders;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use order::Order;
+pub use skip::Skips;
 
 /// The shape of every image of a source: planar `C, H, W`, square, one byte a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +57,26 @@ pub trait Source: Send + Sync {
 
     /// Number of classes, `None` where the images carry no labels.
     fn classes(&self) -> Option<usize>;
+
+    /// The classes by number, with their names and numbers of images; empty where the images carry no labels.
+    fn class_table(&self) -> Vec<Class> {
+        Vec::new()
+    }
+
+    /// A hash of which image and which class belongs to which id, the same wherever the data set lies. Of files it covers
+    /// the names, not the content.
+    fn fingerprint(&self) -> u64;
+
+    /// What a user should know of the data set beside its images.
+    fn findings(&self) -> Findings {
+        Findings::default()
+    }
+
+    /// The permission to step over images that cannot be used, where [`DataSpec::on_corrupt`] gave it: [`Loader`] and
+    /// [`preview`] take the next one that can, and name each once in a warning.
+    fn skips(&self) -> Option<&Skips> {
+        None
+    }
 
     /// Writes image `id` as planar `C, H, W` into `out` (exactly [`ImageSpec::bytes`] long) and returns its class.
     ///
@@ -87,9 +115,9 @@ impl std::fmt::Display for Split {
 pub enum FolderLabels {
     /// No classes.
     None,
-    /// The first folder below the root, numbered in sorted order.
+    /// The first folder below the root: all folders there, with images or without, numbered in sorted order.
     SubFolder,
-    /// A column of `list_attr_celeba.txt`: class 0 for -1, class 1 for 1.
+    /// A column of CelebA's `list_attr_celeba`: class 0 for -1, class 1 for 1.
     Attribute(String),
 }
 
@@ -98,8 +126,19 @@ pub enum FolderLabels {
 pub enum OnCorrupt {
     /// Stop with an error that names the file.
     Error,
-    /// Warn, and use the next id that decodes in its place.
+    /// Warn, and use the next id that can be used in its place.
     Skip,
+}
+
+/// Where the classes of an IDX file come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdxLabels {
+    /// No classes; label files are not read.
+    None,
+    /// The standard label file of the folder that holds the images, if it is there; none where the images are a file.
+    Beside,
+    /// This label file, or the standard one in this folder.
+    At(PathBuf),
 }
 
 /// Where the images are.
@@ -109,8 +148,8 @@ pub enum SourceKind {
     Idx {
         /// The image file, or a folder that holds the standard files of MNIST or Fashion-MNIST.
         images: PathBuf,
-        /// The label file or its folder; by default the one beside the images where `images` is a folder, else none.
-        labels: Option<PathBuf>,
+        /// Where classes come from.
+        labels: IdxLabels,
         /// Which of a folder's files to use; of no effect where `images` names a file.
         split: Split,
     },
@@ -118,7 +157,7 @@ pub enum SourceKind {
     Folder {
         /// The folder, searched with all its sub-folders.
         root: PathBuf,
-        /// The part to use; other than `Train` it needs CelebA's `list_eval_partition.txt`.
+        /// The part to use. Where CelebA's `list_eval_partition` is missing, `Train` is all images, and others are refused.
         split: Split,
         /// Where classes come from.
         labels: FolderLabels,
@@ -143,11 +182,12 @@ pub struct DataSpec {
     pub channels: usize,
     /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
     pub crop: Option<u32>,
-    /// What to do about an image that CelebA's lists do not mention ([`LoaderConfig::on_corrupt`] is about decoding).
+    /// What to do about an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
     pub on_corrupt: OnCorrupt,
 }
 
-/// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding.
+/// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding, and
+/// logs what it [found](Findings).
 ///
 /// # Errors
 /// Names the file or the setting that is wrong and how to mend it.
@@ -167,18 +207,21 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
             pixels::MAX_SIDE
         )));
     }
-    Ok(match &spec.kind {
+    let source: Arc<dyn Source> = match &spec.kind {
         SourceKind::Idx { images, labels, split } => {
-            Arc::new(idx::Idx::open(images, labels.as_deref(), *split, image, spec.crop)?)
+            Arc::new(idx::Idx::open(images, labels, *split, image, spec.crop)?)
         }
         SourceKind::Folder { root, split, labels } => {
             Arc::new(folder::Folder::open(root, *split, labels, image, spec.crop, spec.on_corrupt)?)
         }
         SourceKind::Synthetic { count, seed } => Arc::new(synthetic::Synthetic::new(*count, *seed, image)?),
-    })
+    };
+    source.findings().log();
+    Ok(source)
 }
 
-/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set.
+/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set. One
+/// that cannot be used is replaced as in training, where the source [`skips`](Source::skips).
 ///
 /// # Errors
 /// Those of [`Source::read`]; ids beyond the end are refused.
@@ -186,8 +229,10 @@ pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataE
     let bytes = source.spec().bytes();
     let mut batch = Batch { first_position: first, images: vec![0; n * bytes], ..Batch::default() };
     for (id, out) in (first..).zip(batch.images.chunks_exact_mut(bytes)) {
-        batch.labels.push(loader::label(source.read(id, out)?));
-        batch.ids.push(id);
+        let (read, class) = skip::read_or_next(source, id, out)?;
+        batch.labels.push(loader::label(class));
+        batch.ids.push(read);
+        batch.skipped += u64::from(read != id);
     }
     Ok(batch)
 }

@@ -1,6 +1,6 @@
 //! The loader: threads that decode one rank's slice of the coming batches ahead of the trainer.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::hash::keyed;
-use crate::{DataError, ImageSpec, OnCorrupt, Order, Source};
+use crate::skip::read_or_next;
+use crate::{DataError, ImageSpec, Order, Source};
 
 /// Stream of [`keyed`] that belongs to flips.
 const STREAM: u64 = 3;
-/// Corrupt images in a row after which there is no point in looking for one that decodes.
-const GIVE_UP: u64 = 1000;
 
 /// What a rank loads, and how.
 #[derive(Clone, Debug)]
@@ -32,9 +31,6 @@ pub struct LoaderConfig {
     pub flip: bool,
     /// With the position decides which ones.
     pub flip_seed: u64,
-    /// What to do about an image that does not decode. `Skip` takes the next id that does, `id + 1` modulo the number
-    /// of images and so on: the same choice on any rank of any world.
-    pub on_corrupt: OnCorrupt,
 }
 
 /// One rank's slice of one global batch, in the order of its slots.
@@ -94,7 +90,6 @@ impl Loader {
             order,
             config,
             window,
-            corrupt: Mutex::default(),
             stop: AtomicBool::new(false),
             queue: Mutex::new(queue),
             room: Condvar::new(),
@@ -165,8 +160,6 @@ struct Shared {
     order: Order,
     config: LoaderConfig,
     window: u64,
-    /// Ids known not to decode, so that each is warned about once.
-    corrupt: Mutex<HashSet<u64>>,
     stop: AtomicBool,
     queue: Mutex<Queue>,
     /// Signalled when a batch was taken and another may be begun.
@@ -227,7 +220,7 @@ impl Shared {
                 break;
             }
             let wanted = self.order.id_at(position);
-            let (id, class) = self.read(wanted, out)?;
+            let (id, class) = read_or_next(self.source.as_ref(), wanted, out)?;
             batch.skipped += u64::from(id != wanted);
             batch.ids.push(id);
             batch.labels.push(label(class));
@@ -236,27 +229,5 @@ impl Shared {
             }
         }
         Ok(batch)
-    }
-
-    /// Reads `id`, or where corrupt images are skipped the next one that decodes.
-    fn read(&self, mut id: u64, out: &mut [u8]) -> Result<(u64, Option<u32>), DataError> {
-        let n = self.source.len();
-        let mut tried = 0;
-        loop {
-            // A file that cannot be read at all is never skipped: that may be one machine's trouble only, and ranks
-            // would no longer agree on the samples.
-            let error = match self.source.read(id, out) {
-                Err(error @ DataError::Image { .. }) if self.config.on_corrupt == OnCorrupt::Skip => error,
-                other => return other.map(|class| (id, class)),
-            };
-            if self.corrupt.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
-                tracing::warn!(id, "skipped: {error}");
-            }
-            tried += 1;
-            if tried == n.min(GIVE_UP) {
-                return Err(DataError::NothingDecodes { tried, last: Box::new(error) });
-            }
-            id = (id + 1) % n;
-        }
     }
 }

@@ -13,11 +13,16 @@ const ROUNDS: usize = 6;
 /// Position `p` belongs to epoch `p / n`, and within each epoch every id in `0..n` comes exactly once. An id is
 /// computed from its position alone: nothing has to be kept or replayed to resume, and ranks that take disjoint
 /// positions take disjoint samples.
+///
+/// A run whose data set has changed goes on with an order that [begins](Self::beginning) at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     n: u64,
     seed: u64,
     half_bits: u32,
+    /// The first position, and the epoch that begins there.
+    start: u64,
+    epoch: u64,
 }
 
 #[expect(clippy::len_without_is_empty, reason = "an order is never empty")]
@@ -27,11 +32,20 @@ impl Order {
     /// # Panics
     /// If `n` is 0; sources from [`crate::open`] are never empty.
     pub fn new(n: u64, seed: u64) -> Self {
+        Self::beginning(n, seed, 0, 0)
+    }
+
+    /// The order of `n` samples under `seed` that begins at position `start`, with a whole epoch: number `epoch`. Other
+    /// numbers give other orders. There is nothing before `start`.
+    ///
+    /// # Panics
+    /// If `n` is 0; asked for a position before `start`, so do the functions below.
+    pub fn beginning(n: u64, seed: u64, start: u64, epoch: u64) -> Self {
         assert!(n > 0, "an order needs at least one sample");
         // The network permutes numbers of 2 * half_bits bits: fewer than 4 n of them, but for small n at least 64, so
         // that even then epochs differ.
         let bits = u64::BITS - (n - 1).leading_zeros();
-        Order { n, seed, half_bits: bits.div_ceil(2).max(3) }
+        Order { n, seed, half_bits: bits.div_ceil(2).max(3), start, epoch }
     }
 
     /// Number of samples in an epoch.
@@ -41,7 +55,22 @@ impl Order {
 
     /// The epoch that `position` lies in, 0-based.
     pub fn epoch_of(&self, position: u64) -> u64 {
-        position / self.n
+        self.epoch + self.since_start(position) / self.n
+    }
+
+    /// How many epochs have begun before `position`, which is where the next order of a run may begin anew.
+    pub fn epochs_begun(&self, position: u64) -> u64 {
+        self.epoch + self.since_start(position).div_ceil(self.n)
+    }
+
+    /// How many epochs have passed at `position`, parts of them included.
+    pub fn epochs_passed(&self, position: u64) -> f64 {
+        self.epoch as f64 + self.since_start(position) as f64 / self.n as f64
+    }
+
+    fn since_start(&self, position: u64) -> u64 {
+        assert!(position >= self.start, "the order begins at {}, after {position}", self.start);
+        position - self.start
     }
 
     /// The sample id at `position`.
@@ -49,7 +78,7 @@ impl Order {
         let key = keyed(self.seed, STREAM, self.epoch_of(position));
         // Cycle walking (Black and Rogaway 2002): following a permutation of a larger set from inside `0..n` until it
         // is inside again permutes `0..n`.
-        let mut id = position % self.n;
+        let mut id = self.since_start(position) % self.n;
         loop {
             id = self.network(key, id);
             if id < self.n {

@@ -1,7 +1,7 @@
 //! Drawn digits: a labelled data set that needs no download.
 
 use crate::hash::{Draws, keyed};
-use crate::{DataError, ImageSpec, Source, check_request, glyphs};
+use crate::{Class, DataError, ImageSpec, Source, check_request, glyphs};
 
 /// Stream of [`keyed`] that belongs to the digits.
 const STREAM: u64 = 2;
@@ -36,6 +36,15 @@ impl Source for Synthetic {
 
     fn classes(&self) -> Option<usize> {
         Some(10)
+    }
+
+    fn class_table(&self) -> Vec<Class> {
+        (0..10).map(|class| Class { name: class.to_string(), images: (self.count + 9 - class) / 10 }).collect()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        // The configuration says all that there is to compare.
+        0
     }
 
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {

@@ -10,7 +10,10 @@ use ddpm_config::{
     DataKind, Labels, Loss as LossSetting, LrSchedule as LrShape, ModelKind, OnCorrupt as OnCorruptSetting, Predict,
     Schedule, Settings, TimestepSampler as SamplerSetting, Variance, Weighting as WeightingSetting,
 };
-use ddpm_data::{DataSpec, FolderLabels, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind, Split};
+use ddpm_data::{
+    DataSpec, FolderLabels, IdxLabels, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind, Split,
+    class_phrases, some_of,
+};
 use ddpm_diffusion::{
     BetaSchedule, Diffusion, Loss, LossSecondMoment, Prediction, Settings as DiffusionSettings, TimestepSampler,
     VISIBLE_SIGNAL, VarianceKind, Weighting,
@@ -22,6 +25,9 @@ use crate::failure::Failure;
 
 /// Width of the small U-Net's time embedding, as in the tutorial.
 const SMALL_TIME_WIDTH: i64 = 60;
+
+/// Classes that a line of the log names.
+const CLASSES_SHOWN: usize = 20;
 
 /// Batches decoded ahead per worker.
 const PREFETCH_PER_WORKER: usize = 2;
@@ -191,8 +197,9 @@ fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
         DataKind::Idx => SourceKind::Idx {
             images: PathBuf::from(&d.path),
             labels: match &d.labels {
-                Labels::Path(path) => Some(PathBuf::from(path)),
-                _ => None,
+                Labels::Path(path) => IdxLabels::At(PathBuf::from(path)),
+                Labels::None => IdxLabels::None,
+                _ => IdxLabels::Beside,
             },
             split,
         },
@@ -211,8 +218,17 @@ fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
         image_size: d.image_size as usize,
         channels: d.channels as usize,
         crop: d.crop,
-        on_corrupt: on_corrupt(settings),
+        on_corrupt: match d.on_corrupt {
+            OnCorruptSetting::Error => OnCorrupt::Error,
+            OnCorruptSetting::Skip => OnCorrupt::Skip,
+        },
     })
+}
+
+/// The first classes of a data set with their names and numbers of images, in a line for the log.
+pub fn classes_in_short(source: &dyn Source) -> String {
+    let table = source.class_table();
+    some_of(class_phrases(&table), CLASSES_SHOWN)
 }
 
 /// Batches that a rank holds beside the one it trains on: ready, being decoded, or about to be used again.
@@ -220,10 +236,11 @@ pub fn batches_ahead(settings: &Settings) -> usize {
     PREFETCH_PER_WORKER * settings.data.workers + 1
 }
 
-/// Delivers one rank's slice of each batch from `start_step` on.
+/// Delivers one rank's slice of each batch, in `order`, from `start_step` on.
 pub fn loader(
     settings: &Settings,
     source: &Arc<dyn Source>,
+    order: Order,
     start_step: u64,
     rank: usize,
     world: usize,
@@ -237,9 +254,8 @@ pub fn loader(
         prefetch: PREFETCH_PER_WORKER * workers,
         flip: settings.data.flip,
         flip_seed: settings.seed,
-        on_corrupt: on_corrupt(settings),
     };
-    Ok(Loader::new(Arc::clone(source), Order::new(source.len(), settings.seed), config)?)
+    Ok(Loader::new(Arc::clone(source), order, config)?)
 }
 
 /// How the store is talked to.
@@ -250,13 +266,5 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
         concurrency: c.concurrency,
         retry_timeout: Duration::from_secs(c.retry_s),
         ..StoreOptions::default()
-    }
-}
-
-/// What an unreadable image does.
-pub fn on_corrupt(settings: &Settings) -> OnCorrupt {
-    match settings.data.on_corrupt {
-        OnCorruptSetting::Error => OnCorrupt::Error,
-        OnCorruptSetting::Skip => OnCorrupt::Skip,
     }
 }

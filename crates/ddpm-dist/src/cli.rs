@@ -100,8 +100,8 @@ pub struct TrainArgs {
     /// Print the resolved configuration, sizes and plan, and stop.
     #[arg(long, conflicts_with = "profile")]
     pub dry_run: bool,
-    /// On resume, let this key differ from the checkpoint's; may be repeated.
-    #[arg(long, value_name = "KEY")]
+    /// On resume, let this key differ from the checkpoint's; `data`: the images, and all keys of [data]. May be repeated.
+    #[arg(long, value_name = "KEY|data")]
     pub allow_change: Vec<String>,
     /// Trace steps 4 to 8 to this file, for ui.perfetto.dev or chrome://tracing; of several ranks each writes its own,
     /// FILE.json as FILE.rank0.json and so on.

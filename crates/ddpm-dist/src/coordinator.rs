@@ -22,6 +22,8 @@ pub struct Plan {
     pub resume: Option<Checkpoint>,
     /// The newest checkpoint in the store, of whatever worth.
     pub newest: Option<u64>,
+    /// Whether a resume may go on with another data set.
+    pub allows_other_data: bool,
 }
 
 /// What a command trains.
@@ -56,7 +58,7 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result
     let settings = from_rank_0(comm, || resolve_for(comm.size(), args, learner))?;
     let (resume, newest) =
         if args.dry_run { (None, None) } else { resume::choose(comm, &settings, args.resume, &args.allow_change)? };
-    Ok(Plan { settings, resume, newest })
+    Ok(Plan { settings, resume, newest, allows_other_data: args.allow_change.iter().any(|name| name == resume::DATA) })
 }
 
 /// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.
@@ -95,7 +97,7 @@ fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Setti
     let steps: Vec<String> = args.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
     let settings = resolve(world, &config, &steps)?;
     refuse_other_learner(&settings, learner)?;
-    for key in &args.allow_change {
+    for key in args.allow_change.iter().filter(|name| *name != resume::DATA) {
         ddpm_config::check_key(key, "--allow-change")?;
     }
     Ok(settings)
@@ -144,7 +146,7 @@ fn alike(comm: &dyn Collective, bytes: &[u8]) -> bool {
 
 /// Refuses a data set that is not the same on every rank.
 pub fn same_data(comm: &dyn Collective, source: &dyn Source) -> Result<(), Failure> {
-    if alike(comm, format!("{} {}", source.len(), source.describe()).as_bytes()) {
+    if alike(comm, format!("{} {} {}", source.len(), source.fingerprint(), source.describe()).as_bytes()) {
         return Ok(());
     }
     let message = "the ranks see different data sets; make data.path the same files on every machine";

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ddpm_data::Source;
+use ddpm_data::{DataError, Source};
 use tch::{Device, Kind, Tensor};
 
 use crate::cli::DataArgs;
@@ -23,8 +23,9 @@ pub fn from_bytes(bytes: &[u8], shape: [i64; 4], device: Device) -> Tensor {
     upload(&Tensor::from_slice(bytes), device).view(shape).to_kind(Kind::Float) / 127.5 - 1.0
 }
 
-/// Reads `count` images from id `first` on, in the order of their ids.
-pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Result<Images, Failure> {
+/// Reads `count` images from id `first` on, in the order of their ids; one that cannot be used is replaced as in training,
+/// where `data.on_corrupt` says so.
+pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Result<Images, DataError> {
     let batch = ddpm_data::preview(source, first, count)?;
     let [channels, size] = [source.spec().channels, source.spec().size].map(|n| n as i64);
     Ok(Images {

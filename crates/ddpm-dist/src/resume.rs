@@ -13,6 +13,9 @@ use crate::cli::Resume;
 use crate::coordinator::{Learner, decode, encode, exchange, from_rank_0, unanimous};
 use crate::failure::{Exit, Failure};
 
+/// What `--allow-change` calls the data as a whole: which images there are, and all keys of `[data]`.
+pub const DATA: &str = "data";
+
 /// A checkpoint, read by all ranks together.
 pub struct Checkpoint {
     /// Its manifest, the same on every rank.
@@ -165,6 +168,11 @@ fn refuse_lost_store(settings: &Settings, known: Option<Run>) -> Result<(), Fail
     ))
 }
 
+/// Whether `key` may change where the user allows `name`.
+fn allows(name: &str, key: &str) -> bool {
+    name == key || (name == DATA && key.starts_with("data."))
+}
+
 fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Failure> {
     let refuse = |message: String| Err(Failure::new(Exit::ResumeRefused, message));
     let theirs: Settings = match serde_json::from_value(manifest.config.clone()) {
@@ -208,7 +216,7 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
     let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
         // The end of a cosine is part of its shape.
         let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
-        learned && !allowed.contains(&d.key)
+        learned && !allowed.iter().any(|name| allows(name, &d.key))
     });
     if !learned.is_empty() {
         let allow: Vec<String> = learned.iter().map(|d| format!("--allow-change {}", d.key)).collect();

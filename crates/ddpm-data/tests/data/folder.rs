@@ -1,4 +1,4 @@
-//! Folders of images: CelebA's layout, sub-folders, and files that are not what they say.
+//! Folders of images: sub-folders as classes, and files that are not what they say.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -33,80 +33,6 @@ fn plain(root: &Path) -> SourceKind {
     kind(root, Split::Train, FolderLabels::None)
 }
 
-fn smiling() -> FolderLabels {
-    FolderLabels::Attribute("Smiling".into())
-}
-
-/// Six portraits of rising brightness: three to train, one to validate, two to test.
-fn celeba(images: &str) -> TempDir {
-    let dir = folder();
-    for i in 1..=6u8 {
-        write(&dir, &format!("{images}{i:06}.jpg"), portrait([40 * i; 3]));
-    }
-    let rows = ["-1  1", " 1 -1", "-1 -1", " 1  1", "-1  1", " 1 -1"];
-    let rows: String = (1..).zip(rows).map(|(i, row)| format!("{i:06}.jpg {row}\n")).collect();
-    write(&dir, "list_attr_celeba.txt", format!("6\nYoung Smiling \n{rows}"));
-    let rows: String = (1..).zip([0, 0, 0, 1, 2, 2]).map(|(i, split)| format!("{i:06}.jpg {split}\n")).collect();
-    write(&dir, "list_eval_partition.txt", rows);
-    dir
-}
-
-#[test]
-fn celeba_splits_and_attributes() {
-    for images in ["img_align_celeba/", ""] {
-        let dir = celeba(images);
-        let cases: [(Split, &[(u8, u32)]); 3] =
-            [(Split::Train, &[(1, 1), (2, 0), (3, 0)]), (Split::Valid, &[(4, 1)]), (Split::Test, &[(5, 1), (6, 0)])];
-        for (split, expected) in cases {
-            let source = source(kind(dir.path(), split, smiling()), 16, 3).expect("valid");
-            assert_eq!((source.len(), source.classes()), (expected.len() as u64, Some(2)));
-            for (id, (brightness, class)) in (0..).zip(expected) {
-                let (image, label) = read(&*source, id).expect("valid");
-                assert_eq!(label, Some(*class));
-                assert!(image.iter().all(|v| v.abs_diff(40 * brightness) <= 2), "image {id} of {split}");
-            }
-        }
-    }
-}
-
-#[test]
-fn celeba_lists_that_do_not_fit_are_refused() {
-    let dir = celeba("img_align_celeba/");
-    let misspelt = FolderLabels::Attribute("smilling".into());
-    check_refused(
-        source(kind(dir.path(), Split::Train, misspelt), 16, 3),
-        &["list_attr_celeba.txt", "'smilling'", "perhaps 'Smiling' is meant."],
-    );
-    write(&dir, "img_align_celeba/000007.jpg", portrait([9; 3]));
-    check_refused(source(plain(dir.path()), 16, 3), &["000007.jpg", "not in list_eval_partition.txt"]);
-    let spec =
-        DataSpec { kind: plain(dir.path()), image_size: 16, channels: 3, crop: None, on_corrupt: OnCorrupt::Skip };
-    assert_eq!(open(&spec).expect("the stranger is left out").len(), 3);
-
-    let whole = std::fs::read_to_string(dir.path().join("list_attr_celeba.txt")).expect("written above");
-    for (text, parts) in [
-        (whole.replace("6\nYoung", "7\nYoung"), ["promises 7 images", "6 follow"]),
-        (whole.replace("000002.jpg  1 -1", "000002.jpg  1 2"), ["line 4", "2 times 1 or -1"]),
-        (whole.replace("000002.jpg  1 -1", "000002.jpg  -1"), ["line 4", "2 times 1 or -1"]),
-        (String::new(), ["line 1", "number of images"]),
-    ] {
-        write(&dir, "list_attr_celeba.txt", text);
-        let refused = source(kind(dir.path(), Split::Train, smiling()), 16, 3);
-        check_refused(refused, &["list_attr_celeba.txt", parts[0], parts[1]]);
-    }
-    write(&dir, "list_eval_partition.txt", "000001.jpg 0\n000002.jpg 3\n");
-    check_refused(source(plain(dir.path()), 16, 3), &["list_eval_partition.txt", "line 2"]);
-}
-
-#[test]
-fn without_a_list_there_is_no_test_split_and_no_attribute() {
-    let dir = folder();
-    write(&dir, "a.png", encode(GrayImage::new(8, 8), ImageFormat::Png));
-    let test = kind(dir.path(), Split::Test, FolderLabels::None);
-    check_refused(source(test, 8, 1), &["test split", "list_eval_partition.txt"]);
-    check_refused(source(kind(dir.path(), Split::Train, smiling()), 8, 1), &["list_attr_celeba.txt"]);
-}
-
 #[test]
 fn sub_folders_are_classes_in_sorted_order() {
     let dir = folder();
@@ -125,6 +51,90 @@ fn sub_folders_are_classes_in_sorted_order() {
     }
     write(&dir, "stray.png", encode(GrayImage::new(8, 8), ImageFormat::Png));
     check_refused(source(classes, 10, 1), &["stray.png", "lies in none"]);
+}
+
+#[test]
+fn folders_without_images_keep_their_numbers() {
+    let dir = folder();
+    let png = encode(GrayImage::new(8, 8), ImageFormat::Png);
+    for name in ["a/1.png", "a/2.png", "c/1.webp", "d/deep/1.png", "e/1.png"] {
+        write(&dir, name, &png);
+    }
+    std::fs::create_dir(dir.path().join("b")).expect("temporary folder");
+    // A folder on a disk that is not mounted, and what nobody means as a class.
+    std::os::unix::fs::symlink("/nowhere/f", dir.path().join("f")).expect("temporary folder");
+    for name in [".git/1.png", "__MACOSX/a/._1.png", "lost+found/1.png", "@eaDir/1.png"] {
+        write(&dir, name, &png);
+    }
+    assert_eq!(ddpm_data::class_folders(dir.path()).expect("valid"), ["a", "b", "c", "d", "e", "f"]);
+    let found = source(kind(dir.path(), Split::Train, FolderLabels::SubFolder), 8, 1).expect("valid");
+    let table: Vec<_> = found.class_table().into_iter().map(|class| (class.name, class.images)).collect();
+    assert_eq!(table, [("a", 2), ("b", 0), ("c", 0), ("d", 1), ("e", 1), ("f", 0)].map(|(name, n)| (name.into(), n)));
+    assert_eq!((found.len(), found.classes()), (4, Some(6)));
+    let labels: Vec<_> = (0..4).map(|id| read(&*found, id).expect("valid").1).collect();
+    assert_eq!(labels, [0, 0, 3, 4].map(Some));
+    let phrases: Vec<_> = ddpm_data::class_phrases(&found.class_table()).collect();
+    assert_eq!(phrases[..2], ["0 a: 2", "1 b: 0"]);
+    let warnings = found.findings().warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("1 (b), 2 (c), 5 (f)")), "{warnings:?}");
+}
+
+#[test]
+fn a_thousand_folders_are_a_thousand_classes() {
+    let dir = folder();
+    let png = encode(GrayImage::new(1, 1), ImageFormat::Png);
+    for class in 0..1000 {
+        write(&dir, &format!("{class:04}/a.png"), &png);
+    }
+    let found = source(kind(dir.path(), Split::Train, FolderLabels::SubFolder), 1, 1).expect("valid");
+    assert_eq!(found.classes(), Some(1000));
+    assert!((0..1000).all(|id| read(&*found, id).expect("valid").1 == Some(id as u32)));
+}
+
+#[test]
+fn names_that_mislead_are_warned_of() {
+    let png = encode(GrayImage::new(8, 8), ImageFormat::Png);
+    for (names, labels, warning) in [
+        (["2/a.png", "10/a.png", "9/a.png"], FolderLabels::SubFolder, "folder 10 is class 0"),
+        (
+            ["train/cat/a.png", "test/cat/a.png", "x/a.png"],
+            FolderLabels::None,
+            "the images in test, train are all used",
+        ),
+    ] {
+        let dir = folder();
+        names.iter().for_each(|name| drop(write(&dir, name, &png)));
+        let warnings = source(kind(dir.path(), Split::Train, labels), 8, 1).expect("valid").findings().warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains(warning), "{warnings:?}");
+    }
+    let dir = folder();
+    ["02/a.png", "10/a.png"].iter().for_each(|name| drop(write(&dir, name, &png)));
+    let found = source(kind(dir.path(), Split::Train, FolderLabels::SubFolder), 8, 1).expect("valid");
+    assert_eq!(found.findings().warnings, [""; 0]);
+}
+
+#[test]
+fn the_fingerprint_is_that_of_names_and_classes() {
+    let png = encode(GrayImage::new(8, 8), ImageFormat::Png);
+    let opened = |names: &[&str], labels: FolderLabels| {
+        let dir = folder();
+        names.iter().for_each(|name| drop(write(&dir, name, &png)));
+        source(kind(dir.path(), Split::Train, labels), 8, 1).expect("valid").fingerprint()
+    };
+    let names = ["a/1.png", "b/2.png"];
+    let plain = opened(&names, FolderLabels::None);
+    assert_eq!(plain, opened(&names, FolderLabels::None), "in another place");
+    assert_eq!(plain, opened(&["a/1.jpg", "b/2.png"], FolderLabels::None), "stored as another format");
+    for (names, labels) in [
+        (&names[..], FolderLabels::SubFolder),
+        (&["a/1.png", "b/3.png"], FolderLabels::None),
+        (&["a/1.png", "c/2.png"], FolderLabels::None),
+        (&["a/1.png", "b/2.png", "c/1.png"], FolderLabels::None),
+    ] {
+        assert_ne!(plain, opened(names, labels), "{names:?}");
+    }
+    let classes = opened(&names, FolderLabels::SubFolder);
+    assert_ne!(classes, opened(&["a/1.png", "aa/x.webp", "b/2.png"], FolderLabels::SubFolder), "other classes");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ddpm_data::{DataError, DataSpec, OnCorrupt, SourceKind, Split, open};
+use ddpm_data::{DataError, DataSpec, IdxLabels, OnCorrupt, SourceKind, Split, open};
 use flate2::{Compression, write::GzEncoder};
 use tempfile::{TempDir, tempdir};
 
@@ -30,6 +30,7 @@ fn gz(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn kind(images: &Path, labels: Option<PathBuf>) -> SourceKind {
+    let labels = labels.map_or(IdxLabels::Beside, IdxLabels::At);
     SourceKind::Idx { images: images.to_path_buf(), labels, split: Split::Train }
 }
 
@@ -87,7 +88,7 @@ fn a_folder_is_searched_for_the_standard_names() {
             let pack = |bytes: Vec<u8>| if end.is_empty() { bytes } else { gz(&bytes) };
             write(&dir, &format!("{prefix}-images{dash}idx3-ubyte{end}"), pack(images()));
             write(&dir, &format!("{prefix}-labels{dash}idx1-ubyte{end}"), pack(idx(&[3], &[4, 9, 0])));
-            let kind = SourceKind::Idx { images: dir.path().to_path_buf(), labels: None, split };
+            let kind = SourceKind::Idx { images: dir.path().to_path_buf(), labels: IdxLabels::Beside, split };
             let source = source(kind, 28, 1).expect("valid");
             assert_eq!((source.len(), source.classes()), (3, Some(10)));
             assert_eq!(read(&*source, 1).expect("valid").1, Some(9));
@@ -135,6 +136,37 @@ fn wrong_requests_and_settings_are_refused() {
     assert!(matches!(source_28.read(0, &mut [0; 783]), Err(DataError::Request { buffer: 783, .. })));
     check_refused(source(kind(&path, None), 28, 2), &["data.channels is 2"]);
     check_refused(source(kind(&path, None), 0, 1), &["data.image_size is 0"]);
-    let valid = SourceKind::Idx { images: dir.path().to_path_buf(), labels: None, split: Split::Valid };
+    let valid = SourceKind::Idx { images: dir.path().to_path_buf(), labels: IdxLabels::Beside, split: Split::Valid };
     check_refused(source(valid, 28, 1), &["no valid split"]);
+}
+
+#[test]
+fn labels_that_nobody_wants_are_not_read() {
+    for labels in [Vec::new(), b"not labels".to_vec(), idx(&[2], &[0, 1])] {
+        let dir = folder();
+        write(&dir, "train-images-idx3-ubyte", images());
+        write(&dir, "train-labels-idx1-ubyte", labels);
+        check_refused(source(kind(dir.path(), None), 28, 1), &["train-labels-idx1-ubyte"]);
+        let without = SourceKind::Idx { images: dir.path().into(), labels: IdxLabels::None, split: Split::Train };
+        let source = source(without, 28, 1).expect("valid");
+        assert_eq!((source.len(), source.classes(), source.class_table().len()), (3, None, 0));
+        assert_eq!(read(&*source, 0).expect("valid").1, None);
+    }
+}
+
+#[test]
+fn labels_are_counted() {
+    let dir = folder();
+    write(&dir, "train-images-idx3-ubyte", images());
+    write(&dir, "train-labels-idx1-ubyte", idx(&[3], &[2, 0, 2]));
+    let source = source(kind(dir.path(), None), 28, 1).expect("valid");
+    let phrases: Vec<_> = ddpm_data::class_phrases(&source.class_table()).collect();
+    assert_eq!(phrases, ["0: 1", "1: 0", "2: 2"]);
+}
+
+#[test]
+fn a_pipe_is_refused_before_it_is_waited_for() {
+    let dir = folder();
+    let pipe = crate::pipe(&dir, "images");
+    check_refused(source(kind(&pipe, None), 28, 1), &["images", "neither a file nor a folder"]);
 }

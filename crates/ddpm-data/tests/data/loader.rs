@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ddpm_data::{
-    Batch, DataError, FolderLabels, ImageSpec, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind, Split,
+    Batch, DataError, DataSpec, FolderLabels, ImageSpec, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind,
+    Split, open, preview,
 };
 use image::{GrayImage, ImageFormat, Luma};
 use tempfile::{TempDir, tempdir};
 
 use crate::folder::encode;
-use crate::{check_refused, digits, read, source, write};
+use crate::{check_refused, digits, read, write};
 
 fn config(global_batch: usize) -> LoaderConfig {
     LoaderConfig {
@@ -21,7 +22,6 @@ fn config(global_batch: usize) -> LoaderConfig {
         prefetch: 3,
         flip: true,
         flip_seed: 5,
-        on_corrupt: OnCorrupt::Error,
     }
 }
 
@@ -114,20 +114,20 @@ fn recycled_batches_leave_no_trace() {
 }
 
 /// Ten grey PNGs of which those in `corrupt` are text; the brightness of the others is ten times their id.
-fn folder_with(corrupt: &[u8]) -> (TempDir, Arc<dyn Source>) {
+fn folder_with(corrupt: &[u8], on_corrupt: OnCorrupt) -> (TempDir, Arc<dyn Source>) {
     let dir = tempdir().expect("temporary folder");
     for id in 0..10u8 {
         let png = encode(GrayImage::from_pixel(8, 8, Luma([10 * id])), ImageFormat::Png);
         write(&dir, &format!("{id}.png"), if corrupt.contains(&id) { b"text".to_vec() } else { png });
     }
     let kind = SourceKind::Folder { root: dir.path().into(), split: Split::Train, labels: FolderLabels::None };
-    let source = source(kind, 8, 1).expect("valid");
+    let source = open(&DataSpec { kind, image_size: 8, channels: 1, crop: None, on_corrupt }).expect("valid");
     (dir, source)
 }
 
 #[test]
 fn errors_come_at_their_step_and_the_next_step_follows() {
-    let (_dir, source) = folder_with(&[4]);
+    let (_dir, source) = folder_with(&[4], OnCorrupt::Error);
     let order = Order::new(10, 11);
     let bad = (0..10).find(|position| order.id_at(*position) == 4).expect("a permutation");
     let loader = Loader::new(source, order, LoaderConfig { prefetch: 8, ..config(1) }).expect("valid");
@@ -144,8 +144,8 @@ fn errors_come_at_their_step_and_the_next_step_follows() {
 
 #[test]
 fn skipping_takes_the_next_image_on_every_rank_alike() {
-    let (_dir, source) = folder_with(&[3, 4, 9]);
-    let skip = |slice, workers| LoaderConfig { slice, workers, on_corrupt: OnCorrupt::Skip, ..config(4) };
+    let (_dir, source) = folder_with(&[3, 4, 9], OnCorrupt::Skip);
+    let skip = |slice, workers| LoaderConfig { slice, workers, ..config(4) };
     let order = Order::new(10, 11);
     let loader = Loader::new(Arc::clone(&source), order, skip(0..4, 3)).expect("valid");
     let mut whole = Vec::new();
@@ -171,19 +171,27 @@ fn skipping_takes_the_next_image_on_every_rank_alike() {
 
 #[test]
 fn a_set_with_nothing_in_it_is_not_skipped_through_for_ever() {
-    let (_dir, source) = folder_with(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    let config = LoaderConfig { on_corrupt: OnCorrupt::Skip, ..config(2) };
-    let loader = Loader::new(source, Order::new(10, 0), config).expect("valid");
-    check_refused(loader.next(), &["10 images in a row", "data.path"]);
+    let (_dir, source) = folder_with(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], OnCorrupt::Skip);
+    let loader = Loader::new(source, Order::new(10, 0), config(2)).expect("valid");
+    check_refused(loader.next(), &["10 images in a row", ".png: this is neither", "data.path"]);
 }
 
 #[test]
 fn files_that_vanish_are_not_skipped() {
-    let (dir, source) = folder_with(&[]);
+    let (dir, source) = folder_with(&[], OnCorrupt::Skip);
     std::fs::remove_file(dir.path().join("6.png")).expect("written above");
-    let config = LoaderConfig { on_corrupt: OnCorrupt::Skip, ..config(10) };
-    let loader = Loader::new(source, Order::new(10, 0), config).expect("valid");
-    assert!(matches!(loader.next(), Err(DataError::Io { .. })));
+    let loader = Loader::new(source, Order::new(10, 0), config(10)).expect("valid");
+    check_refused(loader.next(), &["6.png", "has gone since", "--allow-change data"]);
+}
+
+#[test]
+fn previews_skip_as_training_does() {
+    let (_dir, source) = folder_with(&[0, 1, 5], OnCorrupt::Skip);
+    let batch = preview(&*source, 0, 7).expect("skipped");
+    assert_eq!((batch.ids, batch.skipped), (vec![2, 2, 2, 3, 4, 6, 6], 3));
+    assert!(batch.images.chunks_exact(64).map(|image| image[0]).eq([20, 20, 20, 30, 40, 60, 60]));
+    let (_dir, source) = folder_with(&[0, 1, 5], OnCorrupt::Error);
+    check_refused(preview(&*source, 0, 7), &["0.png", "neither a JPEG nor a PNG", "data.on_corrupt = \"skip\""]);
 }
 
 #[test]
@@ -207,6 +215,9 @@ impl Source for Counting {
     }
     fn classes(&self) -> Option<usize> {
         None
+    }
+    fn fingerprint(&self) -> u64 {
+        0
     }
     fn read(&self, id: u64, _: &mut [u8]) -> Result<Option<u32>, DataError> {
         assert_ne!(id, 5, "a decoder with a bug");

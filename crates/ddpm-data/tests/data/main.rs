@@ -1,7 +1,9 @@
 //! The data crate through its public face: every source, the order and the loader.
 
+mod celeba;
 mod folder;
 mod idx;
+mod listing;
 mod loader;
 mod order;
 mod synthetic;
@@ -41,5 +43,13 @@ fn write(folder: &tempfile::TempDir, name: &str, bytes: impl AsRef<[u8]>) -> Pat
     let path = folder.path().join(name);
     std::fs::create_dir_all(path.parent().expect("inside the folder")).expect("folder");
     std::fs::write(&path, bytes).expect("file");
+    path
+}
+
+/// A pipe in `folder` to which nobody writes: opening it would wait for ever.
+fn pipe(folder: &tempfile::TempDir, name: &str) -> PathBuf {
+    let path = folder.path().join(name);
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is of coreutils");
+    assert!(made.success());
     path
 }

@@ -38,6 +38,31 @@ fn epochs_and_seeds_differ() {
     assert_eq!((two.epoch_of(0), two.epoch_of(1), two.epoch_of(2), two.epoch_of(7)), (0, 0, 1, 3));
 }
 
+#[test]
+fn an_order_may_begin_anew_at_any_position() {
+    let first = Order::new(10, 3);
+    // In the third epoch, 23 images in, the set loses one.
+    let (start, epoch) = (23, first.epochs_begun(23));
+    assert_eq!((epoch, first.epochs_begun(20), first.epochs_begun(21)), (3, 2, 3));
+    let second = Order::beginning(9, 3, start, epoch);
+    let ids =
+        |epoch: u64| -> Vec<u64> { (start + 9 * epoch..start + 9 * (epoch + 1)).map(|p| second.id_at(p)).collect() };
+    for epoch in 0..5 {
+        let mut sorted = ids(epoch);
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..9), "each image once in every epoch from the start on");
+    }
+    assert_ne!(ids(0), ids(1));
+    let epochs = [23, 31, 32, 41].map(|position| second.epoch_of(position));
+    assert_eq!((epochs, second.epochs_begun(50)), ([3, 3, 4, 5], 6));
+    assert_eq!((second.epochs_passed(23), second.epochs_passed(32), first.epochs_passed(5)), (3.0, 4.0, 0.5));
+    assert_ne!(
+        ids(0),
+        (0..9).map(|p| Order::beginning(9, 3, 0, 4).id_at(p)).collect::<Vec<_>>(),
+        "epochs have own orders"
+    );
+}
+
 /// Correlation of two equally long series.
 fn correlation(a: &[u64], b: &[u64]) -> f64 {
     let mean = |x: &[u64]| x.iter().sum::<u64>() as f64 / x.len() as f64;

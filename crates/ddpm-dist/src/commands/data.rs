@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ddpm_config::{OnCorrupt, Settings};
-use ddpm_data::{DataError, Split};
+use ddpm_data::{DataError, Source, Split, class_phrases};
 use serde_json::json;
 
 use crate::assemble;
@@ -12,9 +12,11 @@ use crate::failure::{Exit, Failure};
 use crate::output::print;
 use crate::pictures;
 
-/// Images that are read to count classes and to fill the grid.
+/// Images that are read without `--check`, and that fill the grid.
 const PREVIEW: u64 = 64;
 const COLUMNS: usize = 8;
+/// Classes that are listed on a terminal.
+const CLASSES_SHOWN: usize = 100;
 
 /// Runs `data info`.
 pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
@@ -38,10 +40,9 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
                     preview.extend_from_slice(&image);
                 }
             }
-            Err(error @ DataError::Image { .. }) if skips => tracing::warn!("left out: {error}"),
-            Err(error) if *check => {
+            Err(error) if *check || (skips && matches!(error, DataError::Image { .. })) => {
                 failed += 1;
-                tracing::warn!("{error}");
+                tracing::warn!("{}", error.fault());
             }
             Err(error) => return Err(error.into()),
         }
@@ -54,7 +55,9 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     if json {
         print(json!({
             "images": source.len(), "channels": spec.channels, "size": spec.size, "classes": source.classes(),
-            "read": read, "failed": failed, "mean_pixel": mean, "labels_read": labels,
+            "class_table": class_table(source.as_ref()), "passed_over": source.findings().passed_over.0,
+            "warnings": source.findings().warnings, "read": read, "failed": failed, "mean_pixel": mean,
+            "labels_read": labels,
         }))?;
     } else {
         print(source.describe())?;
@@ -66,18 +69,34 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
             spec.size
         ))?;
         print(format_args!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string())))?;
+        let table = source.class_table();
+        for class in class_phrases(&table).take(CLASSES_SHOWN) {
+            print(format_args!("         {class}"))?;
+        }
+        if table.len() > CLASSES_SHOWN {
+            print(format_args!("         and {} more; --json lists all", table.len() - CLASSES_SHOWN))?;
+        }
+        let others = source.findings().passed_over;
+        if !others.0.is_empty() {
+            print(format_args!("others   {others} (not read)"))?;
+        }
         print(format_args!(
             "read     {read} images, mean pixel {mean:.1} of 255{}",
-            if failed > 0 { format!(", {failed} failed") } else { String::new() }
+            if failed > 0 { format!(", {failed} cannot be read") } else { String::new() }
         ))?;
-        let counts: Vec<String> = labels.iter().map(|(label, count)| format!("{label}: {count}")).collect();
-        if !counts.is_empty() {
-            print(format_args!("labels   {}", counts.join(", ")))?;
-        }
     }
+    let advice = match (skips, read) {
+        (true, 0) => "correct data.path, or fetch the files again",
+        // Their places are taken by others.
+        (true, _) => return Ok(()),
+        (false, _) => "replace or remove the files named above, or set data.on_corrupt = \"skip\"",
+    };
     if failed > 0 {
-        let advice = "remove the files named above, or set data.on_corrupt = \"skip\"";
         return Err(Failure::new(Exit::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")));
     }
     Ok(())
+}
+
+fn class_table(source: &dyn Source) -> Vec<serde_json::Value> {
+    source.class_table().iter().map(|class| json!({ "name": class.name, "images": class.images })).collect()
 }

@@ -95,12 +95,13 @@ impl fmt::Display for Eta {
 }
 
 /// Sends log lines of `level` and above to stderr, those of other libraries from warnings on; `RUST_LOG`
-/// overrides both. Ranks other than 0 keep to errors unless `all_ranks`.
+/// overrides both. Ranks other than 0 keep to errors unless `all_ranks`, and to the images that they alone have met and
+/// skipped.
 pub fn init_logging(level: LevelFilter, rank: usize, all_ranks: bool) {
     let speaks = all_ranks || rank == 0;
     let rust_log = std::env::var("RUST_LOG").ok().filter(|rust_log| !rust_log.is_empty());
     let filter = match rust_log {
-        _ if !speaks => EnvFilter::new("error"),
+        _ if !speaks => EnvFilter::new("error,ddpm_data::skip=warn"),
         Some(rust_log) => EnvFilter::builder().parse_lossy(rust_log),
         None => EnvFilter::new(format!("warn,ddpm={level}")),
     };

@@ -13,7 +13,7 @@ use crate::coordinator::unanimous;
 use crate::failure::Failure;
 use crate::resume::Checkpoint;
 
-/// The state that `checkpoint` holds, on `device`, for a data set of `images`, from the shards that each rank has read.
+/// The state that `checkpoint` holds, on `device`, from the shards that each rank has read.
 /// Later checkpoints are set aside.
 pub fn load(
     store: &Store,
@@ -21,7 +21,6 @@ pub fn load(
     settings: &Settings,
     network: &Network,
     device: Device,
-    images: u64,
     checkpoint: &Checkpoint,
 ) -> Result<TrainState, Failure> {
     let (rank, world) = (comm.rank(), comm.size());
@@ -43,7 +42,7 @@ pub fn load(
         }
     }
     let buffer = |name: &str| buffers.get(name).map(Tensor::shallow_clone);
-    let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, images, buffer))?;
+    let state = unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))?;
     // Only now is it certain that the run goes on from there.
     let rewound = if rank == 0 { store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
     unanimous(comm, rewound.map_err(Failure::from))?;

@@ -3,6 +3,7 @@
 mod average;
 mod claim;
 mod clock;
+mod data;
 mod load;
 mod memory;
 mod monitor;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 use ddpm_comm::{Collective, Memory, set_step};
 use ddpm_config::Settings;
-use ddpm_data::{Batch, Loader, Source, Split};
+use ddpm_data::{Batch, Loader, Order, Source, Split};
 use ddpm_diffusion::TimestepSampler;
 use ddpm_nn::{LrSchedule, clip};
 use tch_ext::in_range;
@@ -40,6 +41,7 @@ use step::{PendingTerms, SampleTerms, Task};
 
 pub use average::GradientAverage;
 pub use clock::Clock;
+pub use data::DataRecord;
 pub use load::load;
 pub use memory::Footprint;
 pub use profile::{Profile, RECORDED};
@@ -65,6 +67,7 @@ pub struct Trainer {
     task: Task,
     lr: LrSchedule,
     source: Arc<dyn Source>,
+    order: Order,
     loader: Loader,
     state: TrainState,
     average: GradientAverage,
@@ -109,18 +112,24 @@ impl Trainer {
         same_data(comm.as_ref(), source.as_ref())?;
         let precision = arithmetic::agree(comm.as_ref(), &settings.train, device);
         let task = unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
-        let saver = Saver::open(comm, &settings, source.len(), plan.newest, resumed, stop)?;
+        let data = match &plan.resume {
+            Some(checkpoint) => DataRecord::resumed(source.as_ref(), &checkpoint.manifest, plan.allows_other_data),
+            None => Ok(DataRecord::new(source.as_ref())),
+        };
+        let data = unanimous(comm.as_ref(), data)?;
+        let order = data.order(settings.seed);
+        let saver = Saver::open(comm, &settings, data, plan.newest, resumed, stop)?;
         let state = match &plan.resume {
             Some(checkpoint) => {
                 let (store, network) = (saver.store(), &task.network);
-                load::load(store, comm.as_ref(), &settings, network, device, source.len(), checkpoint)?
+                load::load(store, comm.as_ref(), &settings, network, device, checkpoint)?
             }
             None => TrainState::fresh(&settings, &task.network, device)?,
         };
         let (layout, weights) = (task.network.layout(), &state.weights);
         let average = GradientAverage::new(comm, memory, &settings.comm, layout, weights, &state.gradients);
         let average = unanimous(comm.as_ref(), average)?;
-        let loader = assemble::loader(&settings, &source, state.step, comm.rank(), comm.size());
+        let loader = assemble::loader(&settings, &source, order, state.step, comm.rank(), comm.size());
         let loader = unanimous(comm.as_ref(), loader)?;
         let opened =
             (comm.rank() == 0).then(|| Monitor::open(&settings, source.as_ref(), &task.diffusion, resumed)).transpose();
@@ -134,6 +143,7 @@ impl Trainer {
             task,
             lr,
             source,
+            order,
             loader,
             state,
             average,
@@ -151,6 +161,9 @@ impl Trainer {
         let plural = |n: usize| if n == 1 { "" } else { "s" };
         let (ranks, threads) = (self.comm.size(), tch::get_num_threads() as usize);
         tracing::info!("data: {}", self.source.describe());
+        if self.settings.model.classes.is_some() {
+            tracing::info!("classes: {}", assemble::classes_in_short(self.source.as_ref()));
+        }
         tracing::info!(
             "model: {} parameters; {} images a step on {ranks} rank{} of {threads} thread{}",
             self.task.network.layout().len(),

@@ -20,6 +20,7 @@ use ddpm_nn::Network;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{acquire, begin_run};
+use super::data::DataRecord;
 use super::state::{TrainState, tensor_table};
 use crate::assemble;
 use crate::coordinator::{Ballot, decode, encode, exchange, unanimous};
@@ -37,8 +38,7 @@ pub struct Saver {
     lease: Option<Lease>,
     /// Tells this job's commits from another's.
     nonce: String,
-    /// Images in an epoch.
-    images: u64,
+    data: DataRecord,
     /// The step that this run was resumed from, which retention spares.
     resumed_from: Option<u64>,
     /// The newest step committed.
@@ -108,7 +108,7 @@ impl Saver {
     pub fn open(
         comm: &Arc<dyn Collective>,
         settings: &Settings,
-        images: u64,
+        data: DataRecord,
         newest: Option<u64>,
         resumed_from: Option<u64>,
         stop: &StopRequest,
@@ -123,7 +123,7 @@ impl Saver {
             comm: Arc::clone(comm),
             lease,
             nonce: nonce(),
-            images,
+            data,
             resumed_from,
             last_saved: resumed_from,
             in_flight: None,
@@ -377,7 +377,7 @@ impl Saver {
             schema: SCHEMA,
             step: state.step,
             position,
-            epoch: position / self.images,
+            epoch: self.data.order(settings.seed).epoch_of(position),
             seed: settings.seed,
             attempt,
             nonce: self.nonce.clone(),
@@ -385,7 +385,7 @@ impl Saver {
             program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
             config_hash: settings.fingerprint(),
             config: config_json(settings),
-            state: state.counters(self.images),
+            state: state.counters(&self.data),
             buffers: state.buffer_table(),
             shards: Vec::new(),
             tensors: tensor_table(network),

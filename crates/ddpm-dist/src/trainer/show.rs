@@ -32,7 +32,7 @@ impl Trainer {
         monitor.log(&Metrics {
             step: self.state.step,
             images,
-            epoch: images as f64 / self.source.len() as f64,
+            epoch: self.order.epochs_passed(images),
             loss: means.loss,
             mse: means.mse,
             vb: means.vb,

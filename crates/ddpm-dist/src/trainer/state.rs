@@ -7,6 +7,7 @@ use ddpm_nn::{AdamW, Ema, GradientNoise, Gradients, Network, Weights};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use super::data::DataRecord;
 use crate::assemble;
 use crate::failure::{Exit, Failure};
 
@@ -38,8 +39,14 @@ pub struct TrainState {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Counters {
-    /// Images in the data set, of which the order of all samples is a function.
+    // What follows is a `DataRecord`, which is read before all else.
     images: u64,
+    #[serde(default)]
+    fingerprint: Option<String>,
+    #[serde(default)]
+    order_start: u64,
+    #[serde(default)]
+    order_epoch: u64,
     optimizer_steps: u64,
     ema_updates: Vec<u64>,
     skipped: u64,
@@ -94,7 +101,6 @@ impl TrainState {
         network: &Network,
         device: Device,
         manifest: &Manifest,
-        images: u64,
         buffer: impl Fn(&str) -> Option<Tensor>,
     ) -> Result<Self, Failure> {
         let refuse = |reason: String| {
@@ -106,16 +112,6 @@ impl TrainState {
         let need = |name: &str| buffer(name).ok_or_else(|| refuse(format!("has no buffer {name}")));
         let counters: Counters = serde_json::from_value(manifest.state.clone())
             .map_err(|e| refuse(format!("has a state that cannot be read ({e})")))?;
-        if counters.images != images {
-            return Err(Failure::new(
-                Exit::ResumeRefused,
-                format!(
-                    "the data set has {images} images, but had {} when step {} was saved, and their order follows from the \
-                     number; bring the data set back, or start another run",
-                    counters.images, manifest.step
-                ),
-            ));
-        }
         if manifest.tensors != tensor_table(network) {
             return Err(Failure::new(
                 Exit::ResumeRefused,
@@ -176,10 +172,13 @@ impl TrainState {
         self.buffers().iter().map(|(_, flat)| 4.0 * flat.numel() as f64 / 1e6).sum()
     }
 
-    /// The counters, as the manifest's state; `images` are in the data set.
-    pub fn counters(&self, images: u64) -> serde_json::Value {
+    /// The counters, and what is to be known of the data set, as the manifest's state.
+    pub fn counters(&self, data: &DataRecord) -> serde_json::Value {
         let counters = Counters {
-            images,
+            images: data.images,
+            fingerprint: data.fingerprint.clone(),
+            order_start: data.order_start,
+            order_epoch: data.order_epoch,
             optimizer_steps: self.optimizer.steps(),
             ema_updates: self.averages.iter().map(Ema::updates).collect(),
             skipped: self.skipped,

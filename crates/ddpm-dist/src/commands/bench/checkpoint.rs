@@ -13,10 +13,7 @@ use crate::coordinator::{from_rank_0, unanimous};
 use crate::failure::Failure;
 use crate::resume::{Checkpoint, read_together};
 use crate::telemetry::{peak_rss_mb, rss_mb};
-use crate::trainer::{Saver, TrainState, load};
-
-/// The checkpoints speak of a data set, which nobody opens here.
-const IMAGES: u64 = 1;
+use crate::trainer::{DataRecord, Saver, TrainState, load};
 
 /// Measures saves and loads, or with `steps` what saves cost a training; deletes whatever it wrote. None if a rank was
 /// asked to stop.
@@ -42,7 +39,9 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let network = unanimous(comm, Network::new(assemble::architecture(settings)).map_err(Failure::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
-    let mut saver = Saver::open(&bench.comm, settings, IMAGES, None, None, bench.stop)?;
+    // A checkpoint records its data set, of which none is opened here.
+    let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };
+    let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop)?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();
     let (mut stalls, mut saves, mut reads, mut restores) = (vec![], vec![], vec![], vec![]);
@@ -74,8 +73,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
             let started = Instant::now();
             let shards = read_together(comm, settings, &manifest)??;
             let read = started.elapsed().as_secs_f64();
-            load(store, comm, settings, &network, bench.place.device, IMAGES, &Checkpoint { manifest, shards })
-                .map(|_| read)
+            load(store, comm, settings, &network, bench.place.device, &Checkpoint { manifest, shards }).map(|_| read)
         };
         let (read, restore) = timed(comm, restore);
         reads.push(largest(comm, read?));

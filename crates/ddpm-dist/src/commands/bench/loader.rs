@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ddpm_data::Split;
+use ddpm_data::{Order, Split};
 
 use super::Bench;
 use super::measure::largest;
@@ -19,7 +19,8 @@ const WARMUP: u64 = 10;
 pub fn run(bench: &Bench, steps: u64) -> Result<Report, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let source = unanimous(comm, assemble::open_data(settings, Split::Train))?;
-    let loader = unanimous(comm, assemble::loader(settings, &source, 0, comm.rank(), comm.size()))?;
+    let order = Order::new(source.len(), settings.seed);
+    let loader = unanimous(comm, assemble::loader(settings, &source, order, 0, comm.rank(), comm.size()))?;
     let decode = |batches| {
         let started = Instant::now();
         (0..batches).try_for_each(|_| loader.next().map(|batch| loader.recycle(batch)))?;

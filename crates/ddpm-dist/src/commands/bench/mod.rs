@@ -92,7 +92,12 @@ impl Bench<'_> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
         settings.monitor.tensorboard = false;
-        Trainer::prepare(&self.comm, self.place, Plan { settings, resume: None, newest: None }, self.stop)
+        Trainer::prepare(
+            &self.comm,
+            self.place,
+            Plan { settings, resume: None, newest: None, allows_other_data: false },
+            self.stop,
+        )
     }
 
     /// Whether any rank was asked to stop; the same on all.

@@ -16,7 +16,6 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use crate::assemble;
 use crate::cli::NllArgs;
 use crate::coordinator::{same_data, unanimous};
 use crate::device;
@@ -205,7 +204,6 @@ impl Feed {
             prefetch: PREFETCH,
             flip: false,
             flip_seed: 0,
-            on_corrupt: assemble::on_corrupt(&task.settings),
         };
         let order = Order::new(task.source.len(), task.seed);
         Ok(Self {

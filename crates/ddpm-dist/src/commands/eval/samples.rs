@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
+use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split, class_folders, some_of};
 use tch::{Device, Tensor};
 
-use crate::failure::Failure;
-use crate::{images, tensors};
+use crate::failure::{Exit, Failure};
+use crate::{assemble, images, tensors};
+
+/// Sub-folders that a message names.
+const FOLDERS_SHOWN: usize = 10;
 
 /// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
 pub struct Labelled {
@@ -29,25 +32,35 @@ pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labe
         crop: None,
         on_corrupt: OnCorrupt::Error,
     })?;
-    first(source.as_ref(), source.len())
+    if source.classes().is_some() {
+        tracing::info!("classes: {}", assemble::classes_in_short(source.as_ref()));
+    }
+    first(source.as_ref(), source.len()).map_err(|error| match error {
+        // No key of a configuration is about these files.
+        DataError::Image { .. } => {
+            Failure::new(Exit::Storage, format!("{}. Replace or remove the file.", error.fault()))
+        }
+        other => other.into(),
+    })
 }
 
 /// The first images of a data set.
-pub fn first(source: &dyn Source, count: u64) -> Result<Labelled, Failure> {
+pub fn first(source: &dyn Source, count: u64) -> Result<Labelled, DataError> {
     let images::Images { x_start, labels } = images::read(source, 0, count as usize, Device::Cpu)?;
     Ok(Labelled { images: x_start, labels: source.classes().map(|_| labels) })
 }
 
 fn folder_labels(path: &Path, classes: Option<i64>) -> Result<FolderLabels, Failure> {
     let Some(classes) = classes else { return Ok(FolderLabels::None) };
-    let entries = std::fs::read_dir(path).map_err(|e| Failure::file(path, e))?;
-    let found = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()).count() as i64;
-    match found {
+    let found = class_folders(path)?;
+    match found.len() {
         0 => Ok(FolderLabels::None),
-        _ if found == classes => Ok(FolderLabels::SubFolder),
-        _ => Err(Failure::usage(format!(
-            "{} has {found} sub-folders and the classifier tells {classes} classes; give one sub-folder for each, or none",
-            path.display()
+        folders if folders as i64 == classes => Ok(FolderLabels::SubFolder),
+        folders => Err(Failure::usage(format!(
+            "{} has {folders} sub-folders ({}) and the classifier tells {classes} classes; give one sub-folder for each, or \
+             none",
+            path.display(),
+            some_of(found, FOLDERS_SHOWN)
         ))),
     }
 }

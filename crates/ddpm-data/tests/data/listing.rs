@@ -1,0 +1,105 @@
+//! What lies about in folders of images: links, pipes, other people's files.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split, open};
+use image::{GrayImage, ImageFormat};
+use tempfile::{TempDir, tempdir};
+
+use crate::folder::encode;
+use crate::{check_refused, pipe, read, write};
+
+fn png() -> Vec<u8> {
+    encode(GrayImage::new(8, 8), ImageFormat::Png)
+}
+
+fn opened(root: &Path) -> Result<Arc<dyn Source>, DataError> {
+    let kind = SourceKind::Folder { root: root.to_path_buf(), split: Split::Train, labels: FolderLabels::None };
+    open(&DataSpec { kind, image_size: 8, channels: 1, crop: None, on_corrupt: OnCorrupt::Error })
+}
+
+/// A folder with one image, and in it a link of this name to this target.
+fn folder_with_link(target: &str, name: &str) -> TempDir {
+    let dir = tempdir().expect("temporary folder");
+    write(&dir, "set/a.png", png());
+    symlink(target, dir.path().join("set").join(name)).expect("a link");
+    dir
+}
+
+#[test]
+fn links_that_lead_nowhere_or_round_are_no_end() {
+    let outside = tempdir().expect("temporary folder");
+    write(&outside, "b.png", png());
+    let outside = outside.path().to_str().expect("a plain name");
+    let none: &[&str] = &[];
+    let cases: &[(&str, &str, u64, &[&str])] = &[
+        ("/nowhere/notes", "notes.txt", 1, &["links that lead nowhere: notes.txt"]),
+        ("/nowhere/folder", "folder", 1, &["links that lead nowhere: folder"]),
+        ("user@host.1234:5678", ".#notes.txt", 1, none),
+        (".", "self", 1, &["not followed: self"]),
+        ("..", "up", 1, &["not followed: up"]),
+        ("/", "root", 1, &["not followed: root"]),
+        ("loop", "loop", 1, &["links that lead nowhere: loop"]),
+        (outside, "linked", 2, none),
+        ("a.png", "again.png", 2, none),
+        ("/dev/null", "device.png", 1, &["neither files nor folders, passed over: device.png"]),
+    ];
+    for (target, name, images, expected) in cases {
+        let dir = folder_with_link(target, name);
+        let source = opened(&dir.path().join("set")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(source.len(), *images, "{name}");
+        let warnings = source.findings().warnings;
+        assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+        assert!(warnings.iter().zip(*expected).all(|(warning, part)| warning.contains(part)), "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_link_named_like_an_image_that_leads_nowhere_is_an_image_that_cannot_be_used() {
+    for (target, what) in [("/nowhere/gone.png", "leads nowhere"), ("gone.png", "leads in circles")] {
+        let dir = folder_with_link(target, "gone.png");
+        let source = opened(&dir.path().join("set")).expect("valid");
+        assert_eq!(source.len(), 2);
+        read(&*source, 0).expect("a.png is sound");
+        let refused = read(&*source, 1);
+        assert!(matches!(refused, Err(DataError::Image { .. })));
+        check_refused(refused, &["gone.png", what, "data.on_corrupt = \"skip\""]);
+        let warnings = source.findings().warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("lead nowhere: gone.png"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn pipes_are_not_waited_for_and_folders_named_like_images_are_folders() {
+    let dir = tempdir().expect("temporary folder");
+    write(&dir, "dir.png/b.png", png());
+    pipe(&dir, "pipe.png");
+    pipe(&dir, "pipe");
+    let source = opened(dir.path()).expect("valid");
+    assert_eq!(source.len(), 1);
+    let warnings = source.findings().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("passed over: pipe.png"), "{warnings:?}");
+}
+
+#[test]
+fn other_files_are_counted_by_their_endings() {
+    let dir = tempdir().expect("temporary folder");
+    for name in ["a.png", "b.JPG", "c.jfif", "d.jpe", ".hidden.webp", ".cache/e.webp", "__MACOSX/f.webp"] {
+        write(&dir, name, png());
+    }
+    for name in ["1.webp", "2.WEBP", "deep/3.webp", "4.tif", "5.gif", "README", "6.tar.gz"] {
+        write(&dir, name, "");
+    }
+    let source = opened(dir.path()).expect("valid");
+    assert_eq!(source.len(), 4);
+    let others = source.findings().passed_over;
+    let counts: Vec<(&str, u64)> = others.0.iter().map(|(ending, count)| (ending.as_str(), *count)).collect();
+    assert_eq!(counts, [("", 1), ("gif", 1), ("gz", 1), ("tif", 1), ("webp", 3)]);
+    assert_eq!(others.to_string(), "3 .webp, 1 without extension, 1 .gif, 1 .gz, 1 .tif");
+
+    let dir = tempdir().expect("temporary folder");
+    write(&dir, "1.webp", "");
+    check_refused(opened(dir.path()), &["no .jpg, .jpeg or .png", "passed over: 1 .webp", "data.path"]);
+}

@@ -126,7 +126,7 @@ fn images_that_are_not_finite_are_refused_by_their_number() {
     let line = format!("eval nll -n 4 --timesteps 2 --json --model {huge}");
     check_refused(&mut command(2, &line), 5, "ema/0.9: the bound of image ", "Go back to an earlier step");
     let line = format!("sample -n 10 --steps 2 --out {} --model {one}", at("b.safetensors"));
-    check_refused(&mut command(1, &line), 5, "1 of 10 are not finite, the first of image 3", EARLIER);
+    check_refused(&mut command(1, &line), 5, "1 of 10 are not finite, first at image 3", EARLIER);
     for name in ["a.png", "folder", "a.safetensors", "reverse.png", "b.safetensors"] {
         assert!(!Path::new(&at(name)).exists(), "{name} was written");
     }

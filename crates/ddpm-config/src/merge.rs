@@ -324,9 +324,7 @@ fn explain(key: &str, kind: FaultKind, merged: &Table, layers: &[Layer]) -> Erro
         }
         FaultKind::WrongType(wanted) => {
             let hint = match value {
-                Some(Value::Float(number)) if wanted.starts_with("a whole") && number.fract() == 0.0 => {
-                    format!("Write {number:.0}.")
-                }
+                Some(Value::Float(number)) if is_wanted(*number, &wanted) => format!("Write {number:.0}."),
                 Some(value) if wanted == "a string" && origin.starts_with("--set") => {
                     format!("Quote it: --set '{key}=\"{value}\"'.")
                 }
@@ -335,6 +333,12 @@ fn explain(key: &str, kind: FaultKind, merged: &Table, layers: &[Layer]) -> Erro
             Error::WrongType { key, origin: origin.to_owned(), wanted, found, hint }
         }
     }
+}
+
+/// Whether a number that was not written as a whole one is one nevertheless, within the range that was wanted.
+fn is_wanted(number: f64, wanted: &str) -> bool {
+    let end = if wanted.ends_with("0 or more") { i64::MAX as f64 } else { f64::from(u32::MAX) };
+    wanted.starts_with("a whole") && number.fract() == 0.0 && (0.0..end).contains(&number)
 }
 
 /// A value as it stands in a message.

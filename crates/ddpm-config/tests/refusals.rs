@@ -115,6 +115,10 @@ fn whole_numbers_beyond_tomls_name_the_range() {
     }
     check("smoke", &["seed=-1"], &["`seed`", "is -1, but must be a whole number, 0 or more"]);
     check("smoke", &["seed=1e9"], &["is 1000000000.0", "Write 1000000000."]);
+    for number in ["1e19", "-1e9", "-1.0"] {
+        check("smoke", &[&format!("seed={number}")], &["must be a whole number", "Change the value."]);
+    }
+    check("smoke", &["data.image_size=5e9"], &["from 0 to 4294967295", "Change the value."]);
     assert_eq!(Settings::load("smoke", &["seed=9223372036854775807".into()]).unwrap().seed, i64::MAX as u64);
     assert_eq!(Settings::load("smoke", &["run.name=007".into()]).unwrap().run.name, "007", "a bare word");
 }

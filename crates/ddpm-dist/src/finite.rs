@@ -29,7 +29,7 @@ pub fn check_weights(weights: &Weights, of: &str) -> Result<(), Failure> {
 pub fn check_images(results: &Tensor, first: usize, what: &str) -> Result<(), Failure> {
     let Some((count, row)) = broken_rows(results) else { return Ok(()) };
     let (all, first) = (results.size()[0], first as i64 + row);
-    Err(diverged(format!("{what}: {count} of {all} are not finite, the first of image {first}")))
+    Err(diverged(format!("{what}: {count} of {all} are not finite, first at image {first}")))
 }
 
 /// A network that gives no finite result; `found` says which one, and what it gives.

@@ -2,6 +2,11 @@
 
 use ddpm_diffusion::{Diffusion, VISIBLE_SIGNAL};
 
+/// Steps that images are drawn in where nobody says how many.
+pub const DRAWING: usize = 50;
+/// Steps that they are encoded in: more, as decoding is to lead back to the image itself.
+pub const ENCODING: usize = 100;
+
 /// As many steps as were asked for; else `usual`, or all of `timesteps` where there are fewer.
 pub fn count(asked: Option<usize>, usual: usize, timesteps: usize) -> usize {
     asked.unwrap_or(usual.min(timesteps))

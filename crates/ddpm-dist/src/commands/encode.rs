@@ -23,9 +23,6 @@ use crate::source::Model;
 use crate::steps;
 use crate::tensors::{self, Entry};
 
-/// Timesteps where `--steps` does not say how many: decoding is to lead back to the image itself.
-const USUAL_STEPS: usize = 100;
-
 /// Encodes images and writes the noise.
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
@@ -75,7 +72,8 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
 fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Failure> {
     let source = images::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
-    let kept = Spacing::from(args.spacing).timesteps(timesteps, steps::count(args.steps, USUAL_STEPS, timesteps))?;
+    let steps = steps::count(args.steps, steps::ENCODING, timesteps);
+    let kept = Spacing::from(args.spacing).timesteps(timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 

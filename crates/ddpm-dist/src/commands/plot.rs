@@ -45,7 +45,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
             let device = device::place_as_typed(world, &model.on)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
-            let steps = steps::count(*steps, USUAL_STEPS, model.diffusion.timesteps());
+            let steps = steps::count(*steps, steps::DRAWING, model.diffusion.timesteps());
             let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), steps, *seed)?;
             let (channels, size) = model.network.image();
             let strip = || pictures::reverse_strip(&drawn.trajectories, steps, channels as usize, size as usize);
@@ -144,9 +144,6 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     };
     points.iter().map(average).collect()
 }
-
-/// Denoising steps where `--steps` does not say how many.
-const USUAL_STEPS: usize = 50;
 
 /// A few images and their way from noise, all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {

@@ -21,9 +21,6 @@ use crate::source::{Model, WeightChoice};
 use crate::steps;
 use crate::tensors::{self, Entry};
 
-/// Denoising steps where `--steps` does not say how many.
-const USUAL_STEPS: usize = 50;
-
 /// Where samples go.
 enum Output<'a> {
     Grid(&'a Path),
@@ -63,7 +60,7 @@ impl<'a> Order<'a> {
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
-            None => Spacing::from(args.spacing).timesteps(total, steps::count(args.steps, USUAL_STEPS, total))?,
+            None => Spacing::from(args.spacing).timesteps(total, steps::count(args.steps, steps::DRAWING, total))?,
         };
         // What `encode` wrote starts where it was encoded to.
         if noise.is_none() {

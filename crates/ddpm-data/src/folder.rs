@@ -1,14 +1,14 @@
 //! Folders of JPEG and PNG files, CelebA's layout among them.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
 use crate::celeba::{self, Lists};
-use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request, pixels};
+use crate::pixels::Reader;
+use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request};
 
 /// Images below a folder, sorted by path, decoded when read.
 pub(crate) struct Folder {
@@ -16,8 +16,7 @@ pub(crate) struct Folder {
     images: Vec<(PathBuf, Option<u32>)>,
     classes: Option<usize>,
     split: Split,
-    spec: ImageSpec,
-    crop: Option<u32>,
+    reader: Reader,
 }
 
 impl Folder {
@@ -25,8 +24,7 @@ impl Folder {
         root: &Path,
         split: Split,
         labels: &FolderLabels,
-        spec: ImageSpec,
-        crop: Option<u32>,
+        reader: Reader,
         on_corrupt: OnCorrupt,
     ) -> Result<Self, DataError> {
         let attribute = match labels {
@@ -62,7 +60,7 @@ impl Folder {
             FolderLabels::Attribute(_) => Some(2),
             FolderLabels::SubFolder => Some(label_by_sub_folder(&home, &mut images)?),
         };
-        Ok(Folder { root: root.to_path_buf(), images, classes, split, spec, crop })
+        Ok(Folder { root: root.to_path_buf(), images, classes, split, reader })
     }
 }
 
@@ -72,7 +70,7 @@ impl Source for Folder {
     }
 
     fn spec(&self) -> ImageSpec {
-        self.spec
+        self.reader.spec
     }
 
     fn classes(&self) -> Option<usize> {
@@ -82,14 +80,7 @@ impl Source for Folder {
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
         check_request(self, id, out)?;
         let (path, label) = &self.images[id as usize];
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(DataError::io(path))?;
-        file.take(pixels::MAX_BYTES).read_to_end(&mut bytes).map_err(DataError::io(path))?;
-        pixels::decode(&bytes, self.spec.channels)
-            .and_then(|(pixels, width, height)| {
-                pixels::scale(&pixels, (width, height), self.spec.channels, self.crop, self.spec, out)
-            })
-            .map_err(|reason| DataError::Image { path: path.clone(), reason })?;
+        self.reader.read(path, out)?;
         Ok(*label)
     }
 

@@ -9,7 +9,7 @@ use ddpm_data::{
 use image::{GrayImage, ImageFormat, Luma};
 use tempfile::{TempDir, tempdir};
 
-use crate::folder::encode;
+use crate::pictures::encode;
 use crate::{check_refused, digits, read, source, write};
 
 fn config(global_batch: usize) -> LoaderConfig {
@@ -136,7 +136,7 @@ fn errors_come_at_their_step_and_the_next_step_follows() {
             Ok(batch) => assert_eq!((batch.step, batch.labels), (step, vec![-1])),
             error => {
                 assert_eq!(step, bad);
-                check_refused(error, &["4.png", "neither a JPEG nor a PNG"]);
+                check_refused(error, &["4.png", "a text file; only JPEG and PNG"]);
             }
         }
     }

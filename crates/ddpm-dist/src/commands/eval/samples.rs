@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use ddpm_config::DataSettings;
 use ddpm_data::{DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split};
 use tch::{Device, Tensor};
 
 use crate::failure::Failure;
-use crate::{images, tensors};
+use crate::{assemble, images, tensors};
 
 /// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
 pub struct Labelled {
@@ -27,6 +28,7 @@ pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labe
         image_size: size as usize,
         channels: channels as usize,
         crop: None,
+        max_pixels: assemble::max_pixels(&DataSettings::default()),
         on_corrupt: OnCorrupt::Error,
     })?;
     first(source.as_ref(), source.len())

@@ -45,6 +45,8 @@ need=()
 have c++ || need+=(build-essential)
 { have mpicc && [[ $(mpirun --version 2>/dev/null) == *'Open MPI'* ]]; } || need+=(libopenmpi-dev openmpi-bin)
 [ -n "${LIBCLANG_PATH:-}" ] || installed libclang-dev || need+=(libclang-dev)
+have cmake || need+=(cmake)
+have nasm || [ "$(uname -m)" != x86_64 ] || need+=(nasm)
 have pip3 || need+=(python3-pip)
 have curl || need+=(curl)
 if [ ${#need[@]} -gt 0 ]; then
@@ -58,7 +60,7 @@ if [ ${#need[@]} -gt 0 ]; then
     $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "${need[@]}" >/dev/null
 else
-    say "compiler, MPI, libclang, pip and curl: present"
+    say "compiler, MPI, libclang, cmake, nasm, pip and curl: present"
 fi
 
 # --- libtorch --------------------------------------------------------------------------------------------------

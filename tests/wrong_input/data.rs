@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use ddpm_data::Order;
-use image::{GrayImage, Luma};
+use image::{GrayImage, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 
 use crate::common::{mpirun, program, run, succeed};
@@ -33,13 +33,34 @@ fn png(path: &Path, width: u32, height: u32) {
     fs::write(path, file.concat()).unwrap();
 }
 
+/// A JPEG of a grey image.
+fn jpeg(image: &GrayImage) -> Vec<u8> {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let image = turbojpeg::Image {
+        pixels: image.as_raw().as_slice(),
+        width,
+        pitch: width,
+        height,
+        format: turbojpeg::PixelFormat::GRAY,
+    };
+    turbojpeg::compress(image, 75, turbojpeg::Subsamp::Gray).unwrap().to_vec()
+}
+
 /// `count` small JPEG files, `00.jpg` and so on.
 pub fn pictures(folder: &Path, count: u32) {
     fs::create_dir_all(folder).unwrap();
     for i in 0..count {
         let image = GrayImage::from_fn(32, 32, |x, y| Luma([(x * y + 7 * i) as u8]));
-        image.save(folder.join(format!("{i:02}.jpg"))).unwrap();
+        fs::write(folder.join(format!("{i:02}.jpg")), jpeg(&image)).unwrap();
     }
+}
+
+/// A JPEG with a hole in its middle, which decoders fill with grey.
+fn damaged() -> Vec<u8> {
+    let mut bytes = jpeg(&GrayImage::from_fn(64, 64, |x, y| Luma([(x * x + 3 * y * y) as u8])));
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 300].fill(0);
+    bytes
 }
 
 /// Cuts off the second half of a file, and gives the whole of it.
@@ -57,12 +78,13 @@ fn data() {
     idx(&at("seven"), 0x801, &[7], 7);
     idx(&at("short"), 0x803, &[8, 16, 16], 8 * 256 - 5);
     idx(&at("vast"), 0x803, &[u32::MAX; 3], 0);
-    for folder in ["empty", "text", "bomb", "wide", "cut", "garbled", "loose", "celeba/img_align_celeba"] {
+    for folder in ["empty", "text", "bomb", "wide", "damaged", "cut", "garbled", "loose", "celeba/img_align_celeba"] {
         fs::create_dir_all(at(folder)).unwrap();
     }
     fs::write(at("text/notes.png"), "words, not pixels").unwrap();
     png(&at("bomb/a.png"), 16_000, 16_000);
-    png(&at("wide/a.png"), 1_000_000, 1);
+    png(&at("wide/a.png"), 1_000_000, 300);
+    fs::write(at("damaged/00.jpg"), damaged()).unwrap();
     for folder in ["cut", "garbled", "loose", "celeba/img_align_celeba"] {
         pictures(&at(folder), 1);
     }
@@ -88,10 +110,23 @@ fn data() {
         ("data.path=DIR/absent", 4, "absent: cannot be read (No such file", "Check that the path is right"),
         ("data.path=DIR/empty", 4, "no .jpg, .jpeg or .png file", "point data.path at"),
         ("data.path=DIR/cut", 4, "00.jpg: this JPEG is truncated", "data.on_corrupt = \"skip\""),
-        ("data.path=DIR/garbled", 4, "00.jpg: this image cannot be decoded", "Replace or remove the file"),
-        ("data.path=DIR/text", 4, "notes.png: this is neither a JPEG nor a PNG", "Replace or remove the file"),
-        ("data.path=DIR/bomb", 4, "a.png: this image is larger than", "Replace or remove the file"),
-        ("data.path=DIR/wide", 4, "a.png: this image is larger than", "Replace or remove the file"),
+        (
+            "data.path=DIR/garbled",
+            4,
+            "00.jpg: this JPEG is damaged, or of a kind that is not read",
+            "Replace or remove the file",
+        ),
+        (
+            "data.path=DIR/text",
+            4,
+            "notes.png: this is a text file; only JPEG and PNG images",
+            "Replace or remove the file",
+        ),
+        ("data.path=DIR/bomb", 4, "a.png: this image of 16000x16000 has more pixels", "raise that"),
+        ("data.path=DIR/wide", 4, "a.png: this image of 1000000x300 has more pixels", "Replace or remove the file"),
+        ("data.path=DIR/bomb --set data.max_megapixels=256", 4, "this PNG is damaged", "Replace or remove the file"),
+        ("data.path=DIR/damaged", 4, "00.jpg: this JPEG is damaged", "data.on_corrupt = \"skip\""),
+        ("data.path=DIR/damaged --check", 4, "1 of 1 images cannot be read", "remove the files named above"),
         ("data.path=DIR/cut --check", 4, "1 of 1 images cannot be read", "remove the files named above"),
         ("data.path=DIR/loose --set data.labels=folder", 4, "lies in none", "move it into one"),
         ("data.path=DIR/celeba --set data.labels=attribute:Smilng", 4, "no attribute 'Smilng'", "'Smiling' is meant"),
@@ -145,4 +180,31 @@ fn truncated_images_are_skipped_where_the_user_says_so() {
     assert!(outcome.stderr.contains("00.jpg: this JPEG is truncated"), "{}", outcome.stderr);
     let outcome = succeed(program().args(format!("data info {skip}").split_whitespace()));
     assert!(outcome.stdout.contains("read     7 images"), "{outcome:?}");
+}
+
+#[test]
+fn a_change_of_colours_is_reported_once() {
+    let dir = TempDir::new().unwrap();
+    let (colour, grey) = (dir.path().join("colour"), dir.path().join("grey"));
+    pictures(&grey, 8);
+    fs::create_dir(&colour).unwrap();
+    for i in 0..8 {
+        RgbImage::from_pixel(32, 32, Rgb([i * 30, 9, 200])).save(colour.join(format!("{i}.png"))).unwrap();
+    }
+    let options = |folder: &Path, channels| {
+        format!("--config smoke --set data.kind=folder --set data.path={} --set data.channels={channels}", text(folder))
+    };
+    let count = |stderr: &str, words| stderr.matches(words).count();
+    for (folder, channels, words) in [(&colour, 1, "made grey"), (&grey, 3, "fills all three channels")] {
+        let options = options(folder, channels);
+        let outcome = succeed(program().args(format!("data info {options} --check").split_whitespace()));
+        assert_eq!(count(&outcome.stderr, words), 1, "{outcome:?}");
+        let train = format!("train {options} --steps 3 --set run.dir={}/run{channels} {PLAIN}", text(dir.path()));
+        let outcome = succeed(mpirun(2).args(train.split_whitespace()));
+        assert_eq!(count(&outcome.stderr, words), 1, "{outcome:?}");
+    }
+    for (folder, channels) in [(&colour, 3), (&grey, 1)] {
+        let outcome = succeed(program().args(format!("data info {}", options(folder, channels)).split_whitespace()));
+        assert_eq!(count(&outcome.stderr, "data.channels"), 0, "{outcome:?}");
+    }
 }

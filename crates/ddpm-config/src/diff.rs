@@ -37,6 +37,7 @@ const FREE: &[&str] = &[
     "monitor",
     "data.workers",
     "data.on_corrupt",
+    "data.max_megapixels",
     "model.checkpoint_activations",
     "train.steps",
     "train.micro_batch",

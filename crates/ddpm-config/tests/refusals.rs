@@ -155,6 +155,7 @@ fn values_out_of_range_name_key_and_range() {
         ("monitor.sample_steps=101", "monitor.sample_steps = 101", "diffusion.timesteps = 100"),
         ("data.channels=2", "data.channels = 2", "1 (grey) or 3 (RGB)"),
         ("data.workers=0", "data.workers = 0", "at least 1"),
+        ("data.max_megapixels=0", "data.max_megapixels = 0", "at least 1"),
         ("model.dropout=1.0", "model.dropout = 1", "below 1"),
         ("model.freq_shift=2", "model.freq_shift = 2", "0 or 1"),
         ("model.channels=[]", "model.channels = []", "1 to 12 widths"),

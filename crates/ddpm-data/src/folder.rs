@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::celeba::{Layout, Lists};
@@ -10,8 +10,9 @@ use crate::classes::{self, Class};
 use crate::findings::{Findings, SHOWN, some_of};
 use crate::hash::Fingerprint;
 use crate::listing::Listing;
+use crate::pixels::Reader;
 use crate::skip::Skips;
-use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request, pixels};
+use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request};
 
 /// Linux's number of "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable name.
 const ELOOP: i32 = 40;
@@ -23,8 +24,7 @@ pub(crate) struct Folder {
     classes: Vec<Class>,
     /// The split that the images are of; `None` where nothing says so, and all images are used.
     split: Option<Split>,
-    spec: ImageSpec,
-    crop: Option<u32>,
+    reader: Reader,
     skips: Option<Skips>,
     fingerprint: u64,
     findings: Findings,
@@ -35,8 +35,7 @@ impl Folder {
         root: &Path,
         split: Split,
         labels: &FolderLabels,
-        spec: ImageSpec,
-        crop: Option<u32>,
+        reader: Reader,
         on_corrupt: OnCorrupt,
     ) -> Result<Self, DataError> {
         let attribute = match labels {
@@ -80,8 +79,7 @@ impl Folder {
             root: root.to_path_buf(),
             classes,
             split: lists.divide().then_some(split),
-            spec,
-            crop,
+            reader,
             skips: (on_corrupt == OnCorrupt::Skip).then(Skips::default),
             fingerprint: fingerprint(home, &images),
             findings,
@@ -96,7 +94,7 @@ impl Source for Folder {
     }
 
     fn spec(&self) -> ImageSpec {
-        self.spec
+        self.reader.spec
     }
 
     fn classes(&self) -> Option<usize> {
@@ -122,14 +120,8 @@ impl Source for Folder {
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
         check_request(self, id, out)?;
         let (path, label) = &self.images[id as usize];
-        let mut bytes = Vec::new();
         let file = File::open(path).map_err(|error| unopened(path, error))?;
-        file.take(pixels::MAX_BYTES).read_to_end(&mut bytes).map_err(DataError::io(path))?;
-        pixels::decode(&bytes, self.spec.channels)
-            .and_then(|(pixels, width, height)| {
-                pixels::scale(&pixels, (width, height), self.spec.channels, self.crop, self.spec, out)
-            })
-            .map_err(|reason| DataError::Image { path: path.clone(), reason })?;
+        self.reader.read(path, file, out)?;
         Ok(*label)
     }
 

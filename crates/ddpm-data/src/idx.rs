@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
 use crate::classes::{self, Class};
+use crate::gzip::{self, Members};
 use crate::hash::Fingerprint;
+use crate::pixels::Notices;
 use crate::{DataError, IdxLabels, ImageSpec, Source, Split, check_request, pixels};
 
 /// Unsigned bytes in three dimensions: count, rows, columns.
@@ -51,6 +51,7 @@ impl Idx {
                 ),
             ));
         }
+        Notices::default().converted(&path, 1, spec.channels);
         let labels = labels
             .map(|file| {
                 let (labels, dims) = load(&file, LABELS)?;
@@ -165,8 +166,14 @@ fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, Dat
 /// The payload and the dimensions of one IDX file, which must hold exactly what its header promises.
 fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
     let mut file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
-    let gzip = file.fill_buf().map_err(DataError::io(path))?.starts_with(&[0x1f, 0x8b]);
-    let mut reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let start = file.fill_buf().map_err(DataError::io(path))?;
+    let (gzip, kind) = (start.starts_with(&gzip::MAGIC), pixels::name(start));
+    let mut reader: Box<dyn Read> = Box::new(file);
+    if gzip {
+        let mut packed = Vec::new();
+        reader.read_to_end(&mut packed).map_err(DataError::io(path))?;
+        reader = Box::new(Members::new(packed));
+    }
     let broken = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => DataError::format(path, "the file ends early; it is truncated, fetch it again"),
         _ if gzip => DataError::format(path, format!("the gzip stream is damaged ({error}); fetch the file again")),
@@ -180,9 +187,12 @@ fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
     let found = word()?;
     if found != magic {
         let holds = if magic == IMAGES { "images" } else { "labels" };
-        let reason = format!(
-            "an IDX file of {holds} starts with {magic:#010x}, this one with {found:#010x}; name the file of {holds}"
-        );
+        let reason = match kind.filter(|_| !gzip) {
+            Some(kind) => format!("this is {kind}, not an IDX file; fetch it again, or name the file of {holds}"),
+            None => format!(
+                "an IDX file of {holds} starts with {magic:#010x}, this one with {found:#010x}; name the file of {holds}"
+            ),
+        };
         return Err(DataError::format(path, reason));
     }
     let dims = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<Vec<_>, DataError>>()?;

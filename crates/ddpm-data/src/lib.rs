@@ -10,6 +10,7 @@ mod error;
 mod findings;
 mod folder;
 mod glyphs;
+mod gzip;
 mod hash;
 mod idx;
 mod listing;
@@ -29,6 +30,9 @@ pub use folder::class_folders;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use order::Order;
 pub use skip::Skips;
+
+/// Largest height and width of the images of a source.
+const MAX_SIDE: usize = 16384;
 
 /// The shape of every image of a source: planar `C, H, W`, square, one byte a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +186,8 @@ pub struct DataSpec {
     pub channels: usize,
     /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
     pub crop: Option<u32>,
+    /// Most pixels (width times height) of an image file; a larger one is not decoded, for it might not fit into memory.
+    pub max_pixels: u64,
     /// What to do about an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
     pub on_corrupt: OnCorrupt,
 }
@@ -199,12 +205,12 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
             image.channels
         )));
     }
-    if !(1..=pixels::MAX_SIDE as usize).contains(&image.size) || spec.crop == Some(0) {
+    if !(1..=MAX_SIDE).contains(&image.size) || spec.crop == Some(0) {
         return Err(DataError::Setting(format!(
             "data.image_size is {} and data.crop is {}; image_size can be 1 to {}, crop can be left out or at least 1",
             image.size,
             spec.crop.map_or("not set".into(), |side| side.to_string()),
-            pixels::MAX_SIDE
+            MAX_SIDE
         )));
     }
     let source: Arc<dyn Source> = match &spec.kind {
@@ -212,7 +218,8 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
             Arc::new(idx::Idx::open(images, labels, *split, image, spec.crop)?)
         }
         SourceKind::Folder { root, split, labels } => {
-            Arc::new(folder::Folder::open(root, *split, labels, image, spec.crop, spec.on_corrupt)?)
+            let reader = pixels::Reader::new(image, spec.crop, spec.max_pixels);
+            Arc::new(folder::Folder::open(root, *split, labels, reader, spec.on_corrupt)?)
         }
         SourceKind::Synthetic { count, seed } => Arc::new(synthetic::Synthetic::new(*count, *seed, image)?),
     };

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use ddpm_checkpoint::StoreOptions;
 use ddpm_config::{
-    DataKind, Labels, Loss as LossSetting, LrSchedule as LrShape, ModelKind, OnCorrupt as OnCorruptSetting, Predict,
-    Schedule, Settings, TimestepSampler as SamplerSetting, Variance, Weighting as WeightingSetting,
+    DataKind, DataSettings, Labels, Loss as LossSetting, LrSchedule as LrShape, ModelKind,
+    OnCorrupt as OnCorruptSetting, Predict, Schedule, Settings, TimestepSampler as SamplerSetting, Variance,
+    Weighting as WeightingSetting,
 };
 use ddpm_data::{
     DataSpec, FolderLabels, IdxLabels, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind, Split,
@@ -218,6 +219,7 @@ fn data_spec(settings: &Settings, split: Split) -> Result<DataSpec, Failure> {
         image_size: d.image_size as usize,
         channels: d.channels as usize,
         crop: d.crop,
+        max_pixels: max_pixels(d),
         on_corrupt: match d.on_corrupt {
             OnCorruptSetting::Error => OnCorrupt::Error,
             OnCorruptSetting::Skip => OnCorrupt::Skip,
@@ -267,4 +269,9 @@ pub fn store_options(settings: &Settings) -> StoreOptions {
         retry_timeout: Duration::from_secs(c.retry_s),
         ..StoreOptions::default()
     }
+}
+
+/// The largest image that is decoded, in pixels.
+pub fn max_pixels(data: &DataSettings) -> u64 {
+    u64::from(data.max_megapixels) * 1_000_000
 }

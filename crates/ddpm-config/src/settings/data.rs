@@ -31,6 +31,8 @@ pub struct DataSettings {
     pub workers: usize,
     /// What an unreadable image does. Default `error`.
     pub on_corrupt: OnCorrupt,
+    /// Largest image file of a `folder` that is decoded, in millions of pixels; larger ones are unreadable. Default 200.
+    pub max_megapixels: u32,
 }
 
 impl Default for DataSettings {
@@ -46,6 +48,7 @@ impl Default for DataSettings {
             flip: false,
             workers: 1,
             on_corrupt: OnCorrupt::Error,
+            max_megapixels: 200,
         }
     }
 }

@@ -148,7 +148,8 @@ impl DataSettings {
         in_range("data.count", self.count, self.count > 0, "at least 1")?;
         in_range("data.image_size", self.image_size, (1..=4096).contains(&self.image_size), "from 1 to 4096")?;
         in_range("data.channels", self.channels, matches!(self.channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
-        positive("data.workers", self.workers as u64)
+        positive("data.workers", self.workers as u64)?;
+        positive("data.max_megapixels", self.max_megapixels.into())
     }
 }
 

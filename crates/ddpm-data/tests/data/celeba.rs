@@ -6,8 +6,8 @@ use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::{TempDir, tempdir};
 
-use crate::folder::encode;
-use crate::{check_refused, read, source, write};
+use crate::pictures::encode;
+use crate::{check_refused, read, source, spec, write};
 
 /// The splits and the values of "Young" and "Smiling" of six images.
 const SPLITS: [u32; 6] = [0, 0, 0, 1, 2, 2];
@@ -64,7 +64,7 @@ fn celeba(images: &str) -> TempDir {
 /// Opens the folder with images that the lists do not know left out.
 fn skipping(root: &Path, split: Split, labels: FolderLabels) -> Result<std::sync::Arc<dyn Source>, DataError> {
     let kind = kind(root, split, labels);
-    open(&DataSpec { kind, image_size: 16, channels: 3, crop: None, on_corrupt: OnCorrupt::Skip })
+    open(&DataSpec { on_corrupt: OnCorrupt::Skip, ..spec(kind, 16, 3) })
 }
 
 /// Asserts that each split holds its images with their values of "Smiling".

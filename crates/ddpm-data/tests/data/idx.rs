@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ddpm_data::{DataError, DataSpec, IdxLabels, OnCorrupt, SourceKind, Split, open};
+use ddpm_data::{DataError, DataSpec, IdxLabels, SourceKind, Split, open};
 use flate2::{Compression, write::GzEncoder};
 use tempfile::{TempDir, tempdir};
 
-use crate::{check_refused, read, source, write};
+use crate::{check_refused, read, source, spec, write};
 
 /// Header and payload of an IDX file of bytes.
 fn idx(dims: &[u32], payload: &[u8]) -> Vec<u8> {
@@ -66,13 +66,7 @@ fn larger_images_are_scaled_down_and_crops_respected() {
     let (image, _) = read(&*small, 0).expect("valid");
     assert!(image.iter().enumerate().all(|(i, v)| if i % 14 < 5 { *v < 8 } else { i % 14 < 9 || *v > 247 }));
 
-    let spec = |crop| DataSpec {
-        kind: kind(&path, None),
-        image_size: 12,
-        channels: 1,
-        crop: Some(crop),
-        on_corrupt: OnCorrupt::Error,
-    };
+    let spec = |crop| DataSpec { crop: Some(crop), ..spec(kind(&path, None), 12, 1) };
     let (image, _) = read(&*open(&spec(8)).expect("valid"), 0).expect("valid");
     let row = [0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0];
     assert_eq!(image[5 * 12..6 * 12], row);
@@ -99,6 +93,28 @@ fn a_folder_is_searched_for_the_standard_names() {
 }
 
 #[test]
+fn what_lies_behind_a_gzip_stream_is_passed_over() {
+    let dir = folder();
+    let whole = images();
+    let plain = write(&dir, "plain", &whole);
+    let expected = read(&*source(kind(&plain, None), 28, 1).expect("valid"), 2).expect("valid");
+    let (head, tail) = whole.split_at(1000);
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("zeros", [&gz(&whole)[..], &[0; 512]].concat()),
+        ("one zero", [&gz(&whole)[..], &[0]].concat()),
+        ("line end", [&gz(&whole)[..], b"\r\n"].concat()),
+        ("page", [&gz(&whole)[..], b"<html>"].concat()),
+        ("two members", [gz(head), gz(tail)].concat()),
+        ("empty members", [gz(b""), gz(head), gz(b""), gz(tail), gz(b""), vec![0; 5]].concat()),
+    ];
+    for (name, bytes) in cases {
+        let path = write(&dir, name, bytes);
+        let found = source(kind(&path, None), 28, 1).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((found.len(), read(&*found, 2).expect("valid")), (3, expected.clone()), "{name}");
+    }
+}
+
+#[test]
 fn broken_files_are_refused_by_name() {
     let dir = folder();
     let whole = images();
@@ -106,16 +122,19 @@ fn broken_files_are_refused_by_name() {
     let mut damaged = gz(&whole);
     let last = damaged.len() - 6;
     damaged[last] ^= 1;
-    let cases: [(&str, Vec<u8>, &[&str]); 9] = [
+    let cases: [(&str, Vec<u8>, &[&str]); 12] = [
         ("missing payload", whole[..whole.len() - 1].to_vec(), &["promises 2352 bytes but only 2351"]),
         ("missing header", whole[..9].to_vec(), &["ends early"]),
         ("empty", Vec::new(), &["ends early"]),
         ("trailing", [&whole[..], b"x"].concat(), &["bytes follow the 2352"]),
         ("labels as images", idx(&[3], &[0, 1, 2]), &["0x00000803", "0x00000801"]),
+        ("page", b"<!DOCTYPE html><html>403".to_vec(), &["this is a web page", "not an IDX file; fetch it again"]),
+        ("table", b"label,1x1,1x2\n5,0,0\n".to_vec(), &["this is a text file, not an IDX file"]),
         ("no images", idx(&[0, 28, 28], &[]), &["0 images"]),
         ("absurd", idx(&[u32::MAX, u32::MAX, u32::MAX], &[]), &["more than can exist"]),
         ("truncated gzip", gz(&whole)[..200].to_vec(), &["truncated"]),
         ("damaged gzip", damaged, &["gzip stream is damaged"]),
+        ("second member cut", [&gz(&whole)[..], &gz(&whole)[..30]].concat(), &["truncated"]),
     ];
     for (name, bytes, parts) in cases {
         let path = write(&dir, name, bytes);

@@ -4,12 +4,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split, open};
+use ddpm_data::{DataError, FolderLabels, Source, SourceKind, Split, open};
 use image::{GrayImage, ImageFormat};
 use tempfile::{TempDir, tempdir};
 
-use crate::folder::encode;
-use crate::{check_refused, pipe, read, write};
+use crate::pictures::encode;
+use crate::{check_refused, pipe, read, spec, write};
 
 fn png() -> Vec<u8> {
     encode(GrayImage::new(8, 8), ImageFormat::Png)
@@ -17,7 +17,7 @@ fn png() -> Vec<u8> {
 
 fn opened(root: &Path) -> Result<Arc<dyn Source>, DataError> {
     let kind = SourceKind::Folder { root: root.to_path_buf(), split: Split::Train, labels: FolderLabels::None };
-    open(&DataSpec { kind, image_size: 8, channels: 1, crop: None, on_corrupt: OnCorrupt::Error })
+    open(&spec(kind, 8, 1))
 }
 
 /// A folder with one image, and in it a link of this name to this target.

@@ -10,8 +10,8 @@ use ddpm_data::{
 use image::{GrayImage, ImageFormat, Luma};
 use tempfile::{TempDir, tempdir};
 
-use crate::folder::encode;
-use crate::{check_refused, digits, read, write};
+use crate::pictures::encode;
+use crate::{check_refused, digits, read, spec, write};
 
 fn config(global_batch: usize) -> LoaderConfig {
     LoaderConfig {
@@ -121,7 +121,7 @@ fn folder_with(corrupt: &[u8], on_corrupt: OnCorrupt) -> (TempDir, Arc<dyn Sourc
         write(&dir, &format!("{id}.png"), if corrupt.contains(&id) { b"text".to_vec() } else { png });
     }
     let kind = SourceKind::Folder { root: dir.path().into(), split: Split::Train, labels: FolderLabels::None };
-    let source = open(&DataSpec { kind, image_size: 8, channels: 1, crop: None, on_corrupt }).expect("valid");
+    let source = open(&DataSpec { on_corrupt, ..spec(kind, 8, 1) }).expect("valid");
     (dir, source)
 }
 
@@ -136,7 +136,7 @@ fn errors_come_at_their_step_and_the_next_step_follows() {
             Ok(batch) => assert_eq!((batch.step, batch.labels), (step, vec![-1])),
             error => {
                 assert_eq!(step, bad);
-                check_refused(error, &["4.png", "neither a JPEG nor a PNG"]);
+                check_refused(error, &["4.png", "a text file; only JPEG and PNG"]);
             }
         }
     }

@@ -1,11 +1,14 @@
 //! The data crate through its public face: every source, the order and the loader.
 
 mod celeba;
+mod files;
 mod folder;
 mod idx;
+mod jpeg;
 mod listing;
 mod loader;
 mod order;
+mod pictures;
 mod synthetic;
 
 use std::path::PathBuf;
@@ -13,9 +16,14 @@ use std::sync::Arc;
 
 use ddpm_data::{DataError, DataSpec, OnCorrupt, Source, SourceKind, open};
 
+/// `kind` at `image_size` with `channels`, whole files of up to a megapixel.
+fn spec(kind: SourceKind, image_size: usize, channels: usize) -> DataSpec {
+    DataSpec { kind, image_size, channels, crop: None, max_pixels: 1_000_000, on_corrupt: OnCorrupt::Error }
+}
+
 /// Opens `kind` at `image_size` with `channels`, without crop.
 fn source(kind: SourceKind, image_size: usize, channels: usize) -> Result<Arc<dyn Source>, DataError> {
-    open(&DataSpec { kind, image_size, channels, crop: None, on_corrupt: OnCorrupt::Error })
+    open(&spec(kind, image_size, channels))
 }
 
 /// Digits, the source that is always there.

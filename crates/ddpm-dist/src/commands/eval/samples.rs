@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ddpm_config::DataSettings;
 use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split, class_folders, some_of};
 use tch::{Device, Tensor};
 
@@ -30,6 +31,7 @@ pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labe
         image_size: size as usize,
         channels: channels as usize,
         crop: None,
+        max_pixels: assemble::max_pixels(&DataSettings::default()),
         on_corrupt: OnCorrupt::Error,
     })?;
     if source.classes().is_some() {

@@ -1,0 +1,85 @@
+//! JPEG files, decoded by libjpeg-turbo: the pixels are those that Pillow gives, to the bit.
+//!
+//! A damaged file is an error here. The format has no checksum, so what there is to go by is that the data decode
+//! without contradiction: the codes are in the tables, each scan ends where its last block does, restart markers come in
+//! order. libjpeg warns where that is not so, and goes on with whatever it makes of the data, mostly grey; here its
+//! warnings are errors. Some warnings are about peculiarities that cost no pixel: [`segments::tidy`] takes these out,
+//! and the decoder is asked again.
+
+use image::{DynamicImage, GrayImage, RgbImage};
+use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
+
+use super::{check_size, colour, segments};
+
+/// Most scans of a progressive file. Encoders make about ten; thousands of empty ones keep a decoder busy for hours.
+const MAX_SCANS: u32 = 500;
+
+/// libjpeg's word for a file that ends before the end-of-image marker.
+const ENDS_EARLY: &str = "Premature end of JPEG file";
+
+enum Refusal {
+    TooLarge(String),
+    /// The decoder's warning or error.
+    Decoder(String),
+}
+
+/// Decodes a JPEG, upright.
+pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, String> {
+    let first = match decompress(bytes, max_pixels) {
+        Err(Refusal::Decoder(first)) => first,
+        other => return finish(other, bytes),
+    };
+    match decompress(&segments::tidy(bytes), max_pixels) {
+        // Made to end like a whole file, it only looks damaged.
+        Err(Refusal::Decoder(_)) if first == ENDS_EARLY => finish(Err(Refusal::Decoder(first)), bytes),
+        second => finish(second, bytes),
+    }
+}
+
+fn finish(result: Result<DynamicImage, Refusal>, bytes: &[u8]) -> Result<DynamicImage, String> {
+    match result {
+        Ok(mut image) => {
+            image.apply_orientation(segments::orientation(bytes));
+            Ok(image)
+        }
+        Err(Refusal::TooLarge(reason)) => Err(reason),
+        Err(Refusal::Decoder(message)) => Err(match message.strip_prefix("Corrupt JPEG data: ") {
+            Some(fault) => format!("this JPEG is damaged ({fault})"),
+            None if message == ENDS_EARLY => "this JPEG is truncated".into(),
+            None => format!("this JPEG is damaged, or of a kind that is not read ({message})"),
+        }),
+    }
+}
+
+/// Decodes a JPEG as it lies, without any tolerance.
+fn decompress(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Refusal> {
+    let mut decompressor = Decompressor::new().map_err(message)?;
+    decompressor.set_scan_limit(MAX_SCANS).map_err(message)?;
+    let header = decompressor.read_header(bytes).map_err(message)?;
+    let (width, height) = (header.width as u32, header.height as u32);
+    check_size(width, height, max_pixels).map_err(Refusal::TooLarge)?;
+    let format = match header.colorspace {
+        Colorspace::Gray => PixelFormat::GRAY,
+        Colorspace::CMYK | Colorspace::YCCK => PixelFormat::CMYK,
+        Colorspace::RGB | Colorspace::YCbCr => PixelFormat::RGB,
+    };
+    let pitch = header.width * format.size();
+    let mut pixels = vec![0; pitch * header.height];
+    let image = Image { pixels: &mut pixels[..], width: header.width, pitch, height: header.height, format };
+    decompressor.decompress(bytes, image).map_err(message)?;
+    let image = match format {
+        PixelFormat::GRAY => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        PixelFormat::CMYK => RgbImage::from_raw(width, height, colour::rgb_from_cmyk(&pixels)).map(DynamicImage::from),
+        _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    };
+    Ok(image.expect("a pixel for each of width x height"))
+}
+
+fn message(error: turbojpeg::Error) -> Refusal {
+    Refusal::Decoder(match error {
+        turbojpeg::Error::TurboJpegError(message) => message,
+        // The file ends in the header, so that there is no width.
+        turbojpeg::Error::IntegerOverflow(_) => ENDS_EARLY.into(),
+        other => other.to_string(),
+    })
+}

@@ -1,0 +1,112 @@
+//! From an image file to a planar square: what the file is, its pixels, their colours, and the square cut out of them.
+
+mod colour;
+mod fit;
+mod jpeg;
+mod kinds;
+mod png;
+mod segments;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use image::DynamicImage;
+
+use crate::{DataError, ImageSpec};
+pub(crate) use colour::Notices;
+pub(crate) use fit::{pad, scale};
+pub(crate) use kinds::name;
+
+/// Most bytes of a file and of a decoder's buffers beyond those of the pixels: thumbnails, profiles, a video behind
+/// the image.
+const OVERHEAD: u64 = 256 << 20;
+
+/// Turns image files into images of one shape, and says once what it does to their colours.
+pub(crate) struct Reader {
+    pub spec: ImageSpec,
+    crop: Option<u32>,
+    max_pixels: u64,
+    notices: Notices,
+}
+
+/// An upright image, interleaved.
+struct Pixels {
+    values: Vec<u8>,
+    width: u32,
+    height: u32,
+    /// Bytes of a pixel: 1 (grey) or 3 (RGB).
+    channels: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(spec: ImageSpec, crop: Option<u32>, max_pixels: u64) -> Self {
+        Reader { spec, crop, max_pixels, notices: Notices::default() }
+    }
+
+    /// Writes the image in `file`, which is at `path`, into `out`, planar, of `spec`.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] where the file cannot be read, [`DataError::Image`] where it holds no image that can be used.
+    pub(crate) fn read(&self, path: &Path, file: File, out: &mut [u8]) -> Result<(), DataError> {
+        let limit = self.max_pixels.saturating_mul(8).saturating_add(OVERHEAD);
+        let mut bytes = Vec::new();
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(DataError::io(path))?;
+        let unusable = |reason| DataError::Image { path: path.to_path_buf(), reason };
+        if bytes.len() as u64 > limit {
+            let reason = format!("this file is larger than any image of {} megapixels", self.max_pixels / 1_000_000);
+            return Err(unusable(reason));
+        }
+        let image = decode(&bytes, self.max_pixels).map_err(unusable)?;
+        self.notices.converted(path, image.channels, self.spec.channels);
+        let Pixels { values, width, height, channels } = image.reduced_to(self.spec.channels);
+        scale(&values, (width, height), channels, self.crop, self.spec, out).map_err(unusable)
+    }
+}
+
+/// Decodes a JPEG or PNG by its content, upright (EXIF orientation applied). What is transparent is laid over black.
+/// The error is a phrase on what is wrong.
+fn decode(bytes: &[u8], max_pixels: u64) -> Result<Pixels, String> {
+    let image = match image::guess_format(bytes) {
+        Ok(image::ImageFormat::Jpeg) => jpeg::decode(bytes, max_pixels)?,
+        Ok(image::ImageFormat::Png) => png::decode(bytes, max_pixels)?,
+        _ => return Err(kinds::refusal(bytes)),
+    };
+    Ok(Pixels::from(image))
+}
+
+/// Refuses an image of more than `max_pixels`, whose pixels might not fit into memory.
+fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
+    if u64::from(width) * u64::from(height) <= max_pixels {
+        return Ok(());
+    }
+    let megapixels = max_pixels / 1_000_000;
+    Err(format!(
+        "this image of {width}x{height} has more pixels than data.max_megapixels = {megapixels} allows; raise that where the \
+         memory is there"
+    ))
+}
+
+impl From<DynamicImage> for Pixels {
+    fn from(image: DynamicImage) -> Self {
+        let (width, height, colour) = (image.width(), image.height(), image.color());
+        let (values, channels) = match (colour.has_color(), colour.has_alpha()) {
+            (false, false) => (image.into_luma8().into_raw(), 1),
+            (false, true) => (colour::over_black::<2>(&image.into_luma_alpha8()), 1),
+            (true, false) => (image.into_rgb8().into_raw(), 3),
+            (true, true) => (colour::over_black::<4>(&image.into_rgba8()), 3),
+        };
+        Pixels { values, width, height, channels }
+    }
+}
+
+impl Pixels {
+    /// In grey where no more than one channel is wanted. What is grey already stays of one channel: scaling is cheaper
+    /// so, and [`scale`] fills all planes.
+    fn reduced_to(self, channels: usize) -> Self {
+        if channels >= self.channels {
+            return self;
+        }
+        Pixels { values: colour::grey(&self.values), channels: 1, ..self }
+    }
+}

@@ -1,0 +1,120 @@
+//! The segments of a JPEG file: the way to its EXIF data, and to a copy without what only looks like damage.
+
+use image::metadata::Orientation;
+
+const SOI: u8 = 0xd8;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const APP0: u8 = 0xe0;
+const APP1: u8 = 0xe1;
+const APP14: u8 = 0xee;
+const TEM: u8 = 0x01;
+const RST: std::ops::RangeInclusive<u8> = 0xd0..=0xd7;
+/// Start of a frame whose scans are sequential: baseline and extended, Huffman or arithmetic.
+const SEQUENTIAL: [u8; 3] = [0xc0, 0xc1, 0xc9];
+
+/// How the image is to be turned, by the EXIF data in front of its pixels.
+pub(super) fn orientation(bytes: &[u8]) -> Orientation {
+    let mut walk = Walk(bytes);
+    std::iter::from_fn(|| walk.segment())
+        .take_while(|(marker, _)| !matches!(*marker, SOS | EOI))
+        .filter(|(marker, _)| *marker == APP1)
+        .find_map(|(_, body)| Orientation::from_exif_chunk(body.strip_prefix(b"Exif\0\0")?))
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// A copy of a JPEG, up to the end of its image, without what libjpeg warns of though no pixel depends on it:
+///
+/// - bytes between segments that belong to none,
+/// - zeros that fill up a scan,
+/// - a version of JFIF or an Adobe transform that is not known, and the spectral range in a sequential scan,
+/// - a missing end-of-image marker, where one scan holds all components. Whether that scan is complete is then for the
+///   decoder to say. Of several scans the last may be missing, which it could not.
+pub(super) fn tidy(bytes: &[u8]) -> Vec<u8> {
+    let mut walk = Walk(bytes);
+    let mut tidy = Vec::with_capacity(bytes.len());
+    // Of a sequential frame, its number of components.
+    let mut frame = None;
+    let mut whole = false;
+    while let Some((marker, body)) = walk.segment() {
+        let mut body = body.to_vec();
+        match marker {
+            EOI => whole = true,
+            SOS => {
+                let components = body.first().copied();
+                whole = components.is_some() && components == frame;
+                if frame.is_some()
+                    && let Some(range) = body.last_chunk_mut()
+                {
+                    *range = [0, 63, 0];
+                }
+            }
+            APP0 if body.starts_with(b"JFIF\0") && body.len() > 5 => body[5] = 1,
+            APP14 if body.starts_with(b"Adobe") && body.get(11).is_some_and(|transform| *transform > 2) => continue,
+            _ if SEQUENTIAL.contains(&marker) => frame = body.get(5).copied(),
+            _ => {}
+        }
+        tidy.extend([0xff, marker]);
+        if marker == EOI {
+            return tidy;
+        }
+        if has_length(marker) {
+            tidy.extend((body.len() as u16 + 2).to_be_bytes());
+            tidy.extend(body);
+        }
+        if marker == SOS {
+            tidy.extend(without_filling(walk.scan()));
+        }
+    }
+    if whole {
+        tidy.extend([0xff, EOI]);
+    }
+    tidy
+}
+
+/// Whether a length and a body follow the marker.
+fn has_length(marker: u8) -> bool {
+    !matches!(marker, SOI | EOI | TEM) && !RST.contains(&marker)
+}
+
+/// Entropy-coded data without the zeros at its end; the zero that makes 0xff a value and no marker stays.
+fn without_filling(scan: &[u8]) -> &[u8] {
+    let end = scan.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let end = if end > 0 && scan[end - 1] == 0xff { end + 1 } else { end };
+    &scan[..end.min(scan.len())]
+}
+
+/// What is left of the file.
+struct Walk<'a>(&'a [u8]);
+
+impl<'a> Walk<'a> {
+    /// The next marker and its body, beyond whatever does not belong to a segment. `None` where the file ends first.
+    fn segment(&mut self) -> Option<(u8, &'a [u8])> {
+        loop {
+            let at = self.0.iter().position(|byte| *byte == 0xff)?;
+            self.0 = &self.0[at + 1..];
+            // Any number of 0xff may stand before the marker's second byte.
+            let marker = match *self.0.first()? {
+                0 | 0xff => continue,
+                marker => marker,
+            };
+            self.0 = &self.0[1..];
+            if !has_length(marker) {
+                return Some((marker, &[]));
+            }
+            let (length, _) = self.0.split_first_chunk()?;
+            let (body, rest) = self.0.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+            self.0 = rest;
+            return Some((marker, body.get(2..)?));
+        }
+    }
+
+    /// The entropy-coded data that follow a start-of-scan segment, with the restart markers in it.
+    fn scan(&mut self) -> &'a [u8] {
+        let ends = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0 && pair[1] != 0xff && !RST.contains(&pair[1]);
+        let end = self.0.windows(2).position(ends).unwrap_or(self.0.len());
+        let (scan, rest) = self.0.split_at(end);
+        self.0 = rest;
+        scan
+    }
+}

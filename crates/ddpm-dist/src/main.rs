@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod coordinator;
 mod device;
+mod diffusers;
 mod failure;
 mod generate;
 mod huge_pages;

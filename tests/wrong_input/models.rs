@@ -193,7 +193,7 @@ fn networks_of_model_folders() {
         ("DIR/huge", 2, "layers_per_block = 1000000000000", "docs/diffusers.md"),
         ("DIR/mixed", 2, "convolutions between some levels", "docs/diffusers.md"),
         ("DIR/beside", 2, "takes 5 channels and gives 3", "only as many"),
-        ("DIR/array", 4, "config.json: ", "expected a diffusers directory"),
+        ("DIR/array", 4, "config.json: ", "the JSON that diffusers writes"),
         ("DIR/latent", 2, "this pipeline also has vqvae", "a UNet2DModel alone"),
         ("DIR/models--google--ddpm", 2, "folder in the cache of the Hub", "snapshots/0123abcd"),
         ("DIR/class/unet/config.json", 2, "config.json is a file", "give the folder"),
@@ -239,6 +239,8 @@ fn weights_of_model_folders() {
         fs::remove_file(network(name)).unwrap();
         fs::write(dir.path().join(name).join("diffusion_pytorch_model.bin.index.json"), index).unwrap();
     }
+    fs::create_dir(dir.path().join("bare")).unwrap();
+    fs::write(dir.path().join("bare").join(FILE), &whole).unwrap();
     let training = root().join("crates/torch-pickle/tests/data/training.pt");
     fs::copy(training, network("training")).unwrap();
     // Networks that are not these weights'.
@@ -261,6 +263,7 @@ fn weights_of_model_folders() {
         ("DIR/empty", 4, "it is empty", "download or copy it again"),
         ("DIR/noise", 4, "neither safetensors", "download or copy it again"),
         ("DIR/absent", 4, "there is no diffusion_pytorch_model.safetensors", "expected a diffusers directory"),
+        ("DIR/bare", 4, "config.json: No such file", "expected a diffusers directory"),
         ("DIR/variants", 4, "the variants fp16, non_ema", "rename the file"),
         ("DIR/index", 4, "it has no weight_map", "map each tensor's name"),
         ("DIR/reaching", 4, "not a file beside it", "map each tensor's name"),

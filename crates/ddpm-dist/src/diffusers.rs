@@ -189,7 +189,7 @@ impl SchedulerConfig {
             Failure::new(Exit::Storage, what)
         };
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
-        serde_json::from_str(&text).map_err(|e| unreadable(&e))
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| unreadable(&e))
     }
 
     fn variance(&self) -> Result<VarianceKind, Failure> {

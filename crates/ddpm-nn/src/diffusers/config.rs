@@ -34,10 +34,14 @@ enum Resampling {
 
 /// Reads the configuration at `path`.
 pub(super) fn read(path: &Path) -> Result<Described, NnError> {
-    let unreadable = |reason: String| NnError::Read { path: path.into(), reason, fix: EXPECTED.into() };
-    let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| unreadable(e.to_string()))?;
-    let Value::Object(values) = json else { return Err(unreadable("it is not a JSON object".into())) };
+    let unreadable = |reason: String, fix: &str| NnError::Read { path: path.into(), reason, fix: fix.into() };
+    let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string(), EXPECTED))?;
+    // Some editors on Windows begin a file with this.
+    let json: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|e| unreadable(e.to_string(), "it should be the JSON that diffusers writes"))?;
+    let Value::Object(values) = json else {
+        return Err(unreadable("it is not an object".into(), "it should be the JSON that diffusers writes"));
+    };
     describe(Keys::new(path, values))
 }
 

@@ -12,6 +12,12 @@ const STEM: &str = "diffusion_pytorch_model";
 /// Formats, in the order of preference.
 const FORMATS: [&str; 2] = ["safetensors", "bin"];
 
+/// Whether a folder is a model's, whole or not.
+pub(super) fn is_a_models(directory: &Path) -> bool {
+    let has_weights = FORMATS.iter().any(|format| directory.join(format!("{STEM}.{format}")).is_file());
+    has_weights || config(directory).is_file() || directory.join("unet").is_dir()
+}
+
 /// The configuration of the U-Net: in its folder of a pipeline, or at the root, as the oldest pipelines and a model that
 /// was saved alone have it.
 pub(super) fn config(directory: &Path) -> PathBuf {

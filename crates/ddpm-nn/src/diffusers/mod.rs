@@ -31,9 +31,9 @@ const RENAMED: [(&str, &str); 4] =
 const MID_NORM: &str = "mid_block.attentions.0.group_norm.weight";
 
 impl SavedUNet {
-    /// Whether `directory` has the configuration of a model where [`open`](Self::open) looks for it.
+    /// Whether `directory` has something of what [`open`](Self::open) looks for in it.
     pub fn is_in(directory: &Path) -> bool {
-        folder::config(directory).is_file()
+        folder::is_a_models(directory)
     }
 
     /// Reads the configuration and opens the weights of the U-Net in `directory`: `unet/config.json` or `config.json`,

@@ -4,66 +4,18 @@ mod common;
 
 use std::path::Path;
 
+use common::golden::{follows_diffusers, largest_distance, tensor};
 use common::{mpirun, program, root, run, succeed, train};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
-
-fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = file.tensor(name).unwrap();
-    let values = tensor.data().as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
-    (tensor.shape().to_vec(), values)
-}
-
-fn largest_distance(ours: &[f32], theirs: &[f32]) -> f32 {
-    assert_eq!(ours.len(), theirs.len());
-    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// DDIM in 10 steps from given noise follows diffusers' DDIMScheduler; `classes` are those of the golden images.
-fn check_pipeline(name: &str, classes: Option<[usize; 3]>) {
-    let dir = TempDir::new().unwrap();
-    let golden = root().join("tests/golden");
-    let (shape, noise) = tensor(&golden.join(format!("unet-{name}.safetensors")), "x");
-    let (_, expected) = tensor(&golden.join(format!("unet-{name}.safetensors")), "ddim10_leading_from_x");
-    let bytes: Vec<u8> = noise.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let view = TensorView::new(Dtype::F32, shape.clone(), &bytes).unwrap();
-    let init = dir.path().join("noise.safetensors");
-    std::fs::write(&init, safetensors::serialize([("noise", view)], None).unwrap()).unwrap();
-    let draw = |ranks: usize, class: &[&str]| {
-        let out = dir.path().join("samples.safetensors");
-        let mut command = mpirun(ranks);
-        command.args(["sample", "--sampler", "ddim", "--steps", "10", "--spacing", "leading", "-n", "3"]).args(class);
-        command.arg("--model").arg(golden.join(format!("pipeline-{name}"))).arg("--init-noise").arg(&init);
-        succeed(command.arg("--out").arg(&out));
-        let (found, samples) = tensor(&out, "samples");
-        assert_eq!(found, shape);
-        samples
-    };
-    let size = expected.len() / 3;
-    for ranks in [1, 2] {
-        let samples = match classes {
-            None => draw(ranks, &[]),
-            // One class a run: of each run, the image whose golden twin has that class.
-            Some(classes) => (0..3)
-                .flat_map(|i| draw(ranks, &["--class", &classes[i].to_string()])[i * size..(i + 1) * size].to_vec())
-                .collect(),
-        };
-        let distance = largest_distance(&samples, &expected);
-        assert!(distance <= 1e-3, "{name} on {ranks} rank(s) is off by {distance}");
-    }
-}
 
 #[test]
 fn ho_pipeline_samples_as_diffusers_does() {
-    check_pipeline("ho", None);
+    follows_diffusers(&root().join("tests/golden/pipeline-ho"), "unet-ho", None);
 }
 
 #[test]
 fn digits_pipeline_samples_as_diffusers_does() {
-    check_pipeline("digits", Some([0, 3, 4]));
+    follows_diffusers(&root().join("tests/golden/pipeline-digits"), "unet-digits", Some([0, 3, 4]));
 }
 
 #[test]

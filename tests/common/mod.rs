@@ -1,6 +1,7 @@
 //! What whole-program tests share: the program alone or on ranks, bounded in time, and its files.
 #![allow(dead_code, reason = "each test crate uses its part")]
 
+pub mod golden;
 pub mod kill;
 pub mod rig;
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
 
-use crate::common::{mpirun, root};
+use crate::common::{mpirun, program, root, run};
 use crate::data::{idx, pictures, truncate};
 use crate::runs::{copy, train_smoke};
-use crate::{check, check_each};
+use crate::{check, check_each, text};
 
 #[test]
 fn sampling() {
@@ -103,40 +103,193 @@ fn sampling() {
     check(dir.path(), "encode --model", &cases);
 }
 
-/// A model folder in DIR under each name, with one thing in its scheduler's file changed.
-fn change_schedulers(dir: &Path, changes: &[(&str, &str, &str)]) {
-    for (name, from, to) in changes {
-        copy(&root().join("tests/golden/pipeline-digits"), &dir.join(name));
-        let path = dir.join(name).join("scheduler/scheduler_config.json");
+/// A copy of the golden model `from` in DIR under each name, with one thing in `file` changed.
+fn change(dir: &Path, from: &str, file: &str, changes: &[(&str, &str, &str)]) {
+    for (name, old, new) in changes {
+        copy(&root().join("tests/golden").join(from), &dir.join(name));
+        let path = dir.join(name).join(file);
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{text}");
-        fs::write(path, text.replacen(from, to, 1)).unwrap();
+        assert!(text.contains(old), "{text}");
+        fs::write(path, text.replacen(old, new, 1)).unwrap();
     }
 }
 
 #[test]
-fn model_folders() {
+fn schedulers_of_model_folders() {
     let dir = TempDir::new().unwrap();
-    change_schedulers(
-        dir.path(),
-        &[
-            ("schedule", "\"linear\"", "\"cosin\""),
-            ("beta", "0.02", "1.5"),
-            ("predict", "\"epsilon\"", "\"flow\""),
-            ("variance", "fixed_small", "learned"),
-            ("range", "\"clip_sample_range\": 1.0", "\"clip_sample_range\": 2.0"),
-            ("json", "{", ""),
-        ],
-    );
+    let changes = [
+        ("schedule", "\"linear\"", "\"cosin\""),
+        ("beta", "0.02", "1.5"),
+        ("predict", "\"epsilon\"", "\"flow\""),
+        ("variance", "fixed_small", "learned"),
+        ("channels", "fixed_small", "learned_range"),
+        ("range", "\"clip_sample_range\": 1.0", "\"clip_sample_range\": 2.0"),
+        ("threshold", "\"thresholding\": false", "\"thresholding\": true"),
+        ("class", "DDPMScheduler", "FlowMatchEulerDiscreteScheduler"),
+        ("steps", "1000", "100000000000"),
+        ("json", "{", ""),
+    ];
+    change(dir.path(), "pipeline-digits", "scheduler/scheduler_config.json", &changes);
+    copy(&root().join("tests/golden/pipeline-digits"), &dir.path().join("none"));
+    fs::remove_file(dir.path().join("none/scheduler/scheduler_config.json")).unwrap();
     let cases = [
         ("DIR/schedule", 2, "scheduler_config.json: beta_schedule = \"cosin\" is not supported", "squaredcos_cap_v2"),
         ("DIR/beta", 2, "scheduler_config.json: beta[", "Change the schedule's ends"),
         ("DIR/predict", 2, "prediction_type = \"flow\" is not supported", "v_prediction"),
         ("DIR/variance", 2, "variance_type = \"learned\" is not supported", "learned_range"),
+        ("DIR/channels", 2, "takes 1 channels and gives 1", "set it to fixed_small"),
         ("DIR/range", 2, "this clip_sample_range is not supported", "it may be 1"),
+        ("DIR/threshold", 2, "this thresholding is not supported", "`--threshold` does it"),
+        ("DIR/class", 2, "_class_name = \"FlowMatchEulerDiscreteScheduler\"", "it may be DDPMScheduler"),
+        ("DIR/steps", 2, "num_train_timesteps = \"100000000000\"", "1 to 1000000"),
         ("DIR/json", 4, "scheduler_config.json: ", "it should hold a DDPMScheduler"),
+        ("DIR/none", 4, "there is no scheduler/scheduler_config.json", "{\"_class_name\": \"DDPMScheduler\"}"),
     ];
     check(dir.path(), "sample -n 1 --steps 2 --out DIR/a.png --model", &cases);
+    // The advice of the last one.
+    fs::write(dir.path().join("none/scheduler_config.json"), "{\"_class_name\": \"DDPMScheduler\"}").unwrap();
+    let advised = dir.path().join("none");
+    let picture = advised.join("a.png");
+    let line = ["sample", "-n", "1", "--steps", "2", "--out", text(&picture), "--model", text(&advised)];
+    assert_eq!(run(program().args(line)).code, 0);
+}
+
+#[test]
+fn networks_of_model_folders() {
+    let dir = TempDir::new().unwrap();
+    let changes = [
+        ("class", "UNet2DModel", "UNet2DConditionModel"),
+        ("block", "\"AttnDownBlock2D\"", "\"AttnSkipDownBlock2D\""),
+        ("sides", "\"AttnDownBlock2D\"", "\"DownBlock2D\""),
+        ("bottom", "\"UNetMidBlock2D\"", "null"),
+        ("time", "\"positional\"", "\"fourier\""),
+        ("embedding", "\"class_embed_type\": null", "\"class_embed_type\": \"timestep\""),
+        ("act", "\"silu\"", "\"gelu\""),
+        ("groups", "\"norm_num_groups\": 8", "\"norm_num_groups\": null"),
+        ("text", "\"norm_num_groups\": 8", "\"norm_num_groups\": \"8\""),
+        ("version", "0.42.1", "0.3.0"),
+        ("head", "\"attention_head_dim\": null", "\"attention_head_dim\": [8, 8, 8]"),
+        ("oblong", "\"sample_size\": 16", "\"sample_size\": [16, 32]"),
+        ("size", "\"sample_size\": 16", "\"sample_size\": null"),
+        ("norm", "\"default\"", "\"spatial\""),
+        ("huge", "\"layers_per_block\": 1", "\"layers_per_block\": 1000000000000"),
+        ("mixed", "\"downsample_type\": \"conv\"", "\"downsample_type\": \"resnet\""),
+        ("beside", "\"in_channels\": 3", "\"in_channels\": 5"),
+        ("array", "{", "[{"),
+    ];
+    change(dir.path(), "pipeline-ho", "unet/config.json", &changes);
+    let latent = [("latent", "\"unet\": [", "\"vqvae\": [\"diffusers\", \"VQModel\"],\n  \"unet\": [")];
+    change(dir.path(), "pipeline-ho", "model_index.json", &latent);
+    let cache = dir.path().join("models--google--ddpm");
+    fs::create_dir_all(cache.join("snapshots/0123abcd")).unwrap();
+    fs::create_dir(cache.join("refs")).unwrap();
+    fs::write(cache.join("refs/main"), "0123abcd").unwrap();
+    let cases = [
+        ("DIR/class", 2, "_class_name = \"UNet2DConditionModel\"", "docs/diffusers.md"),
+        ("DIR/block", 2, "block type AttnSkipDownBlock2D", "docs/diffusers.md"),
+        ("DIR/sides", 2, "attention at different levels", "docs/diffusers.md"),
+        ("DIR/bottom", 2, "mid_block_type = null", "docs/diffusers.md"),
+        ("DIR/time", 2, "time_embedding_type = \"fourier\"", "docs/diffusers.md"),
+        ("DIR/embedding", 2, "class_embed_type = \"timestep\"", "docs/diffusers.md"),
+        ("DIR/act", 2, "act_fn = \"gelu\"", "docs/diffusers.md"),
+        ("DIR/groups", 2, "norm_num_groups = null", "docs/diffusers.md"),
+        ("DIR/text", 2, "norm_num_groups = \"8\"", "docs/diffusers.md"),
+        ("DIR/version", 2, "norm_num_groups = 8, written by a version", "docs/diffusers.md"),
+        ("DIR/head", 2, "attention_head_dim = [8,8,8]", "docs/diffusers.md"),
+        ("DIR/oblong", 2, "sample_size = [16,32]", "docs/diffusers.md"),
+        ("DIR/size", 2, "images of no particular size", "add sample_size"),
+        ("DIR/norm", 2, "resnet_time_scale_shift = \"spatial\"", "docs/diffusers.md"),
+        ("DIR/huge", 2, "layers_per_block = 1000000000000", "docs/diffusers.md"),
+        ("DIR/mixed", 2, "convolutions between some levels", "docs/diffusers.md"),
+        ("DIR/beside", 2, "takes 5 channels and gives 3", "only as many"),
+        ("DIR/array", 4, "config.json: ", "the JSON that diffusers writes"),
+        ("DIR/latent", 2, "this pipeline also has vqvae", "a UNet2DModel alone"),
+        ("DIR/models--google--ddpm", 2, "folder in the cache of the Hub", "snapshots/0123abcd"),
+        ("DIR/class/unet/config.json", 2, "config.json is a file", "give the folder"),
+        ("tests/golden/pipeline-ho --weights raw", 2, "one set of weights", "leave --weights out"),
+    ];
+    check(dir.path(), "sample -n 1 --steps 2 --out DIR/a.png --model", &cases);
+}
+
+#[test]
+fn weights_of_model_folders() {
+    const FILE: &str = "diffusion_pytorch_model.bin";
+    let dir = TempDir::new().unwrap();
+    let whole = fs::read(root().join("tests/golden/old-cifar10").join(FILE)).unwrap();
+    let network = |name: &str| {
+        copy(&root().join("tests/golden/old-cifar10"), &dir.path().join(name));
+        dir.path().join(name).join(FILE)
+    };
+    let half = whole.len() / 2;
+    let mut flipped = whole.clone();
+    flipped[half] ^= 1;
+    let system = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.\
+        cos\nsystem\n(S'touch DIR/run'\ntR.";
+    let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 143\n";
+    for (name, content) in [
+        ("cut", &whole[..half]),
+        ("flipped", &flipped),
+        ("system", system),
+        ("lfs", lfs),
+        ("page", b"<!doctype html>\n<html>"),
+        ("empty", b""),
+        ("noise", &[7; 100]),
+    ] {
+        fs::write(network(name), content).unwrap();
+    }
+    fs::remove_file(network("absent")).unwrap();
+    fs::rename(network("variants"), dir.path().join("variants/diffusion_pytorch_model.fp16.bin")).unwrap();
+    fs::write(dir.path().join("variants/diffusion_pytorch_model.non_ema.bin"), &whole).unwrap();
+    for (name, index) in [
+        ("index", "{}"),
+        ("reaching", r#"{"weight_map": {"conv_in.weight": "../cut/diffusion_pytorch_model.bin"}}"#),
+        ("shardless", r#"{"weight_map": {"conv_in.weight": "diffusion_pytorch_model-00001-of-00002.bin"}}"#),
+    ] {
+        fs::remove_file(network(name)).unwrap();
+        fs::write(dir.path().join(name).join("diffusion_pytorch_model.bin.index.json"), index).unwrap();
+    }
+    fs::create_dir(dir.path().join("bare")).unwrap();
+    fs::write(dir.path().join("bare").join(FILE), &whole).unwrap();
+    let training = root().join("crates/torch-pickle/tests/data/training.pt");
+    fs::copy(training, network("training")).unwrap();
+    // Networks that are not these weights'.
+    let config = [
+        ("missing", "\"block_out_channels\": [\n    8,", "\"block_out_channels\": [\n    16,"),
+        ("lacking", "\"layers_per_block\": 1", "\"layers_per_block\": 2"),
+        ("extra", "\"norm_num_groups\": 4,", "\"norm_num_groups\": 4, \"add_attention\": false,"),
+    ];
+    change(dir.path(), "old-cifar10", "config.json", &config);
+    let kinds: Vec<u8> = vec![0; 4];
+    let of_integers = TensorView::new(Dtype::I32, vec![1], &kinds).unwrap();
+    fs::write(network("other"), safetensors::serialize([("input_blocks.0.0.weight", of_integers)], None).unwrap())
+        .unwrap();
+    let cases = [
+        ("DIR/cut", 4, "diffusion_pytorch_model.bin: it is damaged", "download or copy it again"),
+        ("DIR/flipped", 4, "checksum", "download or copy it again"),
+        ("DIR/system", 4, "asks Python for `os.system`", "save the model's state dict"),
+        ("DIR/lfs", 4, "a pointer of git-lfs", "git lfs pull"),
+        ("DIR/page", 4, "it is a web page", "download the file itself"),
+        ("DIR/empty", 4, "it is empty", "download or copy it again"),
+        ("DIR/noise", 4, "neither safetensors", "download or copy it again"),
+        ("DIR/absent", 4, "there is no diffusion_pytorch_model.safetensors", "expected a diffusers directory"),
+        ("DIR/bare", 4, "config.json: No such file", "expected a diffusers directory"),
+        ("DIR/variants", 4, "the variants fp16, non_ema", "rename the file"),
+        ("DIR/index", 4, "it has no weight_map", "map each tensor's name"),
+        ("DIR/reaching", 4, "not a file beside it", "map each tensor's name"),
+        ("DIR/shardless", 4, "00001-of-00002.bin: No such file", "check the path"),
+        ("DIR/training", 4, "entry `epoch` is not a tensor", "save the model's state dict"),
+        ("DIR/missing", 2, "tensor conv_in.weight is F32 [8, 3, 3, 3]", "[16, 3, 3, 3] is needed"),
+        ("DIR/lacking", 2, "is missing", "check that config.json belongs"),
+        ("DIR/extra", 2, "tensor mid_block.attentions.0.", "does not belong to it"),
+        (
+            "DIR/other",
+            2,
+            "conv_in.weight is missing, and there is one named input_blocks.0.0.weight",
+            "check that config",
+        ),
+    ];
+    check(dir.path(), "sample -n 1 --steps 2 --out DIR/a.png --model", &cases);
+    assert!(!dir.path().join("run").exists());
 }
 
 #[test]

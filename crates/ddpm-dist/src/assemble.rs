@@ -19,7 +19,7 @@ use ddpm_diffusion::{
     BetaSchedule, Diffusion, Loss, LossSecondMoment, Prediction, Settings as DiffusionSettings, TimestepSampler,
     VISIBLE_SIGNAL, VarianceKind, Weighting,
 };
-use ddpm_nn::{Architecture, ClassifierConfig, LrSchedule, SmallUNetConfig, UNetConfig};
+use ddpm_nn::{Architecture, ClassifierConfig, LrSchedule, MidAttention, SmallUNetConfig, UNetConfig};
 use tch::Device;
 
 use crate::failure::Failure;
@@ -47,10 +47,11 @@ pub fn architecture(settings: &Settings) -> Architecture {
         channels,
         layers_per_block: i64::from(model.layers_per_block),
         attention: model.attention.clone(),
+        residual_resampling: false,
         head_dim: model.head_dim.map(i64::from),
         norm_groups: i64::from(model.norm_groups),
         norm_eps: model.norm_eps,
-        mid_attention_groups: Some(i64::from(model.norm_groups)),
+        mid_attention: MidAttention::Normed { groups: i64::from(model.norm_groups) },
         dropout: model.dropout,
         time_scale_shift: model.time_scale_shift,
         downsample_padding: i64::from(model.downsample_padding),

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod coordinator;
 mod device;
+mod diffusers;
 mod failure;
 mod finite;
 mod generate;

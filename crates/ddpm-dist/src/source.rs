@@ -7,13 +7,14 @@ use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_data::{Source, Split};
-use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
-use ddpm_nn::{Architecture, Network, UNetFile, Weights, read_unet_config, read_unet_weights};
+use ddpm_diffusion::Diffusion;
+use ddpm_nn::{Network, Weights};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::assemble;
 use crate::coordinator::{Learner, unanimous};
+use crate::diffusers;
 use crate::failure::{Exit, Failure};
 use crate::finite;
 use crate::trainer::{WEIGHTS, ema_buffer};
@@ -92,7 +93,10 @@ impl Model {
         };
         let found = comm.broadcast_bytes(found, 0);
         let model = match serde_json::from_slice(&found).map_err(Failure::internal)? {
-            Found::Diffusers => unanimous(comm, Self::from_diffusers(Path::new(source), choice, device)),
+            Found::Diffusers => {
+                let (directory, warn) = (Path::new(source), comm.rank() == 0);
+                unanimous(comm, diffusers::open(directory, device, warn))
+            }
             Found::Run { description, settings, numbers } => {
                 flat.resize(numbers, 0.0);
                 comm.broadcast(&mut flat, 0);
@@ -114,34 +118,6 @@ impl Model {
             clips: true,
             settings: Some(settings),
             description,
-        })
-    }
-
-    fn from_diffusers(directory: &Path, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
-        if choice != WeightChoice::SlowestAverage {
-            return Err(Failure::usage("a diffusers directory holds one set of weights; leave --weights out"));
-        }
-        let files = UNetFile::within(directory);
-        let config = read_unet_config(&files.config)?;
-        let classes = config.classes;
-        let path = directory.join("scheduler/scheduler_config.json");
-        let unreadable = |e: &dyn std::fmt::Display| {
-            Failure::new(Exit::Storage, format!("cannot read {}: {e}; it should hold a DDPMScheduler", path.display()))
-        };
-        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&e))?;
-        let scheduler: SchedulerConfig = serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-        let clips = scheduler.clip_sample;
-        let network = Network::new(Architecture::UNet(config))?;
-        Ok(Self {
-            weights: read_unet_weights(&files.weights, network.layout(), device)?,
-            network,
-            // The file was read: what it asks for is a matter of configuration.
-            diffusion: scheduler.diffusion(device).map_err(|failure| failure.within(&path))?,
-            null_class: None,
-            classes,
-            clips,
-            settings: None,
-            description: format!("{} (diffusers)", directory.display()),
         })
     }
 
@@ -190,8 +166,11 @@ fn step_of(source: &str) -> Option<(&str, u64)> {
 
 /// What SRC is; of a run, with the weights asked for.
 fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Failure> {
-    if Path::new(source).join("model_index.json").is_file() {
+    if diffusers::is_meant(Path::new(source))? {
         refuse_other(learner, Learner::Diffusion, source)?;
+        if choice != WeightChoice::SlowestAverage {
+            return Err(Failure::usage("a diffusers directory holds one set of weights; leave --weights out"));
+        }
         return Ok((Found::Diffusers, Vec::new()));
     }
     let (run, want) = step_of(source).map_or((source, Want::Latest), |(run, step)| (run, Want::Step(step)));
@@ -256,82 +235,4 @@ pub fn store_of(run: &str) -> Result<String, Failure> {
     }
     let own = Path::new(run).join("checkpoints");
     Ok(if own.is_dir() { own.display().to_string() } else { run.into() })
-}
-
-/// The keys of a diffusers DDPMScheduler that say what the network was trained on.
-#[derive(Deserialize)]
-struct SchedulerConfig {
-    num_train_timesteps: usize,
-    beta_schedule: String,
-    beta_start: f64,
-    beta_end: f64,
-    trained_betas: Option<Vec<f64>>,
-    prediction_type: String,
-    variance_type: String,
-    #[serde(default)]
-    rescale_betas_zero_snr: bool,
-    #[serde(default)]
-    thresholding: bool,
-    #[serde(default = "yes")]
-    clip_sample: bool,
-    #[serde(default = "one")]
-    clip_sample_range: f64,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-impl SchedulerConfig {
-    fn diffusion(self, device: Device) -> Result<Diffusion, Failure> {
-        let (start, end) = (self.beta_start, self.beta_end);
-        let unsupported = |key: &str, value: &str, known: &str| {
-            Failure::usage(format!("{key} = {value:?} is not supported; it may be {known}"))
-        };
-        let only = [
-            ("rescale_betas_zero_snr", self.rescale_betas_zero_snr, "false"),
-            ("thresholding", self.thresholding, "false"),
-            ("clip_sample_range", self.clip_sample_range != 1.0, "1"),
-        ];
-        if let Some((key, _, value)) = only.into_iter().find(|(_, asks, _)| *asks) {
-            return Err(Failure::usage(format!("this {key} is not supported; it may be {value}")));
-        }
-        let schedule = match (self.trained_betas, self.beta_schedule.as_str()) {
-            (Some(betas), _) => BetaSchedule::List(betas),
-            (None, "linear") => BetaSchedule::Linear { start, end },
-            (None, "scaled_linear") => BetaSchedule::Quadratic { start, end },
-            (None, "squaredcos_cap_v2") => BetaSchedule::Cosine,
-            (None, "sigmoid") => BetaSchedule::Sigmoid { start, end },
-            (None, other) => {
-                let known = "linear, scaled_linear, squaredcos_cap_v2 or sigmoid";
-                return Err(unsupported("beta_schedule", other, known));
-            }
-        };
-        let variance = match self.variance_type.as_str() {
-            "fixed_small" | "fixed_small_log" => VarianceKind::FixedSmall,
-            "fixed_large" | "fixed_large_log" => VarianceKind::FixedLarge,
-            "learned_range" => VarianceKind::LearnedRange,
-            other => {
-                let known = "fixed_small, fixed_large, their _log forms or learned_range";
-                return Err(unsupported("variance_type", other, known));
-            }
-        };
-        let settings = ddpm_diffusion::Settings {
-            prediction: match self.prediction_type.as_str() {
-                "epsilon" => Prediction::Eps,
-                "sample" => Prediction::XStart,
-                "v_prediction" => Prediction::V,
-                other => return Err(unsupported("prediction_type", other, "epsilon, sample or v_prediction")),
-            },
-            variance,
-            // Nothing is trained here; this is the objective that any variance goes with.
-            loss: Loss::Vlb,
-            weighting: Weighting::None,
-        };
-        Ok(Diffusion::new(schedule.betas(self.num_train_timesteps)?, settings, device)?)
-    }
 }

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+/// What a folder should hold that is given as a model's.
+pub(crate) const EXPECTED: &str = "expected a diffusers directory: unet/config.json or config.json, and beside it \
+                                   diffusion_pytorch_model.safetensors or .bin";
+
 /// An architecture that cannot be built, or weights that do not fit it.
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
@@ -9,15 +13,17 @@ pub enum NnError {
     #[error("{0}")]
     Architecture(String),
     /// A file of a diffusers directory cannot be read.
-    #[error("cannot read {path}: {reason}; expected a diffusers directory with unet/config.json and its weights")]
+    #[error("cannot read {path}: {reason}; {fix}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why not.
         reason: String,
+        /// What to do about it.
+        fix: String,
     },
     /// A diffusers model that this crate does not implement.
-    #[error("{path} asks for {what}, which is not supported; only UNet2DModel's convolutional family is")]
+    #[error("{path} asks for {what}, which is not supported; docs/diffusers.md lists what is")]
     Unsupported {
         /// The file.
         path: PathBuf,

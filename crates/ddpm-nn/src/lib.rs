@@ -19,7 +19,7 @@ mod time;
 mod unet;
 
 pub use arena::{Gradients, Init, Layout, LayoutEntry, Param, Weights};
-pub use diffusers::{UNetFile, read_unet_config, read_unet_weights};
+pub use diffusers::SavedUNet;
 pub use dropout::DropoutKeys;
 pub use ema::Ema;
 pub use error::NnError;
@@ -29,4 +29,4 @@ pub use noise_scale::GradientNoise;
 pub use optim::{AdamW, clip};
 pub use small::{SmallUNet, SmallUNetConfig};
 pub use time::sinusoidal_embedding;
-pub use unet::{Classifier, ClassifierConfig, UNet, UNetConfig};
+pub use unet::{Classifier, ClassifierConfig, MidAttention, UNet, UNetConfig};

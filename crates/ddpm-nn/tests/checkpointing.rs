@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use ddpm_nn::{Architecture, ClassifierConfig, DropoutKeys, Gradients, Inputs, Network, UNetConfig, Weights};
+use ddpm_nn::{
+    Architecture, ClassifierConfig, DropoutKeys, Gradients, Inputs, MidAttention, Network, UNetConfig, Weights,
+};
 use tch::{Device, Kind, Tensor};
 use tch_ext::GradHooks;
 
@@ -17,10 +19,11 @@ fn unet() -> UNetConfig {
         channels: vec![8, 16, 24],
         layers_per_block: 2,
         attention: vec![false, true, true],
+        residual_resampling: false,
         head_dim: Some(8),
         norm_groups: 4,
         norm_eps: 1e-5,
-        mid_attention_groups: Some(4),
+        mid_attention: MidAttention::Normed { groups: 4 },
         dropout: 0.0,
         time_scale_shift: false,
         downsample_padding: 1,
@@ -80,6 +83,8 @@ fn gradients_are_equal_bit_for_bit() {
     for checkpointed in [[true, false, false], [false, true, false], [false, false, true]] {
         check("plain", &Architecture::UNet(unet()), Kind::Float, &checkpointed);
     }
+    let resampling = UNetConfig { residual_resampling: true, ..unet() };
+    check("residual resampling", &Architecture::UNet(resampling), Kind::Float, &[true; LEVELS]);
     let classifier = Architecture::Classifier(ClassifierConfig { encoder: unet(), classes: 4 });
     check("classifier", &classifier, Kind::Float, &[true; LEVELS]);
 }

@@ -1,6 +1,6 @@
 //! The classifier: where it starts, what it shares with the U-Net, and its gradient with respect to the image.
 
-use ddpm_nn::{Architecture, ClassifierConfig, Inputs, Network, UNetConfig, Weights};
+use ddpm_nn::{Architecture, ClassifierConfig, Inputs, MidAttention, Network, UNetConfig, Weights};
 use tch::{Device, Kind, Tensor};
 
 fn encoder() -> UNetConfig {
@@ -11,10 +11,11 @@ fn encoder() -> UNetConfig {
         channels: vec![8, 16],
         layers_per_block: 1,
         attention: vec![false, true],
+        residual_resampling: false,
         head_dim: None,
         norm_groups: 4,
         norm_eps: 1e-5,
-        mid_attention_groups: Some(4),
+        mid_attention: MidAttention::Normed { groups: 4 },
         dropout: 0.0,
         time_scale_shift: true,
         downsample_padding: 1,

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Inputs, Network, SmallUNetConfig, UNetConfig, UNetFile, Weights, clip, read_unet_config,
-    read_unet_weights,
+    AdamW, Architecture, Ema, Inputs, MidAttention, Network, SavedUNet, SmallUNetConfig, UNetConfig, Weights, clip,
 };
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -33,16 +32,21 @@ fn check_close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
     assert!(distance <= tolerance, "{what} differs by {distance:e}, more than {tolerance:e}");
 }
 
-fn check_pipeline(name: &str) {
-    let files = UNetFile::within(&golden(&format!("pipeline-{name}")));
-    let network = Network::new(Architecture::UNet(read_unet_config(&files.config).unwrap())).unwrap();
-    let weights = read_unet_weights(&files.weights, network.layout(), Device::Cpu).unwrap();
-    let tensors = load(&format!("unet-{name}.safetensors"));
+/// The network in a folder computes what diffusers computed with it.
+fn check_network(folder: &str, expected: &str) {
+    let saved = SavedUNet::open(&golden(folder)).unwrap();
+    let network = Network::new(Architecture::UNet(saved.config().clone())).unwrap();
+    let weights = saved.load(network.layout(), Device::Cpu).unwrap();
+    let tensors = load(&format!("{expected}.safetensors"));
     let (x, t) = (tensors("x"), tensors("t"));
     let labels = network.classes().map(|_| tensors("labels"));
     let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
     let y = tch::no_grad(|| network.forward(&weights, &inputs));
-    check_close(name, &y, &tensors("y"), 1e-4);
+    check_close(folder, &y, &tensors("y"), 1e-4);
+}
+
+fn check_pipeline(name: &str) {
+    check_network(&format!("pipeline-{name}"), &format!("unet-{name}"));
 }
 
 #[test]
@@ -60,6 +64,30 @@ fn improved_pipeline() {
     check_pipeline("improved");
 }
 
+/// All files at the root, a `.bin`, attention named query, key, value, proj_attn.
+#[test]
+fn a_network_of_version_0_4() {
+    check_network("old-cifar10", "old-cifar10");
+}
+
+/// f16 under a variant's name, attention out of convolutions, next to no keys.
+#[test]
+fn a_network_in_half_precision() {
+    check_network("old-celebahq", "old-celebahq");
+}
+
+/// bf16 in shards; a norm at the bottom that no key names.
+#[test]
+fn a_network_of_version_0_16_with_scale_and_shift() {
+    check_network("old-scale-shift", "old-scale-shift");
+}
+
+/// Residual blocks between the levels, no attention at the bottom, a `.bin` as before torch 1.6.
+#[test]
+fn a_network_with_residual_resampling() {
+    check_network("old-resampling", "old-resampling");
+}
+
 fn ho_cifar10() -> UNetConfig {
     UNetConfig {
         image_size: 32,
@@ -68,10 +96,11 @@ fn ho_cifar10() -> UNetConfig {
         channels: vec![128, 256, 256, 256],
         layers_per_block: 2,
         attention: vec![false, true, false, false],
+        residual_resampling: false,
         head_dim: None,
         norm_groups: 32,
         norm_eps: 1e-6,
-        mid_attention_groups: Some(32),
+        mid_attention: MidAttention::Normed { groups: 32 },
         dropout: 0.1,
         time_scale_shift: false,
         downsample_padding: 0,
@@ -148,20 +177,21 @@ fn clipping_adamw_and_ema_follow_pytorch() {
 
 #[test]
 fn weights_of_another_network_are_refused_by_tensor_name() {
-    let files = UNetFile::within(&golden("pipeline-ho"));
-    let digits = read_unet_config(&UNetFile::within(&golden("pipeline-digits")).config).unwrap();
-    let network = Network::new(Architecture::UNet(digits)).unwrap();
-    let error = read_unet_weights(&files.weights, network.layout(), Device::Cpu).unwrap_err().to_string();
+    let open = |name: &str| SavedUNet::open(&golden(name)).unwrap();
+    let network = Network::new(Architecture::UNet(open("pipeline-digits").config().clone())).unwrap();
+    let error = open("pipeline-ho").load(network.layout(), Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("conv_in.weight is F32 [16, 3, 3, 3]"), "{error}");
-    let error = read_unet_config(&golden("pipeline-ho/scheduler/scheduler_config.json")).unwrap_err().to_string();
-    assert!(error.contains("missing field"), "{error}");
 }
 
 #[test]
 fn contradictory_architectures_are_refused() {
-    let cases: [(UNetConfig, &str); 5] = [
+    let cases: [(UNetConfig, &str); 6] = [
         (UNetConfig { attention: vec![false], ..ho_cifar10() }, "1 attention flags"),
         (UNetConfig { norm_groups: 48, ..ho_cifar10() }, "128 channels do not divide into 48 groups"),
+        (
+            UNetConfig { mid_attention: MidAttention::Normed { groups: 48 }, ..ho_cifar10() },
+            "256 channels do not divide into the 48 groups",
+        ),
         (UNetConfig { head_dim: Some(48), ..ho_cifar10() }, "heads of 48"),
         (UNetConfig { image_size: 28, ..ho_cifar10() }, "divisible by 8"),
         (UNetConfig { dropout: 1.0, ..ho_cifar10() }, "dropout 1"),

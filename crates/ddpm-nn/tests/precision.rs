@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_nn::{
-    Architecture, Gradients, Inputs, Network, SmallUNetConfig, UNetFile, Weights, read_unet_config, read_unet_weights,
-};
+use ddpm_nn::{Architecture, Gradients, Inputs, Network, SavedUNet, SmallUNetConfig, Weights};
 use tch::{Device, Kind, Tensor};
 
 /// The prediction and the gradient of all weights.
@@ -39,11 +37,9 @@ fn the_unet_computes_in_bf16() {
     for pipeline in ["digits", "improved"] {
         let folder =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(format!("pipeline-{pipeline}"));
-        let files = UNetFile::within(&folder);
-        let architecture = Architecture::UNet(read_unet_config(&files.config).unwrap());
-        check(pipeline, &architecture, |network| {
-            read_unet_weights(&files.weights, network.layout(), Device::Cpu).unwrap()
-        });
+        let saved = SavedUNet::open(&folder).unwrap();
+        let architecture = Architecture::UNet(saved.config().clone());
+        check(pipeline, &architecture, |network| saved.load(network.layout(), Device::Cpu).unwrap());
     }
 }
 

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use tch_ext::{Activation, Normed};
 
-use super::UNetConfig;
+use super::{MidAttention, UNetConfig};
 use crate::arena::Weights;
 use crate::dropout::DropoutKeys;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start, kind_of_products};
@@ -13,11 +13,12 @@ pub(super) struct BlockConfig {
     layers: i64,
     groups: i64,
     eps: f64,
-    mid_attention_groups: Option<i64>,
+    mid_attention: MidAttention,
     head_dim: Option<i64>,
     dropout: f64,
     scale_shift: bool,
     downsample_padding: i64,
+    residual_resampling: bool,
     embedding: i64,
 }
 
@@ -27,11 +28,12 @@ impl BlockConfig {
             layers: config.layers_per_block,
             groups: config.norm_groups,
             eps: config.norm_eps,
-            mid_attention_groups: config.mid_attention_groups,
+            mid_attention: config.mid_attention,
             head_dim: config.head_dim,
             dropout: config.dropout,
             scale_shift: config.time_scale_shift,
             downsample_padding: config.downsample_padding,
+            residual_resampling: config.residual_resampling,
             embedding: 4 * config.channels[0],
         }
     }
@@ -52,6 +54,27 @@ pub(super) struct Pass<'a> {
     pub(super) checkpointed: &'a [bool],
 }
 
+/// A change of the resolution, without weights.
+#[derive(Clone, Copy, Debug)]
+enum Resample {
+    /// Means of 2x2 pixels.
+    Halve,
+    /// Each pixel four times.
+    Double,
+}
+
+impl Resample {
+    fn apply(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::Halve => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
+            Self::Double => {
+                let (height, width) = (x.size()[2], x.size()[3]);
+                x.upsample_nearest2d([2 * height, 2 * width], None, None)
+            }
+        }
+    }
+}
+
 /// Norm, SiLU, convolution, twice, with the embedding in between and a residual around.
 #[derive(Clone, Copy, Debug)]
 struct ResBlock {
@@ -62,6 +85,8 @@ struct ResBlock {
     conv_2: Conv2d,
     shortcut: Option<Conv2d>,
     scale_shift: bool,
+    /// What happens to the resolution before the first convolution, and around it.
+    resample: Option<Resample>,
     dropout: f64,
     dropout_layer: u64,
 }
@@ -80,15 +105,25 @@ impl ResBlock {
             shortcut: (input != output)
                 .then(|| Conv2d::new(&mut scope.sub("conv_shortcut"), input, output, 1, Start::Default)),
             scale_shift: c.scale_shift,
+            resample: None,
             dropout: c.dropout,
             dropout_layer,
         }
     }
 
+    /// A block from one level to the next, of as many channels.
+    fn resampling(scope: &mut Scope, c: &BlockConfig, channels: i64, resample: Resample, dropouts: &mut u64) -> Self {
+        Self { resample: Some(resample), ..Self::new(scope, c, channels, channels, dropouts) }
+    }
+
     /// Of `x`, or of what comes from below and a skip, taken together along their channels.
     fn forward<const N: usize>(&self, pass: &Pass, x: [&Tensor; N]) -> Tensor {
         let w = pass.w;
-        let Normed { y, inputs } = self.norm_1.normed(w, x, Activation::Silu);
+        let Normed { mut y, mut inputs } = self.norm_1.normed(w, x, Activation::Silu);
+        if let Some(resample) = self.resample {
+            y = resample.apply(&y);
+            inputs = inputs.map(|x| resample.apply(&x));
+        }
         let h = self.conv_1.forward(w, &y);
         let embedding = self.embedding.forward(w, &pass.embedding);
         let mut h = if self.scale_shift {
@@ -173,8 +208,18 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 #[derive(Debug)]
 pub(super) struct Down {
     layers: Vec<(ResBlock, Option<Attention>)>,
-    downsample: Option<Conv2d>,
-    pads_far_side: bool,
+    downsample: Option<Downsample>,
+}
+
+/// From a level to the next lower resolution.
+#[derive(Debug)]
+enum Downsample {
+    /// `pads_far_side`: by one row and column there, and nowhere else.
+    Convolution {
+        conv: Conv2d,
+        pads_far_side: bool,
+    },
+    Residual(ResBlock),
 }
 
 impl Down {
@@ -194,10 +239,15 @@ impl Down {
             })
             .collect();
         let downsample = shrinks.then(|| {
-            Conv2d::new(&mut scope.sub("downsamplers.0.conv"), output, output, 3, Start::Default)
-                .with_stride(2, c.downsample_padding)
+            let scope = &mut scope.sub("downsamplers.0");
+            if c.residual_resampling {
+                return Downsample::Residual(ResBlock::resampling(scope, c, output, Resample::Halve, dropouts));
+            }
+            let conv = Conv2d::new(&mut scope.sub("conv"), output, output, 3, Start::Default)
+                .with_stride(2, c.downsample_padding);
+            Downsample::Convolution { conv, pads_far_side: c.downsample_padding == 0 }
         });
-        Self { layers, downsample, pads_far_side: c.downsample_padding == 0 }
+        Self { layers, downsample }
     }
 
     pub(super) fn forward(&self, pass: &Pass, level: usize, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
@@ -205,34 +255,42 @@ impl Down {
             x = forward_layer(pass, level, residual, attention.as_ref(), [&x]);
             skips.push(x.shallow_clone());
         }
-        if let Some(conv) = &self.downsample {
-            let padded = if self.pads_far_side { x.constant_pad_nd([0, 1, 0, 1]) } else { x };
-            x = conv.forward(pass.w, &padded);
+        if let Some(downsample) = &self.downsample {
+            x = match downsample {
+                Downsample::Convolution { conv, pads_far_side: true } => {
+                    conv.forward(pass.w, &x.constant_pad_nd([0, 1, 0, 1]))
+                }
+                Downsample::Convolution { conv, .. } => conv.forward(pass.w, &x),
+                Downsample::Residual(block) => forward_layer(pass, level, block, None, [&x]),
+            };
             skips.push(x.shallow_clone());
         }
         x
     }
 }
 
-/// The bottom: residual, attention, residual.
+/// The bottom: residual, attention if it has any, residual.
 #[derive(Debug)]
 pub(super) struct Mid {
     before: ResBlock,
-    attention: Attention,
+    attention: Option<Attention>,
     after: ResBlock,
 }
 
 impl Mid {
     pub(super) fn new(scope: &mut Scope, c: &BlockConfig, channels: i64, dropouts: &mut u64) -> Self {
-        Self {
-            before: ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, dropouts),
-            attention: Attention::new(&mut scope.sub("attentions.0"), c, channels, c.mid_attention_groups),
-            after: ResBlock::new(&mut scope.sub("resnets.1"), c, channels, channels, dropouts),
-        }
+        let before = ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, dropouts);
+        let mut attention = |groups| Attention::new(&mut scope.sub("attentions.0"), c, channels, groups);
+        let attention = match c.mid_attention {
+            MidAttention::Absent => None,
+            MidAttention::Unnormed => Some(attention(None)),
+            MidAttention::Normed { groups } => Some(attention(Some(groups))),
+        };
+        Self { before, attention, after: ResBlock::new(&mut scope.sub("resnets.1"), c, channels, channels, dropouts) }
     }
 
     pub(super) fn forward(&self, pass: &Pass, level: usize, x: &Tensor) -> Tensor {
-        let x = forward_layer(pass, level, &self.before, Some(&self.attention), [x]);
+        let x = forward_layer(pass, level, &self.before, self.attention.as_ref(), [x]);
         forward_layer(pass, level, &self.after, None, [&x])
     }
 }
@@ -252,7 +310,14 @@ pub(super) struct UpChannels {
 #[derive(Debug)]
 pub(super) struct Up {
     layers: Vec<(ResBlock, Option<Attention>)>,
-    upsample: Option<Conv2d>,
+    upsample: Option<Upsample>,
+}
+
+/// From a level to the next higher resolution.
+#[derive(Debug)]
+enum Upsample {
+    Convolution(Conv2d),
+    Residual(ResBlock),
 }
 
 impl Up {
@@ -271,8 +336,13 @@ impl Up {
                 layer(scope, c, j, from + skip, sides.output, attends, dropouts)
             })
             .collect();
-        let upsample = grows
-            .then(|| Conv2d::new(&mut scope.sub("upsamplers.0.conv"), sides.output, sides.output, 3, Start::Default));
+        let upsample = grows.then(|| {
+            let (scope, channels) = (&mut scope.sub("upsamplers.0"), sides.output);
+            if c.residual_resampling {
+                return Upsample::Residual(ResBlock::resampling(scope, c, channels, Resample::Double, dropouts));
+            }
+            Upsample::Convolution(Conv2d::new(&mut scope.sub("conv"), channels, channels, 3, Start::Default))
+        });
         Self { layers, upsample }
     }
 
@@ -282,10 +352,8 @@ impl Up {
             x = forward_layer(pass, level, residual, attention.as_ref(), [&x, &skip]);
         }
         match &self.upsample {
-            Some(conv) => {
-                let (height, width) = (x.size()[2], x.size()[3]);
-                conv.forward(pass.w, &x.upsample_nearest2d([2 * height, 2 * width], None, None))
-            }
+            Some(Upsample::Convolution(conv)) => conv.forward(pass.w, &Resample::Double.apply(&x)),
+            Some(Upsample::Residual(block)) => forward_layer(pass, level, block, None, [&x]),
             None => x,
         }
     }

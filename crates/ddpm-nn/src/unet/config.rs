@@ -2,6 +2,20 @@
 
 use crate::NnError;
 
+/// The attention between the two residual blocks at the lowest resolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MidAttention {
+    /// There is none.
+    Absent,
+    /// Attention without a norm before it.
+    Unnormed,
+    /// A norm of so many groups, then attention.
+    Normed {
+        /// Groups of the norm.
+        groups: i64,
+    },
+}
+
 /// Which member of the UNet2DModel family to build.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UNetConfig {
@@ -15,16 +29,18 @@ pub struct UNetConfig {
     pub channels: Vec<i64>,
     /// Residual blocks per level on the way down (one more on the way up).
     pub layers_per_block: i64,
-    /// Whether each level attends over positions; the bottom always does.
+    /// Whether each level attends over positions.
     pub attention: Vec<bool>,
+    /// Whether residual blocks halve and double the resolution between levels, rather than a convolution each.
+    pub residual_resampling: bool,
     /// Channels per attention head; `None` is a single head over all channels.
     pub head_dim: Option<i64>,
     /// Groups of each group norm.
     pub norm_groups: i64,
     /// Added to the variance in each group norm.
     pub norm_eps: f64,
-    /// Groups of the norm before the bottom's attention; `None` leaves the norm out.
-    pub mid_attention_groups: Option<i64>,
+    /// The bottom's attention.
+    pub mid_attention: MidAttention,
     /// Probability with which a residual block drops an activation.
     pub dropout: f64,
     /// Whether time scales and shifts the second norm (Nichol & Dhariwal 2021) or is added before it (Ho et al. 2020).
@@ -67,9 +83,15 @@ impl UNetConfig {
                 self.channels[0]
             ));
         }
+        let at_bottom = self.channels.last().copied().filter(|_| self.mid_attention != MidAttention::Absent);
+        if let (Some(c), MidAttention::Normed { groups }) = (at_bottom, self.mid_attention)
+            && (groups < 1 || c % groups != 0)
+        {
+            return fail(format!("{c} channels do not divide into the {groups} groups of the bottom's attention"));
+        }
         if let Some(head) = self.head_dim {
             let attending = self.channels.iter().zip(&self.attention).filter(|(_, on)| **on).map(|(c, _)| *c);
-            for c in attending.chain(self.channels.last().copied()) {
+            for c in attending.chain(at_bottom) {
                 if head < 1 || c % head != 0 {
                     return fail(format!(
                         "{c} channels do not divide into heads of {head}; choose head_dim that divides them"

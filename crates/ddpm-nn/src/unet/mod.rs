@@ -10,7 +10,7 @@ use tch::Tensor;
 use tch_ext::Activation;
 
 pub use classifier::{Classifier, ClassifierConfig};
-pub use config::UNetConfig;
+pub use config::{MidAttention, UNetConfig};
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};

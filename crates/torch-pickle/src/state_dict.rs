@@ -1,0 +1,33 @@
+//! From what a pickle made to named tensors.
+
+use std::collections::BTreeMap;
+
+use crate::PickleError;
+use crate::object::{Object, Objects};
+use crate::tensor::{Region, Tensor};
+
+/// The tensors of the dictionary that the pickle made; `region` finds the numbers of a storage by its key.
+pub(crate) fn tensors<'a>(
+    objects: &Objects<'a>,
+    region: impl Fn(&str) -> Result<Region<'a>, PickleError>,
+) -> Result<BTreeMap<String, Tensor<'a>>, PickleError> {
+    let Object::Dict(items) = objects.root() else {
+        return Err(PickleError::Unsupported("it holds something else than a dictionary of tensors".into()));
+    };
+    let mut found = BTreeMap::new();
+    for (key, value) in items {
+        let name = objects.text(*key);
+        let name =
+            name.ok_or_else(|| PickleError::Unsupported("it names tensors by something else than text".into()))?;
+        let Object::Tensor(view) = objects.get(*value) else {
+            let shown: String = name.chars().take(60).collect();
+            return Err(PickleError::Unsupported(format!(
+                "its entry `{}` is not a tensor: it is a training checkpoint, not a state dict",
+                shown.escape_debug()
+            )));
+        };
+        let storage = objects.text(view.storage.key).expect("a storage's key is text");
+        found.insert(name.to_owned(), Tensor::new(name, view, region(storage)?)?);
+    }
+    Ok(found)
+}

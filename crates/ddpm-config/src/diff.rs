@@ -49,6 +49,7 @@ const FREE: &[&str] = &[
     "train.grad_clip",
     "train.precision",
     "train.device",
+    "train.deterministic",
     "train.skip_nonfinite",
 ];
 

@@ -3,7 +3,7 @@
 use ddpm_comm::Collective;
 use ddpm_diffusion::ModelError;
 use ddpm_nn::Inputs;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::coordinator::Learner;
 use crate::failure::Failure;
@@ -65,19 +65,19 @@ impl Classifier {
         // The loop that samples records no gradients; this one is wanted.
         tch::with_grad(|| {
             let x = x.detach().set_requires_grad(true);
-            let log_p = self.log_p(&x, t).f_gather(1, &labels.unsqueeze(1), false)?.sum(Kind::Float);
+            let log_p = self.log_p(&x, t)?.f_gather(1, &labels.unsqueeze(1), false)?.sum(Kind::Float);
             Ok(Tensor::f_run_backward(&[log_p], &[&x], false, false)?.remove(0) * scale)
         })
     }
 
     /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0.
-    pub fn tell(&self, x: &Tensor, t: usize) -> Tensor {
+    pub fn tell(&self, x: &Tensor, t: usize) -> Result<Tensor, TchError> {
         let t = self.0.diffusion.full_t(t, x.size()[0]);
-        tch::no_grad(|| self.log_p(x, &t).argmax(1, false))
+        tch::no_grad(|| self.log_p(x, &t)?.f_argmax(1, false))
     }
 
-    fn log_p(&self, x: &Tensor, t: &Tensor) -> Tensor {
-        let logits = self.0.network.forward(&self.0.weights, &Inputs { x, t, labels: None, dropout: None });
-        logits.log_softmax(1, None)
+    fn log_p(&self, x: &Tensor, t: &Tensor) -> Result<Tensor, TchError> {
+        let logits = self.0.network.forward(&self.0.weights, &Inputs { x, t, labels: None, dropout: None })?;
+        logits.f_log_softmax(1, None)
     }
 }

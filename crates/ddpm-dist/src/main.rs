@@ -24,14 +24,15 @@ mod tensors;
 mod threads;
 mod trainer;
 
+use std::panic;
 use std::process::exit;
 
 use clap::{CommandFactory, Parser};
-use ddpm_comm::{World, abort, install_panic_hook};
+use ddpm_comm::{World, abort, current_step};
 use tracing::level_filters::LevelFilter;
 
 use cli::{Cli, Command};
-use failure::Exit;
+use failure::{Exit, Failure};
 
 fn main() {
     let typed = Cli::try_parse();
@@ -55,14 +56,25 @@ fn main() {
     threads::limit(&world);
     let exit = match commands::run(&cli, &world) {
         Ok(exit) => exit,
-        Err(failure) if failure.everywhere || world.size() == 1 => {
+        // In the middle of a training, what abort() says of rank and step matters on a single rank too.
+        Err(failure) if failure.everywhere || (world.size() == 1 && current_step().is_none()) => {
             if world.rank() == 0 {
                 eprintln!("error: {failure}");
             }
             failure.exit.code()
         }
         // The other ranks do not know of it and wait in some collective.
-        Err(failure) => abort(failure.exit.code(), &format!("error: {failure}")),
+        Err(failure) => failure.end_all(),
     };
     world.finish(exit)
+}
+
+/// Lets a panic end the run; one in which tensors say that memory ran out, as that failure and no fault of the program.
+fn install_panic_hook() {
+    ddpm_comm::install_panic_hook();
+    let fault = panic::take_hook();
+    panic::set_hook(Box::new(move |info| match info.payload_as_str().and_then(Failure::of_panic) {
+        Some(failure) => failure.end_all(),
+        None => fault(info),
+    }));
 }

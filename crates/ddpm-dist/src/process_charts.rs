@@ -61,7 +61,7 @@ const SETTINGS: ddpm_diffusion::Settings = ddpm_diffusion::Settings {
 /// Time's embedding as a U-Net sees it first: the sines, then the cosines.
 pub fn embedding(timesteps: u32, channels: u32) -> Result<Picture, Failure> {
     let t = Tensor::arange(i64::from(timesteps), (Kind::Int64, Device::Cpu));
-    let embedded = sinusoidal_embedding(&t, i64::from(channels), false, 0.0).tr();
+    let embedded = sinusoidal_embedding(&t, i64::from(channels), false, 0.0)?.tr();
     let values = floats(&embedded)?;
     let map = HeatMap {
         title: "Sinusoidal embedding of t".into(),
@@ -165,7 +165,7 @@ fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Failure> {
             let t = process.full_t(index, shape[0]);
             let x = process.q_sample(&images.x_start, &t, &noise);
             let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
-            let output = network.forward(weights, &inputs);
+            let output = network.forward(weights, &inputs)?;
             let mut fractions = floats(&((output.narrow(1, shape[1], shape[1]) + 1.0) / 2.0))?;
             fractions.sort_by(f32::total_cmp);
             let quantile = |share: f64| f64::from(fractions[(share * (fractions.len() - 1) as f64).round() as usize]);

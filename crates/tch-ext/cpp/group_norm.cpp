@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -185,6 +186,10 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 
 } // namespace
 
+// Whether this thread's norms are composed of libtorch's operations on the CPU too.
+static thread_local bool as_on_gpus = false;
+extern "C" bool tch_ext_group_norm_as_on_gpus(bool on) { return std::exchange(as_on_gpus, on); }
+
 // The kernels in use, a constant.
 extern "C" const char *tch_ext_group_norm_kernels() { return kernels_of_this_processor().name; }
 
@@ -214,7 +219,7 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         }
         const auto kind = x[0].scalar_type();
         variable_list results{Tensor(), x[0], x[1]};
-        if (x[0].is_cpu() && (kind == at::kFloat || kind == at::kBFloat16)) {
+        if (x[0].is_cpu() && !as_on_gpus && (kind == at::kFloat || kind == at::kBFloat16)) {
             for (auto &input : x)
                 if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);
             // An input may be absent, but not undefined.

@@ -33,6 +33,9 @@ pub struct TrainSettings {
     pub precision: Precision,
     /// Where the network computes. Default `auto`.
     pub device: Device,
+    /// Whether operations on a GPU give the same bits each time, even where others are faster; the CPU's do in any case.
+    /// Default true.
+    pub deterministic: bool,
     /// So many non-finite gradients in a row end the run; fewer are skipped. At least 1. Default 10.
     pub skip_nonfinite: u32,
 }
@@ -52,6 +55,7 @@ impl Default for TrainSettings {
             grad_clip: 1.0,
             precision: Precision::Fp32,
             device: Device::Auto,
+            deterministic: true,
             skip_nonfinite: 10,
         }
     }

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::assemble;
 use crate::cli::TrainArgs;
 use crate::coordinator::{self, Learner, unanimous};
-use crate::device;
-use crate::failure::{Exit, Failure};
+use crate::device::{self, Place};
+use crate::failure::{Exit, Failure, relieve_with};
 use crate::signals::StopRequest;
 use crate::trainer::{self, Ending, Footprint};
 
@@ -24,12 +24,14 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
     world.watch(super::PATIENCE);
     let plan = coordinator::plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
-    let place = device::place(world, plan.settings.train.device, "train.device")?;
+    relieve_with(trainer::relief(&plan.settings, comm.size()));
+    let place = device::place_for_training(world, &plan.settings.train)?;
     let comm = coordinator::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
         // Rank 0 tries out what a step takes of memory.
         world.watch(super::PATIENCE);
-        let described = if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), json) } else { Ok(()) };
+        let describe = || describe(&plan.settings, comm.as_ref(), place, json);
+        let described = if comm.rank() == 0 { describe() } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }
     match trainer::run(&comm, place, plan, args.profile.as_deref(), &stop)? {
@@ -42,14 +44,14 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, json: bool) -> Res
 }
 
 /// What a run would be, on stdout.
-fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<(), Failure> {
+fn describe(settings: &Settings, comm: &dyn Collective, place: Place, json: bool) -> Result<(), Failure> {
     let source = assemble::open_data(settings, Split::Train)?;
     let network = Network::new(assemble::architecture(settings))?;
     assemble::diffusion(settings, tch::Device::Cpu)?;
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;
     let (batch, images) = (settings.train.global_batch as u64, source.len());
-    let memory = Footprint::of(settings, comm.size())?;
+    let memory = Footprint::of(settings, comm.size(), place.is_gpu())?;
     // Weights, two moments and the averages, each a flat f32 buffer.
     let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
     if json {
@@ -67,20 +69,39 @@ fn describe(settings: &Settings, comm: &dyn Collective, json: bool) -> Result<()
     println!("{}", settings.to_toml());
     println!("# data            {}", source.describe());
     println!("# model           {parameters} parameters in {} tensors", network.layout().entries().len());
-    println!("# memory          {:.0} MB per rank at the peak of a step:", memory.total);
-    for (part, megabytes, what) in [
-        ("process", memory.process, "the program, its libraries, batches decoded ahead"),
-        ("state", memory.state, "weights, gradients, moments, averages"),
-        ("activations", memory.activations, "kept from forward to backward"),
-        ("temporaries", memory.temporaries, "of forward and backward, at the worst moment"),
-        ("holes", memory.holes, "between these, held by the allocator"),
-    ] {
-        println!("#   {part:<13} {megabytes:6.0} MB  {what}");
-    }
+    print_memory(&memory);
     println!(
         "# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint",
         batch / world
     );
     println!("# steps per epoch {:.1}", images as f64 / batch as f64);
     Ok(())
+}
+
+fn print_memory(memory: &Footprint) {
+    let part = |name: &str, megabytes: f64, what: &str| println!("#   {name:<13} {megabytes:6.0} MB  {what}");
+    let tensors = || {
+        part("state", memory.state, "weights, gradients, moments, averages");
+        part("activations", memory.activations, "kept from forward to backward");
+        part("temporaries", memory.temporaries, "of forward and backward, at the worst moment");
+    };
+    let total = memory.total;
+    match memory.holes {
+        Some(holes) => {
+            println!("# memory          {total:.0} MB per rank at the peak of a step, of the machine's memory:");
+            part("process", memory.process, "the program, its libraries, batches decoded ahead");
+            tensors();
+            part("holes", holes, "between these, held by the allocator");
+        }
+        None => {
+            println!(
+                "# memory          {total:.0} MB per rank at the peak of a step, of the GPU's memory, in tensors:"
+            );
+            tensors();
+            println!(
+                "#   what CUDA and its libraries keep for themselves comes on top, often 1 to 2 GB: not estimated"
+            );
+            println!("#   the process takes about {:.0} MB of the machine's memory besides", memory.process);
+        }
+    }
 }

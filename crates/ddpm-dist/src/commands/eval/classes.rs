@@ -11,12 +11,13 @@ use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
 use crate::device;
-use crate::failure::Failure;
+use crate::failure::{Failure, relieve_by_batch};
 
 /// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let device = device::place_as_typed(world, &args.on)?;
+    relieve_by_batch(args.batch);
     let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, device)?;
     let done = if world.rank() == 0 { judge(args, &classifier, device, json) } else { Ok(()) };
     unanimous(comm.as_ref(), done)
@@ -37,8 +38,8 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
         None => images,
     };
     let batches = images.split(args.batch as i64, 0);
-    let tell = |batch: &Tensor| classifier.tell(&batch.to_device(device), args.timestep.unwrap_or(0));
-    let told: Vec<Tensor> = batches.iter().map(tell).collect();
+    let tell = |batch: &Tensor| classifier.tell(&batch.f_to_device(device)?, args.timestep.unwrap_or(0));
+    let told: Vec<Tensor> = batches.iter().map(tell).collect::<Result<_, _>>()?;
     let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
     let classes = classifier.classes() as usize;
     let mut counts = vec![0u64; classes];

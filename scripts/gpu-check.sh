@@ -68,19 +68,57 @@ trained cuda train.device=cuda
 trained cuda-again train.device=cuda
 trained cuda-no-overlap train.device=cuda comm.overlap=false
 trained cuda-bf16 train.device=cuda train.precision=bf16
+trained cuda-bf16-again train.device=cuda train.precision=bf16
+trained cuda-fastest train.device=cuda train.deterministic=false
+# Attention, dropout, learned variances: what the smoke preset has not.
+whole=(model.attention=[false,true] model.dropout=0.1 diffusion.variance=learned_range diffusion.loss=hybrid)
+for precision in fp32 bf16; do
+    for again in '' -again; do trained "cuda-whole-$precision$again" train.device=cuda "train.precision=$precision" "${whole[@]}"; done
+done
 same=0
 if [ "$ranks" -gt 1 ]; then
     trained cuda-by-mpi train.device=cuda comm.backend=mpi
     # More than two terms may be added in another order.
     if [ "$ranks" -gt 2 ]; then same=1e-4; fi
+    # Each rank sees one GPU only, as Slurm's --gpus-per-task has it.
+    cat >"$scratch/one-gpu" <<END
+#!/usr/bin/env bash
+export CUDA_VISIBLE_DEVICES=\$OMPI_COMM_WORLD_LOCAL_RANK
+exec "$PWD/$target/ddpm-dist" "\$@"
+END
+    chmod +x "$scratch/one-gpu"
+    DDPM_DIST=$scratch/one-gpu trained cuda-one-each train.device=cuda
 fi
 printf '%-28s %-28s %10s %10s\n' run "beside" "difference" "allowed"
 compare cuda-again cuda 0
 compare cuda-no-overlap cuda 0
-if [ "$ranks" -gt 1 ]; then compare cuda-by-mpi cuda "$same"; fi
+compare cuda-bf16-again cuda-bf16 0
+for precision in fp32 bf16; do compare "cuda-whole-$precision-again" "cuda-whole-$precision" 0; done
+if [ "$ranks" -gt 1 ]; then
+    compare cuda-by-mpi cuda "$same"
+    compare cuda-one-each cuda 0
+fi
+compare cuda-fastest cuda 0.02
 compare cuda cpu 0.02
 compare cuda-bf16 cuda 0.1
 launch/local.sh "$ranks" sample --model "$scratch/cuda" --device cuda -n 16 --steps 10 --out "$scratch/cuda.safetensors"
+launch/local.sh "$ranks" eval fid --samples "$scratch/cuda.safetensors" --data smoke --device cuda
+
+# --- memory that runs out: one line for each rank that does, and exit code 6 ------------------------------------------
+say "a batch for which no GPU has the memory"
+code=0
+launch/local.sh "$ranks" train --config smoke --set "run.dir=$scratch/full" --set train.device=cuda --set data.image_size=256 \
+    --set data.count=$((4096 * ranks)) --set "train.global_batch=$((4096 * ranks))" --set 'model.channels=[256,256]' --steps 1 \
+    --set monitor.tensorboard=false >"$scratch/full.log" 2>&1 || code=$?
+grep 'error: ' "$scratch/full.log" || cat "$scratch/full.log"
+if [ "$code" != 6 ]; then say "WRONG: the exit code is $code, not 6"; wrong=1; fi
+say "what a dry run estimates of the GPU's memory, and nvidia-smi's figure after five steps of it"
+launch/local.sh 1 train --dry-run --config "${CONFIG:-cifar10}" --set data.kind=synthetic --set data.count=4096 \
+    --set "train.global_batch=${BATCH:-64}" --set train.device=cuda 2>/dev/null | grep -A4 '^# memory'
+launch/local.sh 1 bench step --config "${CONFIG:-cifar10}" --set data.kind=synthetic --set data.count=4096 --steps 100000 \
+    --set "train.global_batch=${BATCH:-64}" --set train.device=cuda >/dev/null 2>&1 &
+for _ in 1 2 3; do sleep 15; nvidia-smi --query-gpu=memory.used --format=csv,noheader | head -n 1; done
+kill -INT $! && wait $! || true
 
 # --- training: how fast ---------------------------------------------------------------------------------------------
 field() { sed -E "s/.*\"$1\":([^,}]*).*/\1/" <<<"$2"; }

@@ -45,7 +45,7 @@ fn gradients_averaged_by_nccl_are_those_of_mpi_bit_for_bit() {
     for overlap in ["comm.overlap=true", "comm.overlap=false"] {
         let by_nccl = TempDir::new().unwrap();
         let outcome = succeed(with_gpus(&mut two_ranks(by_nccl.path(), 8, &[overlap]), &library(&[])));
-        assert!(outcome.stderr.contains("computing on GPU 0 of the 8 on "), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("computing on GPU 0 of the 8 that this rank sees on "), "{}", outcome.stderr);
         assert!(outcome.stderr.contains("gradients are averaged by NCCL 2.29.7 ("), "{}", outcome.stderr);
         check_same_run(overlap, by_nccl.path(), by_mpi.path());
     }
@@ -58,6 +58,62 @@ fn gradients_averaged_by_nccl_are_those_of_mpi_bit_for_bit() {
         assert!(outcome.stderr.contains("gradients are averaged by MPI: as configured"), "{}", outcome.stderr);
     }
     check_same_run("through the host", through_host.path(), by_mpi.path());
+}
+
+/// Each rank sees other GPUs, as Slurm's `--gpus-per-task` has it.
+#[test]
+fn gpus_are_told_apart_whatever_each_rank_sees() {
+    let by_mpi = TempDir::new().unwrap();
+    succeed(&mut two_ranks(by_mpi.path(), 8, &["train.device=cpu"]));
+    let (each, slices, overlapping) = ("3/1", "2.0/2.1", "0,1/1,2");
+    for (gpus, by) in
+        [(each, "NCCL 2.29.7 ("), ("5,0/0,5", "NCCL 2.29.7 ("), (slices, "MPI: ranks 0 and 1 compute on one GPU")]
+    {
+        let dir = TempDir::new().unwrap();
+        let outcome = succeed(with_gpus(&mut two_ranks(dir.path(), 8, &[]), &library(&[])).env("FAKE_GPUS", gpus));
+        assert!(outcome.stderr.contains("computing on GPU 0 of the "), "{gpus}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(&format!("gradients are averaged by {by}")), "{gpus}: {}", outcome.stderr);
+        check_same_run(gpus, dir.path(), by_mpi.path());
+    }
+    let refused = |gpus: &str, option: &str| {
+        let dir = TempDir::new().unwrap();
+        let mut command = two_ranks(dir.path(), 1, &[option]);
+        let message = refusal(&run(with_gpus(&mut command, &library(&[])).env("FAKE_GPUS", gpus))).to_owned();
+        assert!(!dir.path().join("metrics.jsonl").exists(), "{message}");
+        message
+    };
+    let message = refused(overlapping, "train.device=auto");
+    assert!(message.starts_with("error: ranks 0 and 1 on ") && message.contains("--gpus-per-task"), "{message}");
+    let message = refused(slices, "comm.backend=nccl");
+    assert!(message.contains("\"nccl\", but ranks 0 and 1 compute on one GPU, "), "{message}");
+}
+
+#[test]
+fn a_cublas_that_does_not_repeat_its_bits_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let train = |option: &str| {
+        let mut command = two_ranks(dir.path(), 1, &[option]);
+        run(with_gpus(&mut command, &library(&[])).env("CUBLAS_WORKSPACE_CONFIG", ":4096:2"))
+    };
+    let refused = train("train.deterministic=true");
+    let message = refusal(&refused);
+    assert!(message.contains("CUBLAS_WORKSPACE_CONFIG = \":4096:2\" lets cuBLAS give other bits"), "{message}");
+    let allowed = train("train.deterministic=false");
+    assert_eq!(allowed.code, 0, "{}", allowed.stderr);
+}
+
+#[test]
+fn a_dry_run_says_whose_memory_it_estimates() {
+    let dir = TempDir::new().unwrap();
+    for (device, whose) in [("cpu", "of the machine's memory"), ("cuda", "of the GPU's memory, in tensors")] {
+        let ask = |more: &[&str]| {
+            let mut command = train(1, dir.path(), 1, &["--dry-run", "--set", &format!("train.device={device}")]);
+            succeed(with_gpus(command.args(more), &library(&[]))).stdout
+        };
+        assert!(ask(&[]).contains(whose), "{}", ask(&[]));
+        let json: serde_json::Value = serde_json::from_str(&ask(&["--json"])).unwrap();
+        assert_eq!(json["memory_mb_per_rank"]["device"], device);
+    }
 }
 
 #[test]
@@ -90,10 +146,13 @@ fn gpus_that_are_not_there_are_refused() {
     let drawing = ["sample", "--model", dir.path().to_str().unwrap(), "--device", "cuda", "--out", "none.png"];
     let asked = run(program().args(drawing));
     assert!(refusal(&asked).starts_with("error: --device is \"cuda\", but rank 0 on "), "{}", asked.stderr);
+    let comparing = ["eval", "fid", "--samples", "none.png", "--data", "smoke", "--device", "cuda"];
+    let asked = run(program().args(comparing));
+    assert!(refusal(&asked).starts_with("error: --device is \"cuda\", but rank 0 on "), "{}", asked.stderr);
 
     let few = run(with_gpus(&mut two_ranks(dir.path(), 1, &[]), &library(&[])).env("FAKE_GPUS", "1"));
     let message = refusal(&few);
-    assert!(message.starts_with("error: 2 ranks on ") && message.contains(" see 1 GPU(s), "), "{message}");
+    assert!(message.starts_with("error: 2 ranks on ") && message.contains(" see the same 1 GPU(s), "), "{message}");
 }
 
 /// With a driver, but not with what libtorch's CUDA backend needs: an empty library stands for the driver's.
@@ -103,15 +162,26 @@ fn a_cuda_backend_that_does_not_load_is_told() {
     let source = libraries.path().join("driver.c");
     std::fs::write(&source, "typedef int nothing;\n").unwrap();
     fake::compile(&libraries.path().join("libcuda.so.1"), &["-shared", "-fPIC"], &[source]);
+    let train_on_one = |device: &str| train(1, dir.path(), 1, &["--set", &format!("train.device={device}")]);
     let train = |device: &str| {
-        let mut command = train(1, dir.path(), 1, &["--set", &format!("train.device={device}")]);
-        run(command.env("LD_LIBRARY_PATH", libraries.path()))
+        let mut command = train_on_one(device);
+        run(command.env("LD_LIBRARY_PATH", libraries.path()).env_remove("CUDA_VISIBLE_DEVICES"))
     };
     let asked = train("cuda");
     assert!(refusal(&asked).contains(" has no GPU: libtorch"), "{}", asked.stderr);
     let auto = train("auto");
     assert_eq!(auto.code, 0, "{}", auto.stderr);
-    assert!(auto.stderr.contains("computing on the CPU: libtorch"), "{}", auto.stderr);
+    let warning = auto.stderr.lines().find(|line| line.contains("there is an NVIDIA driver on ")).unwrap_or_default();
+    assert!(
+        warning.contains("WARN") && warning.contains(" but the network computes on the CPU: libtorch"),
+        "{warning}"
+    );
+    assert!(warning.ends_with("or set train.device to \"cpu\" if that is meant"), "{}", auto.stderr);
+    // One who hides the GPUs knows.
+    let mut command = train_on_one("auto");
+    let hidden = run(command.env("LD_LIBRARY_PATH", libraries.path()).env("CUDA_VISIBLE_DEVICES", ""));
+    assert!(hidden.stderr.contains("computing on the CPU: libtorch"), "{}", hidden.stderr);
+    assert!(!hidden.stderr.contains("there is an NVIDIA driver"), "{}", hidden.stderr);
 }
 
 #[test]

@@ -15,11 +15,13 @@ fn main() {
     let patient = matches!(scenario.as_str(), "check" | "bench");
     world.watch(Duration::from_millis(if patient { 60_000 } else { 1_500 }));
 
+    let own = Memory::Device(world.local_rank());
     let (wanted, memory) = match scenario.as_str() {
-        "auto" => (Wanted::Auto, Memory::Device),
+        "auto" => (Wanted::Auto, own),
+        "auto-first" => (Wanted::Auto, Memory::Device(0)),
         "auto-cpu" => (Wanted::Auto, Memory::Host),
         "cpu" => (Wanted::Nccl, Memory::Host),
-        _ => (Wanted::Nccl, Memory::Device),
+        _ => (Wanted::Nccl, own),
     };
     let selected = match world.select(wanted, memory) {
         Ok(selected) => selected,

@@ -1,6 +1,7 @@
 //! How a rank in trouble ends the whole run: the message once, then every rank, in bounded time.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
 use std::io::Write;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,8 +23,11 @@ const NO_STEP: u64 = u64::MAX;
 /// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
 
-/// How long an orderly end (MPI_Abort, the C library's exit handlers) may take.
+/// How long telling the other ranks (MPI_Abort) and the end may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Bytes of stack of the thread that sees to that: there may be no more where memory has run out.
+const LITTLE: usize = 256 << 10;
 
 /// Ends every rank of the run with `code`, after showing `rank R step S: message` on stderr.
 ///
@@ -35,16 +39,21 @@ pub fn abort(code: i32, message: &str) -> ! {
 
 /// [`abort`], with time between the message and the end for the other ranks to show theirs.
 pub(crate) fn abort_after(grace: Duration, code: i32, message: &str) -> ! {
+    thread_local!(static ENDED_HERE: Cell<bool> = const { Cell::new(false) });
+    if ENDED_HERE.replace(true) {
+        // What follows here has failed in its turn: memory may have run out.
+        show(message);
+        exit_now(code)
+    }
     if ENDING.swap(true, Ordering::SeqCst) {
         loop {
             thread::park(); // The first caller ends the process.
         }
     }
     // Whatever comes next can block: a full pipe, MPI_Abort on a broken network, an exit handler.
-    let _ = thread::Builder::new().spawn(move || {
+    let _ = thread::Builder::new().stack_size(LITTLE).spawn(move || {
         thread::sleep(grace + PATIENCE);
-        // SAFETY: `_exit` takes any code and has no preconditions.
-        unsafe { _exit(code) }
+        exit_now(code)
     });
     show(message);
     thread::sleep(grace);
@@ -52,19 +61,31 @@ pub(crate) fn abort_after(grace: Duration, code: i32, message: &str) -> ! {
     if is_initialized() && !is_finalized() {
         SimpleCommunicator::world().abort(code)
     }
-    std::process::exit(code)
+    end_at_once(code)
+}
+
+/// Ends this process with `code`, once what it printed is out. Nothing else is let go in order: the C library's exit
+/// handlers, CUDA's and libtorch's among them, may hang or crash once a GPU has failed.
+pub fn end_at_once(code: i32) -> ! {
+    let _ = std::io::stdout().flush();
+    exit_now(code)
+}
+
+fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any code and has no preconditions.
+    unsafe { _exit(code) }
 }
 
 /// Shows `rank R step S: message` on stderr.
 pub(crate) fn show(message: &str) {
-    let step = step().map_or(String::new(), |step| format!(" step {step}"));
+    let step = current_step().map_or(String::new(), |step| format!(" step {step}"));
     let line = format!("rank {}{step}: {}\n", RANK.load(Ordering::Relaxed), message.trim_end());
     // One write, so that the lines of several ranks do not mix.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The step that [`set_step`] noted.
-pub(crate) fn step() -> Option<u64> {
+pub fn current_step() -> Option<u64> {
     Some(STEP.load(Ordering::Relaxed)).filter(|&step| step != NO_STEP)
 }
 

@@ -1,5 +1,6 @@
 //! Which transport a run's gradients take, agreed among all ranks, and why.
 
+use std::fs;
 use std::sync::Arc;
 
 use nccl_rs::{Cuda, UniqueId};
@@ -23,8 +24,8 @@ pub enum Wanted {
 pub enum Memory {
     /// In the memory of the host: the network computes on the CPU.
     Host,
-    /// In the memory of a GPU.
-    Device,
+    /// In the memory of a GPU, number so many of those that this process sees.
+    Device(usize),
 }
 
 /// What was picked.
@@ -53,8 +54,6 @@ pub struct Selected {
 impl World {
     /// Picks the transport for gradients in `memory`; a collective operation, to be called once.
     ///
-    /// GPU number [`local_rank`](World::local_rank) is the rank's; `CUDA_VISIBLE_DEVICES` says which GPUs there are.
-    ///
     /// # Errors
     /// [`CommError::NoNccl`], on all ranks alike, where NCCL is wanted and some rank cannot have it;
     /// [`CommError::NcclStart`], on this rank, where NCCL fails to connect the ranks.
@@ -70,29 +69,40 @@ impl World {
         match (wanted, memory) {
             (Wanted::Host, _) => return Ok(by_host("as configured".into())),
             (Wanted::Auto, Memory::Host) => return Ok(by_host("the network computes on the CPU".into())),
-            (Wanted::Auto, Memory::Device) if self.size() == 1 => return Ok(by_host("there is one rank".into())),
+            (Wanted::Auto, Memory::Device(_)) if self.size() == 1 => return Ok(by_host("there is one rank".into())),
             (Wanted::Nccl, Memory::Host) => {
                 let reason = "the network computes on the CPU, whose memory NCCL does not reach. Keep it for GPUs";
                 return Err(CommError::NoNccl { reason: reason.into() });
             }
-            (Wanted::Auto | Wanted::Nccl, Memory::Device) => {}
+            (Wanted::Auto | Wanted::Nccl, Memory::Device(_)) => {}
         }
+        let Memory::Device(device) = memory else { unreachable!("the host's memory was dealt with above") };
 
+        let without = |reason| match wanted {
+            Wanted::Auto => Ok(by_host(reason)),
+            _ => Err(CommError::NoNccl { reason }),
+        };
         // All ranks learn of all obstacles before any of them waits for the others inside NCCL.
-        let found = gpu(self);
+        let found = gpu(self, device);
         let obstacle = found.as_ref().err().map_or("", String::as_str);
         let obstacles = host.gather_bytes(obstacle.as_bytes());
         let first = obstacles.iter().position(|obstacle| !obstacle.is_empty());
-        let parts = match (first, found) {
+        let (nccl, cuda, address) = match (first, found) {
             (None, Ok(parts)) => parts,
             (first, _) => {
                 let rank = first.unwrap_or_default();
-                let reason = format!("rank {rank} cannot use NCCL: {}", String::from_utf8_lossy(&obstacles[rank]));
-                return if wanted == Wanted::Auto { Ok(by_host(reason)) } else { Err(CommError::NoNccl { reason }) };
+                return without(format!("rank {rank} cannot use NCCL: {}", String::from_utf8_lossy(&obstacles[rank])));
             }
         };
-        let (nccl, _, device) = parts;
+        let addresses = host.gather_bytes(address.as_bytes());
+        if let Some((one, other)) = first_twins(&addresses) {
+            return without(format!(
+                "ranks {one} and {other} compute on one GPU, each on a slice of it (MIG) as it seems, and NCCL joins \
+                 whole GPUs only. Give each rank a GPU of its own"
+            ));
+        }
         let id = share_id(&*host, nccl)?;
+        let parts = (nccl, cuda, device);
         let connected = Arc::new(Nccl::connect(Arc::clone(&host), Arc::clone(&self.watch), parts, &id)?);
         let why = format!(
             "gradients are averaged by NCCL {} ({}): each of {} rank(s) has a GPU",
@@ -105,18 +115,31 @@ impl World {
     }
 }
 
-/// The libraries and this rank's GPU, or why it has none.
-fn gpu(world: &World) -> Result<(&'static nccl_rs::Nccl, &'static Cuda, usize), String> {
+/// The libraries and where this rank's GPU number `device` is, which no other GPU of the run is; or why it has none.
+fn gpu(world: &World, device: usize) -> Result<(&'static nccl_rs::Nccl, &'static Cuda, String), String> {
     let cuda = Cuda::load().map_err(|error| error.to_string())?;
-    let (ranks, gpus) = (world.local_size(), cuda.device_count().map_err(|error| error.to_string())?);
-    if gpus < ranks {
+    let gpus = cuda.device_count().map_err(|error| error.to_string())?;
+    if device >= gpus {
         return Err(format!(
-            "{ranks} rank(s) on {} see {gpus} GPU(s). Start at most one rank per GPU, or widen CUDA_VISIBLE_DEVICES",
+            "it is to compute on GPU {device}, and sees {gpus} GPU(s) on {}. Start at most one rank per GPU, or widen \
+             CUDA_VISIBLE_DEVICES",
             world.host()
         ));
     }
     let nccl = nccl_rs::Nccl::load().map_err(|error| error.to_string())?;
-    Ok((nccl, cuda, world.local_rank()))
+    let bus = cuda.pci_address(device).map_err(|error| error.to_string())?;
+    // As NCCL tells machines apart: containers of one may have names of their own.
+    let machine = fs::read_to_string(BOOT_ID).unwrap_or_else(|_| world.host().into());
+    Ok((nccl, cuda, format!("{} {bus}", machine.trim())))
+}
+
+/// A name that the kernel draws when a machine starts.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The first rank whose address another one has, and the first of those.
+fn first_twins(addresses: &[Vec<u8>]) -> Option<(usize, usize)> {
+    let twin = |one: usize| (one + 1..addresses.len()).find(|&other| addresses[other] == addresses[one]);
+    (0..addresses.len()).find_map(|one| Some((one, twin(one)?)))
 }
 
 /// Rank 0's id on every rank, or its error on every rank.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::abort::{abort_after, show, step};
+use crate::abort::{abort_after, current_step, show};
 use crate::board::{self, LEAVING};
 
 /// How long the ranks that wait too have to say so, before the run is ended.
@@ -52,7 +52,7 @@ impl Display for Doing {
             Some(operation) => write!(f, "in {}", operation.name)?,
             None => write!(f, "busy after {}", self.last)?,
         }
-        step().map_or(Ok(()), |step| write!(f, " of step {step}"))
+        current_step().map_or(Ok(()), |step| write!(f, " of step {step}"))
     }
 }
 

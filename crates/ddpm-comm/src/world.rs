@@ -9,7 +9,7 @@ use ::mpi::topology::SimpleCommunicator;
 use ::mpi::traits::Communicator;
 use ::mpi::{Threading, initialize_with_threading};
 
-use crate::abort::set_rank;
+use crate::abort::{end_at_once, set_rank};
 use crate::mpi::Mpi;
 use crate::nccl::Nccl;
 use crate::solo::Solo;
@@ -148,7 +148,7 @@ impl World {
         self.size
     }
 
-    /// This process's number among the ranks of its machine, in `0..local_size`: its GPU.
+    /// This process's number among the ranks of its machine, in `0..local_size`.
     pub fn local_rank(&self) -> usize {
         self.local_rank
     }
@@ -182,17 +182,19 @@ impl World {
     /// Leaves the run and exits with `code`; every rank calls it, with the same code.
     ///
     /// Waits for the other ranks. All output must be on its way before: see the
-    /// [crate's invariants](crate#invariants).
+    /// [crate's invariants](crate#invariants). With a code other than 0, GPUs may have failed: nothing is asked of them.
     pub fn finish(mut self, code: i32) -> ! {
         let watch = Arc::clone(&self.watch);
         let _entered = watch.leave();
-        if let Some(nccl) = self.nccl.take() {
+        if code == 0
+            && let Some(nccl) = self.nccl.take()
+        {
             nccl.finish();
         }
         if let Backend::Mpi { universe, .. } = mem::replace(&mut self.backend, Backend::Solo) {
             drop(universe); // MPI_Finalize
         }
-        process::exit(code)
+        if code == 0 { process::exit(0) } else { end_at_once(code) }
     }
 }
 

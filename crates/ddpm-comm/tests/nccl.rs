@@ -58,8 +58,18 @@ fn auto_picks_what_there_is_and_says_so() {
     let (code, lines) = run("auto", &[]);
     assert!(code == 0 && only(&lines).starts_with("gradients are averaged by NCCL "), "{lines:#?}");
     let (code, lines) = run("auto", &[("FAKE_GPUS", "1")]);
-    let by_mpi = "gradients are averaged by MPI: rank 0 cannot use NCCL: 2 rank(s) on ";
+    let by_mpi =
+        "gradients are averaged by MPI: rank 1 cannot use NCCL: it is to compute on GPU 1, and sees 1 GPU(s) on ";
     assert!(code == 0 && only(&lines).starts_with(by_mpi), "{lines:#?}");
+    // Each rank sees one GPU only, its own: number 0 on both.
+    let (code, lines) = run("auto-first", &[("FAKE_GPUS", "3/1")]);
+    assert!(code == 0 && only(&lines).starts_with("gradients are averaged by NCCL "), "{lines:#?}");
+    // Slices of one GPU, or simply the same one.
+    for gpus in ["3.0/3.1", "2"] {
+        let (code, lines) = run("auto-first", &[("FAKE_GPUS", gpus)]);
+        let by_mpi = "gradients are averaged by MPI: ranks 0 and 1 compute on one GPU, ";
+        assert!(code == 0 && only(&lines).starts_with(by_mpi), "{gpus}: {lines:#?}");
+    }
     let (code, lines) = run("auto-cpu", &[]);
     assert_eq!((code, only(&lines)), (0, "gradients are averaged by MPI: the network computes on the CPU"));
 }
@@ -76,8 +86,10 @@ fn what_nccl_cannot_serve_is_refused_by_all_ranks() {
     let whole = &library(&[]);
     refused(whole, "cpu", &[], "the network computes on the CPU, ");
     let host = World::init().expect("a test is not started by mpirun").host().to_owned();
-    for gpus in ["0", "1"] {
-        let reason = format!("rank 0 cannot use NCCL: 2 rank(s) on {host} see {gpus} GPU(s). Start at most one");
+    for (gpus, rank) in [("0", 0), ("1", 1)] {
+        let reason = format!(
+            "rank {rank} cannot use NCCL: it is to compute on GPU {rank}, and sees {gpus} GPU(s) on {host}. Start at most"
+        );
         refused(whole, "steps", &[("FAKE_GPUS", gpus)], &reason);
     }
     let no_driver = [("FAKE_FAIL", "cudaGetDeviceCount:1"), ("FAKE_RANK", "1")];

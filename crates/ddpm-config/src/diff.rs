@@ -51,6 +51,7 @@ const FREE: &[&str] = &[
     "train.precision",
     "train.convolutions",
     "train.device",
+    "train.deterministic",
     "train.skip_nonfinite",
 ];
 

@@ -3,7 +3,7 @@
 use ddpm_comm::Collective;
 use ddpm_diffusion::ModelError;
 use ddpm_nn::Inputs;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::coordinator::Learner;
 use crate::failure::Failure;
@@ -66,7 +66,7 @@ impl Classifier {
         // The loop that samples records no gradients; this one is wanted.
         tch::with_grad(|| {
             let x = x.detach().set_requires_grad(true);
-            let log_p = self.log_p(&x, t).f_gather(1, &labels.unsqueeze(1), false)?.sum(Kind::Float);
+            let log_p = self.log_p(&x, t)?.f_gather(1, &labels.unsqueeze(1), false)?.sum(Kind::Float);
             Ok(Tensor::f_run_backward(&[log_p], &[&x], false, false)?.remove(0) * scale)
         })
     }
@@ -75,13 +75,13 @@ impl Classifier {
     /// of them is image `first` of all, for messages.
     pub fn tell(&self, x: &Tensor, t: usize, first: usize) -> Result<Tensor, Failure> {
         let t = self.0.diffusion.full_t(t, x.size()[0]);
-        let log_p = tch::no_grad(|| self.log_p(x, &t));
+        let log_p = tch::no_grad(|| self.log_p(x, &t))?;
         finite::check_images(&log_p, first, &format!("probabilities of classes from {}", self.0.description))?;
-        Ok(log_p.argmax(1, false))
+        Ok(log_p.f_argmax(1, false)?)
     }
 
-    fn log_p(&self, x: &Tensor, t: &Tensor) -> Tensor {
-        let logits = self.0.network.forward(&self.0.weights, &Inputs { x, t, labels: None, dropout: None });
-        logits.log_softmax(1, None)
+    fn log_p(&self, x: &Tensor, t: &Tensor) -> Result<Tensor, TchError> {
+        let logits = self.0.network.forward(&self.0.weights, &Inputs { x, t, labels: None, dropout: None })?;
+        logits.f_log_softmax(1, None)
     }
 }

@@ -212,7 +212,7 @@ pub fn encode(failure: &Failure) -> String {
 /// The failure that rank `rank` voted.
 pub fn decode(rank: usize, text: &str) -> Failure {
     let (code, message) = text.split_once(' ').unwrap_or(("", text));
-    let exits = [Exit::Usage, Exit::ResumeRefused, Exit::Storage, Exit::Diverged, Exit::Stopped];
+    let exits = [Exit::Usage, Exit::ResumeRefused, Exit::Storage, Exit::Diverged, Exit::OutOfMemory, Exit::Stopped];
     let exit = exits.into_iter().find(|exit| exit.code().to_string() == code).unwrap_or(Exit::Internal);
     let message = if rank == 0 { message.into() } else { format!("rank {rank}: {message}") };
     Failure { exit, message, everywhere: true }

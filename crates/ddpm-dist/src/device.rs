@@ -1,13 +1,19 @@
 //! Where a rank computes: on the CPU, or on a GPU of its own. Decided once, by all ranks alike.
 
+use std::collections::BTreeSet;
+
 use ddpm_comm::{Memory, World};
-use ddpm_config::Device as Wanted;
+use ddpm_config::{Device as Wanted, TrainSettings};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 use tch_ext::Gpus;
 
 use crate::cli::DeviceArgs;
+use crate::coordinator::unanimous;
 use crate::failure::Failure;
+
+/// Values of the environment variable with which cuBLAS repeats its bits.
+const REPEATABLE_CUBLAS: [&str; 2] = [":4096:8", ":16:8"];
 
 /// Where this rank's tensors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,40 +27,70 @@ pub struct Place {
 impl Place {
     /// On the CPU.
     pub const CPU: Self = Self { device: Device::Cpu, memory: Memory::Host };
+
+    /// Whether it is a GPU.
+    pub fn is_gpu(self) -> bool {
+        self.memory != Memory::Host
+    }
 }
 
 /// What one rank knows of the GPUs of its machine.
 #[derive(Debug, Serialize, Deserialize)]
 struct Finding {
     host: String,
-    /// Ranks on that machine.
-    ranks: usize,
-    /// GPUs that this rank may use, or why there are none.
-    gpus: Result<usize, String>,
+    /// What tells each GPU that this rank may use from all others, in this rank's order; or why there are none.
+    gpus: Result<Vec<String>, String>,
+}
+
+/// The place of a rank that trains as `[train]` says, and operations that repeat their bits there if it says so.
+pub fn place_for_training(world: &World, train: &TrainSettings) -> Result<Place, Failure> {
+    let place = place(world, train.device, "train.device")?;
+    let allowed = if train.deterministic && place.is_gpu() { check_cublas() } else { Ok(()) };
+    unanimous(world.collective().as_ref(), allowed)?;
+    tch_ext::set_deterministic(train.deterministic)?;
+    Ok(place)
+}
+
+/// This rank's device in a command that trains nothing. Operations repeat their bits there.
+pub fn place_as_typed(world: &World, typed: &DeviceArgs) -> Result<Device, Failure> {
+    let place = place(world, typed.device.into(), "--device")?;
+    tch_ext::set_deterministic(true)?;
+    Ok(place.device)
 }
 
 /// Decides where each rank computes, all ranks together, and says so in the log. `option` is the key or argument that was
-/// set to `wanted`. Rank number r of a machine gets its r-th GPU of those that `CUDA_VISIBLE_DEVICES` leaves.
-pub fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> {
+/// set to `wanted`.
+fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> {
     if wanted == Wanted::Cpu {
         return Ok(Place::CPU);
     }
     let gpus = Gpus::find();
     let ours = Finding {
         host: world.host().into(),
-        ranks: world.local_size(),
-        gpus: gpus.as_ref().map(|gpus| gpus.count()).map_err(ToString::to_string),
+        gpus: gpus.as_ref().map(|gpus| names(*gpus, world.host())).map_err(ToString::to_string),
     };
     let ours = serde_json::to_vec(&ours).map_err(Failure::internal)?;
     let all = world.collective().gather_bytes(&ours);
     let all: Vec<Finding> =
         all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(Failure::internal)).collect::<Result<_, _>>()?;
-    let on_gpus = decide(wanted, option, &all).map_err(|message| Failure::usage(message).everywhere())?;
-    match (on_gpus, gpus) {
-        (true, Ok(gpus)) => {
-            let index = world.local_rank();
-            tracing::info!("computing on GPU {index} of the {} on {}", gpus.count(), world.host());
-            Ok(Place { device: gpus.device(index), memory: Memory::Device })
+    let own = decide(wanted, option, &all).map_err(|message| Failure::usage(message).everywhere())?;
+    match (own, gpus) {
+        (Some(own), Ok(gpus)) => {
+            let (index, host) = (own[world.rank()], world.host());
+            let name = all[world.rank()].gpus.as_ref().map_or("", |names| names[index].as_str());
+            tracing::info!("computing on GPU {index} of the {} that this rank sees on {host}, {name}", gpus.count());
+            let device = gpus.device(index);
+            tch_ext::make_current(device)?;
+            Ok(Place { device, memory: Memory::Device(index) })
+        }
+        (_, Err(why)) if why.is_a_surprise() => {
+            tracing::warn!(
+                "there is an NVIDIA driver on {}, but the network computes on the CPU: {why}. {}, or set {option} to \
+                 \"cpu\" if that is meant",
+                world.host(),
+                why.remedy()
+            );
+            Ok(Place::CPU)
         }
         (_, found) => {
             let why = found.err().map_or_else(String::new, |why| format!(": {why}"));
@@ -64,18 +100,34 @@ pub fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failu
     }
 }
 
-/// This rank's device in a command that trains nothing.
-pub fn place_as_typed(world: &World, typed: &DeviceArgs) -> Result<Device, Failure> {
-    place(world, typed.device.into(), "--device").map(|place| place.device)
+/// What tells each GPU from all others. Where CUDA does not say, all ranks of a machine are taken to see the same ones.
+fn names(gpus: Gpus, host: &str) -> Vec<String> {
+    gpus.identities().unwrap_or_else(|error| {
+        tracing::debug!("GPUs are told apart by their numbers: {error}");
+        (0..gpus.count()).map(|index| format!("number {index} on {host}")).collect()
+    })
 }
 
 /// `tensor` on `device`, as far as the next operations there see; the host need not wait for the copy.
-pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
-    tensor.to_device_(device, tensor.kind(), true, false)
+pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    tensor.f_to_device_(device, tensor.kind(), true, false)
 }
 
-/// Whether all ranks compute on GPUs; none does where none has one, unless GPUs are asked for.
-fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<bool, String> {
+/// Refuses a cuBLAS that gives other bits each time.
+fn check_cublas() -> Result<(), Failure> {
+    let name = "CUBLAS_WORKSPACE_CONFIG";
+    match std::env::var(name) {
+        Ok(value) if !REPEATABLE_CUBLAS.contains(&value.as_str()) => Err(Failure::usage(format!(
+            "train.deterministic is set, but {name} = \"{value}\" lets cuBLAS give other bits each time. Unset {name}, or \
+             set train.deterministic to false"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The number of each rank's own GPU among those that it sees, or `None` where all ranks compute on the CPU: where no rank
+/// has a GPU, unless GPUs are asked for.
+fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<Option<Vec<usize>>, String> {
     let without =
         all.iter().enumerate().find_map(|(rank, found)| Some((rank, &found.host, found.gpus.as_ref().err()?)));
     let with = all.iter().enumerate().find(|(_, found)| found.gpus.is_ok());
@@ -89,17 +141,60 @@ fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<bool, String>
              to \"cpu\"",
             found.host
         )),
-        (Some(_), None) => Ok(false),
+        (Some(_), None) => Ok(None),
         (None, _) => {
-            let short = all.iter().find_map(|found| {
-                let gpus = *found.gpus.as_ref().ok()?;
-                (found.ranks > gpus).then_some((found.ranks, &found.host, gpus))
-            });
-            let Some((ranks, host, gpus)) = short else { return Ok(true) };
-            Err(format!(
-                "{ranks} ranks on {host} see {gpus} GPU(s), and each needs one of its own. Start at most {gpus} there, let \
-                 CUDA_VISIBLE_DEVICES name more, or set {option} to \"cpu\""
-            ))
+            let seen: Vec<&[String]> = all.iter().map(|found| found.gpus.as_deref().unwrap_or_default()).collect();
+            let own = (0..seen.len()).map(|rank| own_gpu(rank, &seen)).collect::<Result<_, _>>();
+            own.map(Some).map_err(|clash| clash.describe(option, all))
+        }
+    }
+}
+
+/// Why ranks cannot have a GPU each.
+#[derive(Debug, PartialEq, Eq)]
+enum Clash {
+    /// So many ranks, of which this is one, see the same GPUs, which are fewer.
+    TooFew { rank: usize, ranks: usize, gpus: usize },
+    /// These two see GPUs of which some are the same and some are not.
+    Overlap { one: usize, other: usize },
+}
+
+/// The number of the GPU of rank `rank` among those that it sees, where `seen` has those of all ranks. Ranks that see the
+/// same GPUs share them out in rank order; any others must see none in common. So whole machines, a GPU for each rank
+/// (Slurm's `--gpus-per-task`), and groups of either kind are all the same to it.
+fn own_gpu(rank: usize, seen: &[&[String]]) -> Result<usize, Clash> {
+    let set = |rank: usize| seen[rank].iter().collect::<BTreeSet<_>>();
+    let ours = set(rank);
+    let mut alike = Vec::new();
+    for other in 0..seen.len() {
+        let theirs = set(other);
+        if theirs == ours {
+            alike.push(other);
+        } else if !theirs.is_disjoint(&ours) {
+            return Err(Clash::Overlap { one: rank.min(other), other: rank.max(other) });
+        }
+    }
+    let place = alike.iter().filter(|other| **other < rank).count();
+    // In the order of the first of them: the others may see the same GPUs in another.
+    let own = seen[alike[0]].get(place);
+    let found = own.and_then(|own| seen[rank].iter().position(|gpu| gpu == own));
+    found.ok_or(Clash::TooFew { rank, ranks: alike.len(), gpus: ours.len() })
+}
+
+impl Clash {
+    fn describe(&self, option: &str, all: &[Finding]) -> String {
+        match *self {
+            Self::TooFew { rank, ranks, gpus } => format!(
+                "{ranks} rank(s) on {} see the same {gpus} GPU(s), and each needs one of its own. Start at most {gpus} \
+                 there, let CUDA_VISIBLE_DEVICES name more, or set {option} to \"cpu\"",
+                all[rank].host
+            ),
+            Self::Overlap { one, other } => format!(
+                "ranks {one} and {other} on {} see GPUs of which some are the same and others are not, so that it is not \
+                 clear which is whose. Let all ranks of a machine see the same GPUs (Slurm: --gpus-per-node) or each its \
+                 own (--gpus-per-task), or set {option} to \"cpu\"",
+                all[one].host
+            ),
         }
     }
 }
@@ -108,31 +203,48 @@ fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<bool, String>
 mod tests {
     use super::*;
 
-    fn ranks(gpus: &[Result<usize, &str>]) -> Vec<Finding> {
-        let finding = |(rank, gpus): (usize, &Result<usize, &str>)| Finding {
+    /// Ranks, two on a machine, that see these GPUs.
+    fn ranks(gpus: &[Result<&str, &str>]) -> Vec<Finding> {
+        let split = |names: &str| names.split_whitespace().map(str::to_owned).collect();
+        let finding = |(rank, gpus): (usize, &Result<&str, &str>)| Finding {
             host: format!("node{}", rank / 2),
-            ranks: 2,
-            gpus: gpus.map_err(Into::into),
+            gpus: gpus.map(split).map_err(Into::into),
         };
         gpus.iter().enumerate().map(finding).collect()
+    }
+
+    fn decided(gpus: &[&str]) -> Result<Option<Vec<usize>>, String> {
+        decide(Wanted::Auto, "train.device", &ranks(&gpus.iter().map(|gpus| Ok(*gpus)).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn each_rank_has_a_gpu_of_its_own() {
+        for (what, gpus, own) in [
+            ("whole machines", ["a b", "a b", "c d e", "c d e"], [0, 1, 0, 1]),
+            ("a GPU for each task", ["a", "b", "c", "d"], [0, 0, 0, 0]),
+            ("more than one for each", ["a b", "c d", "e f", "g h"], [0, 0, 0, 0]),
+            ("groups", ["a b", "c d", "a b", "c d"], [0, 0, 1, 1]),
+            ("the same in another order", ["a b", "b a", "c", "d"], [0, 0, 0, 0]),
+            ("slices of one", ["MIG-1", "MIG-2", "MIG-3", "MIG-4"], [0, 0, 0, 0]),
+        ] {
+            assert_eq!(decided(&gpus), Ok(Some(own.to_vec())), "{what}");
+        }
+        let few = decided(&["a b", "a b", "c", "c"]).unwrap_err();
+        assert!(few.starts_with("2 rank(s) on node1 see the same 1 GPU(s), and each needs one of its own. "), "{few}");
+        assert!(few.ends_with("or set train.device to \"cpu\""), "{few}");
+        let overlap = decided(&["a b", "b c"]).unwrap_err();
+        assert!(overlap.starts_with("ranks 0 and 1 on node0 see GPUs of which some are the same "), "{overlap}");
+        assert!(overlap.contains("--gpus-per-task"), "{overlap}");
     }
 
     #[test]
     fn all_ranks_compute_on_gpus_or_none() {
         let none = Err("no driver");
-        for wanted in [Wanted::Auto, Wanted::Cuda] {
-            assert_eq!(decide(wanted, "train.device", &ranks(&[Ok(2), Ok(2), Ok(4), Ok(4)])), Ok(true));
-        }
-        assert_eq!(decide(Wanted::Auto, "train.device", &ranks(&[none, none])), Ok(false));
-
-        let asked = decide(Wanted::Cuda, "--device", &ranks(&[Ok(2), none])).unwrap_err();
+        assert_eq!(decide(Wanted::Auto, "train.device", &ranks(&[none, none])), Ok(None));
+        assert_eq!(decide(Wanted::Cuda, "train.device", &ranks(&[Ok("a b"), Ok("a b")])), Ok(Some(vec![0, 1])));
+        let asked = decide(Wanted::Cuda, "--device", &ranks(&[Ok("a b"), none])).unwrap_err();
         assert!(asked.starts_with("--device is \"cuda\", but rank 1 on node0 has no GPU: no driver. "), "{asked}");
-        let mixed = decide(Wanted::Auto, "train.device", &ranks(&[none, none, Ok(2), Ok(2)])).unwrap_err();
+        let mixed = decide(Wanted::Auto, "train.device", &ranks(&[none, none, Ok("a b"), Ok("a b")])).unwrap_err();
         assert!(mixed.starts_with("rank 2 on node1 has a GPU, but rank 0 on node0 has none: no driver. "), "{mixed}");
-        for wanted in [Wanted::Auto, Wanted::Cuda] {
-            let short = decide(wanted, "train.device", &ranks(&[Ok(2), Ok(2), Ok(1), Ok(1)])).unwrap_err();
-            assert!(short.starts_with("2 ranks on node1 see 1 GPU(s), and each needs one of its own. "), "{short}");
-            assert!(short.ends_with("or set train.device to \"cpu\""), "{short}");
-        }
     }
 }

@@ -1,8 +1,13 @@
-//! How commands fail: one sentence on what is wrong, one on how to mend it, and a documented exit code.
+//! How commands fail: one sentence on what is wrong, one with the fix, and a documented exit code.
+
+mod libtorch;
 
 use std::fmt;
 
 use ddpm_checkpoint::CheckpointError;
+use ddpm_comm::abort;
+
+pub use libtorch::{relieve_by_batch, relieve_with};
 
 /// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub enum Exit {
     Storage = 4,
     /// Training diverged.
     Diverged = 5,
+    /// There is not enough memory, of the machine or of a GPU.
+    OutOfMemory = 6,
     /// Stopped on request after saving.
     Stopped = 75,
 }
@@ -54,6 +61,11 @@ impl Failure {
     /// This failure, and the file whose content has it.
     pub fn within(self, path: &std::path::Path) -> Self {
         Self { message: format!("{}: {}", path.display(), self.message), ..self }
+    }
+
+    /// Ends the run for all ranks, where this one has no other way to tell them.
+    pub fn end_all(&self) -> ! {
+        abort(self.exit.code(), &format!("error: {self}"))
     }
 
     /// Bad usage or configuration.
@@ -115,17 +127,13 @@ impl From<ddpm_diffusion::DiffusionError> for Failure {
     fn from(error: ddpm_diffusion::DiffusionError) -> Self {
         match error {
             ddpm_diffusion::DiffusionError::Torch(error) => error.into(),
-            ddpm_diffusion::DiffusionError::Model { t, source } => {
-                Self::internal(format!("the network failed at timestep {t}: {}", without_frames(&source.to_string())))
-            }
+            ddpm_diffusion::DiffusionError::Model { t, source } => match source.downcast::<tch::TchError>() {
+                Ok(error) => (*error).into(),
+                Err(source) => Self::internal(format!("the network failed at timestep {t}: {source}")),
+            },
             _ => Self::usage(error),
         }
     }
-}
-
-/// libtorch's message without the C++ frames that follow it.
-fn without_frames(message: &str) -> &str {
-    message.split("\nException raised from").next().unwrap_or(message)
 }
 
 impl From<ddpm_eval::EvalError> for Failure {
@@ -156,6 +164,6 @@ impl From<ddpm_comm::CommError> for Failure {
 
 impl From<tch::TchError> for Failure {
     fn from(error: tch::TchError) -> Self {
-        Self::internal(format!("libtorch: {}", without_frames(&error.to_string())))
+        Self::of_libtorch(&error.to_string())
     }
 }

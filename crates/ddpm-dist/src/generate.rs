@@ -149,10 +149,10 @@ impl Generation<'_> {
     fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let forward =
             |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
-        let conditional = forward(labels);
+        let conditional = forward(labels)?;
         match (self.guidance, labels) {
             (Some((scale, null)), Some(labels)) => {
-                let unconditional = forward(Some(&labels.full_like(null)));
+                let unconditional = forward(Some(&labels.full_like(null)))?;
                 Ok(self.process.guide(&conditional, &unconditional, scale)?)
             }
             _ => Ok(conditional),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ddpm_data::{DataError, Source};
-use tch::{Device, Kind, Tensor};
+use ddpm_data::{Batch, Source};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::cli::DataArgs;
 use crate::device::upload;
@@ -19,19 +19,22 @@ pub struct Images {
 }
 
 /// Bytes u8 `[N, C, H, W]` as a network takes them: f32, the 256 grey levels in `[-1, 1]`.
-pub fn from_bytes(bytes: &[u8], shape: [i64; 4], device: Device) -> Tensor {
-    upload(&Tensor::from_slice(bytes), device).view(shape).to_kind(Kind::Float) / 127.5 - 1.0
+pub fn from_bytes(bytes: &[u8], shape: [i64; 4], device: Device) -> Result<Tensor, TchError> {
+    let levels = upload(&Tensor::f_from_slice(bytes)?, device)?.f_view(shape)?.f_to_kind(Kind::Float)?;
+    levels.f_div_scalar(127.5)?.f_sub_scalar(1.0)
 }
 
 /// Reads `count` images from id `first` on, in the order of their ids; one that cannot be used is replaced as in training,
 /// where `data.on_corrupt` says so.
-pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Result<Images, DataError> {
-    let batch = ddpm_data::preview(source, first, count)?;
+pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Result<Images, Failure> {
+    of_batch(source, ddpm_data::preview(source, first, count)?, device)
+}
+
+/// The images of a batch of `source`.
+pub fn of_batch(source: &dyn Source, batch: Batch, device: Device) -> Result<Images, Failure> {
     let [channels, size] = [source.spec().channels, source.spec().size].map(|n| n as i64);
-    Ok(Images {
-        x_start: from_bytes(&batch.images, [count as i64, channels, size, size], device),
-        labels: batch.labels,
-    })
+    let shape = [batch.labels.len() as i64, channels, size, size];
+    Ok(Images { x_start: from_bytes(&batch.images, shape, device)?, labels: batch.labels })
 }
 
 /// Opens the images that a command works on with a model; refuses a set of fewer than `count`.

@@ -33,10 +33,11 @@ mod tensors;
 mod threads;
 mod trainer;
 
+use std::panic;
 use std::process::exit;
 
 use clap::{CommandFactory, Parser};
-use ddpm_comm::{World, abort, install_panic_hook};
+use ddpm_comm::{World, abort, current_step};
 use tracing::level_filters::LevelFilter;
 
 use cli::{Cli, Command};
@@ -65,10 +66,9 @@ fn main() {
     telemetry::init_logging(LevelFilter::INFO, world.rank(), cli.all_ranks);
     threads::limit(&world);
     let exit = match commands::run(&cli, &world, &stop) {
-        // The other ranks do not know of it and wait in some collective.
-        Err(failure) if !failure.everywhere && world.size() > 1 => {
-            abort(failure.exit.code(), &format!("error: {failure}"))
-        }
+        // The other ranks do not know of it and wait in some collective; and in the middle of a training, what abort() says
+        // of rank and step matters on a single rank too.
+        Err(failure) if !failure.everywhere && (world.size() > 1 || current_step().is_some()) => failure.end_all(),
         outcome if world.rank() == 0 => ended(outcome),
         outcome => outcome.unwrap_or_else(|failure| failure.exit.code()),
     };
@@ -85,4 +85,14 @@ fn ended(outcome: Result<i32, Failure>) -> i32 {
         }
         failure.exit.code()
     })
+}
+
+/// Lets a panic end the run; one in which tensors say that memory ran out, as that failure and no fault of the program.
+fn install_panic_hook() {
+    ddpm_comm::install_panic_hook();
+    let fault = panic::take_hook();
+    panic::set_hook(Box::new(move |info| match info.payload_as_str().and_then(Failure::of_panic) {
+        Some(failure) => failure.end_all(),
+        None => fault(info),
+    }));
 }

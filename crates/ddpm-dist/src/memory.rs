@@ -1,11 +1,59 @@
 //! The allocator, of libtorch as of Rust: one that keeps what a step frees for the next step. glibc's gives large blocks
 //! back to the kernel, and each step then takes page faults for them anew.
-#![allow(unsafe_code)] // A name that jemalloc looks for; no other library here has it.
+#![allow(unsafe_code)] // The allocator's own contract, passed on; and a name that jemalloc looks for, as no other library.
 
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::io::Write;
+
+use ddpm_comm::end_at_once;
 use tikv_jemallocator::Jemalloc;
 
+use crate::failure::{Exit, Failure};
+
+/// jemalloc for Rust; where it has no more, the run ends with the message and the code of that. Rust would end the process
+/// by a signal, without either. (libtorch's C++ calls jemalloc itself, and reports what it does not get.)
+struct Allocator;
+
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
+
+// SAFETY: all calls are jemalloc's, with the caller's promises passed on; what it does not give is not returned.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        given(unsafe { Jemalloc.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        given(unsafe { Jemalloc.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        given(unsafe { Jemalloc.realloc(block, layout, size) }, size)
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { Jemalloc.dealloc(block, layout) }
+    }
+}
+
+/// `block`, unless there is none of that size.
+fn given(block: *mut u8, size: usize) -> *mut u8 {
+    thread_local!(static ENDING: Cell<bool> = const { Cell::new(false) });
+    if !block.is_null() {
+        return block;
+    }
+    if ENDING.replace(true) {
+        // Not even enough for the message.
+        let _ = std::io::stderr().write_all(b"error: out of memory\n");
+        end_at_once(Exit::OutOfMemory.code())
+    }
+    Failure::out_of_memory(false, Some(&format!("{:.1} MB", size as f64 / 1e6))).end_all()
+}
 
 const OPTIONS: &[u8; 36] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1\0";
 

@@ -62,7 +62,7 @@ const SETTINGS: ddpm_diffusion::Settings = ddpm_diffusion::Settings {
 /// Time's embedding as a U-Net sees it first: the sines, then the cosines.
 pub fn embedding(timesteps: u32, channels: u32) -> Result<Picture, Failure> {
     let t = Tensor::arange(i64::from(timesteps), (Kind::Int64, Device::Cpu));
-    let embedded = sinusoidal_embedding(&t, i64::from(channels), false, 0.0).tr();
+    let embedded = sinusoidal_embedding(&t, i64::from(channels), false, 0.0)?.tr();
     let values = floats(&embedded)?;
     let map = HeatMap {
         title: "Sinusoidal embedding of t".into(),
@@ -166,7 +166,7 @@ fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Failure> {
             let t = process.full_t(index, shape[0]);
             let x = process.q_sample(&images.x_start, &t, &noise);
             let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: None };
-            let output = network.forward(weights, &inputs);
+            let output = network.forward(weights, &inputs)?;
             let channels = output.narrow(1, shape[1], shape[1]);
             finite::check_images(&channels, 0, &format!("variances that the network chooses at t = {index}"))?;
             let mut fractions = floats(&((channels + 1.0) / 2.0))?;

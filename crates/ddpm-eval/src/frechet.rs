@@ -19,9 +19,12 @@ pub struct FeatureMoments {
 
 impl FeatureMoments {
     /// Of no vectors yet, of `dim` features.
-    pub fn new(dim: i64) -> Self {
-        let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Double, Device::Cpu));
-        Self { count: 0, mean: zeros(&[dim]), scatter: zeros(&[dim, dim]) }
+    ///
+    /// # Errors
+    /// There is no memory for `dim * dim` numbers.
+    pub fn new(dim: i64) -> Result<Self, EvalError> {
+        let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Double, Device::Cpu));
+        Ok(Self { count: 0, mean: zeros(&[dim])?, scatter: zeros(&[dim, dim])? })
     }
 
     /// Takes in a batch of features `[B, D]`.
@@ -35,7 +38,7 @@ impl FeatureMoments {
             [_, d] if d == dim => (),
             _ => return Err(EvalError::Features { found: features.size(), dim }),
         }
-        let features = features.to_device(Device::Cpu).to_kind(Kind::Double);
+        let features = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
         let new = features.size()[0];
         let share = new as f64 / (self.count + new) as f64;
         self.move_to(&self.mean + (features.mean_dim(0, false, None) - &self.mean) * share);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 fn moments(features: &Tensor) -> FeatureMoments {
-    let mut moments = FeatureMoments::new(features.size()[1]);
+    let mut moments = FeatureMoments::new(features.size()[1]).unwrap();
     moments.add(features).unwrap();
     moments
 }
@@ -56,7 +56,7 @@ fn what_has_no_distance_is_refused() {
     assert!(matches!(one.frechet_distance(&two), Err(EvalError::TooFew { found: 1 })));
     assert!(two.frechet_distance(&moments(&normal(1, 2, 4))).is_err());
     let wrong = Tensor::zeros([2, 5], (Kind::Float, Device::Cpu));
-    assert!(matches!(FeatureMoments::new(3).add(&wrong), Err(EvalError::Features { dim: 3, .. })));
+    assert!(matches!(FeatureMoments::new(3).unwrap().add(&wrong), Err(EvalError::Features { dim: 3, .. })));
 }
 
 proptest! {
@@ -67,7 +67,7 @@ proptest! {
         let (x, y) = (normal(seed, 60, 5) * 2.0 + 7.0, normal(!seed, 30, 5));
         let mut ends: Vec<i64> = ends.into_iter().chain([0, 60]).collect();
         ends.sort_unstable();
-        let mut shares: Vec<FeatureMoments> = (0..ranks).map(|_| FeatureMoments::new(5)).collect();
+        let mut shares: Vec<FeatureMoments> = (0..ranks).map(|_| FeatureMoments::new(5).unwrap()).collect();
         for (i, pair) in ends.windows(2).enumerate() {
             shares[i % ranks].add(&x.narrow(0, pair[0], pair[1] - pair[0])).unwrap();
         }

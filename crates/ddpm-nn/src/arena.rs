@@ -125,9 +125,15 @@ impl Weights {
     /// Fresh weights: parameter `i` is drawn from a stream keyed by `(seed, i)`, so every rank and device starts equal.
     ///
     /// # Errors
-    /// None in practice; the buffer is made to fit.
+    /// Memory runs out.
     pub fn initialise(layout: &Layout, seed: u64, device: Device) -> Result<Self, NnError> {
-        let mut values = vec![0f32; layout.len() as usize];
+        // libtorch's memory, as much as there are weights: where that is more than there is, it says so.
+        let mut flat = Tensor::f_zeros([layout.len()], (Kind::Float, Device::Cpu))?;
+        tch_ext::with_f32_mut(&mut flat, |values| Self::draw(layout, seed, values))?;
+        Self::over(layout, flat.f_to_device_(device, Kind::Float, false, false)?)
+    }
+
+    fn draw(layout: &Layout, seed: u64, values: &mut [f32]) {
         for (index, entry) in layout.entries().iter().enumerate() {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(index as u64);
@@ -142,7 +148,6 @@ impl Weights {
                 }
             }
         }
-        Self::over(layout, Tensor::from_slice(&values).to_device(device))
     }
 
     /// The same numbers, gradients and memory under other handles.
@@ -172,11 +177,11 @@ impl Gradients {
     /// Makes `weights` trainable, with gradients that are views into one buffer (see `tch_ext::set_grad`).
     ///
     /// # Errors
-    /// libtorch refuses to attach a gradient.
+    /// Memory runs out, or libtorch refuses to attach a gradient.
     pub fn attach(layout: &Layout, weights: &Weights) -> Result<Self, NnError> {
-        let flat = weights.flat.zeros_like();
+        let flat = weights.flat.f_zeros_like()?;
         for (param, grad) in weights.views.iter().zip(layout.views(&flat)) {
-            tch_ext::set_grad(&param.set_requires_grad(true), &grad)?;
+            tch_ext::set_grad(&param.f_set_requires_grad(true)?, &grad)?;
         }
         Ok(Self { flat })
     }
@@ -187,8 +192,12 @@ impl Gradients {
     }
 
     /// Forgets what was accumulated, keeping the memory.
-    pub fn clear(&mut self) {
-        let _ = self.flat.zero_();
+    ///
+    /// # Errors
+    /// libtorch fails.
+    pub fn clear(&mut self) -> Result<(), NnError> {
+        let _ = self.flat.f_zero_()?;
+        Ok(())
     }
 }
 
@@ -214,7 +223,7 @@ mod tests {
         loss().backward();
         let expected = [4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.0, 0.0, 0.0, 10.0, 10.0];
         assert_eq!(Vec::<f32>::try_from(gradients.flat()).unwrap(), expected);
-        gradients.clear();
+        gradients.clear().unwrap();
         loss().backward();
         assert_eq!(Vec::<f32>::try_from(gradients.flat()).unwrap(), expected.map(|g| g / 2.0));
     }

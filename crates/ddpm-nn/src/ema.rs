@@ -2,6 +2,8 @@
 
 use tch::{Device, Tensor};
 
+use crate::NnError;
+
 /// One moving average: `ema <- r ema + (1 - r) weights` per update.
 #[derive(Debug)]
 pub struct Ema {
@@ -14,13 +16,19 @@ pub struct Ema {
 impl Ema {
     /// Starts at `weights` (f32 flat). With `warmup`, update `n` (from 0) uses `min(rate, (1 + n) / (10 + n))`, so
     /// that the average is not held back by its starting point.
-    pub fn new(weights: &Tensor, rate: f64, warmup: bool) -> Self {
-        Self { rate, warmup, updates: 0, flat: weights.detach().copy() }
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn new(weights: &Tensor, rate: f64, warmup: bool) -> Result<Self, NnError> {
+        Self::restore(rate, warmup, 0, &weights.detach(), weights.device())
     }
 
     /// Continues an average from its saved buffer and counter.
-    pub fn restore(rate: f64, warmup: bool, updates: u64, flat: &Tensor, device: Device) -> Self {
-        Self { rate, warmup, updates, flat: flat.to_device(device).copy() }
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn restore(rate: f64, warmup: bool, updates: u64, flat: &Tensor, device: Device) -> Result<Self, NnError> {
+        Ok(Self { rate, warmup, updates, flat: flat.f_to_device_(device, flat.kind(), false, true)? })
     }
 
     /// The rate it was asked for.
@@ -39,11 +47,15 @@ impl Ema {
     }
 
     /// Takes in the present `weights` (f32 flat).
-    pub fn update(&mut self, weights: &Tensor) {
+    ///
+    /// # Errors
+    /// The weights have another length, or libtorch fails.
+    pub fn update(&mut self, weights: &Tensor) -> Result<(), NnError> {
         let n = self.updates as f64;
         let rate = if self.warmup { self.rate.min((1.0 + n) / (10.0 + n)) } else { self.rate };
-        let _ = tch::no_grad(|| self.flat.lerp_(weights, 1.0 - rate));
+        let _ = tch::no_grad(|| self.flat.f_lerp_(weights, 1.0 - rate))?;
         self.updates += 1;
+        Ok(())
     }
 }
 
@@ -55,10 +67,11 @@ mod tests {
     fn warm_up_forgets_the_start_quickly() {
         let start = Tensor::from_slice(&[0f32]);
         let target = Tensor::from_slice(&[1f32]);
-        let (mut plain, mut warm) = (Ema::new(&start, 0.999, false), Ema::new(&start, 0.999, true));
+        let ema = |warmup| Ema::new(&start, 0.999, warmup).unwrap();
+        let (mut plain, mut warm) = (ema(false), ema(true));
         for _ in 0..20 {
-            plain.update(&target);
-            warm.update(&target);
+            plain.update(&target).unwrap();
+            warm.update(&target).unwrap();
         }
         assert!((plain.flat().double_value(&[0]) - (1.0 - 0.999f64.powi(20))).abs() < 1e-5);
         assert!(warm.flat().double_value(&[0]) > 0.99);

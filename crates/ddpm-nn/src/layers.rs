@@ -1,6 +1,6 @@
 //! Layers as handles into the arena: a convolution, a linear map, a group norm, an embedding table.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::{Activation, Normed, PerChannel};
 
 use crate::arena::{Init, Layout, Param, Weights};
@@ -68,34 +68,37 @@ impl Conv2d {
     }
 
     /// The result is of the kind of `x`.
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
         let (weight, bias) = (&w[self.weight], &w[self.bias]);
-        let (output, input, kernel, _) = weight.size4().expect("weights are [out, in, kernel, kernel]");
+        let (output, input, kernel, _) = weight.size4()?;
         if (kernel, self.stride, self.padding) == (3, 1, 1) && tch_ext::winograd_applies(x, input, output) {
-            return tch_ext::winograd(x, weight, bias).expect("the layer's own weights and bias fit");
+            return tch_ext::winograd(x, weight, bias);
         }
         self.convolve(x, weight, Some(bias))
     }
 
     /// The convolution of the channels of all `inputs` together, which are not copied for that: a sum of convolutions.
-    pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Tensor {
+    pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Result<Tensor, TchError> {
         let (weight, bias) = (&w[self.weight], &w[self.bias]);
         let (mut sum, mut from) = (None::<Tensor>, 0);
         for x in inputs {
             let channels = x.size()[1];
             let bias = sum.is_none().then_some(bias);
-            let part = self.convolve(x, &weight.narrow(1, from, channels), bias);
-            sum = Some(sum.map_or(part.shallow_clone(), |mut sum| sum.g_add_(&part)));
+            let part = self.convolve(x, &weight.f_narrow(1, from, channels)?, bias)?;
+            sum = Some(match sum {
+                Some(mut sum) => sum.f_add_(&part)?,
+                None => part,
+            });
             from += channels;
         }
-        sum.expect("there is an input")
+        Ok(sum.expect("there is an input"))
     }
 
-    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let (kind, own) = (kind_of_products(x), x.kind());
-        let bias = bias.map(|bias| bias.to_kind(kind));
-        let y = x.to_kind(kind).conv2d(&weight.to_kind(kind), bias, [self.stride; 2], [self.padding; 2], [1; 2], 1);
-        y.to_kind(own)
+    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+        let kind = kind_of_products(x);
+        let (weight, bias) = (weight.f_to_kind(kind)?, bias.map(|bias| bias.f_to_kind(kind)).transpose()?);
+        let y = x.f_to_kind(kind)?.f_conv2d(&weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1)?;
+        y.f_to_kind(x.kind())
     }
 }
 
@@ -121,10 +124,10 @@ impl Linear {
     }
 
     /// The result is of the kind of `x`.
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
         let kind = kind_of_products(x);
-        let [weight, bias] = [self.weight, self.bias].map(|param| w[param].to_kind(kind));
-        x.to_kind(kind).linear(&weight, Some(bias)).to_kind(x.kind())
+        let (weight, bias) = (w[self.weight].f_to_kind(kind)?, w[self.bias].f_to_kind(kind)?);
+        x.f_to_kind(kind)?.f_linear(&weight, Some(bias))?.f_to_kind(x.kind())
     }
 }
 
@@ -147,27 +150,39 @@ impl GroupNorm {
     }
 
     /// The norm of images `[B, C, H, W]`, and what follows it.
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor, activation: Activation) -> Tensor {
-        self.normed(w, [x], activation).y
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor, activation: Activation) -> Result<Tensor, TchError> {
+        Ok(self.normed(w, [x], activation)?.y)
     }
 
     /// The same of the channels of all `inputs` together, and the inputs for what goes around the norm.
-    pub(crate) fn normed<const N: usize>(&self, w: &Weights, x: [&Tensor; N], activation: Activation) -> Normed<N> {
-        let gain = w[self.weight].unsqueeze(0);
-        self.apply(x, &gain.zeros_like(), &gain, &w[self.bias].unsqueeze(0), activation)
+    pub(crate) fn normed<const N: usize>(
+        &self,
+        w: &Weights,
+        x: [&Tensor; N],
+        activation: Activation,
+    ) -> Result<Normed<N>, TchError> {
+        let gain = w[self.weight].f_unsqueeze(0)?;
+        self.apply(x, &gain.f_zeros_like()?, &gain, &w[self.bias].f_unsqueeze(0)?, activation)
     }
 
     /// SiLU of the norm of `x + offset`; offset is `[B, C]`.
-    pub(crate) fn silu_of_sum(&self, w: &Weights, x: &Tensor, offset: &Tensor) -> Tensor {
-        self.apply([x], offset, &w[self.weight].unsqueeze(0), &w[self.bias].unsqueeze(0), Activation::Silu).y
+    pub(crate) fn silu_of_sum(&self, w: &Weights, x: &Tensor, offset: &Tensor) -> Result<Tensor, TchError> {
+        let (gain, bias) = (w[self.weight].f_unsqueeze(0)?, w[self.bias].f_unsqueeze(0)?);
+        Ok(self.apply([x], offset, &gain, &bias, Activation::Silu)?.y)
     }
 
     /// SiLU of `norm(x) (1 + scale) + shift` (Nichol & Dhariwal 2021, section 3.1); scale and shift are `[B, C]`.
-    pub(crate) fn silu_scaled_and_shifted(&self, w: &Weights, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
-        let scale = scale + 1.0;
-        let gain = &w[self.weight] * &scale;
-        let bias = &w[self.bias] * scale + shift;
-        self.apply([x], &gain.zeros_like(), &gain, &bias, Activation::Silu).y
+    pub(crate) fn silu_scaled_and_shifted(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        scale: &Tensor,
+        shift: &Tensor,
+    ) -> Result<Tensor, TchError> {
+        let scale = scale.f_add_scalar(1.0)?;
+        let gain = w[self.weight].f_mul(&scale)?;
+        let bias = w[self.bias].f_mul(&scale)?.f_add(shift)?;
+        Ok(self.apply([x], &gain.f_zeros_like()?, &gain, &bias, Activation::Silu)?.y)
     }
 
     fn apply<const N: usize>(
@@ -177,9 +192,8 @@ impl GroupNorm {
         gain: &Tensor,
         bias: &Tensor,
         activation: Activation,
-    ) -> Normed<N> {
-        let tables = PerChannel { offset, gain, bias };
-        tch_ext::group_norm(x, tables, self.groups, self.eps, activation).expect("groups divide the channels")
+    ) -> Result<Normed<N>, TchError> {
+        tch_ext::group_norm(x, PerChannel { offset, gain, bias }, self.groups, self.eps, activation)
     }
 }
 
@@ -193,7 +207,7 @@ impl Embedding {
         Self { weight: scope.param("weight", &[rows, width], Init::Normal) }
     }
 
-    pub(crate) fn forward(&self, w: &Weights, indices: &Tensor) -> Tensor {
-        Tensor::embedding(&w[self.weight], indices, -1, false, false)
+    pub(crate) fn forward(&self, w: &Weights, indices: &Tensor) -> Result<Tensor, TchError> {
+        Tensor::f_embedding(&w[self.weight], indices, -1, false, false)
     }
 }

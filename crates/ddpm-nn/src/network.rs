@@ -1,6 +1,6 @@
 //! Any of the networks behind one interface.
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
@@ -100,14 +100,17 @@ impl Network {
 
     /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`; of a classifier, logits
     /// `[B, classes]`.
-    pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
-        let x = tch_ext::channels_last(inputs.x).expect("images are [B, C, H, W]").to_kind(self.precision);
+    ///
+    /// # Errors
+    /// libtorch fails: memory runs out, or the inputs are not what [`Inputs`] says.
+    pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Result<Tensor, TchError> {
+        let x = tch_ext::channels_last(inputs.x)?.f_to_kind(self.precision)?;
         let inputs = &Inputs { x: &x, ..*inputs };
         let output = match &self.shape {
-            Shape::UNet(net) => net.forward(w, inputs, &self.checkpointed),
-            Shape::Small(net) => net.forward(w, inputs),
-            Shape::Classifier(net) => net.forward(w, inputs, &self.checkpointed),
+            Shape::UNet(net) => net.forward(w, inputs, &self.checkpointed)?,
+            Shape::Small(net) => net.forward(w, inputs)?,
+            Shape::Classifier(net) => net.forward(w, inputs, &self.checkpointed)?,
         };
-        output.to_kind(Kind::Float)
+        output.f_to_kind(Kind::Float)
     }
 }

@@ -18,9 +18,12 @@ pub struct AdamW {
 
 impl AdamW {
     /// Fresh moments for `weights` (f32 flat).
-    pub fn new(weights: &Tensor, betas: [f64; 2], weight_decay: f64, eps: f64) -> Self {
-        let zeros = || weights.detach().zeros_like();
-        Self { exp_avg: zeros(), exp_avg_sq: zeros(), steps: 0, betas, weight_decay, eps }
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn new(weights: &Tensor, betas: [f64; 2], weight_decay: f64, eps: f64) -> Result<Self, NnError> {
+        let zeros = || weights.detach().f_zeros_like();
+        Ok(Self { exp_avg: zeros()?, exp_avg_sq: zeros()?, steps: 0, betas, weight_decay, eps })
     }
 
     /// Replaces moments and step count by saved ones (f32 flat).
@@ -52,10 +55,10 @@ impl AdamW {
     /// Updates `weights` in place from `gradients` (both f32 flat) at learning rate `lr`.
     ///
     /// # Errors
-    /// The buffers do not fit each other.
+    /// The buffers do not fit each other, or memory runs out.
     pub fn step(&mut self, weights: &Tensor, gradients: &Tensor, lr: f64) -> Result<(), NnError> {
         self.steps += 1;
-        let step = Tensor::full([0i64; 0], self.steps as f64, (Kind::Float, weights.device()));
+        let step = Tensor::f_full([0i64; 0], self.steps as f64, (Kind::Float, weights.device()))?;
         let buffers = AdamWBuffers {
             param: weights,
             grad: gradients,
@@ -70,9 +73,13 @@ impl AdamW {
 
 /// Scales `gradients` (f32 flat) of norm `norm` so that it is at most `max_norm`; 0 clips nothing. A norm that is not
 /// finite leaves them as they are: the step must be skipped.
-pub fn clip(gradients: &mut Tensor, norm: f64, max_norm: f64) {
+///
+/// # Errors
+/// libtorch fails.
+pub fn clip(gradients: &mut Tensor, norm: f64, max_norm: f64) -> Result<(), NnError> {
     if max_norm > 0.0 && norm.is_finite() && norm > max_norm {
         // The same guard against a zero norm as in torch.nn.utils.clip_grad_norm_.
-        let _ = gradients.g_mul_scalar_(max_norm / (norm + 1e-6));
+        let _ = gradients.f_mul_scalar_(max_norm / (norm + 1e-6))?;
     }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The small U-Net of MNIST tutorials: four levels of plain convolutions, time entering on the way up.
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
 use crate::NnError;
@@ -41,13 +41,13 @@ impl Triple {
         }))
     }
 
-    fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+    fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
         let [first, second, third] = &self.0;
         let apply = |(conv, norm): &(Conv2d, GroupNorm), x: &Tensor| {
-            norm.forward(w, &conv.forward(w, x), Activation::Identity).relu()
+            norm.forward(w, &conv.forward(w, x)?, Activation::Identity)?.f_relu()
         };
-        let x = apply(first, x);
-        apply(third, &apply(second, &x)) + x
+        let x = apply(first, x)?;
+        apply(third, &apply(second, &x)?)?.f_add(&x)
     }
 }
 
@@ -111,22 +111,22 @@ impl SmallUNet {
     }
 
     /// The network's prediction, `[B, out_channels, H, W]`.
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Tensor {
-        let time = sinusoidal_embedding(inputs.t, self.config.time_width, false, 0.0);
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Result<Tensor, TchError> {
+        let time = sinusoidal_embedding(inputs.t, self.config.time_width, false, 0.0)?;
         let mut x = inputs.x.shallow_clone();
         let mut skips = Vec::new();
         for triple in &self.down {
-            let level = triple.forward(w, &x);
-            x = level.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false);
+            let level = triple.forward(w, &x)?;
+            x = level.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?;
             skips.push(level);
         }
-        x = self.bottom.forward(w, &x);
+        x = self.bottom.forward(w, &x)?;
         for level in &self.up {
             let skip = skips.pop().expect("one skip per level");
             let (height, width) = (skip.size()[2], skip.size()[3]);
-            let joined = Tensor::cat(&[x.upsample_nearest2d([height, width], None, None), skip], 1);
-            let shift = level.time.forward(w, &time).to_kind(joined.kind()).unsqueeze(-1).unsqueeze(-1);
-            x = level.triple.forward(w, &(joined + shift));
+            let joined = Tensor::f_cat(&[x.f_upsample_nearest2d([height, width], None, None)?, skip], 1)?;
+            let shift = level.time.forward(w, &time)?.f_to_kind(joined.kind())?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
+            x = level.triple.forward(w, &joined.f_add(&shift)?)?;
         }
         self.out.forward(w, &x)
     }

@@ -49,7 +49,8 @@ fn outcome(architecture: &Architecture, precision: Kind, checkpointed: &[bool]) 
     let t = Tensor::from_slice(&[3i64, 70]);
     let labels = network.classes().map(|_| Tensor::from_slice(&[1i64, 2]));
     let dropout = DropoutKeys::new(Tensor::from_slice(&[11i64, -5]));
-    let y = network.forward(&weights, &Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: Some(&dropout) });
+    let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: Some(&dropout) };
+    let y = network.forward(&weights, &inputs).unwrap();
     (&y - 1.0).square().mean(Kind::Float).backward();
     let mut fired = std::mem::take(&mut *fired.lock().unwrap());
     fired.sort_unstable();
@@ -99,7 +100,7 @@ fn frozen_weights_let_the_gradient_of_the_images_through() {
             Weights::over(network.layout(), Tensor::randn([network.layout().len()], (Kind::Float, Device::Cpu)) * 0.1);
         let x = Tensor::randn([1, 3, 16, 16], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let inputs = Inputs { x: &x, t: &Tensor::from_slice(&[3i64]), labels: None, dropout: None };
-        network.forward(&weights.unwrap(), &inputs).square().sum(Kind::Float).backward();
+        network.forward(&weights.unwrap(), &inputs).unwrap().square().sum(Kind::Float).backward();
         x.grad()
     };
     assert_eq!(gradient(&[]), gradient(&[true; LEVELS]));

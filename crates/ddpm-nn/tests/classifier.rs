@@ -39,7 +39,7 @@ fn it_starts_undecided_and_shares_the_names_of_the_way_down() {
     let network = classifier(10);
     let weights = Weights::initialise(network.layout(), 0, Device::Cpu).unwrap();
     let (x, t) = (noise(&[3, 1, 8, 8]), Tensor::from_slice(&[0i64, 7, 99]));
-    let logits = network.forward(&weights, &Inputs { x: &x, t: &t, labels: None, dropout: None });
+    let logits = network.forward(&weights, &Inputs { x: &x, t: &t, labels: None, dropout: None }).unwrap();
     assert_eq!((logits.size(), logits.abs().max().double_value(&[])), (vec![3, 10], 0.0));
 
     let unet = Network::new(Architecture::UNet(encoder())).unwrap();
@@ -60,7 +60,7 @@ fn its_gradient_is_that_of_finite_differences() {
     let t = Tensor::from_slice(&[3i64, 50]);
     let labels = Tensor::from_slice(&[4i64, 1]);
     let log_p = |x: &Tensor| {
-        let logits = network.forward(&weights, &Inputs { x, t: &t, labels: None, dropout: None });
+        let logits = network.forward(&weights, &Inputs { x, t: &t, labels: None, dropout: None }).unwrap();
         logits.log_softmax(1, None).gather(1, &labels.unsqueeze(1), false).sum(Kind::Double)
     };
     let x = noise(&[2, 1, 8, 8]).set_requires_grad(true);

@@ -19,12 +19,21 @@ const NOT_READY: c_int = 600;
 const NON_BLOCKING: c_uint = 1;
 const DISABLE_TIMING: c_uint = 2;
 const EITHER_WAY: c_int = 4;
+/// Bytes before and of the UUID in `cudaDeviceProp`, which every version of CUDA begins with a name of 256 bytes and it;
+/// and room for all of that struct, of which versions have about 1 KiB.
+const UUID_AT: usize = 256;
+const UUID_LEN: usize = 16;
+const PROPERTIES: usize = 8192;
+/// Room for an address such as `0000:3b:00.0`, with the zero at its end.
+const ADDRESS: usize = 32;
 
 functions!(Functions {
     cudaGetErrorString(c_int) -> *const c_char;
     cudaGetLastError() -> c_int;
     cudaGetDeviceCount(*mut c_int) -> c_int;
     cudaSetDevice(c_int) -> c_int;
+    cudaGetDeviceProperties(*mut c_void, c_int) -> c_int;
+    cudaDeviceGetPCIBusId(*mut c_char, c_int, c_int) -> c_int;
     cudaStreamCreateWithFlags(*mut *mut c_void, c_uint) -> c_int;
     cudaStreamDestroy(*mut c_void) -> c_int;
     cudaStreamSynchronize(*mut c_void) -> c_int;
@@ -82,6 +91,38 @@ impl Cuda {
             }
             code => self.check("cudaGetDeviceCount", code).map(|()| count as usize),
         }
+    }
+
+    /// What tells a GPU from all others, on whatever machine: `GPU-` and its UUID, as nvidia-smi has it.
+    ///
+    /// # Errors
+    /// There is no such GPU.
+    pub fn uuid(&self, device: usize) -> Result<String, Error> {
+        let mut properties = [0u64; PROPERTIES / size_of::<u64>()];
+        // SAFETY: the function fills a struct that is smaller, and needs no more than this alignment.
+        let code = unsafe { (self.functions.cudaGetDeviceProperties)(properties.as_mut_ptr().cast(), device as c_int) };
+        self.check("cudaGetDeviceProperties", code)?;
+        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_AT).take(UUID_LEN);
+        let mut uuid = String::from("GPU");
+        for (index, byte) in bytes.enumerate() {
+            let dash = if matches!(index, 0 | 4 | 6 | 8 | 10) { "-" } else { "" };
+            uuid += &format!("{dash}{byte:02x}");
+        }
+        Ok(uuid)
+    }
+
+    /// A GPU's address on its machine's PCI bus, such as `0000:3b:00.0`. Slices of one GPU (MIG) have it in common.
+    ///
+    /// # Errors
+    /// There is no such GPU.
+    pub fn pci_address(&self, device: usize) -> Result<String, Error> {
+        let mut text = [0; ADDRESS];
+        // SAFETY: the function writes a text with its end, and no more than the bytes that it is told of.
+        let code =
+            unsafe { (self.functions.cudaDeviceGetPCIBusId)(text.as_mut_ptr(), ADDRESS as c_int, device as c_int) };
+        self.check("cudaDeviceGetPCIBusId", code)?;
+        // SAFETY: the text ends within the array.
+        Ok(unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
     }
 
     /// Whether this is the tests' stand-in of the kind that takes the host's memory for that of its GPUs.

@@ -32,6 +32,16 @@ fn the_stand_in_notices_every_breach() {
 }
 
 #[test]
+fn gpus_have_identities_and_addresses() {
+    let (_, cuda) = load();
+    assert_eq!(cuda.uuid(3).expect("there are 8"), "GPU-03000000-ffff-ffff-0000-000000000000");
+    assert_eq!(cuda.pci_address(3).expect("there are 8"), "0000:03:00.0");
+    for refused in [cuda.uuid(8), cuda.pci_address(8)] {
+        assert!(refusal(refused).contains(" failed: invalid device ordinal (CUDA error 101). "));
+    }
+}
+
+#[test]
 fn a_world_of_one_reduces_to_itself() {
     let (nccl, cuda) = load();
     assert_eq!(nccl.version().to_string(), "2.29.7");

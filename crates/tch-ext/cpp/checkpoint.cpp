@@ -15,13 +15,16 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Owns `context`, the caller's function of tensors.
+// The caller's function of tensors. False if it failed: `words` then say why, in zeroed memory of `room` bytes.
+using Call = bool (*)(void *context, const Tensor *const *inputs, size_t count, Tensor **output, char *words, size_t room);
+
+// Owns `context`.
 struct Part final : torch::CustomClassHolder {
     void *context;
-    bool (*call)(void *, const Tensor *const *inputs, size_t count, Tensor **output);
+    Call call;
     void (*release)(void *);
 
-    Part(void *context, decltype(call) call, decltype(release) release)
+    Part(void *context, Call call, decltype(release) release)
         : context(context), call(call), release(release) {}
     Part(const Part &) = delete;
     Part &operator=(const Part &) = delete;
@@ -31,7 +34,8 @@ struct Part final : torch::CustomClassHolder {
         std::vector<const Tensor *> borrowed;
         for (const auto &input : inputs) borrowed.push_back(&input);
         Tensor *output = nullptr;
-        TORCH_CHECK(call(context, borrowed.data(), borrowed.size(), &output), "a checkpointed part panicked");
+        char words[2048] = "";
+        TORCH_CHECK(call(context, borrowed.data(), borrowed.size(), &output, words, sizeof words), words);
         return *std::unique_ptr<Tensor>(output);
     }
 };
@@ -84,8 +88,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 // `*output` is what `call(context)` makes of the inputs, and the caller's to release. `context` is ours in any case, and
 // handed to `release` when neither this call nor a backward needs it any more.
-extern "C" char *tch_ext_checkpoint(const at::Tensor *const *inputs, size_t count, void *context,
-                                    bool (*call)(void *, const at::Tensor *const *, size_t, at::Tensor **),
+extern "C" char *tch_ext_checkpoint(const at::Tensor *const *inputs, size_t count, void *context, Call call,
                                     void (*release)(void *), at::Tensor **output) {
     return tch_ext::guarded([&] {
         const auto part = c10::make_intrusive<Part>(context, call, release);

@@ -13,6 +13,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -167,6 +168,10 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 
 } // namespace
 
+// Whether this thread's norms are composed of libtorch's operations on the CPU too.
+static thread_local bool as_on_gpus = false;
+extern "C" bool tch_ext_group_norm_as_on_gpus(bool on) { return std::exchange(as_on_gpus, on); }
+
 // `inputs` are one or two, and `out` has room for one more.
 extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,
                                     const at::Tensor *gain, const at::Tensor *bias, int64_t groups, double eps, bool silu,
@@ -193,7 +198,7 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         }
         const auto kind = x[0].scalar_type();
         variable_list results{Tensor(), x[0], x[1]};
-        if (x[0].is_cpu() && (kind == at::kFloat || kind == at::kBFloat16)) {
+        if (x[0].is_cpu() && !as_on_gpus && (kind == at::kFloat || kind == at::kBFloat16)) {
             for (auto &input : x)
                 if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);
             // An input may be absent, but not undefined.

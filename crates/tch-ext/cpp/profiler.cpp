@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/record_function.h>
+#include <kineto/ActivityType.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <cstdlib>
@@ -17,7 +18,7 @@ namespace {
 namespace autograd = torch::autograd::profiler;
 namespace profiler = torch::profiler::impl;
 
-using Each = void (*)(void *context, const char *name, bool range, int64_t start_ns, int64_t ns);
+using Each = void (*)(void *context, const char *name, bool range, bool on_gpu, int64_t start_ns, int64_t ns);
 
 // Kineto writes to stderr of every start and stop, and of a GPU that is not there, as of errors. Set before main, while
 // no other thread can read the environment; one who wants to see it all sets it to 0.
@@ -44,8 +45,9 @@ char *tch_ext_profiler_start() {
     });
 }
 
-// Ends the recording. With a `path`, writes it there as a Chrome trace, and tells `each` of every operator and range of
-// the calling thread, in any order; without, discards it.
+// Ends the recording. With a `path`, writes it there as a Chrome trace, and calls `each` with every operator and range of
+// the calling thread and of the threads that went backward for it, and with what GPUs did, in any order; without, discards
+// it.
 char *tch_ext_profiler_stop(const char *path, void *context, Each each) {
     return guarded([&] {
         auto recorded = autograd::disableProfiler();
@@ -53,12 +55,22 @@ char *tch_ext_profiler_stop(const char *path, void *context, Each each) {
             return;
         }
         recorded->save(path);
-        const auto thread = at::RecordFunction::currentThreadId();
+        const auto scope_is = [](const autograd::KinetoEvent &event, at::RecordScope scope) {
+            return event.scope() == static_cast<uint8_t>(scope);
+        };
+        // libtorch goes backward on the calling thread for the CPU, and on a thread for each GPU, for which the calling one
+        // waits.
+        std::set<uint64_t> threads{at::RecordFunction::currentThreadId()};
         for (const auto &event : recorded->events()) {
-            if (event.deviceType() == c10::DeviceType::CPU && event.startThreadId() == thread) {
-                const bool range = event.scope() == static_cast<uint8_t>(at::RecordScope::USER_SCOPE);
-                each(context, event.name().c_str(), range, static_cast<int64_t>(event.startNs()),
-                     static_cast<int64_t>(event.durationNs()));
+            if (scope_is(event, at::RecordScope::BACKWARD_FUNCTION)) threads.insert(event.startThreadId());
+        }
+        for (const auto &event : recorded->events()) {
+            const bool on_gpu = event.deviceType() == c10::DeviceType::CUDA;
+            // Ranges are shown again in the row of the GPU, around what it did for them.
+            const bool shadow = event.activityType() == static_cast<uint8_t>(libkineto::ActivityType::GPU_USER_ANNOTATION);
+            if (on_gpu ? !shadow : threads.contains(event.startThreadId())) {
+                each(context, event.name().c_str(), scope_is(event, at::RecordScope::USER_SCOPE), on_gpu,
+                     static_cast<int64_t>(event.startNs()), static_cast<int64_t>(event.durationNs()));
             }
         }
     });

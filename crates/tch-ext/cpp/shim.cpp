@@ -4,6 +4,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
@@ -14,6 +15,10 @@
 using tch_ext::guarded;
 
 namespace {
+
+// Without it cuBLAS may give other bits each time, and libtorch refuses to call it where the same ones are asked for. Set
+// before main, while no other thread can read the environment; a value of the user's stays.
+const bool repeatable_cublas = setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0) == 0;
 
 // Owns `context` and calls back with it after each accumulation into the tensor that holds the hook.
 struct GradHook final : torch::autograd::PostAccumulateGradHook {
@@ -65,9 +70,28 @@ char *tch_ext_clear_grad_hook(at::Tensor *param) {
     return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*param, nullptr); });
 }
 
-// Lets cuDNN choose among algorithms that give the same bits each time, from now on.
-char *tch_ext_repeatable_convolutions() {
-    return guarded([] { at::globalContext().setDeterministicCuDNN(true); });
+// See set_deterministic in gpus.rs.
+char *tch_ext_set_deterministic(bool on) {
+    return guarded([&] {
+        auto &context = at::globalContext();
+        context.setDeterministicAlgorithms(on, /*warn_only=*/false);
+        // All memory is written before it is read here; to fill it first would be one more pass over every tensor.
+        context.setDeterministicFillUninitializedMemory(false);
+        context.setDeterministicCuDNN(on);
+        // Measures all algorithms for each shape, and takes the fastest: not always the same.
+        context.setBenchmarkCuDNN(!on);
+        // Its backward adds in any order. Flash and memory-efficient attention heed the first switch.
+        context.setSDPUseCuDNN(!on);
+    });
+}
+
+// Makes a GPU the calling thread's current one. Nothing here is compiled against CUDA: libtorch's backend registers the
+// function when it is loaded.
+char *tch_ext_make_current(int index) {
+    return guarded([&] {
+        const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+        c10::impl::getDeviceGuardImpl(device.type())->setDevice(device);
+    });
 }
 
 char *tch_ext_fused_adamw(at::Tensor *param, at::Tensor *grad, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,

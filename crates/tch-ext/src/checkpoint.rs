@@ -13,13 +13,17 @@ unsafe extern "C" {
         inputs: *const *const C_tensor,
         count: usize,
         context: *mut c_void,
-        call: extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut C_tensor) -> bool,
+        call: Call,
         release: extern "C" fn(*mut c_void),
         output: *mut *mut C_tensor,
     ) -> *mut c_char;
 }
 
-type Part = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
+/// Of a part: its context, its inputs and their number, where its output goes, and where what it failed with goes, with
+/// the room for that.
+type Call = extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut C_tensor, *mut c_char, usize) -> bool;
+
+type Part = Box<dyn Fn(&[Tensor]) -> Result<Tensor, TchError> + Send>;
 
 /// `part(inputs)`, of which autograd keeps the inputs only: backward runs `part` again (Chen et al. 2016, arXiv
 /// 1604.06174) and goes through it, so that the leaves in it get their gradients and call their hooks.
@@ -29,8 +33,11 @@ type Part = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
 /// gradient, or there is no backward. A gradient of a gradient is not defined.
 ///
 /// # Errors
-/// `part` panicked; in backward, that fails the backward.
-pub fn checkpoint(inputs: &[&Tensor], part: impl Fn(&[Tensor]) -> Tensor + Send + 'static) -> Result<Tensor, TchError> {
+/// `part` failed, and with what, or panicked; in backward, that fails the backward.
+pub fn checkpoint(
+    inputs: &[&Tensor],
+    part: impl Fn(&[Tensor]) -> Result<Tensor, TchError> + Send + 'static,
+) -> Result<Tensor, TchError> {
     let context = Box::into_raw(Box::new(Box::new(part) as Part));
     let pointers: Vec<*const C_tensor> = inputs.iter().map(|input| input.as_ptr()).collect();
     let mut output = std::ptr::null_mut();
@@ -44,12 +51,14 @@ pub fn checkpoint(inputs: &[&Tensor], part: impl Fn(&[Tensor]) -> Tensor + Send 
     }
 }
 
-/// Whether the part got through without a panic, which must not unwind into C++; if so, `output` is the caller's.
+/// Whether the part got through; if so, `output` is the caller's, else `words` say why. A panic must not unwind into C++.
 extern "C" fn call(
     context: *mut c_void,
     inputs: *const *const C_tensor,
     count: usize,
     output: *mut *mut C_tensor,
+    words: *mut c_char,
+    room: usize,
 ) -> bool {
     let run = || {
         // SAFETY: `context` is the `Part` that the shim was given and has not released yet.
@@ -62,11 +71,22 @@ extern "C" fn call(
             pointers.iter().map(|input| unsafe { Tensor::clone_from_ptr(input.cast_mut()) }).collect();
         part(&inputs)
     };
-    let Ok(tensor) = catch_unwind(AssertUnwindSafe(run)) else { return false };
-    // SAFETY: the shim passes a valid place for one pointer, and owns the tensor from here on, which is forgotten here.
-    unsafe { *output = tensor.as_ptr().cast_mut() };
-    std::mem::forget(tensor);
-    true
+    let failed = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(tensor)) => {
+            // SAFETY: the shim passes a valid place for one pointer, and owns the tensor from here on, which is forgotten
+            // here.
+            unsafe { *output = tensor.as_ptr().cast_mut() };
+            std::mem::forget(tensor);
+            return true;
+        }
+        Ok(Err(TchError::Torch(words))) => words,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "a checkpointed part panicked".into(),
+    };
+    let len = failed.len().min(room.saturating_sub(1));
+    // SAFETY: the shim passes `room` bytes, which nobody else knows of, zeroed, so that the text has an end.
+    unsafe { std::ptr::copy_nonoverlapping(failed.as_ptr().cast(), words, len) };
+    false
 }
 
 extern "C" fn release(context: *mut c_void) {
@@ -102,7 +122,7 @@ mod tests {
         let y = checkpoint(&[&(&x * 2.0), &constant], move |inputs| {
             count.fetch_add(1, Ordering::Relaxed);
             // Twice in the part: the leaf is complete when both have been added.
-            &inputs[0] * &inside * &inputs[1] + &inside
+            Ok(&inputs[0] * &inside * &inputs[1] + &inside)
         })
         .unwrap();
         assert_eq!(Vec::<f32>::try_from(&y).unwrap(), [202.0, 4203.0]);
@@ -122,23 +142,30 @@ mod tests {
         let x = Tensor::ones([2], F32);
         let y = checkpoint(&[&x], move |inputs| {
             count.fetch_add(1, Ordering::Relaxed);
-            &inputs[0] * 2.0
+            inputs[0].f_mul_scalar(2.0)
         });
         assert!(!y.unwrap().requires_grad());
         assert_eq!((calls.load(Ordering::Relaxed), Arc::strong_count(&calls)), (1, 1));
     }
 
     #[test]
-    fn a_panic_fails_forward_or_backward_and_nothing_else() {
+    fn a_failure_or_panic_fails_forward_or_backward_and_nothing_else() {
         let x = Tensor::ones([2], F32).set_requires_grad(true);
         let refused = checkpoint(&[&x], |_| panic!("no")).unwrap_err();
         assert!(refused.to_string().contains("a checkpointed part panicked"), "{refused}");
-        let calls = AtomicUsize::new(0);
-        let y = checkpoint(&[&x], move |inputs| {
-            assert_eq!(calls.fetch_add(1, Ordering::Relaxed), 0);
-            &inputs[0] * 2.0
-        });
-        let error = y.unwrap().sum(Kind::Float).f_backward().unwrap_err();
-        assert!(error.to_string().contains("a checkpointed part panicked"), "{error}");
+        let refused = checkpoint(&[&x], |inputs| inputs[0].f_view([3i64])).unwrap_err();
+        assert!(refused.to_string().contains("invalid for input of size 2"), "{refused}");
+        let fails_again = |again: fn(&Tensor) -> Result<Tensor, TchError>| {
+            let calls = AtomicUsize::new(0);
+            let y = checkpoint(&[&x], move |inputs| match calls.fetch_add(1, Ordering::Relaxed) {
+                0 => inputs[0].f_mul_scalar(2.0),
+                _ => again(&inputs[0]),
+            });
+            y.unwrap().sum(Kind::Float).f_backward().unwrap_err().to_string()
+        };
+        let error = fails_again(|_| panic!("no"));
+        assert!(error.contains("a checkpointed part panicked"), "{error}");
+        let error = fails_again(|x| x.f_view([3i64]));
+        assert!(error.contains("invalid for input of size 2"), "{error}");
     }
 }

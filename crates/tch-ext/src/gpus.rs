@@ -1,5 +1,6 @@
 //! GPUs: libtorch's CUDA backend, loaded when one is asked for, and a tensor's memory as NCCL takes it.
 
+use std::ffi::{c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -10,32 +11,62 @@ use tch::{Device, TchError, Tensor};
 use crate::{check, contiguous_f32};
 
 unsafe extern "C" {
-    fn tch_ext_repeatable_convolutions() -> *mut std::ffi::c_char;
+    fn tch_ext_set_deterministic(on: bool) -> *mut c_char;
+    fn tch_ext_make_current(index: c_int) -> *mut c_char;
 }
 
-/// The driver's own device, and its library.
-const DRIVER: [&str; 2] = ["/dev/nvidiactl", "libcuda.so.1"];
+/// What shows the driver: its own device, what the kernel says of it, and its library. In a container that was given no
+/// GPU the second may be there alone.
+const DRIVER: [&str; 3] = ["/dev/nvidiactl", "/proc/driver/nvidia/version", "libcuda.so.1"];
+/// The environment variable that says which GPUs a process sees.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+/// What CUDA calls a slice of a GPU there.
+const SLICE: &str = "MIG-";
 
 /// What is wrong with this machine's GPUs, each as one clause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoGpu {
-    /// Neither the driver's device nor its library.
+    /// Nothing of the driver.
     NoDriver,
+    /// This libtorch, in that folder, has no CUDA backend.
+    CpuOnly(PathBuf),
     /// libtorch's CUDA backend does not load; the loader's words.
     NoBackend(String),
-    /// There is none, or `CUDA_VISIBLE_DEVICES` leaves none.
-    NoneVisible,
+    /// There is none, or `CUDA_VISIBLE_DEVICES` leaves none; the CUDA runtime's words, if it has any.
+    NoneVisible(Option<String>),
+}
+
+impl NoGpu {
+    /// Whether there is a driver, so that somebody expects GPUs to be used, and nobody has hidden them on purpose.
+    pub fn is_a_surprise(&self) -> bool {
+        let hidden = std::env::var(VISIBLE).is_ok_and(|visible| matches!(visible.trim(), "" | "-1"));
+        *self != Self::NoDriver && !hidden
+    }
+
+    /// What would make GPUs usable, as the beginning of a sentence.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoDriver => "Install NVIDIA's driver",
+            Self::CpuOnly(_) => "Install a libtorch with CUDA (DDPM_TORCH=cuda scripts/setup.sh)",
+            Self::NoBackend(_) => "Install what is missing (docs/gpu.md)",
+            Self::NoneVisible(_) => "Compare with `nvidia-smi -L`, which lists the GPUs that the driver knows",
+        }
+    }
 }
 
 impl std::fmt::Display for NoGpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoDriver => write!(f, "no NVIDIA driver is there (neither {} nor {})", DRIVER[0], DRIVER[1]),
+            Self::NoDriver => write!(f, "there is no NVIDIA driver (neither {} nor {})", DRIVER[0], DRIVER[2]),
+            Self::CpuOnly(folder) => write!(f, "libtorch in {} was built for the CPU only", folder.display()),
             Self::NoBackend(words) => write!(f, "libtorch's CUDA backend cannot be loaded ({words})"),
-            Self::NoneVisible => match std::env::var("CUDA_VISIBLE_DEVICES") {
-                Ok(visible) => write!(f, "libtorch finds no GPU, with CUDA_VISIBLE_DEVICES={visible:?}"),
-                Err(_) => f.write_str("libtorch finds no GPU; `nvidia-smi -L` lists those that the driver knows"),
-            },
+            Self::NoneVisible(words) => {
+                f.write_str("libtorch finds no GPU")?;
+                if let Ok(visible) = std::env::var(VISIBLE) {
+                    write!(f, ", with {VISIBLE}={visible:?}")?;
+                }
+                words.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+            }
         }
     }
 }
@@ -69,20 +100,69 @@ impl Gpus {
     pub fn device(self, index: usize) -> Device {
         if self.stand_in { Device::Cpu } else { Device::Cuda(index) }
     }
+
+    /// What tells each of them from all other GPUs, in whatever process: its UUID. A slice of a GPU counts as one of its
+    /// own.
+    ///
+    /// # Errors
+    /// The CUDA runtime is not found, or fails.
+    pub fn identities(self) -> Result<Vec<String>, nccl_rs::Error> {
+        let cuda = Cuda::load()?;
+        let uuids = (0..self.count).map(|index| cuda.uuid(index)).collect::<Result<_, _>>()?;
+        Ok(with_slices(uuids, &std::env::var(VISIBLE).unwrap_or_default()))
+    }
+}
+
+/// The UUIDs, or where `CUDA_VISIBLE_DEVICES` names slices, those names: CUDA may give a slice its whole GPU's UUID.
+fn with_slices(mut uuids: Vec<String>, visible: &str) -> Vec<String> {
+    for (uuid, name) in uuids.iter_mut().zip(visible.split(',')) {
+        if name.trim().starts_with(SLICE) {
+            *uuid = name.trim().into();
+        }
+    }
+    uuids
+}
+
+/// Makes the GPU `device` the calling thread's current one; does nothing for the CPU. A thread that has none uses the
+/// first, and takes memory there for a context of its own.
+///
+/// # Errors
+/// libtorch knows of no such GPU.
+pub fn make_current(device: Device) -> Result<(), TchError> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: any number is allowed; a wrong one is an error.
+    unsafe { check(tch_ext_make_current(index as c_int)) }
+}
+
+/// From now on, in the whole process: with `on`, operations take algorithms that give the same bits each time, and fail
+/// where there is none ([`Trouble::Undetermined`](crate::Trouble::Undetermined)); without, those that are fastest. It
+/// matters on GPUs: the CPU repeats its bits in any case.
+///
+/// cuBLAS needs `CUBLAS_WORKSPACE_CONFIG` besides, before it starts. This crate sets it before `main`, unless it is set.
+///
+/// # Errors
+/// None in practice.
+pub fn set_deterministic(on: bool) -> Result<(), TchError> {
+    // SAFETY: the function sets switches of libtorch's, and has no preconditions.
+    unsafe { check(tch_ext_set_deterministic(on)) }
 }
 
 fn find() -> Result<Gpus, NoGpu> {
     if let Some(cuda) = stand_in() {
         let count = cuda.device_count().map_err(|error| NoGpu::NoBackend(error.to_string()))?;
-        return if count > 0 { Ok(Gpus { count, stand_in: true }) } else { Err(NoGpu::NoneVisible) };
+        return if count > 0 { Ok(Gpus { count, stand_in: true }) } else { Err(NoGpu::NoneVisible(None)) };
     }
     if !driver_is_there() {
         return Err(NoGpu::NoDriver);
     }
-    load_cuda_backend().map_err(|error| NoGpu::NoBackend(error.to_string()))?;
+    match libtorch_folder() {
+        Ok(folder) if !folder.join(BACKEND).exists() => return Err(NoGpu::CpuOnly(folder)),
+        _ => load_cuda_backend().map_err(|error| NoGpu::NoBackend(error.to_string()))?,
+    }
     match tch::Cuda::device_count() {
         count @ 1.. => Ok(Gpus { count: count as usize, stand_in: false }),
-        _ => Err(NoGpu::NoneVisible),
+        // libtorch keeps to itself why, such as a driver that is older than CUDA.
+        _ => Err(NoGpu::NoneVisible(Cuda::load().and_then(Cuda::device_count).err().map(|error| error.to_string()))),
     }
 }
 
@@ -93,22 +173,26 @@ fn stand_in() -> Option<&'static Cuda> {
 }
 
 fn driver_is_there() -> bool {
+    let [device, known, library] = DRIVER;
     // SAFETY: loading the driver's library runs its initializers, which have no preconditions.
-    Path::new(DRIVER[0]).exists() || unsafe { Library::open(Some(DRIVER[1]), RTLD_NOW) }.is_ok()
+    [device, known].iter().any(|file| Path::new(file).exists())
+        || unsafe { Library::open(Some(library), RTLD_NOW) }.is_ok()
 }
 
-/// Loads libtorch's CUDA backend, `libtorch_cuda.so` beside the libtorch in use, to the end of the process: nothing refers
-/// to it, so no linker would. Convolutions then take algorithms that give the same bits each time.
+/// The file of libtorch's CUDA backend.
+const BACKEND: &str = "libtorch_cuda.so";
+
+/// Loads libtorch's CUDA backend, beside the libtorch in use, to the end of the process: nothing refers to it, so no linker
+/// would.
 ///
 /// # Errors
 /// The file or a library that it needs is not there; the loader's words name it.
 pub fn load_cuda_backend() -> Result<(), TchError> {
-    let path = libtorch_folder()?.join("libtorch_cuda.so");
+    let path = libtorch_folder()?.join(BACKEND);
     // SAFETY: it is the other half of the libtorch that runs already; its initializers register it there.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
     std::mem::forget(library.map_err(|error| TchError::Torch(error.to_string()))?);
-    // SAFETY: the function sets a switch of libtorch's, and has no preconditions.
-    unsafe { check(tch_ext_repeatable_convolutions()) }
+    Ok(())
 }
 
 /// The folder of the libtorch that this process has loaded.
@@ -140,6 +224,20 @@ mod tests {
     #[test]
     fn libtorch_is_found_where_it_was_loaded_from() {
         assert!(libtorch_folder().unwrap().join("libtorch_cpu.so").is_file());
+    }
+
+    #[test]
+    fn slices_are_told_apart_by_their_names() {
+        let uuids = || vec!["GPU-1".to_owned(), "GPU-2".to_owned()];
+        assert_eq!(with_slices(uuids(), ""), uuids());
+        assert_eq!(with_slices(uuids(), "0,1"), uuids());
+        assert_eq!(with_slices(vec!["GPU-1".into()], "MIG-a, MIG-b"), ["MIG-a"]);
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_refused() {
+        make_current(Device::Cpu).unwrap();
+        assert!(make_current(Device::Cuda(0)).is_err());
     }
 
     #[test]

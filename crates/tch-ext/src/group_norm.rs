@@ -20,6 +20,7 @@ unsafe extern "C" {
         silu: bool,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    fn tch_ext_group_norm_as_on_gpus(on: bool) -> bool;
 }
 
 /// What follows a norm.
@@ -88,4 +89,19 @@ pub fn group_norm<const N: usize>(
         let [y, ..] = out;
         Ok(Normed { y: Tensor::from_ptr(y), inputs: std::array::from_fn(|i| Tensor::from_ptr(out[i + 1])) })
     }
+}
+
+/// Does `work` with group norms as they are computed on GPUs, by libtorch's operations one after the other, on the CPU too:
+/// its tensors then are those that a GPU would hold. On this thread.
+pub fn as_on_gpus<T>(work: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            // SAFETY: the shim sets a switch of this thread, and has no preconditions.
+            unsafe { tch_ext_group_norm_as_on_gpus(self.0) };
+        }
+    }
+    // SAFETY: as above.
+    let _before = Before(unsafe { tch_ext_group_norm_as_on_gpus(true) });
+    work()
 }

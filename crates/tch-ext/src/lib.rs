@@ -17,14 +17,16 @@ mod group_norm;
 mod hooks;
 mod memory;
 mod profiler;
+mod trouble;
 
 pub use checkpoint::checkpoint;
 pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, winograd_applies};
-pub use gpus::{Gpus, NoGpu, load_cuda_backend, with_f32_on_gpu};
-pub use group_norm::{Activation, Normed, PerChannel, group_norm};
+pub use gpus::{Gpus, NoGpu, load_cuda_backend, make_current, set_deterministic, with_f32_on_gpu};
+pub use group_norm::{Activation, Normed, PerChannel, as_on_gpus, group_norm};
 pub use hooks::GradHooks;
 pub use memory::MemoryWatch;
-pub use profiler::{Cost, Profiler, in_range};
+pub use profiler::{Cost, CostKind, Profiler, in_range};
+pub use trouble::Trouble;
 
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);

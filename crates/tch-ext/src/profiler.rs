@@ -14,7 +14,7 @@ use tch::TchError;
 
 use crate::check;
 
-type Each = extern "C" fn(*mut c_void, *const c_char, bool, i64, i64);
+type Each = extern "C" fn(*mut c_void, *const c_char, bool, bool, i64, i64);
 
 unsafe extern "C" {
     fn tch_ext_profiler_start() -> *mut c_char;
@@ -34,17 +34,28 @@ pub struct Profiler {
 /// Whether there is a recording: libtorch has room for one.
 static RECORDING: AtomicBool = AtomicBool::new(false);
 
-/// What calls of one name cost the thread that recorded.
+/// What calls of one name cost the thread that recorded, and those that went backward for it; or a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// The operator's name, such as `aten::convolution_backward`, or the range's.
+    /// The operator's name, such as `aten::convolution_backward`, or the range's; on a GPU the kernel's.
     pub name: String,
-    /// Whether it is a range of [`in_range`], and no operator.
-    pub range: bool,
+    /// What it is.
+    pub kind: CostKind,
     /// How often it was entered.
     pub calls: u64,
     /// Time spent in it, without the operators and ranges within.
     pub self_time: Duration,
+}
+
+/// What took time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CostKind {
+    /// An operator of libtorch's, on the CPU: all of its work, or where there is a GPU, starting its kernels.
+    Operator,
+    /// A range of [`in_range`].
+    Range,
+    /// A kernel or a copy on a GPU.
+    Kernel,
 }
 
 impl Profiler {
@@ -67,7 +78,7 @@ impl Profiler {
     }
 
     /// Ends the recording, writes it to `path` as a Chrome trace (JSON), and gives what operators and ranges cost this
-    /// thread, the dearest first. A file that is there is replaced.
+    /// thread, backward included, and what GPUs did, the most expensive first. A file that is there is replaced.
     ///
     /// # Errors
     /// The file cannot be written, or not to its end.
@@ -111,42 +122,48 @@ pub fn in_range<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// An operator or range, entered and left; times in ns.
+/// An operator, range or kernel, entered and left; times in ns.
 struct Call {
     name: String,
-    range: bool,
+    kind: CostKind,
     start: i64,
     end: i64,
 }
 
-extern "C" fn add(calls: *mut c_void, name: *const c_char, range: bool, start: i64, ns: i64) {
+extern "C" fn add(calls: *mut c_void, name: *const c_char, range: bool, on_gpu: bool, start: i64, ns: i64) {
     // SAFETY: `save` gave the address of its list, which nobody else uses during the call.
     let calls = unsafe { &mut *calls.cast::<Vec<Call>>() };
     // SAFETY: the shim gives a C string that lives for this call.
     let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
-    calls.push(Call { name, range, start, end: start + ns });
+    let kind = match (on_gpu, range) {
+        (true, _) => CostKind::Kernel,
+        (false, true) => CostKind::Range,
+        (false, false) => CostKind::Operator,
+    };
+    calls.push(Call { name, kind, start, end: start + ns });
 }
 
-/// What calls of one thread, which nest, cost by name.
+/// What calls cost by name. Those on the CPU nest: a thread that goes backward does so while the one that began it waits.
+/// Kernels are within nothing.
 fn costs(mut calls: Vec<Call>) -> Vec<Cost> {
     // Outer ones first.
     calls.sort_by_key(|call| (call.start, std::cmp::Reverse(call.end)));
     let mut own: Vec<i64> = calls.iter().map(|call| call.end - call.start).collect();
     let mut open: Vec<usize> = Vec::new();
-    for (index, call) in calls.iter().enumerate() {
+    for (index, call) in calls.iter().enumerate().filter(|(_, call)| call.kind != CostKind::Kernel) {
         open.retain(|&outer| calls[outer].end > call.start);
         if let Some(&outer) = open.last() {
             own[outer] -= call.end.min(calls[outer].end) - call.start;
         }
         open.push(index);
     }
-    let mut sums: HashMap<(String, bool), (u64, Duration)> = HashMap::new();
+    let mut sums: HashMap<(String, CostKind), (u64, Duration)> = HashMap::new();
     for (call, own) in calls.into_iter().zip(own) {
-        let (count, self_time) = sums.entry((call.name, call.range)).or_default();
+        let (count, self_time) = sums.entry((call.name, call.kind)).or_default();
         *count += 1;
         *self_time += Duration::from_nanos(u64::try_from(own).unwrap_or(0));
     }
-    let cost = |((name, range), (calls, self_time))| Cost { name, range, calls, self_time };
+    let cost = |((name, kind), (calls, self_time))| Cost { name, kind, calls, self_time };
     let mut costs: Vec<Cost> = sums.into_iter().map(cost).collect();
     costs.sort_by(|a, b| b.self_time.cmp(&a.self_time).then_with(|| a.name.cmp(&b.name)));
     costs
@@ -173,11 +190,39 @@ mod tests {
 
     #[test]
     fn self_time_is_what_calls_within_leave() {
-        let call = |name: &str, start, end| Call { name: name.into(), range: false, start, end };
-        let calls =
-            vec![call("b", 10, 40), call("a", 0, 100), call("c", 10, 20), call("c", 50, 60), call("c", 100, 101)];
+        let of = |kind| move |name: &str, start, end| Call { name: name.into(), kind, start, end };
+        let (call, kernel) = (of(CostKind::Operator), of(CostKind::Kernel));
+        let calls = vec![
+            call("b", 10, 40),
+            call("a", 0, 100),
+            kernel("k", 5, 55),
+            call("c", 10, 20),
+            call("c", 50, 60),
+            kernel("k", 55, 60),
+            call("c", 100, 101),
+        ];
         let found: Vec<_> = costs(calls).iter().map(|c| (c.name.clone(), c.calls, c.self_time.as_nanos())).collect();
-        assert_eq!(found, [("a".into(), 1, 60), ("c".into(), 3, 21), ("b".into(), 1, 20)]);
+        assert_eq!(found, [("a".into(), 1, 60), ("k".into(), 2, 55), ("c".into(), 3, 21), ("b".into(), 1, 20)]);
+    }
+
+    /// As on a GPU, for which libtorch goes backward on a thread of its own.
+    #[test]
+    fn a_thread_that_goes_backward_counts_for_the_one_that_waits() {
+        let path = std::env::temp_dir().join(format!("tch-ext-backward-{}.json", std::process::id()));
+        let weights = Tensor::ones([64, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let backward = || {
+            let loss = weights.mm(&weights).sum(Kind::Float);
+            std::thread::scope(|scope| scope.spawn(move || loss.backward()).join().unwrap());
+        };
+        backward();
+        let recording = Profiler::start().unwrap();
+        in_range(c"backward", backward);
+        let costs = recording.save(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let calls = |name: &str| costs.iter().find(|cost| cost.name == name).map(|cost| (cost.kind, cost.calls));
+        assert_eq!(calls("aten::mm"), Some((CostKind::Operator, 3)), "{costs:?}");
+        assert_eq!(calls("backward"), Some((CostKind::Range, 1)));
+        assert!(calls("MmBackward0").is_some(), "{costs:?}");
     }
 
     #[test]
@@ -200,10 +245,10 @@ mod tests {
             scope.spawn(|| in_range(c"elsewhere", || ()));
         });
         let costs = recording.save(&path).unwrap();
-        let calls = |name: &str| costs.iter().find(|cost| cost.name == name).map(|cost| (cost.range, cost.calls));
+        let calls = |name: &str| costs.iter().find(|cost| cost.name == name).map(|cost| (cost.kind, cost.calls));
         // A product forward, two backward.
-        assert_eq!(calls("aten::mm"), Some((false, 6)));
-        assert_eq!(calls("forward and back"), Some((true, 2)));
+        assert_eq!(calls("aten::mm"), Some((CostKind::Operator, 6)));
+        assert_eq!(calls("forward and back"), Some((CostKind::Range, 2)));
         assert_eq!(calls("elsewhere"), None, "of this thread only");
         assert!(costs.is_sorted_by(|a, b| a.self_time >= b.self_time) && costs[0].self_time > Duration::ZERO);
         let trace = std::fs::read_to_string(&path).unwrap();

@@ -35,6 +35,9 @@ pub struct TrainSettings {
     pub convolutions: Convolutions,
     /// Where the network computes. Default `auto`.
     pub device: Device,
+    /// Whether operations on a GPU give the same bits each time, even where others are faster; the CPU's do in any case.
+    /// Default true.
+    pub deterministic: bool,
     /// So many non-finite gradients in a row end the run; fewer are skipped. At least 1. Default 10.
     pub skip_nonfinite: u32,
 }
@@ -55,6 +58,7 @@ impl Default for TrainSettings {
             precision: Precision::Fp32,
             convolutions: Convolutions::Auto,
             device: Device::Auto,
+            deterministic: true,
             skip_nonfinite: 10,
         }
     }

@@ -77,6 +77,8 @@ pub struct FidArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
+    #[command(flatten)]
+    pub on: DeviceArgs,
 }
 
 /// What images are compared by.

@@ -21,6 +21,9 @@ pub fn run(world: &World, json: bool) -> Result<(), Failure> {
     // First: libtorch settles for the devices that it knows when it is first used.
     let gpus = match Gpus::find() {
         Ok(gpus) => format!("{}, one for each rank, which computes there by default", gpus.count()),
+        Err(why) if why.is_a_surprise() => {
+            format!("there is a driver, but networks compute on the CPU: {why}. {}", why.remedy())
+        }
         Err(why) => format!("none, so networks compute on the CPU: {why}"),
     };
     let findings = [

@@ -14,7 +14,7 @@ use tch::Tensor;
 use crate::cli::EncodeArgs;
 use crate::coordinator::{same_data, unanimous};
 use crate::device;
-use crate::failure::Failure;
+use crate::failure::{Failure, relieve_by_batch};
 use crate::finite;
 use crate::generate::{floats, gather};
 use crate::images::{self, Images};
@@ -28,6 +28,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(super::PATIENCE);
+    relieve_by_batch(args.batch);
     let device = device::place_as_typed(world, &args.model.on)?;
     let model = Model::open(comm, &args.model.model, args.model.weights, device)?;
     let (source, process) = unanimous(comm, prepare(args, &model))?;
@@ -81,7 +82,7 @@ fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar)
     let labels = model.classes.map(|_| Tensor::from_slice(&batch.labels).to_device(process.device()));
     let network = |x: &Tensor, t: &Tensor| {
         bar.inc(1);
-        Ok(model.network.forward(&model.weights, &Inputs { x, t, labels: labels.as_ref(), dropout: None }))
+        Ok(model.network.forward(&model.weights, &Inputs { x, t, labels: labels.as_ref(), dropout: None })?)
     };
     Ok(process.encode(&batch.x_start, network)?)
 }

@@ -12,7 +12,7 @@ use crate::classifier::Classifier;
 use crate::cli::{ClassChoice, SampleArgs};
 use crate::coordinator::unanimous;
 use crate::device;
-use crate::failure::Failure;
+use crate::failure::{Failure, relieve_by_batch};
 use crate::generate::{Drawn, Generation};
 use crate::image_folder::ImageFolder;
 use crate::output::print;
@@ -88,6 +88,7 @@ impl<'a> Order<'a> {
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     world.watch(super::PATIENCE);
+    relieve_by_batch(args.batch);
     let output = unanimous(comm.as_ref(), Output::of(args))?;
     let device = device::place_as_typed(world, &args.on)?;
     let model = Model::open(comm.as_ref(), &args.model, args.weights, device)?;

@@ -13,8 +13,8 @@ use crate::arithmetic;
 use crate::assemble;
 use crate::cli::TrainArgs;
 use crate::coordinator::{self, Learner, unanimous};
-use crate::device;
-use crate::failure::{Exit, Failure};
+use crate::device::{self, Place};
+use crate::failure::{Exit, Failure, relieve_with};
 use crate::output::print;
 use crate::signals::StopRequest;
 use crate::trainer::{self, Ending, Footprint};
@@ -26,14 +26,15 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
     world.watch(super::PATIENCE);
     let plan = coordinator::plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
-    let place = device::place(world, plan.settings.train.device, "train.device")?;
+    relieve_with(trainer::relief(&plan.settings, comm.size()));
+    let place = device::place_for_training(world, &plan.settings.train)?;
     let comm = coordinator::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
         // Rank 0 tries out what a step takes of memory.
         world.watch(super::PATIENCE);
         let precision = arithmetic::agree(comm.as_ref(), &plan.settings.train, place.device);
-        let described =
-            if comm.rank() == 0 { describe(&plan.settings, comm.as_ref(), precision, json) } else { Ok(()) };
+        let describe = || describe(&plan.settings, comm.as_ref(), place, precision, json);
+        let described = if comm.rank() == 0 { describe() } else { Ok(()) };
         return unanimous(comm.as_ref(), described).map(|()| 0);
     }
     match trainer::run(&comm, place, plan, args.profile.as_deref(), stop)? {
@@ -46,14 +47,20 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
 }
 
 /// What a run would be, on stdout.
-fn describe(settings: &Settings, comm: &dyn Collective, precision: Kind, json: bool) -> Result<(), Failure> {
+fn describe(
+    settings: &Settings,
+    comm: &dyn Collective,
+    place: Place,
+    precision: Kind,
+    json: bool,
+) -> Result<(), Failure> {
     let source = assemble::open_data(settings, Split::Train)?;
     let network = Network::new(assemble::architecture(settings))?;
     assemble::diffusion(settings, tch::Device::Cpu)?;
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;
     let (batch, images) = (settings.train.global_batch as u64, source.len());
-    let memory = Footprint::of(settings, comm.size(), precision)?;
+    let memory = Footprint::of(settings, comm.size(), precision, place.is_gpu())?;
     // Weights, two moments and the averages, each a flat f32 buffer.
     let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
     if json {
@@ -67,19 +74,33 @@ fn describe(settings: &Settings, comm: &dyn Collective, precision: Kind, json: b
     print(settings.to_toml())?;
     print(format_args!("# data            {}", source.describe()))?;
     print(format_args!("# model           {parameters} parameters in {} tensors", network.layout().entries().len()))?;
-    print(format_args!("# memory          {:.0} MB per rank at the peak of a step:", memory.total))?;
-    for (part, megabytes, what) in [
-        ("process", memory.process, "the program, its libraries, batches decoded ahead"),
-        ("state", memory.state, "weights, gradients, moments, averages"),
-        ("activations", memory.activations, "kept from forward to backward"),
-        ("temporaries", memory.temporaries, "of forward and backward, at the worst moment"),
-        ("holes", memory.holes, "between these, held by the allocator"),
-    ] {
-        print(format_args!("#   {part:<13} {megabytes:6.0} MB  {what}"))?;
-    }
+    print_memory(&memory)?;
     print(format_args!(
         "# shards          {world} rank(s), {} images of each {batch}; {shard_mb:.1} MB of each checkpoint",
         batch / world
     ))?;
     print(format_args!("# steps per epoch {:.1}", images as f64 / batch as f64))
+}
+
+fn print_memory(memory: &Footprint) -> Result<(), Failure> {
+    let part =
+        |name: &str, megabytes: f64, what: &str| print(format_args!("#   {name:<13} {megabytes:6.0} MB  {what}"));
+    let tensors = || {
+        part("state", memory.state, "weights, gradients, moments, averages")?;
+        part("activations", memory.activations, "kept from forward to backward")?;
+        part("temporaries", memory.temporaries, "of forward and backward, at the worst moment")
+    };
+    let (total, process) = (memory.total, memory.process);
+    let Some(holes) = memory.holes else {
+        print(format_args!(
+            "# memory          {total:.0} MB per rank at the peak of a step, of the GPU's memory, in tensors:"
+        ))?;
+        tensors()?;
+        print("#   what CUDA and its libraries keep for themselves comes on top, often 1 to 2 GB: not estimated")?;
+        return print(format_args!("#   the process takes about {process:.0} MB of the machine's memory besides"));
+    };
+    print(format_args!("# memory          {total:.0} MB per rank at the peak of a step, of the machine's memory:"))?;
+    part("process", process, "the program, its libraries, batches decoded ahead")?;
+    tensors()?;
+    part("holes", holes, "between these, held by the allocator")
 }

@@ -46,21 +46,22 @@ impl GradientAverage {
             let mut bucket = lent.narrow(0, range.start as i64, range.len() as i64);
             let lend = || match memory {
                 Memory::Host => tch_ext::with_f32_mut(&mut bucket, |values| average(Buffer::Host(values))),
-                Memory::Device if stays => {
+                Memory::Device(_) if stays => {
+                    tch_ext::make_current(bucket.device())?;
                     // Enqueued before the collective, which waits for it.
-                    let norm = bucket.norm();
+                    let norm = bucket.f_norm()?;
                     ours.lock().unwrap_or_else(PoisonError::into_inner).insert(range.start, norm);
                     tch_ext::with_f32_on_gpu(&mut bucket, |values| average(Buffer::Device(values)))
                 }
-                Memory::Device => {
-                    let mut copy = bucket.to_device_(Device::Cpu, Kind::Float, false, true);
-                    let lent = tch_ext::with_f32_mut(&mut copy, |values| average(Buffer::Host(values)));
-                    bucket.copy_(&copy);
-                    lent
+                Memory::Device(_) => {
+                    tch_ext::make_current(bucket.device())?;
+                    let mut copy = bucket.f_to_device_(Device::Cpu, Kind::Float, false, true)?;
+                    tch_ext::with_f32_mut(&mut copy, |values| average(Buffer::Host(values)))?;
+                    bucket.f_copy_(&copy)
                 }
             };
-            in_range(c"gradient bucket", lend)
-                .expect("gradients are contiguous f32 in one memory, and lent bucket by bucket");
+            // The other ranks are in the same bucket, or will be, and no vote is near.
+            in_range(c"gradient bucket", lend).unwrap_or_else(|error| Failure::from(error).end_all());
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;

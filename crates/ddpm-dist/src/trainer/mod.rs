@@ -43,7 +43,7 @@ pub use average::GradientAverage;
 pub use clock::Clock;
 pub use data::DataRecord;
 pub use load::load;
-pub use memory::Footprint;
+pub use memory::{Footprint, relief};
 pub use profile::{Profile, RECORDED};
 pub use save::Saver;
 pub use state::{TrainState, WEIGHTS, ema_buffer};
@@ -124,7 +124,7 @@ impl Trainer {
                 let (store, network) = (saver.store(), &task.network);
                 load::load(store, comm.as_ref(), &settings, network, device, checkpoint)?
             }
-            None => TrainState::fresh(&settings, &task.network, device)?,
+            None => unanimous(comm.as_ref(), TrainState::fresh(&settings, &task.network, device))?,
         };
         let (layout, weights) = (task.network.layout(), &state.weights);
         let average = GradientAverage::new(comm, memory, &settings.comm, layout, weights, &state.gradients);
@@ -351,7 +351,7 @@ impl Trainer {
         if !matches!(self.state.sampler, TimestepSampler::Stratified { .. }) {
             self.state.noise.update(&parts, grad_norm, self.settings.train.global_batch);
         }
-        in_range(c"clip", || clip(&mut gradients, grad_norm, self.settings.train.grad_clip));
+        in_range(c"clip", || clip(&mut gradients, grad_norm, self.settings.train.grad_clip))?;
         let state = &mut self.state;
         let lr = self.lr.at(state.step);
         state.step += 1;
@@ -376,10 +376,8 @@ impl Trainer {
             in_range(c"optimizer", || state.optimizer.step(state.weights.flat(), &gradients, lr))?;
             if state.step.is_multiple_of(self.settings.ema.every) {
                 in_range(c"EMA", || {
-                    for average in &mut state.averages {
-                        average.update(state.weights.flat());
-                    }
-                });
+                    state.averages.iter_mut().try_for_each(|average| average.update(state.weights.flat()))
+                })?;
             }
         }
         Ok(Update { grad_norm, lr })

@@ -81,21 +81,21 @@ impl Objective {
             let model_t = diffusion.model_timesteps(t);
             network.forward(weights, &Inputs { x: x_t, t: &model_t, labels, dropout: noised.dropout.as_ref() })
         };
-        let labels = || upload(&Tensor::from_slice(noised.labels), x_t.device());
+        let labels = || upload(&Tensor::f_from_slice(noised.labels)?, x_t.device());
         match self {
             Self::Denoise { label_dropout } => {
-                let labels = network.classes().map(|_| match label_dropout {
+                let told = network.classes().map(|_| match label_dropout {
                     Some(dropout) => upload(&drop_labels(seed, noised, dropout), x_t.device()),
                     None => labels(),
                 });
-                let terms = diffusion.training_terms(&predict(labels.as_ref()), x_start, x_t, t, noise)?;
+                let terms = diffusion.training_terms(&predict(told.transpose()?.as_ref())?, x_start, x_t, t, noise)?;
                 Ok(Terms { loss: terms.loss, mse: Some(terms.mse), vb: Some(terms.vb), correct: None })
             }
             Self::Classify => {
-                let (logits, labels) = (predict(None), labels());
-                let log_p = logits.log_softmax(1, None);
-                let loss = -log_p.f_gather(1, &labels.unsqueeze(1), false)?.squeeze_dim(1);
-                let correct = logits.argmax(1, false).eq_tensor(&labels).to_kind(loss.kind());
+                let (logits, labels) = (predict(None)?, labels()?);
+                let log_p = logits.f_log_softmax(1, None)?;
+                let loss = log_p.f_gather(1, &labels.unsqueeze(1), false)?.f_squeeze_dim(1)?.f_neg()?;
+                let correct = logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_to_kind(loss.kind())?;
                 Ok(Terms { loss, mse: None, vb: None, correct: Some(correct) })
             }
         }

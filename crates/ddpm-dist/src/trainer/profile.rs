@@ -40,7 +40,7 @@ impl Profile {
     }
 
     /// Ends what [`start`](Self::start) began and writes the file, all ranks together; gives what operators and ranges
-    /// cost this rank's training thread.
+    /// cost this rank's training thread, and what its GPU did.
     pub fn save(self) -> Result<Vec<Cost>, Failure> {
         let Some(profiler) = self.profiler else {
             tracing::warn!("the run ends before the steps that would be traced");

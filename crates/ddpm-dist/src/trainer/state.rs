@@ -76,9 +76,10 @@ impl TrainState {
     fn around(settings: &Settings, network: &Network, weights: Weights) -> Result<Self, Failure> {
         let gradients = Gradients::attach(network.layout(), &weights)?;
         let t = &settings.train;
-        let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps);
+        let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps)?;
         let ema = &settings.ema;
-        let averages = ema.rates.iter().map(|rate| Ema::new(weights.flat(), *rate, ema.warmup)).collect();
+        let averages =
+            ema.rates.iter().map(|rate| Ema::new(weights.flat(), *rate, ema.warmup)).collect::<Result<_, _>>()?;
         let sampler = assemble::timestep_sampler(settings);
         Ok(Self {
             weights,
@@ -122,7 +123,7 @@ impl TrainState {
                 ),
             ));
         }
-        let weights = Weights::over(network.layout(), need(WEIGHTS)?.to_device(device))?;
+        let weights = Weights::over(network.layout(), need(WEIGHTS)?.f_to_device(device)?)?;
         let mut state = Self::around(settings, network, weights)?;
         state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
         let held: Vec<&str> =
@@ -132,7 +133,7 @@ impl TrainState {
             let Some(index) = held.iter().position(|held| *held == name) else { continue };
             let updates = counters.ema_updates.get(index).copied();
             let updates = updates.ok_or_else(|| refuse(format!("has no counter for {name}")))?;
-            *average = Ema::restore(average.rate(), settings.ema.warmup, updates, &need(&name)?, device);
+            *average = Ema::restore(average.rate(), settings.ema.warmup, updates, &need(&name)?, device)?;
         }
         if counters.bound.timesteps() == state.bound.timesteps() {
             state.bound = counters.bound;

@@ -4,7 +4,7 @@ use ddpm_config::Settings;
 use ddpm_data::Batch;
 use ddpm_diffusion::{Diffusion, Draw, Stream, noise_batch, uniform};
 use ddpm_nn::{DropoutKeys, Network};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::in_range;
 
 use super::average::GradientAverage;
@@ -78,7 +78,7 @@ impl Task {
         batch: &Batch,
         average: &mut GradientAverage,
     ) -> Result<PendingTerms, Failure> {
-        state.gradients.clear();
+        state.gradients.clear()?;
         let count = batch.labels.len();
         let positions: Vec<u64> = (0..count as u64).map(|i| batch.first_position + i).collect();
         let draws = state.sampler.draw(self.seed, &positions);
@@ -91,14 +91,15 @@ impl Task {
             let forward = || self.micro_step(state, batch, range.clone(), &positions[range.clone()], draws);
             let terms = in_range(c"forward", forward)?;
             // The mean over the global batch is that over its equal slices, and theirs over equal micro-batches.
-            let loss = weighted_mean(&terms, draws) / (passes * average.ranks()) as f64;
+            let loss = weighted_mean(&terms, draws)?.f_div_scalar((passes * average.ranks()) as f64)?;
             if pending.parts.len() + 1 == passes {
                 average.begin();
             }
             in_range(c"backward", || loss.f_backward())?;
-            let row = |term: Option<Tensor>| term.unwrap_or_else(|| terms.loss.full_like(f64::NAN)).detach();
+            let absent = terms.loss.f_full_like(f64::NAN)?;
+            let row = |term: Option<Tensor>| term.as_ref().unwrap_or(&absent).detach();
             let rows = [terms.loss.detach(), row(terms.mse), row(terms.vb), row(terms.correct)];
-            pending.parts.push(Tensor::stack(&rows, 0));
+            pending.parts.push(Tensor::f_stack(&rows, 0)?);
         }
         Ok(pending)
     }
@@ -117,13 +118,14 @@ impl Task {
         let bytes = (channels * height * width) as usize;
         let count = range.len() as i64;
         let pixels = &batch.images[range.start * bytes..range.end * bytes];
-        let x_start = images::from_bytes(pixels, [count, channels, height, width], device);
+        let x_start = images::from_bytes(pixels, [count, channels, height, width], device)?;
         let noise = in_range(c"noise", || noise_batch(self.seed, Stream::Noise, positions, &self.image));
-        let noise = upload(&noise, device);
+        let noise = upload(&noise, device)?;
         let t: Vec<i64> = draws.iter().map(|draw| draw.t as i64).collect();
-        let t = upload(&Tensor::from_slice(&t), device);
+        let t = upload(&Tensor::f_from_slice(&t)?, device)?;
         let x_t = self.diffusion.q_sample(&x_start, &t, &noise);
-        let dropout = self.dropout.then(|| upload(&self.dropout_keys(positions), device)).map(DropoutKeys::new);
+        let keys = self.dropout.then(|| upload(&self.dropout_keys(positions), device)).transpose()?;
+        let dropout = keys.map(DropoutKeys::new);
         let noised = Noised { positions, labels: &batch.labels[range], x_start, noise, t, x_t, dropout };
         self.objective.terms(&self.network, &state.weights, &self.diffusion, self.seed, &noised)
     }
@@ -136,10 +138,10 @@ impl Task {
 }
 
 /// The loss of a micro-batch.
-pub(super) fn weighted_mean(terms: &Terms, draws: &[Draw]) -> Tensor {
+pub(super) fn weighted_mean(terms: &Terms, draws: &[Draw]) -> Result<Tensor, TchError> {
     let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
-    let weights = upload(&Tensor::from_slice(&weights), terms.loss.device());
-    (&terms.loss * weights).mean(Kind::Float)
+    let weights = upload(&Tensor::f_from_slice(&weights)?, terms.loss.device())?;
+    terms.loss.f_mul(&weights)?.f_mean(Kind::Float)
 }
 
 /// A slice's terms, not yet read from the device.
@@ -152,7 +154,7 @@ pub struct PendingTerms {
 impl PendingTerms {
     /// Waits for the device and gives the terms in slot order.
     pub fn read(self) -> Result<Vec<SampleTerms>, Failure> {
-        let rows = Tensor::cat(&self.parts, 1).to_kind(Kind::Float).contiguous().view(-1);
+        let rows = Tensor::f_cat(&self.parts, 1)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1)?;
         let rows: Vec<f32> = Vec::try_from(&rows)?;
         let count = self.draws.len();
         let term = |(i, draw): (usize, &Draw)| {

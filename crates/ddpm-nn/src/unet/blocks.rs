@@ -1,6 +1,6 @@
 //! Blocks of the U-Net: residual, attention, and the down, bottom and up paths made of them.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::{Activation, Normed};
 
 use super::{MidAttention, UNetConfig};
@@ -64,12 +64,12 @@ enum Resample {
 }
 
 impl Resample {
-    fn apply(self, x: &Tensor) -> Tensor {
+    fn apply(self, x: &Tensor) -> Result<Tensor, TchError> {
         match self {
-            Self::Halve => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
+            Self::Halve => x.f_avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
             Self::Double => {
                 let (height, width) = (x.size()[2], x.size()[3]);
-                x.upsample_nearest2d([2 * height, 2 * width], None, None)
+                x.f_upsample_nearest2d([2 * height, 2 * width], None, None)
             }
         }
     }
@@ -117,28 +117,30 @@ impl ResBlock {
     }
 
     /// Of `x`, or of what comes from below and a skip, taken together along their channels.
-    fn forward<const N: usize>(&self, pass: &Pass, x: [&Tensor; N]) -> Tensor {
+    fn forward<const N: usize>(&self, pass: &Pass, x: [&Tensor; N]) -> Result<Tensor, TchError> {
         let w = pass.w;
-        let Normed { mut y, mut inputs } = self.norm_1.normed(w, x, Activation::Silu);
+        let Normed { mut y, mut inputs } = self.norm_1.normed(w, x, Activation::Silu)?;
         if let Some(resample) = self.resample {
-            y = resample.apply(&y);
-            inputs = inputs.map(|x| resample.apply(&x));
+            y = resample.apply(&y)?;
+            for x in &mut inputs {
+                *x = resample.apply(x)?;
+            }
         }
-        let h = self.conv_1.forward(w, &y);
-        let embedding = self.embedding.forward(w, &pass.embedding);
+        let h = self.conv_1.forward(w, &y)?;
+        let embedding = self.embedding.forward(w, &pass.embedding)?;
         let mut h = if self.scale_shift {
-            let parts = embedding.chunk(2, 1);
-            self.norm_2.silu_scaled_and_shifted(w, &h, &parts[0], &parts[1])
+            let parts = embedding.f_chunk(2, 1)?;
+            self.norm_2.silu_scaled_and_shifted(w, &h, &parts[0], &parts[1])?
         } else {
-            self.norm_2.silu_of_sum(w, &h, &embedding)
+            self.norm_2.silu_of_sum(w, &h, &embedding)?
         };
         if let (Some(keys), true) = (pass.dropout, self.dropout > 0.0) {
-            h = keys.apply(&h, self.dropout, self.dropout_layer);
+            h = keys.apply(&h, self.dropout, self.dropout_layer)?;
         }
-        h = self.conv_2.forward(w, &h);
+        h = self.conv_2.forward(w, &h)?;
         match (&self.shortcut, &inputs[..]) {
-            (Some(conv), _) => h.g_add_(&conv.forward_all(w, inputs.each_ref())),
-            (None, [x]) => h.g_add_(x),
+            (Some(conv), _) => h.f_add_(&conv.forward_all(w, inputs.each_ref())?),
+            (None, [x]) => h.f_add_(x),
             (None, _) => unreachable!("a block that joins two inputs has more channels than it gives"),
         }
     }
@@ -167,41 +169,42 @@ impl Attention {
         }
     }
 
-    fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        let (batch, channels, height, width) = x.size4().expect("images are [B, C, H, W]");
-        let around = || Normed { y: x.shallow_clone(), inputs: [x.shallow_clone()] };
+    fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
+        let (batch, channels, height, width) = x.size4()?;
+        let around = || Ok(Normed { y: x.shallow_clone(), inputs: [x.shallow_clone()] });
         let Normed { y, inputs: [x] } =
-            self.norm.as_ref().map_or_else(around, |norm| norm.normed(w, [x], Activation::Identity));
-        let tokens = y.flatten(2, 3).transpose(1, 2);
+            self.norm.as_ref().map_or_else(around, |norm| norm.normed(w, [x], Activation::Identity))?;
+        let tokens = y.f_flatten(2, 3)?.f_transpose(1, 2)?;
         let heads = |linear: &Linear| {
             linear
-                .forward(w, &tokens)
-                .view([batch, height * width, channels / self.head_dim, self.head_dim])
-                .transpose(1, 2)
+                .forward(w, &tokens)?
+                .f_view([batch, height * width, channels / self.head_dim, self.head_dim])?
+                .f_transpose(1, 2)
         };
-        let (q, k, v) = (heads(&self.to_q), heads(&self.to_k), heads(&self.to_v));
-        let mixed = attend(&q, &k, &v).transpose(1, 2).reshape([batch, height * width, channels]);
-        self.to_out.forward(w, &mixed).transpose(1, 2).reshape([batch, channels, height, width]) + x
+        let (q, k, v) = (heads(&self.to_q)?, heads(&self.to_k)?, heads(&self.to_v)?);
+        let mixed = attend(&q, &k, &v)?.f_transpose(1, 2)?.f_reshape([batch, height * width, channels])?;
+        let out = self.to_out.forward(w, &mixed)?;
+        out.f_transpose(1, 2)?.f_reshape([batch, channels, height, width])?.f_add(&x)
     }
 }
 
 /// Softmax of `q k^T / sqrt(D)`, times v, for queries, keys and values `[B, heads, N, D]`.
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    let (_, _, tokens, width) = q.size4().expect("queries are [B, heads, N, D]");
-    let (kind, own) = (kind_of_products(q), q.kind());
-    if kind != own {
-        let [q, k, v] = [q, k, v].map(|tensor| tensor.to_kind(kind));
-        return attend(&q, &k, &v).to_kind(own);
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, TchError> {
+    let (_, _, tokens, width) = q.size4()?;
+    let kind = kind_of_products(q);
+    if kind != q.kind() {
+        let [q32, k, v] = [q.f_to_kind(kind)?, k.f_to_kind(kind)?, v.f_to_kind(kind)?];
+        return attend(&q32, &k, &v)?.f_to_kind(q.kind());
     }
     // In bf16 the fused attention of the CPU calls a matrix product for each few rows, and most of its time goes into the
     // calls. As long as the scores are of the size of what is kept anyway, three products do the same in half the time;
     // the scale is split between both sides, as in Nichol & Dhariwal's code, to round before the sum grows.
     if q.kind() == Kind::BFloat16 && q.device() == Device::Cpu && tokens <= 4 * width {
         let scale = (width as f64).powf(-0.25);
-        let scores = (q * scale).matmul(&(k * scale).transpose(-1, -2));
-        return scores.softmax(-1, None).matmul(v);
+        let scores = q.f_mul_scalar(scale)?.f_matmul(&k.f_mul_scalar(scale)?.f_transpose(-1, -2)?)?;
+        return scores.f_softmax(-1, None)?.f_matmul(v);
     }
-    Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false)
+    Tensor::f_scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false)
 }
 
 /// One level on the way down.
@@ -250,22 +253,28 @@ impl Down {
         Self { layers, downsample }
     }
 
-    pub(super) fn forward(&self, pass: &Pass, level: usize, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
+    pub(super) fn forward(
+        &self,
+        pass: &Pass,
+        level: usize,
+        mut x: Tensor,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor, TchError> {
         for (residual, attention) in &self.layers {
-            x = forward_layer(pass, level, residual, attention.as_ref(), [&x]);
+            x = forward_layer(pass, level, residual, attention.as_ref(), [&x])?;
             skips.push(x.shallow_clone());
         }
         if let Some(downsample) = &self.downsample {
             x = match downsample {
                 Downsample::Convolution { conv, pads_far_side: true } => {
-                    conv.forward(pass.w, &x.constant_pad_nd([0, 1, 0, 1]))
+                    conv.forward(pass.w, &x.f_constant_pad_nd([0, 1, 0, 1])?)?
                 }
-                Downsample::Convolution { conv, .. } => conv.forward(pass.w, &x),
-                Downsample::Residual(block) => forward_layer(pass, level, block, None, [&x]),
+                Downsample::Convolution { conv, .. } => conv.forward(pass.w, &x)?,
+                Downsample::Residual(block) => forward_layer(pass, level, block, None, [&x])?,
             };
             skips.push(x.shallow_clone());
         }
-        x
+        Ok(x)
     }
 }
 
@@ -289,8 +298,8 @@ impl Mid {
         Self { before, attention, after: ResBlock::new(&mut scope.sub("resnets.1"), c, channels, channels, dropouts) }
     }
 
-    pub(super) fn forward(&self, pass: &Pass, level: usize, x: &Tensor) -> Tensor {
-        let x = forward_layer(pass, level, &self.before, self.attention.as_ref(), [x]);
+    pub(super) fn forward(&self, pass: &Pass, level: usize, x: &Tensor) -> Result<Tensor, TchError> {
+        let x = forward_layer(pass, level, &self.before, self.attention.as_ref(), [x])?;
         forward_layer(pass, level, &self.after, None, [&x])
     }
 }
@@ -346,15 +355,21 @@ impl Up {
         Self { layers, upsample }
     }
 
-    pub(super) fn forward(&self, pass: &Pass, level: usize, mut x: Tensor, skips: &mut Vec<Tensor>) -> Tensor {
+    pub(super) fn forward(
+        &self,
+        pass: &Pass,
+        level: usize,
+        mut x: Tensor,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor, TchError> {
         for (residual, attention) in &self.layers {
             let skip = skips.pop().expect("as many skips leave the way down as enter the way up");
-            x = forward_layer(pass, level, residual, attention.as_ref(), [&x, &skip]);
+            x = forward_layer(pass, level, residual, attention.as_ref(), [&x, &skip])?;
         }
         match &self.upsample {
-            Some(Upsample::Convolution(conv)) => conv.forward(pass.w, &Resample::Double.apply(&x)),
+            Some(Upsample::Convolution(conv)) => conv.forward(pass.w, &Resample::Double.apply(&x)?),
             Some(Upsample::Residual(block)) => forward_layer(pass, level, block, None, [&x]),
-            None => x,
+            None => Ok(x),
         }
     }
 }
@@ -381,11 +396,14 @@ fn forward_layer<const N: usize>(
     residual: &ResBlock,
     attention: Option<&Attention>,
     x: [&Tensor; N],
-) -> Tensor {
+) -> Result<Tensor, TchError> {
     let (residual, attention) = (*residual, attention.copied());
     let run = move |pass: &Pass, x: [&Tensor; N]| {
-        let x = residual.forward(pass, x);
-        attention.map_or_else(|| x.shallow_clone(), |attention| attention.forward(pass.w, &x))
+        let x = residual.forward(pass, x)?;
+        match attention {
+            Some(attention) => attention.forward(pass.w, &x),
+            None => Ok(x),
+        }
     };
     let backward_follows = || pass.embedding.requires_grad() || x.iter().any(|x| x.requires_grad());
     if !pass.checkpointed.get(level).is_some_and(|on| *on) || !backward_follows() {
@@ -399,7 +417,7 @@ fn forward_layer<const N: usize>(
         let pass = Pass { w: &w, embedding, dropout: dropout.as_ref(), checkpointed: &[] };
         run(&pass, std::array::from_fn(|i| &inputs[1 + i]))
     };
-    tch_ext::checkpoint(&inputs, again).expect("a layer that runs by itself runs under a checkpoint")
+    tch_ext::checkpoint(&inputs, again)
 }
 
 #[cfg(test)]
@@ -414,16 +432,16 @@ mod tests {
             tch::manual_seed(tokens * width);
             let normal = || Tensor::randn([2, 3, tokens, width], (Kind::BFloat16, Device::Cpu)).to_kind(Kind::Double);
             let (inputs, upstream) = ([(); 3].map(|()| normal()), normal());
-            let outcome = |kind: Kind, attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
+            let outcome = |kind: Kind, attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor, TchError>| {
                 let leaves = inputs.each_ref().map(|input| input.to_kind(kind).copy().set_requires_grad(true));
                 let [q, k, v] = &leaves;
-                let y = attention(q, k, v);
+                let y = attention(q, k, v).unwrap();
                 (&y * upstream.to_kind(kind)).sum(Kind::Double).backward();
                 [y.detach(), q.grad(), k.grad(), v.grad()].map(|tensor| tensor.to_kind(Kind::Double))
             };
             let exact = outcome(Kind::Double, &|q, k, v| {
                 let scores = q.matmul(&k.transpose(-1, -2)) / (width as f64).sqrt();
-                scores.softmax(-1, None).matmul(v)
+                scores.softmax(-1, None).f_matmul(v)
             });
             for ((name, ours), exact) in ["y", "dq", "dk", "dv"].iter().zip(outcome(Kind::BFloat16, &attend)).zip(exact)
             {

@@ -1,6 +1,6 @@
 //! A classifier of noised images on the U-Net's way down (Dhariwal & Nichol 2021, section 4).
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
 use super::UNetConfig;
@@ -60,8 +60,8 @@ impl Classifier {
     }
 
     /// Logits `[B, classes]`, whose log-softmax is log p(y | x_t).
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Tensor {
-        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs, checkpointed).x, Activation::Silu);
-        self.head.forward(w, &features.mean_dim([2i64, 3].as_slice(), false, None))
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {
+        let features = self.norm_out.forward(w, &self.encoder.forward(w, inputs, checkpointed)?.x, Activation::Silu)?;
+        self.head.forward(w, &features.f_mean_dim([2i64, 3].as_slice(), false, None)?)
     }
 }

@@ -1,6 +1,6 @@
 //! The way down: what the U-Net and the classifier have in common.
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use super::UNetConfig;
 use super::blocks::{BlockConfig, Down, Mid, Pass};
@@ -68,21 +68,26 @@ impl Encoder {
         }
     }
 
-    pub(super) fn forward<'a>(&self, w: &'a Weights, inputs: &Inputs<'a>, checkpointed: &'a [bool]) -> Encoded<'a> {
-        let sinusoid = sinusoidal_embedding(inputs.t, self.time_width, self.cos_first, self.freq_shift);
-        let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid).silu());
+    pub(super) fn forward<'a>(
+        &self,
+        w: &'a Weights,
+        inputs: &Inputs<'a>,
+        checkpointed: &'a [bool],
+    ) -> Result<Encoded<'a>, TchError> {
+        let sinusoid = sinusoidal_embedding(inputs.t, self.time_width, self.cos_first, self.freq_shift)?;
+        let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid)?.f_silu()?)?;
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
-            embedding += table.forward(w, labels);
+            embedding = embedding.f_add_(&table.forward(w, labels)?)?;
         }
         // Every residual block starts by this SiLU: once here instead of once in each.
-        let pass = Pass { w, embedding: embedding.silu(), dropout: inputs.dropout, checkpointed };
+        let pass = Pass { w, embedding: embedding.f_silu()?, dropout: inputs.dropout, checkpointed };
 
-        let mut x = self.conv_in.forward(w, inputs.x);
+        let mut x = self.conv_in.forward(w, inputs.x)?;
         let mut skips = vec![x.shallow_clone()];
         for (level, block) in self.down.iter().enumerate() {
-            x = block.forward(&pass, level, x, &mut skips);
+            x = block.forward(&pass, level, x, &mut skips)?;
         }
-        x = self.mid.forward(&pass, self.down.len() - 1, &x);
-        Encoded { pass, x, skips }
+        x = self.mid.forward(&pass, self.down.len() - 1, &x)?;
+        Ok(Encoded { pass, x, skips })
     }
 }

@@ -6,7 +6,7 @@ mod classifier;
 mod config;
 mod encoder;
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
 pub use classifier::{Classifier, ClassifierConfig};
@@ -62,11 +62,11 @@ impl UNet {
     }
 
     /// The network's prediction, `[B, out_channels, H, W]`.
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Tensor {
-        let Encoded { pass, mut x, mut skips } = self.encoder.forward(w, inputs, checkpointed);
+    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {
+        let Encoded { pass, mut x, mut skips } = self.encoder.forward(w, inputs, checkpointed)?;
         for (level, block) in (0..self.up.len()).rev().zip(&self.up) {
-            x = block.forward(&pass, level, x, &mut skips);
+            x = block.forward(&pass, level, x, &mut skips)?;
         }
-        self.conv_out.forward(w, &self.norm_out.forward(w, &x, Activation::Silu))
+        self.conv_out.forward(w, &self.norm_out.forward(w, &x, Activation::Silu)?)
     }
 }

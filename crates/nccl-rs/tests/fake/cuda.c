@@ -4,12 +4,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_DEVICE = 101, BAD_HANDLE = 400,
        UNORDERED = 401, NOT_READY = 600, UNKNOWN = 999 };
+enum { GPUS = 64 };
 enum { STREAM_ALIVE = 0x51, EVENT_ALIVE = 0x52, DESTROYED = 0x53 };
 
 struct stream {
@@ -162,7 +164,32 @@ void wait_until_idle(void) {
     pthread_mutex_unlock(&lock);
 }
 
-int current_device(void) { return device; }
+typedef struct { int gpu, slice; } seen; // of a whole GPU the slice is -1
+
+// What this rank sees; returns how much.
+static int what_is_seen(seen *list) {
+    const char *text = getenv("FAKE_GPUS"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    int count = 0;
+    if (!text || !strpbrk(text, ",./")) {
+        for (; count < (text ? atoi(text) : 8); count++) list[count] = (seen){count, -1};
+        return count;
+    }
+    for (int before = rank ? atoi(rank) : 0; before > 0; before--)
+        if (strchr(text, '/')) text = strchr(text, '/') + 1;
+    char *end;
+    do {
+        list[count] = (seen){(int)strtol(text, &end, 10), -1};
+        if (*end == '.') list[count].slice = (int)strtol(end + 1, &end, 10);
+        count++;
+        text = end + 1;
+    } while (*end == ',');
+    return count;
+}
+
+int current_gpu(void) {
+    seen list[GPUS];
+    return device < what_is_seen(list) ? list[device].gpu : -1;
+}
 
 const char *touch(stream *on, const void *pointer, size_t bytes) {
     const char *start = pointer, *wrong = "the buffer is not in device memory";
@@ -205,8 +232,8 @@ int cudaGetLastError(void) {
 
 int cudaGetDeviceCount(int *count) {
     BEGIN(cudaGetDeviceCount);
-    const char *gpus = getenv("FAKE_GPUS");
-    *count = gpus ? atoi(gpus) : 8;
+    seen list[GPUS];
+    *count = what_is_seen(list);
     return code(*count ? SUCCESS : NO_DEVICE);
 }
 
@@ -216,6 +243,25 @@ int cudaSetDevice(int wanted) {
     cudaGetDeviceCount(&count);
     if (wanted < 0 || wanted >= count) return code(BAD_DEVICE);
     device = wanted;
+    return SUCCESS;
+}
+
+int cudaGetDeviceProperties(void *properties, int wanted) {
+    BEGIN(cudaGetDeviceProperties);
+    seen list[GPUS];
+    if (wanted < 0 || wanted >= what_is_seen(list)) return code(BAD_DEVICE);
+    struct { char name[256], uuid[16]; } *begin = properties;
+    memset(begin, 0, sizeof *begin);
+    strcpy(begin->name, "a stand-in");
+    memcpy(begin->uuid, &list[wanted], sizeof list[wanted]);
+    return SUCCESS;
+}
+
+int cudaDeviceGetPCIBusId(char *text, int room, int wanted) {
+    BEGIN(cudaDeviceGetPCIBusId);
+    seen list[GPUS];
+    if (wanted < 0 || wanted >= what_is_seen(list)) return code(BAD_DEVICE);
+    snprintf(text, (size_t)room, "0000:%02x:00.0", (unsigned)list[wanted].gpu);
     return SUCCESS;
 }
 

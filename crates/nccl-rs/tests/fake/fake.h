@@ -7,6 +7,7 @@
 //
 // Environment:
 //   FAKE_GPUS=N           how many GPUs there are (8)
+//   FAKE_GPUS=1,0/2.0     what each rank sees, in this order: of GPU 1 and 0 all, of GPU 2 the slice 0
 //   FAKE_FAIL=CALL:N      the N-th call of that function fails
 //   FAKE_HANG=CALL:N      it never returns, or, for a collective, is enqueued and never done
 //   FAKE_ASYNC=CALL:N     that collective is enqueued and never done, and ncclCommGetAsyncError says that a peer is gone
@@ -40,7 +41,7 @@ void maybe_hang(const char *call);
 stream *stream_of(void *handle);         // NULL if it was destroyed
 void enqueue(stream *on, task *work);    // takes a task from malloc
 void wait_until_idle(void);
-int current_device(void);
+int current_gpu(void); // whatever its number in this process
 
 // Notes that `on` touches the memory. NULL, or what is wrong: no device memory, or not ordered after the last access.
 const char *touch(stream *on, const void *memory, size_t bytes);

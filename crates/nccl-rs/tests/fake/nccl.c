@@ -28,7 +28,7 @@ enum { ALL_REDUCE = 1, BROADCAST = 2, FINALIZE = 3 };
 
 typedef struct {
     atomic_uint arrived, round;
-    int device[RANKS];
+    int gpu[RANKS];
     call calls[RANKS];
     char data[RANKS][CHUNK];
 } shared;
@@ -221,10 +221,10 @@ int ncclCommInitRank(void **made, int size, unique_id id, int rank) {
     comm->size = size;
     comm->shared = mmap(NULL, sizeof(shared), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
-    comm->shared->device[rank] = current_device();
+    comm->shared->gpu[rank] = current_gpu();
     meet(comm);
     for (int other = 0; other < size; other++)
-        if (other != rank && comm->shared->device[other] == comm->shared->device[rank])
+        if (other != rank && comm->shared->gpu[other] == comm->shared->gpu[rank])
             return fail(INVALID_USAGE, "two ranks use one GPU");
     *made = comm;
     return SUCCESS;

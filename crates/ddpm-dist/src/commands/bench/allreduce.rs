@@ -1,6 +1,5 @@
 //! `bench allreduce`: averaging the gradients, beside MPI's own all-reduce of as many bytes.
 
-use ddpm_comm::Memory;
 use ddpm_nn::{Gradients, Network, Weights};
 
 use super::Bench;
@@ -41,7 +40,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
             average.begin();
             average.finish();
             // Of a GPU's memory the work is enqueued only; a norm cannot be read before it is done.
-            if bench.place.memory == Memory::Device { average.norms().map(drop) } else { Ok(()) }
+            if bench.place.is_gpu() { average.norms().map(drop) } else { Ok(()) }
         });
         waited?;
         let plainly = timed(comm, || bench.world.plain_all_reduce(&sent, &mut received)).1;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ddpm_checkpoint::nonce;
-use ddpm_comm::{Collective, Memory, World};
+use ddpm_comm::{Collective, World};
 use ddpm_config::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,10 +21,10 @@ use tempfile::TempDir;
 use crate::cli::BenchCommand;
 use crate::coordinator::{self, Plan, from_rank_0, stop_asked, unanimous};
 use crate::device::{self, Place};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, relieve_with};
 use crate::signals::StopRequest;
 use crate::telemetry::peak_rss_mb;
-use crate::trainer::Trainer;
+use crate::trainer::{self, Trainer};
 use measure::largest;
 use report::Report;
 
@@ -46,7 +46,8 @@ pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool
     let folder = from_rank_0(comm.as_ref(), || Ok(scratch.as_ref().map(|s| s.path().to_owned()).unwrap_or_default()))?;
     let settings = coordinator::settings(comm.as_ref(), command.config(), &places(command, &folder))?;
     world.watch(Duration::from_secs(settings.comm.timeout_s));
-    let place = device::place(world, settings.train.device, "train.device")?;
+    relieve_with(trainer::relief(&settings, comm.size()));
+    let place = device::place_for_training(world, &settings.train)?;
     let comm = coordinator::transport(world, settings.comm.backend, place.memory)?;
     let bench = Bench { world, comm, place, stop, settings };
     let report = match command {
@@ -109,7 +110,7 @@ impl Bench<'_> {
     fn report(&self, parameters: Option<i64>) -> Report {
         let report = Report::default()
             .with("world", self.comm.size())
-            .with("device", if self.place.memory == Memory::Device { "cuda" } else { "cpu" })
+            .with("device", if self.place.is_gpu() { "cuda" } else { "cpu" })
             .with("threads", tch::get_num_threads())
             .with("params", parameters)
             .with("batch_per_rank", self.settings.train.global_batch / self.comm.size())

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tch_ext::Cost;
+use tch_ext::{Cost, CostKind};
 
 use super::Bench;
 use super::measure::{largest, median, since_launch};
@@ -14,6 +14,8 @@ use crate::trainer::{Profile, RECORDED};
 
 /// How many operators the table names.
 const NAMED: usize = 15;
+/// Letters of a name that are shown.
+const NAME_LENGTH: usize = 100;
 
 /// Times `steps` steps after `warmup` others, and traces further ones to `profile`; none if a rank was asked to stop.
 pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Result<Option<Report>, Failure> {
@@ -54,18 +56,27 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
         }
         let costs = profile.save()?;
         if comm.rank() == 0 {
-            say(table(&costs).trim_end());
+            say(tables(&costs).trim_end());
         }
     }
     Ok(Some(report))
 }
 
-/// The operators and ranges that took most of the steps recorded.
-fn table(costs: &[Cost]) -> String {
+/// The operators and ranges that took most of the steps recorded, and the kernels where there is a GPU.
+fn tables(costs: &[Cost]) -> String {
+    let (kernels, others): (Vec<&Cost>, Vec<&Cost>) = costs.iter().partition(|cost| cost.kind == CostKind::Kernel);
+    if kernels.is_empty() {
+        return table(&others, "a step with the profiler", "operator");
+    }
+    let operators = table(&others, "a step on the CPU with the profiler, where a GPU's work is started", "operator");
+    table(&kernels, "a step on the GPU with the profiler", "kernel") + &operators
+}
+
+fn table(costs: &[&Cost], what: &str, header: &str) -> String {
     let total: Duration = costs.iter().map(|cost| cost.self_time).sum();
     let per_step = |time: Duration| time.as_secs_f64() * 1e3 / RECORDED as f64;
     let mut lines = format!(
-        "rank 0, {:.1} ms a step with the profiler, by self time\n{:>7} {:>10} {:>9}  operator\n",
+        "rank 0, {:.1} ms {what}, by self time\n{:>7} {:>10} {:>9}  {header}\n",
         per_step(total),
         "share",
         "ms a step",
@@ -75,8 +86,35 @@ fn table(costs: &[Cost]) -> String {
         let share = 100.0 * cost.self_time.as_secs_f64() / total.as_secs_f64();
         let time = per_step(cost.self_time);
         let calls = cost.calls as f64 / RECORDED as f64;
-        let beyond = if cost.range { ", outside of operators" } else { "" };
-        lines += &format!("{share:>6.1}% {time:>10.2} {calls:>9.1}  {}{beyond}\n", cost.name);
+        let beyond = if cost.kind == CostKind::Range { ", outside of operators" } else { "" };
+        // Names of kernels may be those of C++ templates, of thousands of letters.
+        let name: String = cost.name.chars().take(NAME_LENGTH).collect();
+        lines += &format!("{share:>6.1}% {time:>10.2} {calls:>9.1}  {name}{beyond}\n");
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_have_a_table_of_their_own() {
+        let cost = |name: &str, kind, ms| Cost {
+            name: name.into(),
+            kind,
+            calls: RECORDED,
+            self_time: Duration::from_millis(ms * RECORDED),
+        };
+        let on_cpu = [cost("aten::mm", CostKind::Operator, 3), cost("step", CostKind::Range, 1)];
+        let host = "rank 0, 4.0 ms a step with the profiler, by self time\n  share  ms a step     calls  operator\n  75.0%  \
+                    \x20     3.00       1.0  aten::mm\n  25.0%       1.00       1.0  step, outside of operators\n";
+        assert_eq!(tables(&on_cpu), host);
+        let long = "k".repeat(300);
+        let both = tables(&[&on_cpu[..], &[cost(&long, CostKind::Kernel, 5)]].concat());
+        let lines: Vec<&str> = both.lines().collect();
+        assert!(lines[0].starts_with("rank 0, 5.0 ms a step on the GPU ") && lines[1].ends_with("  kernel"), "{both}");
+        assert!(lines[2].starts_with(" 100.0%") && lines[2].ends_with("kk") && lines[2].len() < 150, "{both}");
+        assert!(lines[3].starts_with("rank 0, 4.0 ms a step on the CPU "), "{both}");
+    }
 }

@@ -11,13 +11,14 @@ use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
 use crate::coordinator::unanimous;
 use crate::device;
-use crate::failure::Failure;
+use crate::failure::{Failure, relieve_by_batch};
 use crate::output::print;
 
 /// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let device = device::place_as_typed(world, &args.on)?;
+    relieve_by_batch(args.batch);
     let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, device)?;
     let done = if world.rank() == 0 { judge(args, &classifier, device, json) } else { Ok(()) };
     unanimous(comm.as_ref(), done)
@@ -39,8 +40,8 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
     };
     let batches = images.split(args.batch as i64, 0);
     let t = args.timestep.unwrap_or(0);
-    let tell = |(i, batch): (usize, &Tensor)| classifier.tell(&batch.to_device(device), t, i * args.batch);
-    let told = batches.iter().enumerate().map(tell).collect::<Result<Vec<_>, _>>()?;
+    let tell = |(i, batch): (usize, &Tensor)| classifier.tell(&batch.f_to_device(device)?, t, i * args.batch);
+    let told = batches.iter().enumerate().map(tell).collect::<Result<Vec<_>, Failure>>()?;
     let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
     let classes = classifier.classes() as usize;
     let mut counts = vec![0u64; classes];

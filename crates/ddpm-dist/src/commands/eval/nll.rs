@@ -19,7 +19,7 @@ use tch::{Device, Tensor};
 use crate::cli::NllArgs;
 use crate::coordinator::{same_data, unanimous};
 use crate::device;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, relieve_by_batch};
 use crate::images;
 use crate::output::print;
 use crate::source::Model;
@@ -64,6 +64,7 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(PATIENCE);
+    relieve_by_batch(args.batch);
     let device = device::place_as_typed(world, &args.on)?;
     let model = Model::open(comm, &args.model, args.weights, device)?;
     let task = unanimous(comm, Task::of(args, model))?;
@@ -156,7 +157,7 @@ impl Task {
         };
         let labels = self.model.classes.map(|_| labels);
         let added = evaluation.add(sums, &Images { x_start, ids, first }, stratum, |x, t| {
-            Ok(self.model.network.forward(&self.model.weights, &Inputs { x, t, labels, dropout: None }))
+            Ok(self.model.network.forward(&self.model.weights, &Inputs { x, t, labels, dropout: None })?)
         });
         added.map_err(|error| match error {
             EvalError::NotFinite { .. } => Failure::new(Exit::Diverged, format!("{}: {error}", self.model.description)),
@@ -238,7 +239,7 @@ impl Feed {
         let shape = [count as i64, channels, height, width];
         Ok(Batch {
             ids: batch.ids[..count].to_vec(),
-            x_start: images::from_bytes(&batch.images[..count * bytes], shape, self.device),
+            x_start: images::from_bytes(&batch.images[..count * bytes], shape, self.device)?,
             labels: Tensor::from_slice(&batch.labels[..count]).to_device(self.device),
         })
     }

@@ -37,19 +37,23 @@ pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labe
     if source.classes().is_some() {
         tracing::info!("classes: {}", assemble::classes_in_short(source.as_ref()));
     }
-    first(source.as_ref(), source.len()).map_err(|error| match error {
+    let batch = ddpm_data::preview(source.as_ref(), 0, source.len() as usize).map_err(|error| match error {
         // No key of a configuration is about these files.
         DataError::Image { .. } => {
             Failure::new(Exit::Storage, format!("{}. Replace or remove the file.", error.fault()))
         }
         other => other.into(),
-    })
+    })?;
+    Ok(labelled(source.as_ref(), images::of_batch(source.as_ref(), batch, Device::Cpu)?))
 }
 
 /// The first images of a data set.
-pub fn first(source: &dyn Source, count: u64) -> Result<Labelled, DataError> {
-    let images::Images { x_start, labels } = images::read(source, 0, count as usize, Device::Cpu)?;
-    Ok(Labelled { images: x_start, labels: source.classes().map(|_| labels) })
+pub fn first(source: &dyn Source, count: u64) -> Result<Labelled, Failure> {
+    Ok(labelled(source, images::read(source, 0, count as usize, Device::Cpu)?))
+}
+
+fn labelled(source: &dyn Source, images: images::Images) -> Labelled {
+    Labelled { images: images.x_start, labels: source.classes().map(|_| images.labels) }
 }
 
 fn folder_labels(path: &Path, classes: Option<i64>) -> Result<FolderLabels, Failure> {

@@ -1,0 +1,131 @@
+//! Memory that runs out ends a command with one line that says what to do, and one exit code; never a panic, never a hang.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Outcome, mpirun, program, run, succeed, train};
+use tempfile::TempDir;
+
+/// The documented exit code.
+const OUT_OF_MEMORY: i32 = 6;
+
+/// A command with at most so much address space for each of its processes.
+fn within(command: &Command, mib: usize) -> Command {
+    let mut limited = Command::new("bash");
+    let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", mib << 10);
+    limited.args(["-c", &limit]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited.current_dir(command.get_current_dir().unwrap());
+    limited
+}
+
+/// A network whose activations, of many images, take gigabytes: little to compute, and next to no parameters.
+const WIDE: [&str; 8] = [
+    "data.image_size=64",
+    "data.count=1024",
+    "model.channels=[16]",
+    "model.attention=[false]",
+    "train.global_batch=1024",
+    "monitor.sample_every=0",
+    "monitor.tensorboard=false",
+    "checkpoint.every=0",
+];
+/// Enough for the program on any machine, and far from enough for them.
+const MIB: usize = 3000;
+
+fn set(options: &[&str]) -> Vec<String> {
+    options.iter().flat_map(|option| ["--set".to_owned(), (*option).to_owned()]).collect()
+}
+
+/// The line of a command that ran out of memory: of a rank, or of one that lost no other.
+fn line(outcome: &Outcome) -> &str {
+    assert_eq!(outcome.code, OUT_OF_MEMORY, "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("panicked") && !outcome.stderr.contains("backtrace"), "{}", outcome.stderr);
+    let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("error: out of memory")).collect();
+    assert!(!lines.is_empty(), "{}", outcome.stderr);
+    // Ranks may run out together, and each says so for itself.
+    assert!(lines.iter().all(|line| line.starts_with("rank ") || lines.len() == 1), "{}", outcome.stderr);
+    lines[0]
+}
+
+#[test]
+fn a_training_says_which_rank_and_step_and_what_to_do() {
+    for ranks in [1, 2] {
+        let dir = TempDir::new().unwrap();
+        let options = set(&WIDE);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let outcome = run(&mut within(&train(ranks, dir.path(), 1, &options), MIB));
+        let line = line(&outcome);
+        assert!(line.starts_with("rank ") && line.contains(" step 0: error: out of memory on this machine"), "{line}");
+        let half = 512 / ranks;
+        let advice = format!(
+            "Set train.micro_batch to {half} (now {}), model.checkpoint_activations to [true] or train.precision to \"bf16\"",
+            2 * half
+        );
+        assert!(line.ends_with(&advice), "{line}");
+    }
+}
+
+/// The advice is good: as often as it takes, until what the message names is small enough.
+#[test]
+fn a_smaller_micro_batch_goes_through() {
+    let dir = TempDir::new().unwrap();
+    let options = set(&[&WIDE[..], &["train.micro_batch=16", "train.global_batch=32"]].concat());
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    succeed(&mut within(&train(1, dir.path(), 1, &options), MIB));
+}
+
+#[test]
+fn a_benchmark_and_a_model_too_large_report_it_alike() {
+    let dir = TempDir::new().unwrap();
+    let mut bench = mpirun(1);
+    bench.args(["bench", "step", "--config", "smoke", "--steps", "1", "--warmup", "0"]).args(set(&WIDE));
+    let outcome = run(&mut within(bench.env("TMPDIR", dir.path()), MIB));
+    assert!(line(&outcome).contains(" step 0: error: out of memory on this machine"), "{}", outcome.stderr);
+
+    // The weights alone are more than there is.
+    let large = set(&["model.channels=[8192]", "model.attention=[false]", "monitor.tensorboard=false"]);
+    let large: Vec<&str> = large.iter().map(String::as_str).collect();
+    for ranks in [1, 2] {
+        let outcome = run(&mut within(&train(ranks, &dir.path().join("large"), 1, &large), MIB));
+        assert!(line(&outcome).starts_with("error: out of memory on this machine ("), "{}", outcome.stderr);
+    }
+}
+
+/// Images of `train`'s model, drawn and evaluated in batches of many.
+#[test]
+fn drawing_and_evaluation_ask_for_smaller_batches() {
+    let dir = TempDir::new().unwrap();
+    let run_dir = dir.path().join("run");
+    let few = set(&[&WIDE[..], &["train.global_batch=8"]].concat());
+    let few: Vec<&str> = few.iter().map(String::as_str).collect();
+    succeed(&mut train(1, &run_dir, 1, &few));
+    let with = |words: &str, path: &Path| {
+        let mut command = program();
+        command.args(words.split_whitespace()).arg("--model").arg(&run_dir).args(["--batch", "1024"]);
+        if words.starts_with("eval") {
+            command
+        } else {
+            command.arg("--out").arg(path);
+            command
+        }
+    };
+    let out = dir.path().join("out.safetensors");
+    for words in [
+        "sample -n 1024 --steps 2",
+        "encode -n 1024 --steps 2 --split train",
+        "eval nll -n 1024 --timesteps 2 --split train",
+    ] {
+        let outcome = run(&mut within(&with(words, &out), 2000));
+        let line = line(&outcome);
+        assert!(line.ends_with("Lower --batch, which is 1024"), "{words}: {line}");
+        assert!(!out.exists(), "{words}");
+    }
+}

@@ -18,7 +18,7 @@ use ddpm_diffusion::{
 use ddpm_nn::{Architecture, ClassifierConfig, LrSchedule, SmallUNetConfig, UNetConfig};
 use tch::Device;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Width of the small U-Net's time embedding, as in the tutorial.
 const SMALL_TIME_WIDTH: i64 = 60;
@@ -240,6 +240,13 @@ pub fn loader(
         on_corrupt: on_corrupt(settings),
     };
     Ok(Loader::new(Arc::clone(source), Order::new(source.len(), settings.seed), config)?)
+}
+
+/// The folder that relative paths are seen from.
+pub fn current_folder() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|e| {
+        Failure::new(Exit::Storage, format!("the current folder is gone ({e}); change to one that is there"))
+    })
 }
 
 /// How the store is talked to.

@@ -17,6 +17,7 @@ mod memory;
 mod pictures;
 mod process_charts;
 mod resume;
+mod run_dir;
 mod signals;
 mod source;
 mod telemetry;

@@ -96,6 +96,119 @@ fn a_relaunch_after_a_kill_waits_for_the_lease_and_no_rank_takes_another_for_fro
     assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
 }
 
+/// Options of a job that holds its store for an hour, should it be killed.
+const HOUR: [&str; 4] = ["--set", "checkpoint.lease_s=3600", "--set", "checkpoint.every=5"];
+
+/// `checkpoints unlock` of a run.
+fn unlock(dir: &Path, more: &[&str]) -> common::Outcome {
+    run(program().args(["checkpoints", "unlock"]).arg(dir).args(more))
+}
+
+#[test]
+fn a_store_that_a_killed_job_holds_is_freed() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(unlock(dir.path(), &[]).code, 0, "nobody holds an empty folder");
+    let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
+    wait_for(|| dir.path().join("checkpoints/manifest").is_dir());
+    assert!(kill_rank(child.id(), 0));
+    assert_ne!(finish(child).code, 0);
+    let newest = verified(&dir.path().join("checkpoints"))[0];
+    let outcome = unlock(dir.path(), &[]);
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    for part in ["smoke (process ", " has held ", "last renewed the lease ", "runs for another 59 min", "add --force"] {
+        assert!(outcome.stderr.contains(part), "no {part:?} in {}", outcome.stderr);
+    }
+    let outcome = unlock(dir.path(), &["--force"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("freed ") && outcome.stdout.contains("smoke (process "), "{}", outcome.stdout);
+    assert!(unlock(dir.path(), &[]).stdout.contains("nobody holds"));
+    let outcome = succeed(&mut train(2, dir.path(), newest + 3, &HOUR));
+    assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("waiting"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_living_job_whose_store_is_freed_commits_nothing_more() {
+    let dir = TempDir::new().unwrap();
+    let store = dir.path().join("checkpoints");
+    let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
+    wait_for(|| store.join("manifest").is_dir());
+    assert_eq!(unlock(dir.path(), &["--force"]).code, 0);
+    let outcome = finish(child);
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is now held by nobody (freed by checkpoints unlock)"), "{}", outcome.stderr);
+    let newest = verified(&store)[0];
+    assert_eq!(newest, common::newest_manifest(&store));
+    let outcome = succeed(&mut train(2, dir.path(), newest + 3, &HOUR));
+    assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_job_whose_folder_is_deleted_says_so() {
+    let dir = TempDir::new().unwrap();
+    let run_dir = dir.path().join("run");
+    let child = start(&mut train(2, &run_dir, 1_000_000, &["--set", "checkpoint.every=5"]));
+    wait_for(|| run_dir.join("checkpoints/manifest").is_dir());
+    // At once, which `rm -r` is not while files are being written.
+    std::fs::rename(&run_dir, dir.path().join("gone")).unwrap();
+    let outcome = finish(child);
+    assert_eq!(outcome.code, 4, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("error: the store was deleted while this run was writing to"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(!outcome.stderr.contains("now held by"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_copy_is_refused_where_another_runs_checkpoints_are_and_a_dropped_step_is_gone() {
+    let dir = TempDir::new().unwrap();
+    let (ours, theirs, backup) = (dir.path().join("ours"), dir.path().join("theirs"), dir.path().join("backup"));
+    let quiet = ["--set", "monitor.sample_every=0", "--set", "checkpoint.keep_last=9"];
+    succeed(&mut train(1, &ours, 20, &quiet));
+    succeed(&mut train(1, &theirs, 30, &[&quiet[..], &["--set", "seed=1"]].concat()));
+    let checkpoints = |args: &[&str]| run(program().arg("checkpoints").args(args));
+    let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
+    let (ours, theirs, backup) = (text(&ours), text(&theirs), text(&backup));
+    for to in [&ours, &format!("{ours}/checkpoints")] {
+        let outcome = checkpoints(&["copy", &theirs, "--to", to]);
+        assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("seed: 0 there, 1 here"), "{}", outcome.stderr);
+    }
+    // A backup is of one run, and goes back to it.
+    assert_eq!(checkpoints(&["copy", &ours, "--to", &backup, "--step", "10"]).code, 0);
+    assert_eq!(checkpoints(&["copy", &ours, "--to", &backup]).code, 0);
+    assert_eq!(checkpoints(&["copy", &theirs, "--to", &backup]).code, 3);
+    let dropped = checkpoints(&["drop", &ours, "--step", "20"]);
+    assert_eq!(dropped.code, 0, "{}", dropped.stderr);
+    assert!(dropped.stdout.contains("the newest sound checkpoint is of step 10"), "{}", dropped.stdout);
+    assert_eq!(verified(&Path::new(&ours).join("checkpoints")), [10]);
+    assert_eq!(std::fs::read_dir(Path::new(&ours).join("checkpoints/ckpt")).unwrap().count(), 1);
+    let outcome = succeed(&mut train(1, Path::new(&ours), 15, &quiet));
+    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert_eq!(checkpoints(&["copy", &backup, "--to", &ours]).code, 0);
+    let outcome = succeed(&mut train(1, Path::new(&ours), 22, &quiet));
+    assert!(outcome.stderr.contains("going on from step 20"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_store_in_use_takes_no_copies_and_gives_none_up() {
+    let dir = TempDir::new().unwrap();
+    let (busy, other) = (dir.path().join("busy"), dir.path().join("other"));
+    succeed(&mut train(1, &other, 10, &[]));
+    let child = start(&mut train(1, &busy, 1_000_000, &HOUR));
+    wait_for(|| common::newest_manifest(&busy.join("checkpoints")) >= 10);
+    for args in [["copy", other.to_str().unwrap(), "--to"], ["drop", "--step", "10"]] {
+        let outcome = run(program().arg("checkpoints").args(args).arg(&busy));
+        assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("is being written by smoke (process "), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("checkpoints unlock"), "{}", outcome.stderr);
+    }
+    assert!(signal("INT", child.id()));
+    assert_eq!(finish(child).code, 75);
+}
+
 #[test]
 fn a_refused_start_gives_the_lease_back() {
     let dir = TempDir::new().unwrap();

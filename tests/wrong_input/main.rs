@@ -8,6 +8,7 @@ mod commands;
 mod data;
 mod models;
 mod runs;
+mod stores;
 
 use std::path::Path;
 use std::process::Command;

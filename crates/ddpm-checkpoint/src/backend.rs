@@ -3,16 +3,16 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey},
-    azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder,
-    memory::InMemory,
-    path::Path,
-    prefix::PrefixStore,
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path, prefix::PrefixStore,
 };
 
-use crate::CheckpointError;
+use crate::{
+    CheckpointError,
+    client::Connector,
+    endpoint::{Agents, check_bucket, check_s3, checked},
+    trouble::Provider,
+};
 
 /// The least part of a multipart upload that every store takes, R2's rule of equal parts included.
 pub(crate) const MIN_PART: usize = 8 << 20;
@@ -72,6 +72,9 @@ pub(crate) enum Place<'a> {
     Objects(Arc<dyn ObjectStore>),
 }
 
+/// What to write in place of an address that is none.
+const FORMS: &str = "give a directory such as runs/mnist/checkpoints, or an address such as s3://bucket/prefix";
+
 /// Understands an address. Nothing is sent. Credentials, region and endpoint come from `env`, in the spelling of each
 /// provider's own tools: `AWS_*`, `GOOGLE_*`, `AZURE_*`.
 pub(crate) fn place<'a>(
@@ -81,7 +84,9 @@ pub(crate) fn place<'a>(
 ) -> Result<Place<'a>, CheckpointError> {
     let address = |reason: String| CheckpointError::Address { uri: uri.into(), reason };
     let (scheme, rest) = match uri.split_once("://") {
-        None if uri.is_empty() => return Err(address("the path is empty".into())),
+        None if uri.is_empty() => return Err(address(format!("the path is empty; {FORMS}"))),
+        // A path may have a colon in it.
+        Some((scheme, _)) if scheme.contains('/') => return Ok(Place::Directory(uri)),
         None => return Ok(Place::Directory(uri)),
         Some(("memory", "")) => return Ok(Place::Objects(Arc::new(InMemory::new()))),
         Some(("file", path)) if path.starts_with('/') && !path.contains('%') => return Ok(Place::Directory(path)),
@@ -89,55 +94,57 @@ pub(crate) fn place<'a>(
         Some(parts) => parts,
     };
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let built: Result<Arc<dyn ObjectStore>, String> = match scheme {
-        "s3" | "gs" | "az" if bucket.is_empty() => Err("it names no bucket".into()),
-        "s3" => s3(bucket, options, env),
-        "gs" => {
-            let builder = GoogleCloudStorageBuilder::new().with_client_options(options.client());
-            let builder = configure(builder.with_retry(options.retry()), env, "GOOGLE_", |b, k, v| b.with_config(k, v));
-            shared(builder.with_bucket_name(bucket).build())
+    let connector = |provider| Connector::new(uri, provider, options.retry_timeout, Agents::of(env));
+    let build = || -> Result<Arc<dyn ObjectStore>, String> {
+        if ["s3", "gs", "az"].contains(&scheme) {
+            check_bucket(bucket)?;
         }
-        "az" => {
-            let builder = MicrosoftAzureBuilder::new().with_client_options(options.client());
-            let builder = configure(builder.with_retry(options.retry()), env, "AZURE_", |b, k, v| b.with_config(k, v));
-            shared(builder.with_container_name(bucket).build())
+        match scheme {
+            "s3" => {
+                // Path style unless AWS_VIRTUAL_HOSTED_STYLE_REQUEST says otherwise. Objects are deleted one by one: not
+                // every S3-compatible store has bulk deletion.
+                let builder = AmazonS3Builder::new().with_client_options(options.client()).with_retry(options.retry());
+                let builder = builder.with_disable_bulk_delete(true).with_http_connector(connector(Provider::S3));
+                let builder = configure(builder, env, "AWS_", |b, k, v| b.with_config(k, v))?;
+                check_s3(&builder, bucket)?;
+                shared(builder.with_bucket_name(bucket).build())
+            }
+            "gs" => {
+                let builder = GoogleCloudStorageBuilder::new().with_client_options(options.client());
+                let builder = builder.with_retry(options.retry()).with_http_connector(connector(Provider::Google));
+                let builder = configure(builder, env, "GOOGLE_", |b, k, v| b.with_config(k, v))?;
+                shared(builder.with_bucket_name(bucket).build())
+            }
+            "az" => {
+                let builder = MicrosoftAzureBuilder::new().with_client_options(options.client());
+                let builder = builder.with_retry(options.retry()).with_http_connector(connector(Provider::Azure));
+                let builder = configure(builder, env, "AZURE_", |b, k, v| b.with_config(k, v))?;
+                shared(builder.with_container_name(bucket).build())
+            }
+            _ => Err(format!("its scheme is unknown; {FORMS}")),
         }
-        _ => Err("its scheme is unknown".into()),
     };
-    let objects = built.map_err(address)?;
-    let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|e| address(e.to_string()))?;
+    let objects = build().map_err(address)?;
+    let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|e| address(format!("{e}; {FORMS}")))?;
     Ok(Place::Objects(Arc::new(PrefixStore::new(objects, prefix))))
 }
 
-/// Path style unless `AWS_VIRTUAL_HOSTED_STYLE_REQUEST` says otherwise. Objects are deleted one by one: not every
-/// S3-compatible store has bulk deletion.
-fn s3(bucket: &str, options: &StoreOptions, env: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, String> {
-    let builder = AmazonS3Builder::new().with_client_options(options.client()).with_retry(options.retry());
-    let builder = configure(builder.with_disable_bulk_delete(true), env, "AWS_", |b, k, v| b.with_config(k, v));
-    let get = |key| builder.get_config_value(&key);
-    let endpoint = get(AmazonS3ConfigKey::S3Endpoint).or_else(|| get(AmazonS3ConfigKey::Endpoint));
-    let allowed = get(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp)).is_some_and(|allowed| {
-        let allowed = allowed.to_ascii_lowercase();
-        ["1", "true", "on", "yes", "y"].contains(&allowed.as_str())
-    });
-    match endpoint {
-        Some(endpoint) if endpoint.starts_with("http://") && !allowed => Err(format!(
-            "its endpoint {endpoint} is not encrypted; set AWS_ALLOW_HTTP=true if everybody on that network may read \
-             the checkpoints"
-        )),
-        _ => shared(builder.with_bucket_name(bucket).build()),
-    }
-}
-
 /// Hands every variable that starts with `prefix` and that the builder knows to `with`.
-fn configure<B, K: FromStr>(builder: B, env: &[(String, String)], prefix: &str, with: fn(B, K, &str) -> B) -> B {
-    let ours = env.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
-    ours.fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
-        Ok(key) => with(builder, key, value),
-        Err(_) => builder,
+fn configure<B, K: FromStr>(
+    builder: B,
+    env: &[(String, String)],
+    prefix: &str,
+    with: fn(B, K, String) -> B,
+) -> Result<B, String> {
+    let mut ours = env.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
+    ours.try_fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
+        Ok(key) => Ok(with(builder, key, checked(name, value)?)),
+        Err(_) => Ok(builder),
     })
 }
 
 fn shared<T: ObjectStore>(built: object_store::Result<T>) -> Result<Arc<dyn ObjectStore>, String> {
-    built.map(|objects| Arc::new(objects) as _).map_err(|e| e.to_string())
+    built
+        .map(|objects| Arc::new(objects) as _)
+        .map_err(|e| format!("{e}; see the variables of its provider in the manual"))
 }

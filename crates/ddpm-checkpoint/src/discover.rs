@@ -54,18 +54,18 @@ impl Store {
         let left = match want {
             Want::Latest => steps,
             Want::Step(step) if steps.contains(&step) => vec![step],
-            Want::Step(step) => {
-                let there: Vec<_> = steps.iter().map(u64::to_string).collect();
-                let there = if there.is_empty() { "no step".into() } else { there.join(", ") };
-                return Err(CheckpointError::NotFound {
-                    uri: self.uri().into(),
-                    path: format!("a checkpoint of step {step}"),
-                    hint: format!(": it has {there}"),
-                });
-            }
+            Want::Step(step) => return Err(absent(self.uri(), step, &steps)),
         };
         Ok(Search { store: self, want, newest, left: left.into_iter(), skipped: Vec::new() })
     }
+}
+
+/// There is no checkpoint of `step`, but there are those of `steps`.
+pub(crate) fn absent(uri: &str, step: u64, steps: &[u64]) -> CheckpointError {
+    let there: Vec<_> = steps.iter().map(u64::to_string).collect();
+    let there = if there.is_empty() { "no step".into() } else { there.join(", ") };
+    let (path, hint) = (format!("a checkpoint of step {step}"), format!(": it has {there}"));
+    CheckpointError::NotFound { uri: uri.into(), path, hint }
 }
 
 impl Search<'_> {

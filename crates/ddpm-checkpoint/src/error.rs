@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::trouble::explain;
+
 /// A failure of a checkpoint operation. "Damaged" and "not found" are facts about the checkpoint; "store" means that
 /// nothing is known about it.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +44,7 @@ pub enum CheckpointError {
         hint: String,
     },
     /// The store did not answer, refused, or is out of space: whether a checkpoint is there cannot be told.
-    #[error(
-        "the store {uri} failed to {action} {path}: {source}. Check that it is reachable, grants access and has space."
-    )]
+    #[error("the store {uri} failed to {action} {path}: {}.", explain(source.as_ref()))]
     Store {
         /// The store.
         uri: String,
@@ -71,7 +71,7 @@ pub enum CheckpointError {
     /// Another writer's lease is alive.
     #[error(
         "{uri} is being written by {owner}, whose lease runs for another {} s. Wait for it to end, stop it, or give \
-         this run a store of its own.",
+         this run a store of its own; if it was killed, `ddpm-dist checkpoints unlock {uri}` frees the store.",
         seconds_until(*until)
     )]
     Held {
@@ -92,8 +92,20 @@ pub enum CheckpointError {
         uri: String,
         /// The generation that was lost.
         generation: u64,
-        /// Who holds it now; "nobody" if it was deleted.
+        /// Who holds it now.
         owner: String,
+    },
+    /// The lease of this writer was deleted, and perhaps all else.
+    #[error(
+        "{} deleted while this run was writing to {uri}, so it can save nothing more there. Start it again; if \
+         checkpoints are gone that are wanted, restore them from a copy first.",
+        if *emptied { "the store was" } else { "lease.json, by which the run holds the store, was" }
+    )]
+    Vanished {
+        /// The store.
+        uri: String,
+        /// Whether the run's identity is gone too, which is written before all else and never deleted.
+        emptied: bool,
     },
     /// The store lets one writer overwrite what another created.
     #[error(
@@ -121,15 +133,12 @@ pub enum CheckpointError {
         /// The newest schema known here.
         supported: u32,
     },
-    /// The address names no store that this build can open.
-    #[error(
-        "cannot open the store {uri:?}: {reason}. Give a directory such as runs/mnist/checkpoints, or \
-        s3://bucket/prefix."
-    )]
+    /// The address names no store that this build can open, or the environment says nothing sensible of its server.
+    #[error("cannot open the store {uri:?}: {reason}.")]
     Address {
         /// The address as given.
         uri: String,
-        /// Why not.
+        /// Why not, and what to change.
         reason: String,
     },
     /// The caller's values contradict each other; nothing was written.

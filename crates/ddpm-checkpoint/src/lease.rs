@@ -25,9 +25,9 @@ use serde::{Deserialize, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
 use crate::{
-    CheckpointError, Failpoint, SCHEMA, Store,
+    CheckpointError, Failpoint, Run, SCHEMA, Store,
     bucket::{Bucket, pause},
-    layout::{lease_path, nonce},
+    layout::{lease_path, nonce, run_path},
     manifest::seal,
 };
 
@@ -45,14 +45,17 @@ pub struct Lease {
 
 /// What `lease.json` says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Record {
-    schema: u32,
-    generation: u64,
-    owner: String,
+pub(crate) struct Record {
+    pub schema: u32,
+    pub generation: u64,
+    pub owner: String,
+    /// When the owner took it; 0 where an earlier version of the program did.
+    #[serde(default)]
+    pub taken_unix_ms: u64,
     /// 0 once released.
-    expiry_unix_ms: u64,
+    pub expiry_unix_ms: u64,
     /// Of whoever took it, the same through all renewals.
-    nonce: String,
+    pub nonce: String,
 }
 
 /// One holding of the lease.
@@ -62,12 +65,22 @@ pub(crate) struct Holder {
     /// The number of this holding: one more than the last one's.
     pub generation: u64,
     owner: String,
+    taken_unix_ms: u64,
     nonce: String,
     ttl: Duration,
     /// The version that the next renewal must find.
     version: Mutex<UpdateVersion>,
-    /// Who took it over, once that is known.
-    lost_to: OnceLock<String>,
+    /// How it was lost, once that is known.
+    lost: OnceLock<Loss>,
+}
+
+/// How a lease was lost.
+#[derive(Debug)]
+enum Loss {
+    /// To another owner.
+    To(String),
+    /// Its record was deleted; whether the rest of the store was too.
+    Deleted { emptied: bool },
 }
 
 impl Store {
@@ -89,7 +102,7 @@ impl Lease {
     /// Whether the lease was ours when it was last renewed; asks nobody.
     ///
     /// # Errors
-    /// `LeaseLost`.
+    /// `LeaseLost`, `Vanished`.
     pub fn check(&self) -> Result<(), CheckpointError> {
         self.holder.check()
     }
@@ -97,7 +110,7 @@ impl Lease {
     /// Gives the lease back, so that the next run need not wait for it to run out.
     ///
     /// # Errors
-    /// `LeaseLost`, `Store`.
+    /// `LeaseLost`, `Vanished`, `Store`.
     pub fn release(self) -> Result<(), CheckpointError> {
         self.keeper.abort();
         self.runtime.block_on(self.holder.write(0))?;
@@ -118,8 +131,8 @@ impl Drop for Lease {
 
 impl Holder {
     fn check(&self) -> Result<(), CheckpointError> {
-        match self.lost_to.get() {
-            Some(owner) => Err(self.lost(owner)),
+        match self.lost.get() {
+            Some(loss) => Err(self.failure(loss)),
             None => Ok(()),
         }
     }
@@ -142,7 +155,7 @@ impl Holder {
         let there = self.bucket.read_lease().await?;
         match &there {
             Some((record, _)) if record.nonce == self.nonce => Ok(()),
-            _ => Err(self.lose(there.map(|(record, _)| record))),
+            _ => Err(self.lose(there.map(|(record, _)| record)).await),
         }
     }
 
@@ -153,6 +166,7 @@ impl Holder {
             schema: SCHEMA,
             generation: self.generation,
             owner: self.owner.clone(),
+            taken_unix_ms: self.taken_unix_ms,
             expiry_unix_ms,
             nonce: self.nonce.clone(),
         };
@@ -160,19 +174,28 @@ impl Holder {
         let ours = |there: Option<&Record>| there.is_some_and(|there| there.nonce == self.nonce);
         match self.bucket.swap_lease(&record, Some(version.clone()), ours).await? {
             Swapped::Ours(renewed) => *version = renewed,
-            Swapped::Another(there) => return Err(self.lose(there)),
+            Swapped::Another(there) => return Err(self.lose(there).await),
         }
         Ok(())
     }
 
-    fn lose(&self, there: Option<Record>) -> CheckpointError {
-        let owner = there.map_or("nobody".into(), |record| record.owner);
-        self.lost(self.lost_to.get_or_init(|| owner))
+    async fn lose(&self, there: Option<Record>) -> CheckpointError {
+        let loss = match there {
+            Some(record) => Loss::To(record.owner),
+            None => {
+                let run = self.bucket.read_sealed::<Run>(&run_path()).await;
+                Loss::Deleted { emptied: matches!(run, Err(CheckpointError::NotFound { .. })) }
+            }
+        };
+        self.failure(self.lost.get_or_init(|| loss))
     }
 
-    fn lost(&self, owner: &str) -> CheckpointError {
+    fn failure(&self, loss: &Loss) -> CheckpointError {
         let (uri, generation) = (self.bucket.uri.clone(), self.generation);
-        CheckpointError::LeaseLost { uri, generation, owner: owner.into() }
+        match loss {
+            Loss::To(owner) => CheckpointError::LeaseLost { uri, generation, owner: owner.clone() },
+            Loss::Deleted { emptied } => CheckpointError::Vanished { uri, emptied: *emptied },
+        }
     }
 }
 
@@ -183,7 +206,7 @@ async fn keep(holder: Arc<Holder>) {
         tokio::time::sleep(holder.ttl / 3).await;
         match holder.renew().await {
             Ok(()) => (),
-            Err(e @ CheckpointError::LeaseLost { .. }) => {
+            Err(e @ (CheckpointError::LeaseLost { .. } | CheckpointError::Vanished { .. })) => {
                 tracing::error!("{e}");
                 return;
             }
@@ -210,6 +233,7 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
             schema: SCHEMA,
             generation,
             owner: owner.into(),
+            taken_unix_ms: now_ms(),
             expiry_unix_ms: now_ms() + ttl.as_millis() as u64,
             nonce: nonce(),
         };
@@ -222,10 +246,11 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
                 bucket: Arc::clone(bucket),
                 generation,
                 owner: record.owner,
+                taken_unix_ms: record.taken_unix_ms,
                 nonce: record.nonce,
                 ttl,
                 version: Mutex::new(version),
-                lost_to: OnceLock::new(),
+                lost: OnceLock::new(),
             });
         }
     }
@@ -233,17 +258,17 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
 }
 
 /// Whose record stands after a swap.
-enum Swapped {
+pub(crate) enum Swapped {
     Ours(UpdateVersion),
     Another(Option<Record>),
 }
 
 impl Bucket {
-    async fn read_lease(&self) -> Result<Option<(Record, UpdateVersion)>, CheckpointError> {
+    pub async fn read_lease(&self) -> Result<Option<(Record, UpdateVersion)>, CheckpointError> {
         match self.read_sealed(&lease_path()).await {
             Err(CheckpointError::NotFound { .. }) => Ok(None),
             Err(CheckpointError::Damaged { uri, path, reason }) => {
-                let reason = format!("{reason} (if no other run is under way, delete it)");
+                let reason = format!("{reason} (if no run is under way, `checkpoints unlock --force` replaces it)");
                 Err(CheckpointError::Damaged { uri, path, reason })
             }
             found => found.map(Some),
@@ -252,17 +277,14 @@ impl Bucket {
 
     /// Writes `new` on condition that `unchanged` holds of what is there, or that it still has this version; none stands
     /// for nothing there.
-    async fn swap_lease(
+    pub async fn swap_lease(
         &self,
         new: &Record,
         mut version: Option<UpdateVersion>,
         unchanged: impl Fn(Option<&Record>) -> bool,
     ) -> Result<Swapped, CheckpointError> {
         let path = lease_path();
-        let _lock = match &self.root {
-            Some(root) => Some(self.lock(&root.join("lease.lock")).await?),
-            None => None,
-        };
+        let _lock = self.lock_lease().await?;
         for tries in 0..TRIES {
             let mode = match version.clone() {
                 _ if self.root.is_some() => {
@@ -294,6 +316,14 @@ impl Bucket {
         unreachable!("the last try returns")
     }
 
+    /// In a directory, where nothing compares and writes in one step, the right to write the lease.
+    pub async fn lock_lease(&self) -> Result<Option<File>, CheckpointError> {
+        match &self.root {
+            Some(root) => self.lock(&root.join("lease.lock")).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// An exclusive lock that ends when the file is dropped, or the process dies.
     async fn lock(&self, path: &FsPath) -> Result<File, CheckpointError> {
         let failed = |e: std::io::Error| self.lease_failure(e);
@@ -313,6 +343,6 @@ impl Bucket {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }

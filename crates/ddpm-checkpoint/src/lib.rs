@@ -28,9 +28,11 @@
 
 mod backend;
 mod bucket;
+mod client;
 mod commit;
 mod copy;
 mod discover;
+mod endpoint;
 mod error;
 mod failpoint;
 mod layout;
@@ -43,6 +45,8 @@ mod shard;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trouble;
+mod unlock;
 mod upload;
 
 pub use backend::StoreOptions;
@@ -57,4 +61,5 @@ pub use pending::Pending;
 pub use retain::{Retained, Retention};
 pub use shard::{BufferSlice, ShardData};
 pub use store::Store;
+pub use unlock::Tenure;
 pub use upload::{OwnedSlice, Upload};

@@ -1,4 +1,5 @@
-//! Taking checkpoints out of the line: retention after a commit, the sweep of orphans, and the rewind of a resume.
+//! Taking checkpoints out of the line: retention after a commit, the sweep of orphans, one dropped by hand, and the
+//! rewind of a resume.
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +14,7 @@ use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 use crate::{
     Attempt, CheckpointError, Failpoint, Lease, Pending, Store,
     bucket::Bucket,
+    discover::absent,
     layout::{ASIDE, MANIFESTS, SHARDS, attempt_folder, attempt_of_folder, manifest_path, set_aside_of},
     lease::Holder,
     store::sync_directory,
@@ -90,6 +92,28 @@ impl Store {
         Ok((doomed.into_iter().map(|(step, _)| step).collect(), done.warnings))
     }
 
+    /// Deletes the checkpoint of `step`, sound or not: its manifest, then all shards that were ever written for that step.
+    /// To be called by who holds the lease.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; `LeaseLost`; `Store`, after which the checkpoint stands or shards are left to be swept.
+    pub fn drop_checkpoint(&self, step: u64, lease: &Lease) -> Result<(), CheckpointError> {
+        let holder = lease.holder();
+        self.block_on(async {
+            let steps = self.bucket.list().await?;
+            if !steps.contains(&step) {
+                return Err(absent(&self.bucket.uri, step, &steps));
+            }
+            holder.confirm().await?;
+            self.bucket.delete_manifest(step).await?;
+            Failpoint::ManifestDeleted.reach();
+            for (_, attempt) in self.bucket.attempts().await?.iter().filter(|(of, _)| *of == step) {
+                self.bucket.delete_folder(&attempt_folder(step, attempt)).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Deletes all that is below the store's prefix, of whatever kind and whoever holds the lease: for a prefix that the
     /// caller made up for itself. A directory goes with its content.
     ///
@@ -133,7 +157,7 @@ impl Bucket {
             done.warn(outcome);
         }
         match self.sweep(ORPHAN_AGE, holder, &mut done).await {
-            Err(lost @ CheckpointError::LeaseLost { .. }) => return Err(lost),
+            Err(lost @ (CheckpointError::LeaseLost { .. } | CheckpointError::Vanished { .. })) => return Err(lost),
             swept => done.warn(swept),
         }
         Ok(done)
@@ -168,10 +192,7 @@ impl Bucket {
         done: &mut Retained,
     ) -> Result<(), CheckpointError> {
         let committed: BTreeSet<u64> = self.list().await?.into_iter().collect();
-        let parent = Path::from(SHARDS);
-        let found = self.objects.list_with_delimiter(Some(&parent)).await;
-        let found = found.map_err(|e| self.failed("list", &parent, e))?.common_prefixes;
-        let folders: Vec<_> = found.iter().filter_map(|folder| attempt_of_folder(folder.filename()?)).collect();
+        let folders = self.attempts().await?;
         let aside = self.set_aside_within(age).await?;
         for (step, attempt) in folders.iter().filter(|(step, _)| !aside.contains(step)) {
             let folder = attempt_folder(*step, attempt);
@@ -192,6 +213,14 @@ impl Bucket {
             done.warn(outcome);
         }
         Ok(())
+    }
+
+    /// Every attempt that has a folder.
+    async fn attempts(&self) -> Result<Vec<(u64, Attempt)>, CheckpointError> {
+        let parent = Path::from(SHARDS);
+        let found = self.objects.list_with_delimiter(Some(&parent)).await;
+        let found = found.map_err(|e| self.failed("list", &parent, e))?.common_prefixes;
+        Ok(found.iter().filter_map(|folder| attempt_of_folder(folder.filename()?)).collect())
     }
 
     /// The steps whose manifests were set aside less than `age` ago, by the names that they got.

@@ -101,7 +101,10 @@ impl Store {
     /// # Errors
     /// `Store`, `Damaged`, `Incompatible`.
     pub fn create_run(&self, config: &Value) -> Result<Run, CheckpointError> {
-        let run = Run { schema: SCHEMA, id: nonce(), config: config.clone() };
+        self.write_run(Run { schema: SCHEMA, id: nonce(), config: config.clone() })
+    }
+
+    fn write_run(&self, run: Run) -> Result<Run, CheckpointError> {
         let (path, bucket) = (run_path(), &self.bucket);
         self.block_on(async {
             match bucket.objects.put_opts(&path, seal(&run).into(), PutMode::Create.into()).await {
@@ -116,6 +119,15 @@ impl Store {
                 },
             }
         })
+    }
+
+    /// Gives a store that knows of no run the identity of one: where copies of its checkpoints go. One that the store has
+    /// stays.
+    ///
+    /// # Errors
+    /// As [`create_run`](Self::create_run).
+    pub fn adopt_run(&self, run: &Run) -> Result<Run, CheckpointError> {
+        self.write_run(run.clone())
     }
 
     /// The run's identity, if one was ever written.

@@ -2,6 +2,7 @@
 
 mod background;
 mod damage;
+mod environment;
 mod faults;
 mod leases;
 mod lines;

@@ -69,9 +69,11 @@ impl fmt::Display for Difference {
 }
 
 impl Settings {
-    /// The keys in which `other` differs, in alphabetical order.
+    /// The keys in which `other` differs, in alphabetical order. Paths of data that differ only in where they are seen
+    /// from do not.
     pub fn diff(&self, other: &Self) -> Vec<Difference> {
-        let differs = flatten(self).into_iter().zip(flatten(other)).filter(|((_, ours), (_, theirs))| ours != theirs);
+        let other = other.clone().respelt_as(self);
+        let differs = flatten(self).into_iter().zip(flatten(&other)).filter(|((_, ours), (_, theirs))| ours != theirs);
         differs
             .map(|((key, ours), (_, theirs))| Difference {
                 kind: DifferenceKind::of(&key),

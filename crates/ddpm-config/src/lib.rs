@@ -11,6 +11,7 @@
 //! # Ok::<(), ddpm_config::Error>(())
 //! ```
 
+mod address;
 mod de;
 mod diff;
 mod error;
@@ -20,6 +21,7 @@ mod presets;
 mod settings;
 mod validate;
 
+pub use address::{Misspelt, check_address, check_path};
 pub use diff::{Difference, DifferenceKind};
 pub use error::Error;
 pub use keys::check_key;

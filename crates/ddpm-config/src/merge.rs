@@ -7,6 +7,7 @@ use std::{fs, io};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::address::{Misspelt, check_path};
 use crate::de::{FaultKind, Reader};
 use crate::keys::{nearest, unknown_key};
 use crate::presets::{PRESETS, Preset};
@@ -126,9 +127,10 @@ impl Source {
         let names = PRESETS.iter().map(|preset| preset.name);
         let all = names.clone().collect::<Vec<_>>().join(", ");
         let stem = Path::new(given).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let hint = match nearest(&stem, names) {
-            Some(name) => format!("Did you mean the preset `{name}`? There are {all}."),
-            None => format!("Give the path of a file, or one of the presets {all}."),
+        let hint = match (check_path(given), nearest(&stem, names)) {
+            (Err(Misspelt { problem, fix }), _) => format!("The name {problem}. {fix}."),
+            (Ok(()), Some(name)) => format!("Did you mean the preset `{name}`? There are {all}."),
+            (Ok(()), None) => format!("Give the path of a file, or one of the presets {all}."),
         };
         let wanted_by = extended_by.map(|by| format!(", which {} extends", by.describe())).unwrap_or_default();
         Err(Error::NotFound { given: given.to_owned(), wanted_by, hint })

@@ -8,8 +8,9 @@ fn override_() -> impl Strategy<Value = String> {
     let unit = 0.0..0.999_999_f64;
     prop_oneof![
         (0..=i64::MAX).prop_map(|n| format!("seed={n}")),
-        "[a-z][a-zA-Z0-9 _./'\"\\\\é-]{0,20}".prop_map(|text| format!("run.name={}", toml::Value::from(text))),
-        "[a-z0-9/.]{1,20}".prop_map(|text| format!("checkpoint.uri=\"s3://{text}\"")),
+        // A folder goes by it, and those do not end in spaces.
+        "[a-z]([a-zA-Z0-9 _./'\"\\\\é-]{0,20}[a-z])?".prop_map(|text| format!("run.name={}", toml::Value::from(text))),
+        "[a-z0-9][a-z0-9/.]{0,20}".prop_map(|text| format!("checkpoint.uri=\"s3://{text}\"")),
         prop_oneof![Just("data.kind=synthetic"), Just("data.kind=idx"), Just("data.kind=folder")].prop_map(Into::into),
         prop_oneof![Just("none"), Just("auto")].prop_map(|labels| format!("data.labels={labels}")),
         (0..200_u32).prop_map(|crop| format!("data.crop={crop}")),

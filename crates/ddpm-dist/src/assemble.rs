@@ -22,7 +22,7 @@ use ddpm_diffusion::{
 use ddpm_nn::{Architecture, ClassifierConfig, LrSchedule, MidAttention, SmallUNetConfig, UNetConfig};
 use tch::Device;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Width of the small U-Net's time embedding, as in the tutorial.
 const SMALL_TIME_WIDTH: i64 = 60;
@@ -259,6 +259,13 @@ pub fn loader(
         flip_seed: settings.seed,
     };
     Ok(Loader::new(Arc::clone(source), order, config)?)
+}
+
+/// The folder that relative paths are seen from.
+pub fn current_folder() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|e| {
+        Failure::new(Exit::Storage, format!("the current folder is gone ({e}); change to one that is there"))
+    })
 }
 
 /// How the store is talked to.

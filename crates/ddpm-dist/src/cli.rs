@@ -1,8 +1,10 @@
 //! The command line, as typed.
 
 mod bench;
+mod checkpoints;
 mod encode;
 mod eval;
+mod paths;
 mod plot;
 
 use std::path::PathBuf;
@@ -13,8 +15,10 @@ use ddpm_config::Device;
 use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing};
 
 use crate::source::WeightChoice;
+use paths::{address, local, path, png};
 
 pub use bench::BenchCommand;
+pub use checkpoints::CheckpointsCommand;
 pub use encode::EncodeArgs;
 pub use eval::{ClassesArgs, DataArgs, EvalCommand, Features, FidArgs, NllArgs};
 pub use plot::{ModelArgs, PlotCommand};
@@ -53,7 +57,7 @@ pub enum Command {
     /// Measure how good a model is, or what was drawn from it.
     #[command(subcommand)]
     Eval(EvalCommand),
-    /// Look at the checkpoints of a run, check them, delete old ones, copy them elsewhere.
+    /// Look at the checkpoints of a run, check them, delete and copy them, free a store that a killed run holds.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
     /// Look at a data set.
@@ -105,7 +109,7 @@ pub struct TrainArgs {
     pub allow_change: Vec<String>,
     /// Trace steps 4 to 8 to this file, for ui.perfetto.dev or chrome://tracing; of several ranks each writes its own,
     /// FILE.json as FILE.rank0.json and so on.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub profile: Option<PathBuf>,
 }
 
@@ -136,7 +140,7 @@ impl FromStr for Resume {
 #[derive(Debug, Args)]
 pub struct SampleArgs {
     /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
-    #[arg(long, value_name = "SRC")]
+    #[arg(long, value_name = "SRC", value_parser = address)]
     pub model: String,
     /// Number of images.
     #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
@@ -184,13 +188,13 @@ pub struct SampleArgs {
     #[arg(long, value_name = "W", requires = "class", value_parser = finite)]
     pub guidance: Option<f64>,
     /// A classifier's run, trained by `train-classifier` on the same noise, that guides the images to their class.
-    #[arg(long, value_name = "SRC", requires = "class")]
+    #[arg(long, value_name = "SRC", requires = "class", value_parser = address)]
     pub classifier: Option<String>,
     /// Scale of the classifier's gradient: 0 is unguided, 1 follows Bayes' rule, more exaggerates the class.
     #[arg(long, default_value = "1", value_name = "S", requires = "classifier", value_parser = not_negative)]
     pub classifier_scale: f64,
     /// Start from tensor `noise` [N,C,H,W] of this safetensors file, as `encode` writes it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub init_noise: Option<PathBuf>,
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
@@ -201,7 +205,7 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub on: DeviceArgs,
     /// `grid.png`, `samples.safetensors`, or a folder (ending in `/`) for one PNG per image.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = local)]
     pub out: String,
     /// Delete the numbered images that an earlier run left in the folder; a folder with images in it is refused otherwise.
     #[arg(long)]
@@ -330,12 +334,6 @@ fn percentile(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "give a percentile from 50 to 100, such as 99.5".into())
 }
 
-fn png(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    let fits = path.extension().is_some_and(|extension| extension == "png");
-    if fits { Ok(path) } else { Err("pictures are PNG files, so give a name that ends in .png".into()) }
-}
-
 /// `data …`
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
@@ -349,56 +347,5 @@ pub enum DataCommand {
         /// Save the first 64 images as a grid.
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: Option<PathBuf>,
-    },
-}
-
-/// `checkpoints …`; URI is a run directory, a folder of checkpoints, or an address such as `s3://bucket/run`.
-#[derive(Debug, Subcommand)]
-pub enum CheckpointsCommand {
-    /// One line per checkpoint, newest first.
-    List {
-        /// The store.
-        uri: String,
-    },
-    /// What a checkpoint holds.
-    Show {
-        /// The store.
-        uri: String,
-        /// Which one; by default the newest.
-        #[arg(long)]
-        step: Option<u64>,
-    },
-    /// Read every byte and compare its hash; exit status 4 if something is damaged.
-    Verify {
-        /// The store.
-        uri: String,
-        /// Only this one.
-        #[arg(long)]
-        step: Option<u64>,
-    },
-    /// Delete old checkpoints; refused while a job writes to the store.
-    Prune {
-        /// The store.
-        uri: String,
-        /// Keep the newest N that are whole.
-        #[arg(long, default_value = "2", value_parser = at_least_one::<usize>)]
-        keep_last: usize,
-        /// Keep every step that this divides, too.
-        #[arg(long)]
-        keep_every: Option<u64>,
-        /// Only say what would go.
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Copy a checkpoint to another store, verifying it on the way and there.
-    Copy {
-        /// The store.
-        uri: String,
-        /// The other store.
-        #[arg(long, value_name = "URI")]
-        to: String,
-        /// Which one; by default the newest.
-        #[arg(long)]
-        step: Option<u64>,
     },
 }

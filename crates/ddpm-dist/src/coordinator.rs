@@ -1,5 +1,6 @@
 //! What ranks agree on before and between steps: one plan from rank 0, and a common end if any rank fails.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ddpm_comm::{Collective, CommError, Memory, Verdict, Vote, Wanted, World};
@@ -56,9 +57,18 @@ impl Learner {
 /// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
     let settings = from_rank_0(comm, || resolve_for(comm.size(), args, learner))?;
-    let (resume, newest) =
-        if args.dry_run { (None, None) } else { resume::choose(comm, &settings, args.resume, &args.allow_change)? };
+    let (resume, newest) = match args.dry_run {
+        true => (None, None),
+        false => resume::choose(comm, &settings, args.resume, &args.allow_change, recorded(&args.config))?,
+    };
     Ok(Plan { settings, resume, newest, allows_other_data: args.allow_change.iter().any(|name| name == resume::DATA) })
+}
+
+/// The `config.toml` that a run wrote down, where that is the configuration and says where the run is.
+fn recorded(config: &ConfigArgs) -> Option<&Path> {
+    let elsewhere = |set: &String| ["run.dir", "run.name"].contains(&set.split('=').next().unwrap_or_default().trim());
+    let file = Path::new(&config.config);
+    (file.ends_with("config.toml") && !config.overrides.iter().any(elsewhere)).then_some(file)
 }
 
 /// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.

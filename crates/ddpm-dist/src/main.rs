@@ -25,6 +25,7 @@ mod output;
 mod pictures;
 mod process_charts;
 mod resume;
+mod run_dir;
 mod signals;
 mod source;
 mod steps;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Run, Search, ShardData, Store, Want};
+use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
 use ddpm_comm::Collective;
 use ddpm_config::{Difference, DifferenceKind, LrSchedule, Settings};
 use ddpm_nn::{Layout, Network};
@@ -12,6 +12,7 @@ use crate::assemble;
 use crate::cli::Resume;
 use crate::coordinator::{Learner, decode, encode, exchange, from_rank_0, unanimous};
 use crate::failure::{Exit, Failure};
+use crate::run_dir::refuse_unseen;
 
 /// What `--allow-change` calls the data as a whole: which images there are, and all keys of `[data]`.
 pub const DATA: &str = "data";
@@ -26,12 +27,13 @@ pub struct Checkpoint {
 
 /// Finds the checkpoint to go on from, and the newest there is, of whatever worth; refuses one of another run. Each byte is
 /// read once, by one rank, and hashed; one that is damaged sends all ranks to the next older checkpoint. Nothing is
-/// written yet.
+/// written yet. `recorded` is the `config.toml` that another run wrote, if that is where the settings come from.
 pub fn choose(
     comm: &dyn Collective,
     settings: &Settings,
     resume: Resume,
     allowed: &[String],
+    recorded: Option<&Path>,
 ) -> Result<(Option<Checkpoint>, Option<u64>), Failure> {
     let opened = if comm.rank() == 0 { open(settings, resume) } else { Ok(None) };
     let store = unanimous(comm, opened)?;
@@ -42,9 +44,18 @@ pub fn choose(
     let begun = store.as_ref().map(|store| store.search(want).map_err(unfit)).transpose();
     let mut search = unanimous(comm, begun)?;
     loop {
-        let next = || match (&store, &mut search) {
-            (Some(store), Some(search)) => Ok((candidate(settings, store, search, allowed)?, search.newest())),
-            _ => Ok((None, None)),
+        let next = || {
+            let found = match &mut search {
+                Some(search) => (candidate(settings, search, allowed)?, search.newest()),
+                None => (None, None),
+            };
+            if found.0.is_none() {
+                refuse_unseen(settings, recorded)?;
+                if resume != Resume::Never {
+                    refuse_lost_store(settings, store.as_ref())?;
+                }
+            }
+            Ok(found)
         };
         let (manifest, newest): (Option<Manifest>, Option<u64>) = from_rank_0(comm, next)?;
         let Some(manifest) = manifest else { return Ok((None, newest)) };
@@ -62,10 +73,7 @@ pub fn choose(
 /// The store to search; none where there is nothing to go on from, nor should there be.
 fn open(settings: &Settings, resume: Resume) -> Result<Option<Store>, Failure> {
     let store = match Store::open_existing_with(&settings.checkpoint_uri(), assemble::store_options(settings)) {
-        Err(CheckpointError::Absent { .. }) if resume == Resume::Never => return Ok(None),
-        Err(CheckpointError::Absent { .. }) if resume == Resume::Auto => {
-            return refuse_lost_store(settings, None).map(|()| None);
-        }
+        Err(CheckpointError::Absent { .. }) if matches!(resume, Resume::Never | Resume::Auto) => return Ok(None),
         opened => opened.map_err(unfit)?,
     };
     if resume != Resume::Never {
@@ -82,16 +90,10 @@ fn open(settings: &Settings, resume: Resume) -> Result<Option<Store>, Failure> {
     ))
 }
 
-fn candidate(
-    settings: &Settings,
-    store: &Store,
-    search: &mut Search,
-    allowed: &[String],
-) -> Result<Option<Manifest>, Failure> {
+fn candidate(settings: &Settings, search: &mut Search, allowed: &[String]) -> Result<Option<Manifest>, Failure> {
     let found = search.candidate().map_err(unfit)?;
-    match &found {
-        Some(manifest) => refuse_other_run(settings, manifest, allowed)?,
-        None => refuse_lost_store(settings, store.find_run()?)?,
+    if let Some(manifest) = &found {
+        refuse_other_run(settings, manifest, allowed)?;
     }
     Ok(found)
 }
@@ -151,9 +153,10 @@ fn unfit(error: CheckpointError) -> Failure {
 
 /// A run that has logged steps has a store with its name in it; a store without is an unmounted volume, or a misspelt
 /// address, and a fresh start would wipe the logs.
-fn refuse_lost_store(settings: &Settings, known: Option<Run>) -> Result<(), Failure> {
+fn refuse_lost_store(settings: &Settings, store: Option<&Store>) -> Result<(), Failure> {
     let log = Path::new(&settings.run.dir).join("metrics.jsonl");
     let logged = log.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    let known = store.map(Store::find_run).transpose()?.flatten();
     if !logged || known.is_some() {
         return Ok(());
     }

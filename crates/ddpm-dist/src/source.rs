@@ -17,6 +17,7 @@ use crate::coordinator::{Learner, unanimous};
 use crate::diffusers;
 use crate::failure::{Exit, Failure};
 use crate::finite;
+use crate::run_dir::{resettled, store_of};
 use crate::trainer::{WEIGHTS, ema_buffer};
 
 /// A network with its numbers and its process.
@@ -126,7 +127,18 @@ impl Model {
         match (config, &self.settings) {
             (Some(config), _) => Ok(Settings::load(config, overrides)?),
             (None, Some(settings)) => {
-                Ok(Settings::from_toml(&settings.to_toml(), "the run's configuration", overrides)?)
+                let settings = Settings::from_toml(&settings.to_toml(), "the run's configuration", overrides)?;
+                let path = &settings.data.path;
+                if !path.is_empty()
+                    && Path::new(path).is_relative()
+                    && !overrides.iter().any(|set| set.contains("data.path"))
+                {
+                    tracing::warn!(
+                        "the run says that its data are in {path}, seen from the folder where it was started, which it does \
+                         not say; reading {path} here. Another place is named by --set data.path=..."
+                    );
+                }
+                Ok(settings)
             }
             (None, None) => Err(Failure::usage(
                 "a diffusers directory does not say what it was trained on; name a configuration with --data",
@@ -200,6 +212,7 @@ fn read(
         Failure::new(Exit::Storage, message)
     })?;
     refuse_other(learner, Learner::of(&settings), run)?;
+    let settings = resettled(settings, Path::new(run));
     let slowest = settings.ema.rates.iter().copied().max_by(f64::total_cmp);
     let buffer = match choice {
         WeightChoice::SlowestAverage => slowest.map_or(WEIGHTS.into(), ema_buffer),
@@ -220,19 +233,4 @@ fn refuse_other(wanted: Learner, found: Learner, source: &str) -> Result<(), Fai
     }
     let ((wanted, command), (found, _)) = (wanted.described(), found.described());
     Err(Failure::usage(format!("{source} holds {found}, where {wanted} is needed; name a run of `{command}`")))
-}
-
-/// The store of a run directory: the one its `config.toml` names, else the run's own `checkpoints`, else SRC itself.
-pub fn store_of(run: &str) -> Result<String, Failure> {
-    let config = Path::new(run).join("config.toml");
-    if config.is_file() {
-        let text = std::fs::read_to_string(&config).map_err(|e| Failure::file(&config, e))?;
-        let settings = Settings::from_toml(&text, &config.display().to_string(), &[])?;
-        // A run that was moved keeps its checkpoints beside its configuration.
-        if settings.checkpoint.uri.is_some() {
-            return Ok(settings.checkpoint_uri());
-        }
-    }
-    let own = Path::new(run).join("checkpoints");
-    Ok(if own.is_dir() { own.display().to_string() } else { run.into() })
 }

@@ -138,9 +138,88 @@ fn a_lease_that_is_gone_or_garbage_is_not_held() {
         put(store, "lease.json", b"{}".to_vec());
         assert!(matches!(store.acquire_lease("second", LONG), Err(CheckpointError::Damaged { .. })));
         assert!(start_save(store, 10, Some(&lease)).is_err());
+        // It is not another's either, and the message must not say so.
+        store.create_run(&json!({})).unwrap();
         remove(store, "lease.json");
-        assert!(is_lost(start_save(store, 10, Some(&lease))));
+        let error = start_save(store, 10, Some(&lease)).unwrap_err();
+        assert!(matches!(error, CheckpointError::Vanished { emptied: false, .. }), "{error}");
+        assert!(error.to_string().contains("lease.json, by which the run holds the store, was deleted"), "{error}");
+        assert!(matches!(lease.check(), Err(CheckpointError::Vanished { .. })));
         assert_eq!(store.list().unwrap(), [0; 0]);
+    });
+}
+
+#[test]
+fn a_store_that_is_emptied_under_its_writer_is_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(&dir);
+    let lease = store.acquire_lease("first", LONG).unwrap();
+    store.create_run(&json!({})).unwrap();
+    save(&store, 10, 1);
+    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+    let error = start_save(&store, 20, Some(&lease)).unwrap_err();
+    assert!(matches!(error, CheckpointError::Vanished { emptied: true, .. }), "{error}");
+    assert!(error.to_string().starts_with("the store was deleted while this run was writing to"), "{error}");
+}
+
+#[test]
+fn a_lease_that_is_broken_frees_the_store_and_fences_its_holder() {
+    on_each_store(|store| {
+        assert!(store.tenure().unwrap().is_none());
+        let first = store.acquire_lease("first", LONG).unwrap();
+        save(store, 5, 1);
+        let seen = store.tenure().unwrap().unwrap();
+        assert_eq!(seen.owner, "first");
+        assert!(seen.taken.is_some() && seen.is_kept_up() && !seen.left().is_zero());
+        // The holder lives on, and renews meanwhile.
+        renew(store, &first).unwrap();
+        store.break_lease(&seen, "unlock").unwrap();
+        assert!(store.tenure().unwrap().is_none());
+        assert!(
+            matches!(start_save(store, 10, Some(&first)), Err(CheckpointError::LeaseLost { owner, .. }) if owner == "unlock")
+        );
+        let keep_one = Retention { keep_last: 1, keep_every: None, also: None };
+        assert!(is_lost(store.prune(&keep_one, Some(&first))));
+        assert!(is_lost(store.drop_checkpoint(5, &first)));
+        assert_eq!(store.list().unwrap(), [5]);
+        let second = store.acquire_lease("second", LONG).unwrap();
+        assert_eq!(second.holder().generation, 3);
+        start_save(store, 10, Some(&second)).unwrap();
+        // What was seen before is not taken from somebody else.
+        assert!(
+            matches!(store.break_lease(&seen, "unlock"), Err(CheckpointError::Held { owner, .. }) if owner == "second")
+        );
+        renew(store, &second).unwrap();
+        second.release().unwrap();
+        store.break_lease(&seen, "unlock").unwrap();
+    });
+}
+
+#[test]
+fn a_lease_that_ran_out_is_not_taken_from_a_holder_that_came_back() {
+    on_each_store(|store| {
+        let first = frozen(store);
+        let seen = store.tenure().unwrap().unwrap();
+        assert!(seen.left().is_zero() && !seen.is_kept_up());
+        renew(store, &first).unwrap();
+        assert!(matches!(store.break_lease(&seen, "unlock"), Err(CheckpointError::Held { .. })));
+        renew(store, &first).unwrap();
+    });
+}
+
+#[test]
+fn a_damaged_lease_is_replaced_by_one_that_is_newer_than_any_manifest() {
+    on_each_store(|store| {
+        let lease = store.acquire_lease("first", LONG).unwrap();
+        start_save(store, 10, Some(&lease)).unwrap();
+        put(store, "lease.json", b"{}".to_vec());
+        assert!(matches!(store.tenure(), Err(CheckpointError::Damaged { .. })));
+        store.replace_damaged_lease("unlock").unwrap();
+        assert!(is_lost(start_save(store, 20, Some(&lease))));
+        assert_eq!(store.acquire_lease("second", LONG).unwrap().holder().generation, 3);
     });
 }
 

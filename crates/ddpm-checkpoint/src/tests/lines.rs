@@ -186,6 +186,55 @@ fn a_deletion_that_fails_is_a_warning() {
 }
 
 #[test]
+fn a_checkpoint_is_dropped_sound_or_not_with_all_that_was_written_for_its_step() {
+    on_each_store(|store| {
+        let lease = store.acquire_lease("drop", Duration::from_secs(60)).unwrap();
+        save(store, 10, 2);
+        let doomed = save(store, 20, 2);
+        // An attempt that never committed.
+        write(store, 20, 1, &[("weights", values(4, 1))]);
+        put(store, &doomed.shards[0].path, b"garbage".to_vec());
+        store.drop_checkpoint(20, &lease).unwrap();
+        assert_eq!((store.list().unwrap(), folders(store).len()), (vec![10], 1));
+        assert_eq!(store.verify(10).unwrap().faults, [""; 0]);
+        let error = store.drop_checkpoint(20, &lease).unwrap_err();
+        assert!(
+            matches!(error, CheckpointError::NotFound { .. }) && error.to_string().contains("it has 10"),
+            "{error}"
+        );
+        put(store, &manifest_name(10), b"garbage".to_vec());
+        store.drop_checkpoint(10, &lease).unwrap();
+        assert_eq!((store.list().unwrap(), folders(store).len()), (vec![], 0));
+    });
+}
+
+#[test]
+fn a_dropped_checkpoint_loses_its_manifest_first() {
+    let server = Server::new();
+    let store = server.hasty();
+    let lease = store.acquire_lease("drop", Duration::from_secs(60)).unwrap();
+    save(&store, 10, 1);
+    for (key, left) in [("manifest/", vec![10]), ("ckpt/", vec![])] {
+        server.fail(json!([{ "op": "DeleteObject", "key": key, "fault": { "refuse": { "status": 403, "code": "AccessDenied" } } }]));
+        assert!(matches!(store.drop_checkpoint(10, &lease), Err(CheckpointError::Store { .. })));
+        server.fail(json!([]));
+        assert_eq!(store.list().unwrap(), left, "{key}");
+        assert!(left.iter().all(|step| store.verify(*step).unwrap().faults.is_empty()));
+    }
+}
+
+#[test]
+fn a_store_adopts_the_run_whose_copies_it_gets_and_keeps_its_own() {
+    on_each_store(|store| {
+        let theirs = Run { schema: SCHEMA, id: nonce(), config: json!({ "seed": 1 }) };
+        assert_eq!(store.adopt_run(&theirs).unwrap(), theirs);
+        assert_eq!(store.create_run(&json!({ "seed": 2 })).unwrap(), theirs);
+        let others = Run { id: nonce(), ..theirs.clone() };
+        assert_eq!(store.adopt_run(&others).unwrap(), theirs);
+    });
+}
+
+#[test]
 fn a_rewind_lets_the_steps_be_committed_anew() {
     on_each_store(|store| {
         for step in [10, 20, 30] {

@@ -3,7 +3,11 @@
 //! These structs are the only list of keys there is. The parser, the suggestions for misspelt names, `config.toml`
 //! and the comparison on resume are all derived from them.
 
+use std::path::Path;
+
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::address::{self, same_place};
 
 mod data;
 mod diffusion;
@@ -68,6 +72,39 @@ impl Settings {
     /// Where checkpoints go: `checkpoint.uri`, or `<run.dir>/checkpoints`.
     pub fn checkpoint_uri(&self) -> String {
         self.checkpoint.uri.clone().unwrap_or_else(|| format!("{}/checkpoints", self.run.dir))
+    }
+
+    /// These settings with every relative path as seen from `folder`: what a run writes down, so that it means the same
+    /// wherever it is read.
+    pub fn anchored(mut self, folder: &Path) -> Self {
+        for path in self.paths_mut() {
+            *path = address::anchored(path, folder);
+        }
+        self
+    }
+
+    /// Every path or address among the settings that is set.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let labels = match &mut self.data.labels {
+            Labels::Path(path) => Some(path),
+            _ => None,
+        };
+        let data = Some(&mut self.data.path).filter(|path| !path.is_empty());
+        [Some(&mut self.run.dir), data, labels, self.checkpoint.uri.as_mut()].into_iter().flatten()
+    }
+
+    /// These settings with the paths of `other` where both may name the same files: a run writes paths down in full, and
+    /// people type them relative to where they are.
+    pub(crate) fn respelt_as(mut self, other: &Self) -> Self {
+        if same_place(&self.data.path, &other.data.path) {
+            self.data.path.clone_from(&other.data.path);
+        }
+        if let (Labels::Path(ours), Labels::Path(theirs)) = (&mut self.data.labels, &other.data.labels)
+            && same_place(ours, theirs)
+        {
+            ours.clone_from(theirs);
+        }
+        self
     }
 }
 

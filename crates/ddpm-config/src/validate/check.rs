@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::Error;
+use crate::{Error, Misspelt};
 
 pub(super) fn require(
     holds: bool,
@@ -29,6 +29,15 @@ pub(super) fn not_empty(key: &'static str, text: &str) -> Result<(), Error> {
         || format!("{key} is empty"),
         || "Give it a value, or leave the key out".into(),
     )
+}
+
+/// Refuses a path or an address that `check` finds misspelt.
+pub(super) fn spelt(key: &'static str, text: &str, check: fn(&str) -> Result<(), Misspelt>) -> Result<(), Error> {
+    check(text).map_err(|Misspelt { problem, fix }| Error::Invalid {
+        key,
+        problem: format!("{key} = {text:?} {problem}"),
+        mend: fix,
+    })
 }
 
 pub(super) fn positive_finite(value: f64) -> bool {

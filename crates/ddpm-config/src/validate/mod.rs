@@ -4,8 +4,9 @@ mod check;
 mod diffusion;
 mod model;
 
-use check::{in_range, nearest_divisors, nearest_multiples, not_empty, positive, positive_finite, require};
+use check::{in_range, nearest_divisors, nearest_multiples, not_empty, positive, positive_finite, require, spelt};
 
+use crate::address::{check_address, check_path};
 use crate::{Backend, DataKind, DataSettings, Error, Labels, ModelKind, Settings, TrainSettings};
 
 impl Settings {
@@ -18,6 +19,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), Error> {
         in_range("seed", self.seed, i64::try_from(self.seed).is_ok(), "at most 9223372036854775807")?;
         not_empty("run.dir", &self.run.dir)?;
+        spelt("run.dir", &self.run.dir, check_path)?;
         not_empty("run.name", &self.run.name)?;
         self.data.validate()?;
         self.model.validate(self.data.image_size)?;
@@ -34,6 +36,7 @@ impl Settings {
         positive("comm.timeout_s", self.comm.timeout_s)?;
         if let Some(uri) = &self.checkpoint.uri {
             not_empty("checkpoint.uri", uri)?;
+            spelt("checkpoint.uri", uri, check_address)?;
         }
         positive("checkpoint.every", self.checkpoint.every)?;
         in_range("checkpoint.keep_last", self.checkpoint.keep_last, self.checkpoint.keep_last >= 2, "at least 2")?;
@@ -131,6 +134,10 @@ impl DataSettings {
             || "data.path is not set, and this data.kind reads files".into(),
             || "Set it to their folder, or data.kind to \"synthetic\"".into(),
         )?;
+        spelt("data.path", &self.path, check_path)?;
+        if let Labels::Path(path) = &self.labels {
+            spelt("data.labels", path, check_path)?;
+        }
         let (fits, choices) = match self.kind {
             DataKind::Folder => (!matches!(self.labels, Labels::Path(_)), "auto, none, folder or attribute:NAME"),
             DataKind::Synthetic => (matches!(self.labels, Labels::Auto | Labels::None), "auto or none"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{ConfigArgs, at_least_one};
+use super::{ConfigArgs, address, at_least_one, path};
 
 /// `bench …`; each trains or saves as a run would, and leaves nothing behind.
 #[derive(Debug, Subcommand)]
@@ -20,7 +20,7 @@ pub enum BenchCommand {
         #[arg(long, default_value = "5", value_name = "N")]
         warmup: u64,
         /// After those, trace five more to this file as `train --profile` does, and say what operators took most time.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = path)]
         profile: Option<PathBuf>,
     },
     /// Averaging the gradients over the ranks, beside MPI's own all-reduce of as many bytes.
@@ -45,7 +45,7 @@ pub enum BenchCommand {
         config: ConfigArgs,
         /// Where to save: a folder, s3://, gs:// or az://. All goes below a prefix of its own there, which is deleted in
         /// the end. By default a folder below $TMPDIR.
-        #[arg(long, value_name = "URI")]
+        #[arg(long, value_name = "URI", value_parser = address)]
         uri: Option<String>,
         /// How often; medians are given, with --steps sums.
         #[arg(long, default_value = "5", value_name = "N", value_parser = at_least_one::<u64>)]

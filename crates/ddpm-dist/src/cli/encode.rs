@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DataArgs, ModelArgs, SpacingName, at_least_one};
+use super::{DataArgs, ModelArgs, SpacingName, at_least_one, path};
 
 /// Arguments of `encode`.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub struct EncodeArgs {
 }
 
 fn safetensors(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
+    let path = path(text)?;
     let fits = path.extension().is_some_and(|extension| extension == "safetensors");
     if fits { Ok(path) } else { Err("noise is numbers, so give a name that ends in .safetensors".into()) }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
 
-use super::{DeviceArgs, at_least_one, seed};
+use super::{DeviceArgs, address, at_least_one, path, seed};
 use crate::source::WeightChoice;
 
 /// `eval …`
@@ -25,7 +25,7 @@ pub enum EvalCommand {
 #[derive(Debug, Args)]
 pub struct NllArgs {
     /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
-    #[arg(long, value_name = "SRC")]
+    #[arg(long, value_name = "SRC", value_parser = address)]
     pub model: String,
     #[command(flatten)]
     pub data: DataArgs,
@@ -57,7 +57,7 @@ pub struct NllArgs {
 #[derive(Debug, Args)]
 pub struct FidArgs {
     /// What `sample` wrote: a safetensors file, or a folder of images.
-    #[arg(long, value_name = "FILE|FOLDER")]
+    #[arg(long, value_name = "FILE|FOLDER", value_parser = path)]
     pub samples: PathBuf,
     /// A TOML file or a preset whose `[data]` to hold them against.
     #[arg(long, value_name = "FILE")]
@@ -91,10 +91,10 @@ pub enum Features {
 }
 
 impl FromStr for Features {
-    type Err = std::convert::Infallible;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(if text == "pixels" { Self::Pixels } else { Self::File(text.into()) })
+        if text == "pixels" { Ok(Self::Pixels) } else { path(text).map(Self::File) }
     }
 }
 
@@ -111,10 +111,11 @@ impl fmt::Display for Features {
 #[derive(Debug, Args)]
 pub struct ClassesArgs {
     /// A classifier's run, trained by `train-classifier`, or such a run at a step.
-    #[arg(long, value_name = "SRC")]
+    #[arg(long, value_name = "SRC", value_parser = address)]
     pub classifier: String,
     /// What `sample` wrote: a safetensors file, or a folder of images, whose sub-folders, if any, are their classes.
-    #[arg(long, value_name = "FILE|FOLDER", conflicts_with = "split", required_unless_present = "split")]
+    #[arg(long, value_name = "FILE|FOLDER", conflicts_with = "split", required_unless_present = "split",
+          value_parser = path)]
     pub samples: Option<PathBuf>,
     /// Images of the classifier's own data instead: the first `-n` of this part.
     #[arg(long, value_enum)]

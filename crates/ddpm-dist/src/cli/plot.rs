@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, at_least_one, png, seed};
+use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, address, at_least_one, path, png, seed};
 use crate::source::WeightChoice;
 
 /// `plot …`
@@ -26,7 +26,7 @@ pub enum PlotCommand {
     #[command(name = "loss")]
     Metric {
         /// A run's directory; may be repeated.
-        #[arg(long = "run", value_name = "DIR", required = true)]
+        #[arg(long = "run", value_name = "DIR", required = true, value_parser = path)]
         runs: Vec<PathBuf>,
         /// A key of metrics.jsonl.
         #[arg(long, default_value = "loss", value_name = "KEY")]
@@ -76,7 +76,7 @@ pub enum PlotCommand {
     /// The terms of the variational bound over t.
     Terms {
         /// What `eval nll --json` printed.
-        #[arg(long, value_name = "FILE.json")]
+        #[arg(long, value_name = "FILE.json", value_parser = path)]
         nll: PathBuf,
         /// The picture.
         #[arg(long, value_name = "FILE.png", value_parser = png)]
@@ -100,7 +100,7 @@ pub enum PlotCommand {
 #[derive(Debug, Args)]
 pub struct ModelArgs {
     /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
-    #[arg(long, value_name = "SRC")]
+    #[arg(long, value_name = "SRC", value_parser = address)]
     pub model: String,
     /// `ema` (the slowest average), `raw`, or the rate of an average.
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]

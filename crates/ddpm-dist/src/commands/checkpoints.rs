@@ -1,15 +1,18 @@
-//! `checkpoints`: what a store holds, whether it is sound, and moving it elsewhere.
+//! `checkpoints`: what a store holds, whether it is sound, moving it elsewhere, and making room in it.
 
-use ddpm_checkpoint::{Lease, Manifest, Retention, Store};
-use serde_json::json;
+use std::time::{Duration, SystemTime};
+
+use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store, Want};
+use ddpm_config::{DifferenceKind, Settings};
+use serde_json::{Value, json};
 
 use crate::cli::CheckpointsCommand;
 use crate::failure::{Exit, Failure};
 use crate::output::print;
-use crate::source::store_of;
+use crate::run_dir::store_of;
 
-/// How long `prune` keeps other writers out, at most.
-const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long a command that changes a store keeps other writers out, at most, should it be killed.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Runs one of the commands.
 pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Failure> {
@@ -24,13 +27,12 @@ pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Failure> {
             let keep_every = keep_every.filter(|every| *every > 0);
             prune(&open(uri)?, &Retention { keep_last: *keep_last, keep_every, also: None }, *dry_run, json)
         }
+        CheckpointsCommand::Drop { uri, step, force } => drop_step(&open(uri)?, *step, *force, json),
         CheckpointsCommand::Copy { uri, to, step } => {
             let store = open(uri)?;
-            let manifest = store.copy_checkpoint(newest(&store, *step)?, &Store::open(to)?)?;
-            say(json, json!({ "step": manifest.step, "bytes": manifest.bytes(), "to": to }), || {
-                format!("copied step {} to {to} and verified it: {}", manifest.step, megabytes(&manifest))
-            })
+            copy(&store, newest(&store, *step)?, &Store::open(&store_of(to)?)?, json)
         }
+        CheckpointsCommand::Unlock { uri, force } => unlock(&open(uri)?, *force, json),
     }
 }
 
@@ -107,13 +109,7 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
     let (deleted, warnings) = if dry_run {
         store.prunable(retention)?
     } else {
-        let lease = store.acquire_lease("checkpoints prune", LEASE)?;
-        let pruned = store.prune(retention, Some(&lease));
-        let released = Lease::release(lease);
-        let pruned = pruned?;
-        if let Err(error) = released {
-            tracing::warn!("{error}");
-        }
+        let pruned = holding(store, "checkpoints prune", |lease| Ok(store.prune(retention, Some(lease))?))?;
         (pruned.deleted, pruned.warnings)
     };
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -122,6 +118,136 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
         let verb = if dry_run { "would delete" } else { "deleted" };
         if steps.is_empty() { format!("{verb} nothing") } else { format!("{verb} step {}", steps.join(", ")) }
     })
+}
+
+/// Deletes one checkpoint, and says what there is to go on from then.
+fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Failure> {
+    let before = holding(store, "checkpoints drop", |lease| {
+        // Nothing is left if all others are damaged, too.
+        let mut others = store.search(Want::Latest)?;
+        let other = loop {
+            match others.candidate() {
+                Ok(Some(manifest)) if manifest.step == step => {}
+                Ok(found) => break found.map(|manifest| manifest.step),
+                Err(CheckpointError::NoneVerifies { .. }) => break None,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if other.is_none() && !force && store.list()?.contains(&step) {
+            let message = format!(
+                "step {step} is the only sound checkpoint in {}, so a run there would have nothing to go on from; \
+                 --force drops it even so",
+                store.uri()
+            );
+            return Err(Failure::usage(message));
+        }
+        store.drop_checkpoint(step, lease)?;
+        Ok(other)
+    })?;
+    say(json, json!({ "dropped": step, "newest": before }), || match before {
+        Some(newest) => format!("dropped step {step}; the newest sound checkpoint is of step {newest}"),
+        None => format!("dropped step {step}; {} has no sound checkpoint", store.uri()),
+    })
+}
+
+/// Copies a checkpoint, unless another run's are there.
+fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Failure> {
+    let manifest = from.read_manifest(step)?;
+    let run = from.find_run()?;
+    let bytes = holding(to, "checkpoints copy", |_| {
+        let known = to.find_run()?;
+        let same = matches!((&run, &known), (Some(theirs), Some(ours)) if theirs.id == ours.id);
+        if !same {
+            let newest = match to.list()?.first().map(|newest| to.read_manifest(*newest)) {
+                Some(Err(CheckpointError::Damaged { .. } | CheckpointError::NotFound { .. })) | None => None,
+                Some(found) => Some(found?.config),
+            };
+            if let Some(there) = newest.or(known.map(|run| run.config)) {
+                refuse_other_run(&manifest, &there, to.uri())?;
+            }
+        }
+        if let Some(run) = &run {
+            to.adopt_run(run)?;
+        }
+        Ok(from.copy_checkpoint(step, to)?.bytes())
+    })?;
+    say(json, json!({ "step": step, "bytes": bytes, "to": to.uri() }), || {
+        format!("copied step {step} to {} and verified it: {}", to.uri(), megabytes(&manifest))
+    })
+}
+
+/// What a run learns follows from its settings, so a checkpoint of the same ones is of the same run, wherever it lay.
+fn refuse_other_run(manifest: &Manifest, there: &Value, uri: &str) -> Result<(), Failure> {
+    let refuse = |how: String| {
+        let message = format!(
+            "step {} is another run's than the checkpoints in {uri} ({how}), and no run could go on there; copy it to a \
+             folder of its own",
+            manifest.step
+        );
+        Err(Failure::new(Exit::ResumeRefused, message))
+    };
+    let read = |config: &Value| serde_json::from_value::<Settings>(config.clone());
+    let (Ok(theirs), Ok(ours)) = (read(&manifest.config), read(there)) else {
+        return if manifest.config == *there { Ok(()) } else { refuse("of another version of the program".into()) };
+    };
+    let differences = ours.diff(&theirs).into_iter().filter(|d| d.kind == DifferenceKind::Learned);
+    let list: Vec<String> = differences.map(|d| format!("{}: {} there, {} here", d.key, d.ours, d.theirs)).collect();
+    if list.is_empty() { Ok(()) } else { refuse(list.join("; ")) }
+}
+
+/// Takes the lease from whoever left it behind; from one who may be alive only if that is asked for.
+fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Failure> {
+    const BY: &str = "nobody (freed by checkpoints unlock)";
+    let uri = store.uri();
+    let done = |owner: Option<&str>, text: String| say(json, json!({ "store": uri, "freed_from": owner }), || text);
+    let tenure = match store.tenure() {
+        Err(CheckpointError::Damaged { .. }) if force => {
+            store.replace_damaged_lease(BY)?;
+            return done(None, format!("freed {uri}, whose lease could not be read"));
+        }
+        found => found?,
+    };
+    let Some(tenure) = tenure else { return done(None, format!("nobody holds {uri}")) };
+    let (left, owner) = (tenure.left(), tenure.owner.as_str());
+    let since = tenure.taken.map(|taken| format!(" for {}", ago(taken))).unwrap_or_default();
+    let held = format!("{owner} has held {uri}{since}, and last renewed the lease {} ago", ago(tenure.renewed));
+    if !left.is_zero() && !force {
+        let alive =
+            if tenure.is_kept_up() { "so this one lives, or died since" } else { "so this one seems to be dead" };
+        let message = format!(
+            "{held}; a living job renews it every {}, {alive}. The lease runs for another {}: if the job is dead for certain, \
+             add --force; one that lives ends at its next renewal, and saves nothing more",
+            span(tenure.every()),
+            span(left)
+        );
+        return Err(Failure::new(Exit::ResumeRefused, message));
+    }
+    store.break_lease(&tenure, BY)?;
+    done(Some(owner), format!("freed {uri}: {held}"))
+}
+
+/// Does something to a store while no other writer may.
+fn holding<T>(store: &Store, owner: &str, work: impl FnOnce(&Lease) -> Result<T, Failure>) -> Result<T, Failure> {
+    let lease = store.acquire_lease(owner, LEASE)?;
+    let done = work(&lease);
+    if let Err(error) = lease.release() {
+        tracing::warn!("{error}");
+    }
+    done
+}
+
+fn ago(time: SystemTime) -> String {
+    span(SystemTime::now().duration_since(time).unwrap_or_default())
+}
+
+/// A length of time in its two leading units.
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} min {} s", s / 60, s % 60),
+        s @ 3600..86400 => format!("{} h {} min", s / 3600, s / 60 % 60),
+        s => format!("{} d {} h", s / 86400, s / 3600 % 24),
+    }
 }
 
 fn say(json: bool, value: serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Failure> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ddpm_checkpoint::{CheckpointError, Lease, Store};
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
+use serde_json::Value;
 
-use super::save::config_json;
 use crate::coordinator::{refuse_if_asked_to_stop, unanimous};
 use crate::failure::{Exit, Failure};
 use crate::signals::StopRequest;
@@ -25,7 +25,8 @@ pub(super) fn acquire(
 ) -> Result<Option<Lease>, Failure> {
     let first = comm.rank() == 0;
     unanimous(comm, if first { store.probe().map_err(Failure::from) } else { Ok(()) })?;
-    let owner = format!("{} (process {})", settings.run.name, std::process::id());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let owner = format!("{} (process {} on {})", settings.run.name, std::process::id(), host.trim());
     let ttl = Duration::from_secs(settings.checkpoint.lease_s);
     let begun = Instant::now();
     let mut told = false;
@@ -35,9 +36,10 @@ pub(super) fn acquire(
             Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
                 if !told {
                     let longest = 2 * ttl;
+                    let uri = store.uri();
                     tracing::info!(
-                        "{holder} writes to {} or was killed; waiting up to {longest:?} to see",
-                        store.uri()
+                        "{holder} writes to {uri} or was killed; waiting up to {longest:?} to see. If it was killed, \
+                         `ddpm-dist checkpoints unlock {uri}` ends the wait"
                     );
                     told = true;
                 }
@@ -56,11 +58,11 @@ pub(super) fn acquire(
 }
 
 /// Rank 0 writes the run's identity, unless another job went on before the store was ours.
-pub(super) fn begin_run(store: &Store, settings: &Settings, newest: Option<u64>) -> Result<(), Failure> {
+pub(super) fn begin_run(store: &Store, config: &Value, newest: Option<u64>) -> Result<(), Failure> {
     if store.list()?.first().copied() != newest {
         let message = format!("another job saved to {} while this one started; start this one again", store.uri());
         return Err(Failure::new(Exit::Stopped, message));
     }
-    store.create_run(&config_json(settings))?;
+    store.create_run(config)?;
     Ok(())
 }

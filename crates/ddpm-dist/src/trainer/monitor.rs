@@ -11,6 +11,7 @@ use ddpm_diffusion::{BoundByTimestep, Clip, Ddim, Diffusion, Direction, Sampler,
 use ddpm_nn::Weights;
 
 use super::step::Task;
+use crate::assemble;
 use crate::coordinator::Learner;
 use crate::failure::Failure;
 use crate::generate::{Drawn, Generation};
@@ -46,7 +47,8 @@ impl Monitor {
         resumed: Option<u64>,
     ) -> Result<Self, Failure> {
         let directory = PathBuf::from(&settings.run.dir);
-        let config = format!("# Resolved by ddpm-dist {}.\n{}", env!("CARGO_PKG_VERSION"), settings.to_toml());
+        let recorded = settings.clone().anchored(&assemble::current_folder()?);
+        let config = format!("# Resolved by ddpm-dist {}.\n{}", env!("CARGO_PKG_VERSION"), recorded.to_toml());
         let path = directory.join("config.toml");
         write_atomic(&path, config.as_bytes()).map_err(|e| Failure::file(&path, e))?;
         if let Err(error) = remove_later_grids(&grids(&directory), resumed) {

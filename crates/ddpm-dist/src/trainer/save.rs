@@ -18,6 +18,7 @@ use ddpm_comm::Collective;
 use ddpm_config::{OnFailure, Settings, WhenBusy};
 use ddpm_nn::Network;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::claim::{acquire, begin_run};
 use super::data::DataRecord;
@@ -38,6 +39,8 @@ pub struct Saver {
     lease: Option<Lease>,
     /// Tells this job's commits from another's.
     nonce: String,
+    /// What manifests say of the settings, with paths in full.
+    config: Value,
     data: DataRecord,
     /// The step that this run was resumed from, which retention spares.
     resumed_from: Option<u64>,
@@ -100,6 +103,8 @@ pub enum News {
     Committed,
     /// Its part failed; the failure as [`encode`] writes it.
     Failed(String),
+    /// Nothing can be saved any more; likewise.
+    Lost(String),
 }
 
 impl Saver {
@@ -116,6 +121,7 @@ impl Saver {
         let options = assemble::store_options(settings);
         let opened = Store::open_with(&settings.checkpoint_uri(), options).map_err(Failure::from);
         let store = unanimous(comm.as_ref(), opened)?;
+        let config = unanimous(comm.as_ref(), config_json(settings))?;
         let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings, stop)? };
         // From here on a start that is refused gives the lease back.
         let mut saver = Self {
@@ -123,6 +129,7 @@ impl Saver {
             comm: Arc::clone(comm),
             lease,
             nonce: nonce(),
+            config,
             data,
             resumed_from,
             last_saved: resumed_from,
@@ -132,7 +139,7 @@ impl Saver {
             missed: 0,
             store_failed: false,
         };
-        let begun = if comm.rank() == 0 { begin_run(&saver.store, settings, newest) } else { Ok(()) };
+        let begun = if comm.rank() == 0 { begin_run(&saver.store, &saver.config, newest) } else { Ok(()) };
         saver.store_failed = begun.as_ref().is_err_and(|failure| failure.exit == Exit::Storage);
         unanimous(comm.as_ref(), begun)?;
         Ok(saver)
@@ -200,7 +207,7 @@ impl Saver {
     pub fn news(&mut self, settings: &Settings) -> News {
         let failed = |error: CheckpointError| News::Failed(encode(&error.into()));
         if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
-            return failed(error);
+            return News::Lost(encode(&error.into()));
         }
         self.tend_retention(settings);
         let Some(save) = &mut self.in_flight else { return News::None };
@@ -236,11 +243,12 @@ impl Saver {
             return Ok(());
         }
         let failed = news.iter().enumerate().find_map(|(rank, news)| match news {
-            News::Failed(text) => Some(decode(rank, text)),
+            News::Failed(text) => Some((decode(rank, text), false)),
+            News::Lost(text) => Some((decode(rank, text), true)),
             _ => None,
         });
-        if let Some(failure) = failed {
-            return self.give_up(settings, failure);
+        if let Some((failure, for_good)) = failed {
+            return self.give_up(settings, failure, for_good);
         }
         let Some(save) = &mut self.in_flight else { return Ok(()) };
         for (rank, news) in news.into_iter().enumerate() {
@@ -314,10 +322,10 @@ impl Saver {
 
     /// Drops the save under way: uploads are aborted, older checkpoints stand. What the store did is forgiven, if
     /// `checkpoint.on_failure` says so; a rank's own trouble, or another writer, is not.
-    fn give_up(&mut self, settings: &Settings, failure: Failure) -> Result<(), Failure> {
+    fn give_up(&mut self, settings: &Settings, failure: Failure, for_good: bool) -> Result<(), Failure> {
         let step = self.in_flight.take().map(|save| save.step);
         self.store_failed = true;
-        if settings.checkpoint.on_failure == OnFailure::Abort || failure.exit != Exit::Storage {
+        if for_good || settings.checkpoint.on_failure == OnFailure::Abort || failure.exit != Exit::Storage {
             return Err(failure);
         }
         self.miss(&step.map_or("a step".into(), |step| format!("step {step}")), failure);
@@ -384,7 +392,7 @@ impl Saver {
             lease: 0,
             program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
             config_hash: settings.fingerprint(),
-            config: config_json(settings),
+            config: self.config.clone(),
             state: state.counters(&self.data),
             buffers: state.buffer_table(),
             shards: Vec::new(),
@@ -393,6 +401,8 @@ impl Saver {
     }
 }
 
-pub(super) fn config_json(settings: &Settings) -> serde_json::Value {
-    serde_json::to_value(settings).expect("settings are plain data")
+/// The settings as a run writes them down, which must mean the same from any folder.
+fn config_json(settings: &Settings) -> Result<Value, Failure> {
+    let recorded = settings.clone().anchored(&assemble::current_folder()?);
+    serde_json::to_value(recorded).map_err(Failure::internal)
 }

@@ -76,6 +76,8 @@ fn scratch() -> Result<TempDir, Failure> {
 fn places(command: &BenchCommand, scratch: &Path) -> Vec<String> {
     let scratch = scratch.display().to_string();
     let store = match command {
+        // An address that ends with its scheme has nothing below it, which is refused like any other such one.
+        BenchCommand::Checkpoint { uri: Some(uri), .. } if uri.ends_with("://") => uri.clone(),
         BenchCommand::Checkpoint { uri: Some(uri), .. } => format!("{}/bench-{}", uri.trim_end_matches('/'), nonce()),
         _ => format!("{scratch}/checkpoints"),
     };

@@ -1,0 +1,198 @@
+//! What a user has got wrong about a server, or a server has: each is one sentence that names it and one with the remedy,
+//! and never a panic, a listing of nothing, or a minute of silence.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
+
+use super::*;
+
+/// Variables, an address, and part of the remedy.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
+/// An S3 server's environment, in which `changes` replace variables, or remove them by an empty value.
+fn env(endpoint: &str, changes: &[(&str, &str)]) -> Vec<(String, String)> {
+    let plain = [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "rig"),
+        ("AWS_SECRET_ACCESS_KEY", "rig-secret"),
+    ];
+    let kept = plain.into_iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+    kept.chain(changes.iter().copied()).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn open(env: &[(String, String)], uri: &str, retry_s: u64) -> Result<Store, CheckpointError> {
+    let options = StoreOptions { retry_timeout: Duration::from_secs(retry_s), ..StoreOptions::default() };
+    Store::open_in(env, uri, options, |_| Ok(()))
+}
+
+/// What a store says that must not be listed.
+fn refusal(env: &[(String, String)], uri: &str) -> String {
+    // Much longer than a test may take: what is known at once must not be tried again.
+    let error = open(env, uri, 600).and_then(|store| store.list()).expect_err("it was listed");
+    let text = error.to_string();
+    assert!(!text.contains('<') || text.contains("<ListAllMyBucketsResult>"), "raw XML: {text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+/// An answer as it goes over the wire; `head` is the status, and what headers follow it.
+fn answer(head: &str, body: &str) -> String {
+    format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+/// A server that gives every request this answer.
+fn answering(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            thread::spawn(move || {
+                let _ = socket.read(&mut [0; 8192]);
+                let _ = socket.write_all(answer.as_bytes());
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn an_environment_that_makes_no_sense_is_refused_before_anything_is_sent() {
+    let server = "http://127.0.0.1:9";
+    let cases: &[Case] = &[
+        (&[("AWS_ENDPOINT_URL", "127.0.0.1:9000")], "s3://b/x", "write AWS_ENDPOINT_URL=http://127.0.0.1:9000"),
+        (&[("AWS_ENDPOINT_URL", "localhost:9000")], "s3://b/x", "write AWS_ENDPOINT_URL=http://localhost:9000"),
+        (&[("AWS_ENDPOINT_URL_S3", "s3.example.com")], "s3://b/x", "write AWS_ENDPOINT_URL_S3=https://s3.example.com"),
+        (&[("AWS_ENDPOINT_URL", "s3://b")], "s3://b/x", "is no URL; write it as https://host:port"),
+        (&[("AWS_ENDPOINT_URL", "http://a b:9")], "s3://b/x", "is no URL"),
+        (&[("AWS_ENDPOINT_URL", "http://h:99999")], "s3://b/x", "is no URL"),
+        (&[("AWS_ENDPOINT_URL", "http://h:9/b")], "s3://b/x", "set AWS_ENDPOINT_URL=http://h:9"),
+        (&[("AWS_ENDPOINT_URL", "http://u:p@h:9")], "s3://b/x", "put keys in their own variables"),
+        (&[("AWS_ENDPOINT_URL", "http://h:9/?x=1")], "s3://b/x", "end it before the ?"),
+        (&[("AWS_METADATA_ENDPOINT", "10.0.0.1")], "s3://b/x", "write AWS_METADATA_ENDPOINT=http://10.0.0.1"),
+        (&[("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")], "s3://b/x", "set AWS_ENDPOINT_URL=http://b.127.0.0.1:9"),
+        (&[("AWS_ALLOW_HTTP", "maybe")], "s3://b/x", "AWS_ALLOW_HTTP=maybe is neither true nor false"),
+        (&[("AWS_ALLOW_HTTP", "")], "s3://b/x", "set AWS_ALLOW_HTTP=true"),
+        (&[("AWS_REGION", "us east 1")], "s3://b/x", "AWS_REGION=us east 1 is no region's name"),
+        (&[("AWS_SECRET_ACCESS_KEY", "")], "s3://b/x", "AWS_SECRET_ACCESS_KEY is not; set both"),
+        (&[("AWS_ACCESS_KEY_ID", "")], "s3://b/x", "AWS_ACCESS_KEY_ID is not; set both"),
+        (&[("AWS_SECRET_ACCESS_KEY", "secret\n")], "s3://b/x", "AWS_SECRET_ACCESS_KEY has a space or a line break"),
+        (&[("AWS_SESSION_TOKEN", " token")], "s3://b/x", "AWS_SESSION_TOKEN has a space"),
+        (&[], "s3://my bucket/x", "is no bucket's name"),
+        (&[], "s3://host:9000/b/x", "a server's address goes into AWS_ENDPOINT_URL"),
+        (&[], "s3:///x", "it names no bucket"),
+        (&[("GOOGLE_BASE_URL", "localhost:4443")], "gs://b/x", "write GOOGLE_BASE_URL=http://localhost:4443"),
+        (&[("AZURE_STORAGE_ENDPOINT", "localhost:1")], "az://c/x", "write AZURE_STORAGE_ENDPOINT=http://localhost:1"),
+    ];
+    for (changes, uri, remedy) in cases {
+        let error = open(&env(server, changes), uri, 1).expect_err(remedy);
+        assert!(matches!(error, CheckpointError::Address { .. }), "{changes:?}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(remedy), "{changes:?}: {text}");
+        assert!(!text.contains("secret\n") && !text.contains("u:p"), "a secret is shown: {text}");
+    }
+    // A slash at the end is no part of the address, also where it would be doubled.
+    let server = Server::new();
+    let store = open(&env(&format!("{}/", server.rig.endpoint()), &[]), "s3://bucket/run/", 1).unwrap();
+    save(&store, 10, 1);
+    assert_eq!(store.list().unwrap(), [10]);
+}
+
+#[test]
+fn what_a_server_refuses_is_named_with_the_remedy_and_not_asked_for_again() {
+    let server = Server::new();
+    let endpoint = server.rig.endpoint();
+    let here = |changes: &[(&str, &str)]| env(&endpoint, changes);
+    let text = refusal(&here(&[]), "s3://nowhere/run");
+    assert!(text.contains("has no such bucket") && text.contains("Create it"), "{text}");
+    let text = refusal(&here(&[("AWS_SECRET_ACCESS_KEY", "wrong")]), "s3://bucket/run");
+    assert!(text.contains("SignatureDoesNotMatch") && text.contains("Check AWS_ACCESS_KEY_ID and"), "{text}");
+    let text = refusal(&here(&[("AWS_ACCESS_KEY_ID", "who")]), "s3://bucket/run");
+    assert!(text.contains("Check AWS_ACCESS_KEY_ID and") || text.contains("Use credentials"), "{text}");
+    for (status, code, remedy) in [
+        (403, "AccessDenied", "Use credentials that may list, read, write and delete"),
+        (403, "InvalidAccessKeyId", "Check AWS_ACCESS_KEY_ID"),
+        (400, "ExpiredToken", "and AWS_SESSION_TOKEN"),
+        (400, "InvalidToken", "Set AWS_SESSION_TOKEN"),
+        (403, "RequestTimeTooSkewed", "Set the clock"),
+        (405, "MethodNotAllowed", "a server of that kind"),
+    ] {
+        server.fail(json!([{ "fault": { "refuse": { "status": status, "code": code } } }]));
+        let text = refusal(&here(&[]), "s3://bucket/run");
+        assert!(text.contains(code) && text.contains(remedy), "{text}");
+        assert_eq!(text.matches(". ").count(), 1, "two sentences: {text}");
+    }
+    server.fail(json!([{ "fault": { "refuse": { "status": 503, "code": "SlowDown" } } }]));
+    let text = open(&here(&[]), "s3://bucket/run", 0).unwrap().list().unwrap_err().to_string();
+    assert!(text.contains("503 Service Unavailable, SlowDown: by rule") && text.contains("try again"), "{text}");
+}
+
+#[test]
+fn a_bucket_in_another_region_is_named_with_it() {
+    let redirect = "301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1\r\nContent-Type: application/xml";
+    let moved = answer(redirect, "<Error><Code>PermanentRedirect</Code></Error>");
+    let malformed = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+    let signed = answer("400 Bad Request\r\nContent-Type: application/xml", malformed);
+    for answer in [moved, signed] {
+        let text = refusal(&env(&answering(answer), &[]), "s3://bucket/run");
+        assert!(text.contains("in the region eu-west-1") && text.contains("Set AWS_REGION=eu-west-1"), "{text}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_no_listing_is_an_error_and_never_an_empty_store() {
+    let xml = |body: &str| answering(answer("200 OK\r\nContent-Type: application/xml", body));
+    let buckets =
+        xml("<?xml version=\"1.0\"?>\n<ListAllMyBucketsResult xmlns=\"x\"><Buckets/></ListAllMyBucketsResult>");
+    let text = refusal(&env(&buckets, &[]), "s3://bucket/run");
+    assert!(text.contains("<ListAllMyBucketsResult>") && text.contains("Check AWS_ENDPOINT_URL"), "{text}");
+    for body in ["<Error><Code>InternalFailure</Code></Error>", "<html><body>log in</body></html>", "{}", ""] {
+        let error = open(&env(&xml(body), &[]), "s3://bucket/run", 0).unwrap().list();
+        assert!(matches!(error, Err(CheckpointError::Store { .. })), "{body}: {error:?}");
+    }
+    let empty = xml("<ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount></ListBucketResult>");
+    assert_eq!(open(&env(&empty, &[]), "s3://bucket/run", 0).unwrap().list().unwrap(), [0; 0]);
+}
+
+#[test]
+fn a_web_page_is_no_answer_of_a_store() {
+    for status in ["200 OK", "403 Forbidden", "404 Not Found", "407 Proxy Authentication Required"] {
+        let head = format!("{status}\r\nContent-Type: text/html; charset=utf-8\r\nETag: \"1\"");
+        let page = answer(&head, "<html>please log in</html>");
+        let env = env(&answering(page), &[]);
+        let text = refusal(&env, "s3://bucket/run");
+        assert!(text.contains("answers with a web page") && text.contains("no_proxy"), "{text}");
+        let store = open(&env, "s3://bucket/run", 0).unwrap();
+        assert!(matches!(store.find_run(), Err(CheckpointError::Store { .. })), "{status}: taken for an absent run");
+        assert!(matches!(store.read_manifest(1), Err(CheckpointError::Store { .. })), "{status}: taken for a manifest");
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_is_named_with_the_cause() {
+    let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let text = open(&env(&closed, &[]), "s3://bucket/run", 0).unwrap().list().unwrap_err().to_string();
+    assert!(text.contains("Connection refused") && text.contains("Check AWS_ENDPOINT_URL"), "{text}");
+    // A server without TLS is no better asked a second time.
+    let plain = answering(answer("400 Bad Request", ""));
+    let text = refusal(&env(&plain.replace("http://", "https://"), &[]), "s3://bucket/run");
+    assert!(text.contains("no encrypted connection") && text.contains("write http://"), "{text}");
+}
+
+#[test]
+fn missing_credentials_are_named_at_once() {
+    // In place of the metadata service of a machine in a cloud: nobody is there, or it knows of no role.
+    let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let roleless = answering(answer("404 Not Found", ""));
+    let guarded = answering(answer("403 Forbidden", "not from here"));
+    for metadata in [closed, roleless, guarded] {
+        let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("AWS_METADATA_ENDPOINT", &metadata)];
+        let text = refusal(&env("http://127.0.0.1:9", &none), "s3://bucket/run");
+        assert!(text.contains("AWS_SECRET_ACCESS_KEY are not set") && text.contains("export-credentials"), "{text}");
+    }
+}

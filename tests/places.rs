@@ -1,0 +1,215 @@
+//! Where a run's files are: seen from another folder, after a move, and where they would be overlooked.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Outcome, program, run, succeed, verified};
+use ddpm_config::Settings;
+use image::{GrayImage, Luma};
+use tempfile::TempDir;
+
+/// The program in a folder.
+fn within(folder: &Path, line: &str) -> Command {
+    let mut command = program();
+    command.current_dir(folder).args(line.split_whitespace());
+    command
+}
+
+/// A short training with relative paths only, in a folder of its own.
+fn train_in(folder: &Path, more: &str) -> Outcome {
+    fs::create_dir_all(folder).unwrap();
+    let quiet = "--set train.steps=10 --set monitor.sample_every=0 --set monitor.tensorboard=false";
+    run(&mut within(folder, &format!("train --config smoke {quiet} {more}")))
+}
+
+/// What `sample` draws in `folder` from a model by the name that it has there.
+fn drawn(folder: &Path, model: &str) -> Vec<u8> {
+    let out = folder.join("drawn.safetensors");
+    succeed(&mut within(folder, &format!("sample -n 2 --steps 2 --out {} --model {model}", out.display())));
+    fs::read(out).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+}
+
+/// Two projects with the same names in them, trained with other seeds.
+fn two_projects(more: &str) -> (TempDir, PathBuf, PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    for (project, seed) in [(&one, 1), (&two, 2)] {
+        let outcome = train_in(project, &format!("--set run.dir=run --set checkpoint.uri=ck --set seed={seed} {more}"));
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    }
+    (dir, one, two)
+}
+
+#[test]
+fn a_run_is_itself_from_any_folder() {
+    let (dir, one, two) = two_projects("");
+    let (ours, theirs) = (drawn(&two, "run"), drawn(&one, "run"));
+    assert_ne!(ours, theirs);
+    assert_eq!(drawn(&two, "../one/run"), theirs, "another run's weights");
+    assert_eq!(drawn(dir.path(), "one/run"), theirs);
+    assert_eq!(drawn(&one.join("run"), "."), theirs);
+    let listed = succeed(&mut within(&two, "checkpoints list ../one/run"));
+    assert!(listed.stdout.contains("step        10"), "{}", listed.stdout);
+    // What the run wrote down starts the same run again, from anywhere.
+    let again = succeed(&mut within(&two, "train --config ../one/run/config.toml --steps 12"));
+    assert!(again.stderr.contains("going on from step 10"), "{}", again.stderr);
+    assert_eq!((verified(&one.join("ck"))[0], verified(&two.join("ck"))[0]), (12, 10));
+}
+
+#[test]
+fn a_run_of_an_earlier_version_is_found_where_its_own_path_shows_the_start() {
+    let (dir, one, two) = two_projects("");
+    let theirs = drawn(&one, "run");
+    // It wrote paths down as they were typed.
+    let config = one.join("run/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let typed = text.replace(&format!("{}/", one.canonicalize().unwrap().display()), "");
+    assert!(typed.contains("uri = \"ck\"") && typed.contains("dir = \"run\""), "{typed}");
+    fs::write(&config, &typed).unwrap();
+    assert_eq!(drawn(&two, "../one/run"), theirs, "another run's weights");
+    // Under another name its start is not known, and a guess could be another run.
+    fs::rename(one.join("run"), one.join("renamed")).unwrap();
+    let outcome = run(&mut within(&two, "sample --out a.png --model ../one/renamed"));
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("name the folder of the checkpoints instead"), "{}", outcome.stderr);
+    assert_eq!(drawn(dir.path(), "one/ck"), theirs);
+}
+
+#[test]
+fn what_moves_together_is_found_together() {
+    let (dir, one, two) = two_projects("");
+    let theirs = drawn(&one, "run");
+    let three = dir.path().join("moved/three");
+    fs::create_dir(dir.path().join("moved")).unwrap();
+    fs::rename(&one, &three).unwrap();
+    assert_eq!(drawn(&two, "../moved/three/run"), theirs);
+    let outcome = train_in(&three, "--set run.dir=run --set checkpoint.uri=ck --set seed=1 --set train.steps=12");
+    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_run_that_was_renamed_opens_with_its_own_checkpoints_and_is_not_begun_anew_beside_them() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(train_in(dir.path(), "--set run.dir=runs/a").code, 0);
+    let ours = drawn(dir.path(), "runs/a");
+    fs::rename(dir.path().join("runs/a"), dir.path().join("runs/b")).unwrap();
+    assert_eq!(drawn(dir.path(), "runs/b"), ours);
+    let line = "train --config runs/b/config.toml --steps 12";
+    let outcome = run(&mut within(dir.path(), line));
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("runs/b/checkpoints holds checkpoints up to step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("--set run.dir=runs/b,"), "{}", outcome.stderr);
+    assert!(!dir.path().join("runs/a").exists());
+    let outcome = succeed(&mut within(dir.path(), &format!("{line} --set run.dir=runs/b")));
+    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    // Another run by the same settings is another matter.
+    let outcome = succeed(&mut within(dir.path(), &format!("{line} --set run.dir=runs/c")));
+    assert!(outcome.stderr.contains("starting at step 0"), "{}", outcome.stderr);
+}
+
+#[test]
+fn data_are_those_of_the_run_and_may_be_seen_from_elsewhere_on_resume() {
+    let dir = TempDir::new().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    for (folder, count) in [(&one, 12), (&two, 5)] {
+        fs::create_dir_all(folder.join("images")).unwrap();
+        for i in 0..count {
+            let image = GrayImage::from_fn(16, 16, |x, y| Luma([(x * y + 7 * i) as u8]));
+            image.save(folder.join(format!("images/{i:02}.png"))).unwrap();
+        }
+    }
+    let sets = "--set run.dir=run --set data.kind=folder --set data.path=images --set train.global_batch=4";
+    let outcome = train_in(&one, sets);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let nll = "eval nll --json --split train --timesteps 2 --model ../one/run";
+    let report: serde_json::Value = serde_json::from_str(&succeed(&mut within(&two, nll)).stdout).unwrap();
+    assert_eq!(report["images"].as_u64(), Some(12), "the images of the folder that the command was started in");
+    // A path that is typed now is seen from here.
+    let here: serde_json::Value =
+        serde_json::from_str(&succeed(&mut within(&two, &format!("{nll} --set data.path=images"))).stdout).unwrap();
+    assert_eq!(here["images"].as_u64(), Some(5));
+    // The same words in a copy of the project, the same place in other words, and another place.
+    copy(&one, &dir.path().join("copied"));
+    let outcome = train_in(&dir.path().join("copied"), &format!("{sets} --set train.steps=12"));
+    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    let full = sets.replace("data.path=images", &format!("data.path={}", one.join("images").display()));
+    let outcome = train_in(&one, &format!("{full} --set train.steps=12"));
+    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    let other = sets.replace("data.path=images", "data.path=../two/images");
+    let outcome = train_in(&one, &format!("{other} --set train.steps=14"));
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("data.path (checkpoint "), "{}", outcome.stderr);
+}
+
+#[test]
+fn what_a_run_writes_down_has_every_path_in_full() {
+    let dir = TempDir::new().unwrap();
+    let outcome = train_in(dir.path(), "--set run.dir=runs/x --set checkpoint.uri=ck");
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let config = fs::read_to_string(dir.path().join("runs/x/config.toml")).unwrap();
+    let store = ddpm_checkpoint::Store::open_existing(dir.path().join("ck").to_str().unwrap()).unwrap();
+    let manifest = store.read_manifest(10).unwrap().config;
+    let identity = store.find_run().unwrap().unwrap().config;
+    let recorded = [
+        Settings::from_toml(&config, "config.toml", &[]).unwrap(),
+        serde_json::from_value(manifest).unwrap(),
+        serde_json::from_value(identity).unwrap(),
+    ];
+    for settings in recorded {
+        assert!(Path::new(&settings.run.dir).is_absolute(), "{}", settings.run.dir);
+        assert!(Path::new(settings.checkpoint.uri.as_ref().unwrap()).is_absolute());
+    }
+}
+
+#[test]
+fn a_run_is_not_begun_over_checkpoints_that_it_does_not_see() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(train_in(dir.path(), "--set run.dir=runs/a").code, 0);
+    succeed(&mut within(dir.path(), "checkpoints copy runs/a --to backup"));
+    let copied = |place: &str| {
+        fs::create_dir_all(dir.path().join(place).parent().unwrap()).unwrap();
+        copy(&dir.path().join("backup"), &dir.path().join(place));
+    };
+    // In the run's directory itself, in a folder of it, below its own checkpoints, and where others are saved to.
+    for (run_dir, place, more) in [
+        ("runs/b", "runs/b", ""),
+        ("runs/c", "runs/c/backup", ""),
+        ("runs/d", "runs/d/checkpoints/backup", ""),
+        ("runs/e", "runs/e/checkpoints", "--set checkpoint.uri=elsewhere"),
+    ] {
+        copied(place);
+        for resume in ["auto", "never"] {
+            let outcome = train_in(dir.path(), &format!("--set run.dir={run_dir} --resume {resume} {more}"));
+            assert_eq!(outcome.code, 3, "{place}: {}", outcome.stderr);
+            let told = format!("{place} holds checkpoints up to step 10");
+            assert!(outcome.stderr.contains(&told), "{place}: {}", outcome.stderr);
+        }
+        assert!(!dir.path().join(run_dir).join("metrics.jsonl").exists(), "{place}: it has begun");
+        // The advice.
+        let outcome =
+            train_in(dir.path(), &format!("--set run.dir={run_dir} --set checkpoint.uri={place} --set train.steps=12"));
+        assert!(outcome.stderr.contains("going on from step 10"), "{place}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_copy_into_a_runs_directory_is_where_the_run_finds_it() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(train_in(dir.path(), "--set run.dir=runs/a").code, 0);
+    succeed(&mut within(dir.path(), "checkpoints copy runs/a --to backup"));
+    fs::remove_dir_all(dir.path().join("runs/a/checkpoints")).unwrap();
+    // What is left is no run to start over: its log says so.
+    let outcome = train_in(dir.path(), "--set run.dir=runs/a");
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    let outcome = succeed(&mut within(dir.path(), "checkpoints copy backup --to runs/a"));
+    assert!(outcome.stdout.contains("copied step 10 to runs/a/checkpoints"), "{}", outcome.stdout);
+    let outcome = train_in(dir.path(), "--set run.dir=runs/a --set train.steps=12");
+    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+}

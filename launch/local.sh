@@ -25,14 +25,14 @@ ask() { # SIGNAL
     interrupted=yes
     # Before anything that could fail.
     [[ ! $stop_file ]] || : >"/dev/fd/$stop_file"
-    if [[ ! $asked ]]; then
-        asked=yes
+    if [[ ! $asked && $1 != QUIT ]]; then
         say "asked the ranks to save and stop; a second Ctrl-C or SIGTERM, 2 s from now or later, ends them at once"
     fi
+    asked=yes
     case $1 in
-        # A terminal that closes sends several SIGHUP, and schedulers repeat SIGUSR1: the same request.
+        # The same request: a terminal that closes sends several SIGHUP.
         HUP | USR1) return 0 ;;
-        # So may `timeout` within an instant.
+        # Again the same if it comes within an instant: `timeout` sends SIGTERM twice.
         INT | TERM) ((SECONDS - ${since:=$SECONDS} >= 2)) || return 0 ;;
     esac
     ended=$1
@@ -128,7 +128,7 @@ for ((i = 0; i < ${#args[@]}; i++)); do
     value=${value#"$option"}
     case $value in
         - | /dev/stdin) stdin=0 ;;
-        /dev/fd/*) stdin=${value##*/} ;;
+        /dev/fd/*) [[ -e $value ]] && stdin=${value##*/} || continue ;;
         *) continue ;;
     esac
     args[at]=$option-
@@ -152,7 +152,7 @@ if ((ranks == 1)); then
 else
     # mpirun ends a run once some writes to a closed pipe have failed, so it does not get the user's.
     mkfifo "$folder/out" "$folder/err"
-    setsid "${launcher[@]}" "$program" "${args[@]}" <&"$stdin" >"$folder/out" 2>"$folder/err" {stop_file}<&- &
+    setsid "${launcher[@]}" "$program" "${args[@]}" >"$folder/out" 2>"$folder/err" <&"$stdin" {stop_file}<&- &
     child=$!
     relay <"$folder/out" &
     results=$!

@@ -130,8 +130,13 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
     let more = ["--set", "data.flip=true"];
     let mut command = train(1, &at("others"), &at("straight"), 5, &more);
     refused(&mut command, 3, &["data.flip", "data.path", "--allow-change"]);
+    copy(&at("straight"), &at("named"));
     succeed(&mut train(1, &at("others"), &at("straight"), 5, &[&more[..], &ALLOWED].concat()));
     assert_eq!(record(&state(&at("straight"), 5)), [6, 16, 2]);
+    // The same by the names of the keys, as the message has them.
+    let more = [&more[..], &["--allow-change", "data.flip", "--allow-change", "data.path"]].concat();
+    succeed(&mut train(1, &at("others"), &at("named"), 5, &more));
+    check_same_bits("by the keys' names", &buffers(&at("named"), 5), &buffers(&at("straight"), 5));
 }
 
 #[test]
@@ -162,7 +167,11 @@ fn the_advice_on_a_damaged_image_keeps_the_run() {
         assert!(outcome.stderr.contains("going on from step 2"), "{name}: {}", outcome.stderr);
         if name == "skip" {
             let named = format!("[rank 1] warning: skipped: {}", bad.display());
-            assert!(outcome.stderr.contains(&named) && !outcome.stderr.contains("on_corrupt"), "{}", outcome.stderr);
+            assert!(
+                outcome.stderr.contains(&named) && !outcome.stderr.contains("set data.on_corrupt"),
+                "{}",
+                outcome.stderr
+            );
             assert_eq!(metrics(&run)[&4]["corrupt"].as_u64(), Some(1));
         }
     }

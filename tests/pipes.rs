@@ -208,6 +208,11 @@ fn a_configuration_on_stdin_that_is_wrong_is_named_so() {
         assert_eq!(outcome.code, 2, "{text:?}: {}", outcome.stderr);
         assert!(outcome.stderr.contains(message), "{text:?}: {}", outcome.stderr);
     }
+    for ranks in [1, 2] {
+        let outcome = run(mpirun(ranks).args(["train", "--config", "/dev/fd/9"]));
+        assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("no configuration file or preset `/dev/fd/9`"), "{}", outcome.stderr);
+    }
     // Without a name of its own it gives the run none.
     let piped = with_stdin(program().args(["train", "--config", "-", "--dry-run"]), "extends = 'smoke'");
     assert!(piped.stdout.contains("dir = \"runs/run\""), "{}", piped.stdout);

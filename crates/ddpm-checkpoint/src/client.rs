@@ -60,7 +60,7 @@ struct Outage {
     since: Instant,
     failures: u32,
     /// When it was last reported.
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -174,18 +174,18 @@ impl Watch {
 
     fn failed(&self, begun: Instant, trouble: &Trouble) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let outage = state.outage.get_or_insert(Outage { since: begun, failures: 0, told: None });
+        let outage = state.outage.get_or_insert(Outage { since: begun, failures: 0, reported: None });
         outage.failures += 1;
         let least = if outage.failures > 1 { OUTAGE } else { LONG };
-        if outage.since.elapsed() >= least && outage.told.is_none_or(|told| told.elapsed() >= AGAIN) {
-            outage.told = Some(Instant::now());
+        if outage.since.elapsed() >= least && outage.reported.is_none_or(|reported| reported.elapsed() >= AGAIN) {
+            outage.reported = Some(Instant::now());
             tracing::warn!("{}: {}; trying again, for up to {:?}", self.uri, trouble.words(), self.retry_timeout);
         }
     }
 
     fn succeeded(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Outage { since, told: Some(_), .. }) = state.outage.take() {
+        if let Some(Outage { since, reported: Some(_), .. }) = state.outage.take() {
             tracing::info!("{} answers again, after {:.0} s", self.uri, since.elapsed().as_secs_f64());
         }
     }

@@ -86,7 +86,9 @@ impl Trouble {
     pub fn refused(provider: Provider, host: String, status: StatusCode, body: &[u8], region: Option<&str>) -> Self {
         let text = String::from_utf8_lossy(body);
         let code = element(&text, "Code").unwrap_or_default();
-        let message = element(&text, "Message").unwrap_or_default();
+        // Some say in plain words what is wrong.
+        let plain = || if text.trim_start().starts_with('<') { String::new() } else { text.trim().into() };
+        let message = element(&text, "Message").unwrap_or_else(plain);
         let region = region.map(Into::into).or_else(|| element(&text, "Region"));
         Self { provider, host, kind: Kind::Refused { status, code, message, region } }
     }
@@ -134,10 +136,10 @@ impl Trouble {
                 format!("no credentials: {} not set, and {host} has none ({})", self.are_keys(), clip(cause))
             }
             Kind::WebPage { status } => format!("{host} answers with a web page ({status}), as no store does"),
-            Kind::NoListing { root } if root.is_empty() => format!("{host} answers a listing with something else"),
-            Kind::NoListing { root } => format!("{host} answers a listing with <{root}>, which is none of a bucket"),
+            Kind::NoListing { root } if root.is_empty() => format!("what {host} answers is no listing of the bucket"),
+            Kind::NoListing { root } => format!("{host} answers with <{root}>, which is no listing of the bucket"),
             Kind::Refused { status, code, message, region } => {
-                let told = match (code.as_str(), region) {
+                let phrase = match (code.as_str(), region) {
                     ("NoSuchBucket" | "ContainerNotFound", _) => format!("{host} has no such bucket"),
                     ("InvalidAccessKeyId", _) => format!("{host} does not know the access key"),
                     ("SignatureDoesNotMatch", _) => format!("to {host}, the secret key does not fit the access key"),
@@ -147,11 +149,12 @@ impl Trouble {
                     ("RequestTimeTooSkewed", _) => "the clock of this machine differs from the server's".into(),
                     ("InvalidToken" | "InvalidClientTokenId", _) => "the session token is not valid".into(),
                     (_, Some(region)) if self.is_elsewhere() => format!("the bucket is in the region {region}"),
-                    ("", _) => return format!("{host} answers {status}"),
+                    ("", _) if message.is_empty() => return format!("{host} answers {status}"),
+                    ("", _) => return format!("{host} answers {status}: {}", clip(message)),
                     (code, _) if message.is_empty() => return format!("{host} answers {status}, {code}"),
                     (code, _) => return format!("{host} answers {status}, {code}: {}", clip(message)),
                 };
-                if code.is_empty() { told } else { format!("{told} ({code})") }
+                if code.is_empty() { phrase } else { format!("{phrase} ({code})") }
             }
         }
     }
@@ -165,7 +168,13 @@ impl Trouble {
                 "The server seems not to use TLS: write http:// in its address and set AWS_ALLOW_HTTP=true".into()
             }
             Kind::Unreachable { obstacle: Obstacle::Tls, .. } => {
-                "Add the server's certificate to this system's, or give the server one that the system knows".into()
+                "Set SSL_CERT_FILE to the certificate of the authority that signed the server's, and check the address"
+                    .into()
+            }
+            Kind::Unreachable { cause, .. } if cause.contains("reset by peer") => {
+                format!(
+                    "Check {place}, that the server runs, and whether it uses TLS: then its address begins with https://"
+                )
             }
             Kind::Unreachable { .. } => format!("Check {place}, that the server runs, and the network"),
             Kind::NoCredentials { .. } if s3 => format!(
@@ -183,8 +192,9 @@ impl Trouble {
                     .into()
             }
             Kind::NoListing { .. } => format!("Check {place}"),
+            Kind::Refused { message, .. } if message.contains("HTTPS") => "Write https:// in its address".into(),
             Kind::Refused { status, code, region, .. } => match (code.as_str(), region) {
-                ("NoSuchBucket" | "ContainerNotFound", _) => format!("Create it, or check the address and {place}"),
+                ("NoSuchBucket" | "ContainerNotFound", _) => format!("Create it, or check its name, {place}"),
                 ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
                     format!("Check {keys}, and that they are for {place}")
                 }

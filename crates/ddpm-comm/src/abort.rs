@@ -66,12 +66,13 @@ pub(crate) fn abort_after(grace: Duration, code: i32, message: &str) -> ! {
 
 /// Ends this process with `code`, once what it printed is out. Nothing else is let go in order: the C library's exit
 /// handlers, CUDA's and libtorch's among them, may hang or crash once a GPU has failed.
-pub fn end_at_once(code: i32) -> ! {
+pub(crate) fn end_at_once(code: i32) -> ! {
     let _ = std::io::stdout().flush();
     exit_now(code)
 }
 
-fn exit_now(code: i32) -> ! {
+/// Ends this process with `code`, where not even memory is left to have what it printed out.
+pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any code and has no preconditions.
     unsafe { _exit(code) }
 }

@@ -69,7 +69,7 @@ mod solo;
 mod watch;
 mod world;
 
-pub use abort::{abort, current_step, end_at_once, install_panic_hook, set_step};
+pub use abort::{abort, current_step, exit_now, install_panic_hook, set_step};
 pub use average::Averager;
 pub use collective::{Bucket, Buffer, Collective, Reduce, Verdict, Vote};
 pub use nccl_rs::{DType, DeviceSlice, StreamHandle};

@@ -128,7 +128,8 @@ impl Source for Folder {
     fn describe(&self) -> String {
         let classes = self.classes().map_or("no labels".into(), |n| format!("{n} classes"));
         let split = self.split.map_or(String::new(), |split| format!(" of the {split} split"));
-        format!("{} images{split} below {}, {classes}", self.len(), self.root.display())
+        let plural = if self.len() == 1 { "" } else { "s" };
+        format!("{} image{plural}{split} below {}, {classes}", self.len(), self.root.display())
     }
 }
 

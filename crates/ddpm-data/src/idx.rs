@@ -151,7 +151,9 @@ fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, Dat
         }
     };
     let names = ["-", "."].map(|dash| format!("{prefix}-{what}{dash}idx{dims}-ubyte"));
-    let mut spellings = names.iter().flat_map(|name| [path.join(name), path.join(format!("{name}.gz"))]);
+    // Archives of Kaggle's unpack to a folder for each file.
+    let mut spellings =
+        names.iter().flat_map(|name| [path.join(name), path.join(format!("{name}.gz")), path.join(name).join(name)]);
     spellings.find(|file| file.is_file()).ok_or_else(|| {
         DataError::format(
             path,

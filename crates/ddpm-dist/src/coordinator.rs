@@ -61,7 +61,12 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result
         true => (None, None),
         false => resume::choose(comm, &settings, args.resume, &args.allow_change, recorded(&args.config))?,
     };
-    Ok(Plan { settings, resume, newest, allows_other_data: args.allow_change.iter().any(|name| name == resume::DATA) })
+    Ok(Plan {
+        settings,
+        resume,
+        newest,
+        allows_other_data: args.allow_change.iter().any(|name| resume::allows_other_data(name)),
+    })
 }
 
 /// The `config.toml` that a run wrote down, where that is the configuration and says where the run is.

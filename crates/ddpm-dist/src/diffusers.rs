@@ -3,12 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
-use ddpm_nn::{Architecture, Network, SavedUNet};
+use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
 use serde::Deserialize;
 use tch::Device;
 
 use crate::failure::{Exit, Failure};
-use crate::source::Model;
+
+/// A network with its numbers and its process.
+pub struct Pretrained {
+    /// The network.
+    pub network: Network,
+    /// Its numbers.
+    pub weights: Weights,
+    /// The process that it was trained on.
+    pub diffusion: Diffusion,
+    /// Whether its scheduler clips predicted images to [-1, 1].
+    pub clips: bool,
+}
 
 /// Whether a path is meant as a diffusers directory. Refuses what lies around one: a file in it, or its folder in the cache
 /// of the Hub.
@@ -34,7 +45,7 @@ pub fn is_meant(source: &Path) -> Result<bool, Failure> {
 }
 
 /// Reads the model in `directory`; `warn` is for one rank.
-pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Model, Failure> {
+pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, Failure> {
     refuse_latent(directory)?;
     let saved = SavedUNet::open(directory)?;
     if warn && !saved.ignored().is_empty() {
@@ -42,23 +53,18 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Model, Failu
         tracing::warn!("{}: UNet2DModel does not know these keys, which were not used: {keys}", directory.display());
     }
     let config = saved.config().clone();
-    let (classes, channels, given) = (config.classes, config.in_channels, config.out_channels);
     let path = scheduler_path(directory)?;
     let scheduler = SchedulerConfig::read(&path)?;
+    // The files were read: what they ask for is a matter of configuration.
     let variance = scheduler.variance().map_err(|failure| failure.within(&path))?;
-    refuse_channels(directory, [channels, given], variance).map_err(|failure| failure.within(&path))?;
-    let clips = scheduler.clip_sample.unwrap_or(true);
-    let network = Network::new(Architecture::UNet(config))?;
-    Ok(Model {
+    let channels = [config.in_channels, config.out_channels];
+    refuse_channels(directory, channels, variance).map_err(|failure| failure.within(&path))?;
+    let network = Network::new(Architecture::UNet(config)).map_err(|error| Failure::from(error).within(directory))?;
+    Ok(Pretrained {
         weights: saved.load(network.layout(), device)?,
         network,
-        // The file was read: what it asks for is a matter of configuration.
         diffusion: scheduler.diffusion(variance, device).map_err(|failure| failure.within(&path))?,
-        null_class: None,
-        classes,
-        clips,
-        settings: None,
-        description: format!("{} (diffusers)", directory.display()),
+        clips: scheduler.clip_sample.unwrap_or(true),
     })
 }
 

@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::io::Write;
 
-use ddpm_comm::end_at_once;
+use ddpm_comm::exit_now;
 use tikv_jemallocator::Jemalloc;
 
 use crate::failure::{Exit, Failure};
@@ -50,7 +50,7 @@ fn given(block: *mut u8, size: usize) -> *mut u8 {
     if ENDING.replace(true) {
         // Not even enough for the message.
         let _ = std::io::stderr().write_all(b"error: out of memory\n");
-        end_at_once(Exit::OutOfMemory.code())
+        exit_now(Exit::OutOfMemory.code())
     }
     Failure::out_of_memory(false, Some(&format!("{:.1} MB", size as f64 / 1e6))).end_all()
 }

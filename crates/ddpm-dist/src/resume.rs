@@ -16,6 +16,8 @@ use crate::run_dir::refuse_unseen;
 
 /// What `--allow-change` calls the data as a whole: which images there are, and all keys of `[data]`.
 pub const DATA: &str = "data";
+/// The keys that say which images and classes there are: who allows one of them to change allows what follows.
+const OTHER_DATA: [&str; 4] = ["data.count", "data.kind", "data.labels", "data.path"];
 
 /// A checkpoint, read by all ranks together.
 pub struct Checkpoint {
@@ -169,6 +171,11 @@ fn refuse_lost_store(settings: &Settings, store: Option<&Store>) -> Result<(), F
             settings.checkpoint_uri()
         ),
     ))
+}
+
+/// Whether who allows `name` to change allows another data set.
+pub fn allows_other_data(name: &str) -> bool {
+    name == DATA || OTHER_DATA.contains(&name)
 }
 
 /// Whether `key` may change where the user allows `name`.

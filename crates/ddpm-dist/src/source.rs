@@ -14,7 +14,7 @@ use tch::{Device, Tensor};
 
 use crate::assemble;
 use crate::coordinator::{Learner, unanimous};
-use crate::diffusers;
+use crate::diffusers::{self, Pretrained};
 use crate::failure::{Exit, Failure};
 use crate::finite;
 use crate::run_dir::{resettled, store_of};
@@ -95,8 +95,8 @@ impl Model {
         let found = comm.broadcast_bytes(found, 0);
         let model = match serde_json::from_slice(&found).map_err(Failure::internal)? {
             Found::Diffusers => {
-                let (directory, warn) = (Path::new(source), comm.rank() == 0);
-                unanimous(comm, diffusers::open(directory, device, warn))
+                let pretrained = diffusers::open(Path::new(source), device, comm.rank() == 0);
+                unanimous(comm, pretrained.map(|pretrained| Self::from_diffusers(source, pretrained)))
             }
             Found::Run { description, settings, numbers } => {
                 flat.resize(numbers, 0.0);
@@ -122,6 +122,20 @@ impl Model {
         })
     }
 
+    fn from_diffusers(source: &str, pretrained: Pretrained) -> Self {
+        let Pretrained { network, weights, diffusion, clips } = pretrained;
+        Self {
+            classes: network.classes(),
+            network,
+            weights,
+            diffusion,
+            null_class: None,
+            clips,
+            settings: None,
+            description: format!("{source} (diffusers)"),
+        }
+    }
+
     /// The configuration that images come from: `config`, by default that of the model's own run, under `overrides`.
     pub fn data_settings(&self, config: Option<&str>, overrides: &[String]) -> Result<Settings, Failure> {
         match (config, &self.settings) {
@@ -134,8 +148,8 @@ impl Model {
                     && !overrides.iter().any(|set| set.contains("data.path"))
                 {
                     tracing::warn!(
-                        "the run says that its data are in {path}, seen from the folder where it was started, which it does \
-                         not say; reading {path} here. Another place is named by --set data.path=..."
+                        "the run gives data.path as {path}, relative to a folder that it does not record; reading {path} \
+                         below the current folder. --set data.path=... names another place"
                     );
                 }
                 Ok(settings)

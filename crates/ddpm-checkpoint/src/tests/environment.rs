@@ -182,6 +182,10 @@ fn what_cannot_be_reached_is_named_with_the_cause() {
     let plain = answering(answer("400 Bad Request", ""));
     let text = refusal(&env(&plain.replace("http://", "https://"), &[]), "s3://bucket/run");
     assert!(text.contains("no encrypted connection") && text.contains("write http://"), "{text}");
+    // The other way round, in the words of Go's servers, MinIO's among them.
+    let encrypted = answering(answer("400 Bad Request", "Client sent an HTTP request to an HTTPS server.\n"));
+    let text = refusal(&env(&encrypted, &[]), "s3://bucket/run");
+    assert!(text.contains("to an HTTPS server") && text.contains("Write https://"), "{text}");
 }
 
 #[test]

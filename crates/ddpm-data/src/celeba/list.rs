@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::findings::Findings;
 use crate::{DataError, OnCorrupt, Split};
 
-/// What a list says of each image, by file name without its ending, so that images converted to PNG are found too.
+/// What a list says of each image, by file name in lower case without its ending: images that were converted to PNG, or
+/// renamed in capitals, are found too.
 pub(super) struct List<T> {
     path: PathBuf,
     rows: HashMap<String, T>,
@@ -166,5 +167,5 @@ fn unknown(path: &Path, name: &str, names: &[&str]) -> DataError {
 }
 
 fn stem(file: &Path) -> String {
-    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase()
 }

@@ -17,6 +17,9 @@ const MAX_SCANS: u32 = 500;
 /// libjpeg's word for a file that ends before the end-of-image marker.
 const ENDS_EARLY: &str = "Premature end of JPEG file";
 
+/// How its warnings of damaged data begin.
+const DAMAGE: &str = "Corrupt JPEG data: ";
+
 enum Refusal {
     TooLarge(String),
     /// The decoder's warning or error.
@@ -25,15 +28,19 @@ enum Refusal {
 
 /// Decodes a JPEG, upright.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, String> {
-    let first = match decompress(bytes, max_pixels) {
-        Err(Refusal::Decoder(first)) => first,
+    let mut fault = match decompress(bytes, max_pixels) {
+        Err(Refusal::Decoder(fault)) => fault,
         other => return finish(other, bytes),
     };
-    match decompress(&segments::tidy(bytes), max_pixels) {
-        // Made to end like a whole file, it only looks damaged.
-        Err(Refusal::Decoder(_)) if first == ENDS_EARLY => finish(Err(Refusal::Decoder(first)), bytes),
-        second => finish(second, bytes),
+    for zeros in [usize::MAX, 0, 1] {
+        match decompress(&segments::tidy(bytes, zeros), max_pixels) {
+            // Once made to end like a whole file, one that is cut off only looks damaged.
+            Err(Refusal::Decoder(next)) if fault != ENDS_EARLY && zeros == usize::MAX => fault = next,
+            Err(Refusal::Decoder(_)) => {}
+            other => return finish(other, bytes),
+        }
     }
+    finish(Err(Refusal::Decoder(fault)), bytes)
 }
 
 fn finish(result: Result<DynamicImage, Refusal>, bytes: &[u8]) -> Result<DynamicImage, String> {
@@ -43,7 +50,7 @@ fn finish(result: Result<DynamicImage, Refusal>, bytes: &[u8]) -> Result<Dynamic
             Ok(image)
         }
         Err(Refusal::TooLarge(reason)) => Err(reason),
-        Err(Refusal::Decoder(message)) => Err(match message.strip_prefix("Corrupt JPEG data: ") {
+        Err(Refusal::Decoder(message)) => Err(match message.strip_prefix(DAMAGE) {
             Some(fault) => format!("this JPEG is damaged ({fault})"),
             None if message == ENDS_EARLY => "this JPEG is truncated".into(),
             None => format!("this JPEG is damaged, or of a kind that is not read ({message})"),

@@ -26,11 +26,12 @@ pub(super) fn orientation(bytes: &[u8]) -> Orientation {
 /// A copy of a JPEG, up to the end of its image, without what libjpeg warns of though no pixel depends on it:
 ///
 /// - bytes between segments that belong to none,
-/// - zeros that fill up a scan,
+/// - zeros at the end of the last scan beyond the first so many: some encoders fill up with them. In some scans the last
+///   byte is a zero; more are not kept, for to the decoder they are blocks, with which a truncated scan looks whole,
 /// - a version of JFIF or an Adobe transform that is not known, and the spectral range in a sequential scan,
 /// - a missing end-of-image marker, where one scan holds all components. Whether that scan is complete is then for the
 ///   decoder to say. Of several scans the last may be missing, which it could not.
-pub(super) fn tidy(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn tidy(bytes: &[u8], zeros: usize) -> Vec<u8> {
     let mut walk = Walk(bytes);
     let mut tidy = Vec::with_capacity(bytes.len());
     // Of a sequential frame, its number of components.
@@ -39,7 +40,10 @@ pub(super) fn tidy(bytes: &[u8]) -> Vec<u8> {
     while let Some((marker, body)) = walk.segment() {
         let mut body = body.to_vec();
         match marker {
-            EOI => whole = true,
+            EOI => {
+                whole = true;
+                break;
+            }
             SOS => {
                 let components = body.first().copied();
                 whole = components.is_some() && components == frame;
@@ -55,17 +59,16 @@ pub(super) fn tidy(bytes: &[u8]) -> Vec<u8> {
             _ => {}
         }
         tidy.extend([0xff, marker]);
-        if marker == EOI {
-            return tidy;
-        }
         if has_length(marker) {
             tidy.extend((body.len() as u16 + 2).to_be_bytes());
             tidy.extend(body);
         }
         if marker == SOS {
-            tidy.extend(without_filling(walk.scan()));
+            tidy.extend(walk.scan());
         }
     }
+    let data = tidy.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    tidy.truncate(data.saturating_add(zeros));
     if whole {
         tidy.extend([0xff, EOI]);
     }
@@ -75,13 +78,6 @@ pub(super) fn tidy(bytes: &[u8]) -> Vec<u8> {
 /// Whether a length and a body follow the marker.
 fn has_length(marker: u8) -> bool {
     !matches!(marker, SOI | EOI | TEM) && !RST.contains(&marker)
-}
-
-/// Entropy-coded data without the zeros at its end; the zero that makes 0xff a value and no marker stays.
-fn without_filling(scan: &[u8]) -> &[u8] {
-    let end = scan.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let end = if end > 0 && scan[end - 1] == 0xff { end + 1 } else { end };
-    &scan[..end.min(scan.len())]
 }
 
 /// What is left of the file.

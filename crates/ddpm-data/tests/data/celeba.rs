@@ -88,6 +88,13 @@ fn splits_and_attributes_are_found_in_every_layout() {
     for images in ["img_align_celeba", ".", "img_align_celeba/img_align_celeba", "img_align_celeba_png"] {
         check_splits(images, celeba(images).path());
     }
+    let capitals = tempdir().expect("temporary folder");
+    for number in 1..=6 {
+        write(&capitals, &format!("IMG_{number:06}.JPG"), portrait(number, ImageFormat::Jpeg));
+    }
+    write(&capitals, "list_eval_partition.txt", partition_text().replace("0000", "img_0000"));
+    write(&capitals, "list_attr_celeba.txt", attributes_text().replace("0000", "Img_0000"));
+    check_splits("capitals", capitals.path());
     // The authors' own folders, the CSV files of Kaggle; and the images' folder named where the lists lie above it.
     let (authors, kaggle) = (tempdir().expect("temporary folder"), tempdir().expect("temporary folder"));
     portraits(&authors, "Img/img_align_celeba");
@@ -188,7 +195,7 @@ fn rows_and_images_that_do_not_match_are_counted() {
     assert!(found.len() == 3 && warnings.len() == 1 && warnings[0].contains("2 of the 8 images"), "{warnings:?}");
 
     // Rows that match nothing are another set's, whatever may be skipped.
-    write(&dir, "list_eval_partition.txt", partition_text().replace("0000", "img_0000"));
+    write(&dir, "list_eval_partition.txt", partition_text().replace("0000", "IMG_0000"));
     let refused = skipping(dir.path(), Split::Train, FolderLabels::None);
     check_refused(refused, &["none of the 8 images", "000001.jpg", "img_000001"]);
 }

@@ -90,6 +90,10 @@ fn a_folder_is_searched_for_the_standard_names() {
     }
     let dir = folder();
     check_refused(source(kind(dir.path(), None), 28, 1), &["train-images-idx3-ubyte", "scripts/datasets.sh"]);
+    // As Kaggle's archives unpack.
+    write(&dir, "train-images-idx3-ubyte/train-images-idx3-ubyte", images());
+    write(&dir, "train-labels-idx1-ubyte/train-labels-idx1-ubyte", idx(&[3], &[4, 9, 0]));
+    assert_eq!(source(kind(dir.path(), None), 28, 1).expect("valid").classes(), Some(10));
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     let mut preview = Vec::new();
     let mut labels: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut read, mut failed, mut sum) = (0u64, 0u64, 0.0);
+    // Whether training would end.
+    let mut ends = false;
     for id in 0..looked_at {
         match source.read(id, &mut image) {
             Ok(label) => {
@@ -42,6 +44,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
             }
             Err(error) if *check || (skips && matches!(error, DataError::Image { .. })) => {
                 failed += 1;
+                ends |= !skips || !matches!(error, DataError::Image { .. });
                 tracing::warn!("{}", error.fault());
             }
             Err(error) => return Err(error.into()),
@@ -85,16 +88,14 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
             if failed > 0 { format!(", {failed} cannot be read") } else { String::new() }
         ))?;
     }
-    let advice = match (skips, read) {
-        (true, 0) => "correct data.path, or fetch the files again",
-        // Their places are taken by others.
-        (true, _) => return Ok(()),
-        (false, _) => "replace or remove the files named above, or set data.on_corrupt = \"skip\"",
-    };
-    if failed > 0 {
-        return Err(Failure::new(Exit::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")));
+    if !ends && read > 0 {
+        return Ok(());
     }
-    Ok(())
+    let advice = match skips {
+        true => "correct data.path, or fetch the files again",
+        false => "replace or remove the files named above, or set data.on_corrupt = \"skip\"",
+    };
+    Err(Failure::new(Exit::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")))
 }
 
 fn class_table(source: &dyn Source) -> Vec<serde_json::Value> {

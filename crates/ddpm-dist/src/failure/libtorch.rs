@@ -10,6 +10,9 @@ use super::{Exit, Failure};
 /// What a panic over an error of libtorch's has in its message, before libtorch's words.
 const LIBTORCH_PANICKED: &str = "Torch(\"";
 
+/// How a panic has the system's refusal, EAGAIN.
+const NO_THREAD: [&str; 2] = ["os error 11", "code: 11, kind: WouldBlock"];
+
 /// What the command at hand needs less memory with.
 static RELIEF: Mutex<Option<String>> = Mutex::new(None);
 
@@ -37,8 +40,14 @@ impl Failure {
     }
 
     /// The trouble of the machine over which code has panicked, if it was one: operators of tensors (`a + b`) have no other
-    /// way to say that memory ran out.
+    /// way to say that memory ran out, nor have libraries that a thread does not start.
     pub fn of_panic(message: &str) -> Option<Self> {
+        if message.contains("thread") && NO_THREAD.iter().any(|phrase| message.contains(phrase)) {
+            return Some(Self::internal(
+                "the system starts no more threads: memory, or the number of them that this user or container may have, is \
+                 used up. Raise that limit (ulimit -u, the container's pids), or start fewer ranks",
+            ));
+        }
         let words = message.split_once(LIBTORCH_PANICKED).map(|(_, words)| words.replace("\\n", "\n"))?;
         let first = words.lines().next().unwrap_or_default();
         Trouble::of(&words).map(|trouble| Self::of_trouble(&trouble, first))
@@ -103,6 +112,10 @@ mod tests {
         let panicked = std::panic::catch_unwind(|| &two + &three).unwrap_err();
         assert!(Failure::of_panic(panicked.downcast_ref::<String>().unwrap()).is_none());
         assert!(Failure::of_panic("index out of bounds").is_none());
+        let thread = std::io::Error::from_raw_os_error(11);
+        for message in [format!("OS can't spawn worker thread: {thread}"), format!("one more thread: {thread:?}")] {
+            assert!(Failure::of_panic(&message).unwrap().message.starts_with("the system starts no more threads: "));
+        }
         let failure = Failure::of_libtorch(
             "Internal torch error: put_ does not have a deterministic implementation, but you set 'torch.use_determ",
         );

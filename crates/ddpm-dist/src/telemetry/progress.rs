@@ -94,6 +94,9 @@ impl fmt::Display for Eta {
     }
 }
 
+/// Whose errors become ours, and are reported once.
+const OUR_ERRORS: &str = "rustls_platform_verifier=off";
+
 /// Sends log lines of `level` and above to stderr, those of other libraries from warnings on; `RUST_LOG`
 /// overrides both. Ranks other than 0 keep to errors unless `all_ranks`, and to the images that they alone have met and
 /// skipped.
@@ -101,9 +104,9 @@ pub fn init_logging(level: LevelFilter, rank: usize, all_ranks: bool) {
     let speaks = all_ranks || rank == 0;
     let rust_log = std::env::var("RUST_LOG").ok().filter(|rust_log| !rust_log.is_empty());
     let filter = match rust_log {
-        _ if !speaks => EnvFilter::new("error,ddpm_data::skip=warn"),
+        _ if !speaks => EnvFilter::new(format!("error,ddpm_data::skip=warn,{OUR_ERRORS}")),
         Some(rust_log) => EnvFilter::builder().parse_lossy(rust_log),
-        None => EnvFilter::new(format!("warn,ddpm={level}")),
+        None => EnvFilter::new(format!("warn,ddpm={level},{OUR_ERRORS}")),
     };
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     // An error means that logging is set up already, which is what was asked for.

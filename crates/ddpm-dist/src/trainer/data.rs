@@ -1,4 +1,4 @@
-//! The data set of a run: the one that its checkpoint knows or, by the user's leave, another.
+//! The data set of a run: the one that its checkpoint knows, or another that the user allows.
 
 use ddpm_checkpoint::Manifest;
 use ddpm_data::{Order, Source};

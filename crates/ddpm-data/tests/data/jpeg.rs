@@ -173,6 +173,8 @@ fn how() -> impl Strategy<Value = Jpeg> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
     #[test]
     fn whole_files_are_read(how in how(), width in 1..70u32, height in 1..70u32, grey: bool) {
         let image = photo(width, height, 3);

@@ -213,9 +213,9 @@ fn a_store_in_use_takes_no_copies_and_gives_none_up() {
 fn a_refused_start_gives_the_lease_back() {
     let dir = TempDir::new().unwrap();
     succeed(&mut train(2, dir.path(), 5, &[]));
-    let outcome = run(&mut train(2, dir.path(), 10, &["--set", "data.count=500", "--allow-change", "data.count"]));
+    let outcome = run(&mut train(2, dir.path(), 10, &["--set", "data.count=500"]));
     assert_eq!(outcome.code, 3, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("the data set has 500 images, but had 512"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("data.count (checkpoint 512, now 500)"), "{}", outcome.stderr);
     let outcome = succeed(&mut train(2, dir.path(), 10, &[]));
     assert!(!outcome.stderr.contains("waiting"), "{}", outcome.stderr);
 }

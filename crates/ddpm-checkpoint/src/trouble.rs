@@ -87,7 +87,10 @@ impl Trouble {
         let text = String::from_utf8_lossy(body);
         let code = element(&text, "Code").unwrap_or_default();
         // Some say in plain words what is wrong.
-        let plain = || if text.trim_start().starts_with('<') { String::new() } else { text.trim().into() };
+        let plain = || match text.trim_start().starts_with('<') {
+            true => String::new(),
+            false => text.trim().trim_end_matches('.').into(),
+        };
         let message = element(&text, "Message").unwrap_or_else(plain);
         let region = region.map(Into::into).or_else(|| element(&text, "Region"));
         Self { provider, host, kind: Kind::Refused { status, code, message, region } }
@@ -168,13 +171,10 @@ impl Trouble {
                 "The server seems not to use TLS: write http:// in its address and set AWS_ALLOW_HTTP=true".into()
             }
             Kind::Unreachable { obstacle: Obstacle::Tls, .. } => {
-                "Set SSL_CERT_FILE to the certificate of the authority that signed the server's, and check the address"
-                    .into()
+                "Set SSL_CERT_FILE to the certificate of the server's authority, and check the address".into()
             }
             Kind::Unreachable { cause, .. } if cause.contains("reset by peer") => {
-                format!(
-                    "Check {place}, that the server runs, and whether it uses TLS: then its address begins with https://"
-                )
+                format!("Check {place}, that the server runs, and whether it wants https:// in its address")
             }
             Kind::Unreachable { .. } => format!("Check {place}, that the server runs, and the network"),
             Kind::NoCredentials { .. } if s3 => format!(

@@ -23,8 +23,8 @@ pub fn store_of(run: &str) -> Result<String, Failure> {
     let settings = Settings::from_toml(&text, &config.display().to_string(), &[])?;
     match resettled(settings, directory).checkpoint.uri {
         Some(uri) if check_path(&uri).is_ok() && Path::new(&uri).is_relative() => Err(Failure::usage(format!(
-            "{} gives the checkpoints' address as {uri}, relative to a folder that it does not record; name the folder of the \
-             checkpoints instead of the run's",
+            "{} gives the checkpoints' address as {uri}, relative to a folder that it does not record; name the folder of \
+             the checkpoints instead of the run's",
             config.display()
         ))),
         Some(uri) => Ok(uri),

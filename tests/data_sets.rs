@@ -115,7 +115,12 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
     refused(&mut command, 3, &["other names or classes", "--allow-change data"]);
     // What is of this name now is another image, and that is the user's affair; so is another format.
     fs::rename(images.join("10.png"), images.join("03.png")).unwrap();
-    image::open(images.join("03.png")).unwrap().save(images.join("03.jpg")).unwrap();
+    let png = image::open(images.join("03.png")).unwrap().into_rgb8();
+    let (width, height) = (png.width() as usize, png.height() as usize);
+    let format = turbojpeg::PixelFormat::RGB;
+    let pixels = turbojpeg::Image { pixels: png.as_raw().as_slice(), width, pitch: 3 * width, height, format };
+    let jpeg = turbojpeg::compress(pixels, 90, turbojpeg::Subsamp::None).unwrap();
+    fs::write(images.join("03.jpg"), jpeg).unwrap();
     fs::remove_file(images.join("03.png")).unwrap();
     succeed(&mut train(1, &images, &at("again"), 10, &[]));
     // Back to the checkpoint before the change, with all images: nothing has changed for it.

@@ -152,7 +152,7 @@ fn gpus_that_are_not_there_are_refused() {
 
     let few = run(with_gpus(&mut two_ranks(dir.path(), 1, &[]), &library(&[])).env("FAKE_GPUS", "1"));
     let message = refusal(&few);
-    assert!(message.starts_with("error: 2 ranks on ") && message.contains(" see the same 1 GPU(s), "), "{message}");
+    assert!(message.starts_with("error: 2 rank(s) on ") && message.contains(" see the same 1 GPU(s), "), "{message}");
 }
 
 /// With a driver, but not with what libtorch's CUDA backend needs: an empty library stands for the driver's.
@@ -173,7 +173,7 @@ fn a_cuda_backend_that_does_not_load_is_told() {
     assert_eq!(auto.code, 0, "{}", auto.stderr);
     let warning = auto.stderr.lines().find(|line| line.contains("there is an NVIDIA driver on ")).unwrap_or_default();
     assert!(
-        warning.contains("WARN") && warning.contains(" but the network computes on the CPU: libtorch"),
+        warning.starts_with("warning: ") && warning.contains(" but the network computes on the CPU: libtorch"),
         "{warning}"
     );
     assert!(warning.ends_with("or set train.device to \"cpu\" if that is meant"), "{}", auto.stderr);

@@ -35,7 +35,7 @@ const WIDE: [&str; 8] = [
     "train.global_batch=1024",
     "monitor.sample_every=0",
     "monitor.tensorboard=false",
-    "checkpoint.every=0",
+    "checkpoint.every=1000",
 ];
 /// Enough for the program on any machine, and far from enough for them.
 const MIB: usize = 3000;

@@ -26,13 +26,13 @@ fn within(command: &Command, mib: usize) -> Command {
     limited
 }
 
-/// A network whose activations, of many images, take gigabytes: little to compute, and next to no parameters.
+/// A network whose activations, of many images, take gigabytes each, so that it fails before there is much to compute.
 const WIDE: [&str; 8] = [
     "data.image_size=64",
-    "data.count=1024",
+    "data.count=8192",
     "model.channels=[16]",
     "model.attention=[false]",
-    "train.global_batch=1024",
+    "train.global_batch=8192",
     "monitor.sample_every=0",
     "monitor.tensorboard=false",
     "checkpoint.every=1000",
@@ -64,7 +64,7 @@ fn a_training_says_which_rank_and_step_and_what_to_do() {
         let outcome = run(&mut within(&train(ranks, dir.path(), 1, &options), MIB));
         let line = line(&outcome);
         assert!(line.starts_with("rank ") && line.contains(" step 0: error: out of memory on this machine"), "{line}");
-        let half = 512 / ranks;
+        let half = 4096 / ranks;
         let advice = format!(
             "Set train.micro_batch to {half} (now {}), model.checkpoint_activations to [true] or train.precision to \"bf16\"",
             2 * half
@@ -77,7 +77,7 @@ fn a_training_says_which_rank_and_step_and_what_to_do() {
 #[test]
 fn a_smaller_micro_batch_goes_through() {
     let dir = TempDir::new().unwrap();
-    let options = set(&[&WIDE[..], &["train.micro_batch=16", "train.global_batch=32"]].concat());
+    let options = set(&[&WIDE[..], &["train.micro_batch=4", "train.global_batch=8"]].concat());
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     succeed(&mut within(&train(1, dir.path(), 1, &options), MIB));
 }
@@ -109,7 +109,7 @@ fn drawing_and_evaluation_ask_for_smaller_batches() {
     succeed(&mut train(1, &run_dir, 1, &few));
     let with = |words: &str, path: &Path| {
         let mut command = program();
-        command.args(words.split_whitespace()).arg("--model").arg(&run_dir).args(["--batch", "1024"]);
+        command.args(words.split_whitespace()).arg("--model").arg(&run_dir).args(["--batch", "8192"]);
         if words.starts_with("eval") {
             command
         } else {
@@ -119,13 +119,13 @@ fn drawing_and_evaluation_ask_for_smaller_batches() {
     };
     let out = dir.path().join("out.safetensors");
     for words in [
-        "sample -n 1024 --steps 2",
-        "encode -n 1024 --steps 2 --split train",
-        "eval nll -n 1024 --timesteps 2 --split train",
+        "sample -n 8192 --steps 2",
+        "encode -n 8192 --steps 2 --split train",
+        "eval nll -n 8192 --timesteps 2 --split train",
     ] {
-        let outcome = run(&mut within(&with(words, &out), 2000));
+        let outcome = run(&mut within(&with(words, &out), MIB));
         let line = line(&outcome);
-        assert!(line.ends_with("Lower --batch, which is 1024"), "{words}: {line}");
+        assert!(line.ends_with("Lower --batch, which is 8192"), "{words}: {line}");
         assert!(!out.exists(), "{words}");
     }
 }

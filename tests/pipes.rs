@@ -209,9 +209,9 @@ fn a_configuration_on_stdin_that_is_wrong_is_named_so() {
         assert!(outcome.stderr.contains(message), "{text:?}: {}", outcome.stderr);
     }
     for ranks in [1, 2] {
-        let outcome = run(mpirun(ranks).args(["train", "--config", "/dev/fd/9"]));
+        let outcome = run(mpirun(ranks).args(["train", "--config", "/dev/fd/97"]));
         assert_eq!(outcome.code, 2, "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("no configuration file or preset `/dev/fd/9`"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("no configuration file or preset `/dev/fd/97`"), "{}", outcome.stderr);
     }
     // Without a name of its own it gives the run none.
     let piped = with_stdin(program().args(["train", "--config", "-", "--dry-run"]), "extends = 'smoke'");

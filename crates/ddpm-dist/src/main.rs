@@ -67,9 +67,10 @@ fn main() {
     telemetry::init_logging(LevelFilter::INFO, world.rank(), cli.all_ranks);
     threads::limit(&world);
     let exit = match commands::run(&cli, &world, &stop) {
-        // The other ranks do not know of it and wait in some collective; and in the middle of a training, what abort() says
-        // of rank and step matters on a single rank too.
-        Err(failure) if !failure.everywhere && (world.size() > 1 || current_step().is_some()) => failure.end_all(),
+        // The other ranks do not know of it and wait in some collective.
+        Err(failure) if !failure.everywhere && world.size() > 1 => failure.end_all(),
+        // What abort() says of the step matters on a single rank too where a step ran out of memory.
+        Err(failure) if failure.exit == Exit::OutOfMemory && current_step().is_some() => failure.end_all(),
         outcome if world.rank() == 0 => ended(outcome),
         outcome => outcome.unwrap_or_else(|failure| failure.exit.code()),
     };

@@ -1,6 +1,7 @@
 //! The U-Net of Ho et al. (2020) and Nichol & Dhariwal (2021), laid out and named as diffusers' UNet2DModel, and the
 //! classifier on its way down.
 
+mod attention;
 mod blocks;
 mod classifier;
 mod config;

@@ -119,12 +119,16 @@ fn a_dry_run_knows_the_memory_of_a_training() {
         "monitor.sample_every=0",
     ];
     let mut activations = Vec::new();
+    // Then copies in f32 are kept beside what is bf16.
+    let mut emulated = false;
     for other in ["train.precision=fp32", "train.precision=bf16", "model.checkpoint_activations=[true,true]"] {
-        let ask = |words: &str| {
+        let mut ask = |words: &str| {
             let mut command = mpirun(1);
             command.args(words.split_whitespace()).args(["--config", "smoke", "--json"]);
             command.args(sizes.iter().chain([&other]).flat_map(|set| ["--set", set]));
-            serde_json::from_str::<Value>(&succeed(&mut command).stdout).unwrap()
+            let outcome = succeed(&mut command);
+            emulated |= outcome.stderr.contains("has no bf16 instructions");
+            serde_json::from_str::<Value>(&outcome.stdout).unwrap()
         };
         let told = &ask("train --dry-run")["memory_mb_per_rank"];
         let measured = number(&ask("bench step --steps 2 --warmup 1"), "max_rss_mb");
@@ -136,7 +140,8 @@ fn a_dry_run_knows_the_memory_of_a_training() {
         activations.push(number(told, "activations"));
     }
     let [full, half, checkpointed] = activations[..] else { unreachable!("three runs") };
-    assert!(half < 0.6 * full && checkpointed < 0.5 * full, "{activations:?}");
+    let most = if emulated { 1.0 } else { 0.6 };
+    assert!(half < most * full && checkpointed < 0.5 * full, "{activations:?}");
 }
 
 #[test]

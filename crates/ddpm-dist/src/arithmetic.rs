@@ -32,8 +32,8 @@ fn precision(comm: &dyn Collective, wanted: Precision, device: Device) -> Kind {
         }
         Some(rank) => {
             tracing::warn!(
-                "the CPU of rank {rank} has no bf16 instructions, so products are computed in fp32 and rounded: this saves \
-                 memory but no time; train.precision = \"auto\" chooses fp32 here"
+                "the CPU of rank {rank} has no bf16 instructions, so products are computed in fp32 and rounded: this saves no \
+                 time and little memory; train.precision = \"auto\" chooses fp32 here"
             );
             Kind::BFloat16
         }

@@ -100,7 +100,7 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
     }
 }
 
-/// What tells each GPU from all others. Where CUDA does not say, all ranks of a machine are taken to see the same ones.
+/// What distinguishes each GPU from all others. Where CUDA does not say, all ranks of a machine are taken to see the same ones.
 fn names(gpus: Gpus, host: &str) -> Vec<String> {
     gpus.identities().unwrap_or_else(|error| {
         tracing::debug!("GPUs are told apart by their numbers: {error}");

@@ -33,7 +33,7 @@ bool multiplies_bf16() {
 #ifdef __x86_64__
     static const bool multiplies = [] {
         if (this_processor() != Processor::avx512 || !__builtin_cpu_supports("avx512bf16")) return false;
-        // What oneDNN was told to do without; its own reading of these variables is not to be asked for.
+        // The limits set for oneDNN, which has no exported function that reports them.
         for (const char *variable : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
             const char *value = std::getenv(variable);
             if (!value || !*value) continue;

@@ -74,7 +74,7 @@ fn container(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Text, told by its beginning: a long file may be cut within a character.
+/// Text, recognised by its beginning: a long file may be cut within a character.
 fn text(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(512)];
     let start = match std::str::from_utf8(start) {

@@ -108,7 +108,7 @@ mod tests {
         };
         let on_cpu = [cost("aten::mm", CostKind::Operator, 3), cost("step", CostKind::Range, 1)];
         let host = "rank 0, 4.0 ms a step with the profiler, by self time\n  share  ms a step     calls  operator\n  75.0%  \
-                    \x20     3.00       1.0  aten::mm\n  25.0%       1.00       1.0  step, outside of operators\n";
+                    \x20    3.00       1.0  aten::mm\n  25.0%       1.00       1.0  step, outside of operators\n";
         assert_eq!(tables(&on_cpu), host);
         let long = "k".repeat(300);
         let both = tables(&[&on_cpu[..], &[cost(&long, CostKind::Kernel, 5)]].concat());

@@ -338,7 +338,7 @@ fn evaluating() {
     check(dir.path(), "eval nll", &cases);
     let cases = [
         ("DIR/absent", 4, "absent: No such file", "check the path"),
-        ("DIR/images", 2, "images: ", "f32 `samples` [N, 1, 16, 16], as `sample` writes it"),
+        ("DIR/images", 2, "images: ", "f32 `samples` [N, 1, 16, 16]"),
         ("DIR/pictures/0 --split half", 2, "'half' for '--split", "train, valid, test"),
         ("DIR/pictures/0 -n 100000000", 2, "-n asks for 100000000 images of ", "give at most "),
         ("DIR/pictures/0 -n 1", 2, "1 images have no covariance", "at least 2"),

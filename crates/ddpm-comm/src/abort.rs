@@ -31,7 +31,7 @@ const LITTLE: usize = 256 << 10;
 
 /// Ends every rank of the run with `code`, after showing `rank R step S: message` on stderr.
 ///
-/// For errors of one rank where no vote is near. mpirun exits with `code` too. In a world of one
+/// For errors of one rank where no agreement is near. mpirun exits with `code` too. In a world of one
 /// rank the process exits with it. Of several threads that call this, the first one counts.
 pub fn abort(code: i32, message: &str) -> ! {
     abort_after(Duration::ZERO, code, message)

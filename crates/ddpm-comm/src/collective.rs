@@ -1,4 +1,4 @@
-//! What ranks do together: the operations, and the vote by which they agree to go on or to end.
+//! What ranks do together.
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -74,35 +74,7 @@ pub trait Collective: Send + Sync {
 
     /// Returns once every rank has called it.
     fn barrier(&self);
-
-    /// Tells every rank how this one fares and returns the common verdict, equal on all ranks:
-    /// any failure wins over stop, stop over ok.
-    ///
-    /// Cheap enough for every step: 8 bytes per rank while all is well.
-    fn vote(&self, vote: Vote) -> Verdict {
-        // An empty ballot for the usual case, so that only lengths travel.
-        let ballot = match vote {
-            Vote::Ok => Vec::new(),
-            Vote::Stop => vec![STOP],
-            Vote::Failed(message) => [&[FAILED], message.as_bytes()].concat(),
-        };
-        let ballots = self.gather_bytes(&ballot);
-        let failure = ballots.iter().enumerate().find_map(|(rank, ballot)| {
-            let message = ballot.strip_prefix(&[FAILED])?;
-            Some((rank, String::from_utf8_lossy(message).into_owned()))
-        });
-        if let Some((rank, message)) = failure {
-            Verdict::Failed { rank, message }
-        } else if ballots.iter().any(|ballot| ballot == &[STOP]) {
-            Verdict::Stop
-        } else {
-            Verdict::Ok
-        }
-    }
 }
-
-const STOP: u8 = 1;
-const FAILED: u8 = 2;
 
 /// Numbers to be exchanged, where they are.
 #[derive(Debug)]
@@ -144,31 +116,4 @@ impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "gradient bucket {} of {}", self.index + 1, self.of)
     }
-}
-
-/// What one rank has to say at a vote.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Vote {
-    /// Nothing to report.
-    Ok,
-    /// It was asked to stop (a signal, the last step).
-    Stop,
-    /// It cannot go on; the message says why.
-    Failed(String),
-}
-
-/// What all ranks, having voted, will do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All voted [`Vote::Ok`].
-    Ok,
-    /// At least one asked to stop, none failed.
-    Stop,
-    /// At least one failed.
-    Failed {
-        /// The lowest rank that failed.
-        rank: usize,
-        /// Its message.
-        message: String,
-    },
 }

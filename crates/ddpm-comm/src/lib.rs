@@ -5,8 +5,8 @@
 //! own, and MPI is not touched. [`World::collective`] gives the operations in which all ranks take
 //! part; the caller does not see which kind of world it is in.
 //!
-//! ```no_run
-//! use ddpm_comm::{Reduce, Verdict, Vote, World, abort, install_panic_hook, set_step};
+//! ```
+//! use ddpm_comm::{Reduce, World, abort, agree, install_panic_hook, set_step};
 //!
 //! let world = World::init().unwrap_or_else(|error| abort(2, &error.to_string()));
 //! install_panic_hook();
@@ -16,27 +16,26 @@
 //! for step in 0..10 {
 //!     set_step(step);
 //!     comm.all_reduce(&mut grads, Reduce::Mean);
-//!     match comm.vote(Vote::Ok) {
-//!         Verdict::Ok => {}
-//!         Verdict::Stop => world.finish(75),
-//!         Verdict::Failed { rank, message } => abort(1, &format!("rank {rank} failed: {message}")),
+//!     let asked_to_stop = false;
+//!     if agree::any(comm.as_ref(), asked_to_stop) {
+//!         world.finish(75)
 //!     }
 //! }
 //! world.finish(0)
 //! ```
 //!
 //! Gradients in the memory of GPUs go over NCCL: [`World::select`] says whether a run has it, and returns a collective
-//! that reduces each [`Buffer`] where it is. All else (votes, plans, metrics) stays on MPI.
+//! that reduces each [`Buffer`] where it is. All else (agreements, plans, metrics) stays on MPI.
 //!
 //! # Invariants
 //!
 //! - Every rank reaches every collective in the same order, with the same lengths, reduction and
-//!   root; only the gatherings and [`Collective::vote`] take what differs in length.
+//!   root; only the gatherings, and [`agree`] over them, take what differs in length.
 //!   MPI does not check this. Collectives may be called from any thread, one at a time: they wait
 //!   for each other within a rank, but two threads that call them unordered break the first rule. That goes for the
 //!   thread of an [`Averager`] too: between its `begin` and `finish`, no rank calls another collective.
-//! - A rank that cannot go on says so with [`Vote::Failed`] at the next vote, so that all leave
-//!   together; where no vote is near, it calls [`abort`]. It never just leaves: its peers would wait
+//! - A rank that cannot go on says so at the next [`agree::unanimous`], so that all leave
+//!   together; where none is near, it calls [`abort`]. It never just leaves: its peers would wait
 //!   for it. A [`World`] dropped without [`World::finish`] therefore ends the run.
 //! - The result of an all-reduce has the same bits on every rank, and on every repetition with the
 //!   same world size and length. A NaN on one rank is a NaN on all.
@@ -58,11 +57,14 @@
 #![allow(unsafe_code)] // One MPI call that rsmpi lacks, and `_exit`.
 
 mod abort;
+pub mod agree;
 mod average;
 mod board;
 mod collective;
+mod error;
 mod mpi;
 mod nccl;
+mod partition;
 mod plain;
 mod select;
 mod solo;
@@ -70,8 +72,11 @@ mod watch;
 mod world;
 
 pub use abort::{abort, current_step, exit_now, install_panic_hook, set_step};
+pub use agree::Agreed;
 pub use average::Averager;
-pub use collective::{Bucket, Buffer, Collective, Reduce, Verdict, Vote};
+pub use collective::{Bucket, Buffer, Collective, Reduce};
+pub use error::CommError;
 pub use nccl_rs::{DType, DeviceSlice, StreamHandle};
+pub use partition::partition;
 pub use select::{Memory, Selected, Transport, Wanted};
-pub use world::{CommError, World};
+pub use world::World;

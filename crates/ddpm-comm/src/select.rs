@@ -4,9 +4,13 @@ use std::fs;
 use std::sync::Arc;
 
 use nccl_rs::{Cuda, UniqueId};
+use serde::{Deserialize, Serialize};
 
+use crate::agree;
+use crate::collective::Collective;
+use crate::error::CommError;
 use crate::nccl::Nccl;
-use crate::{Collective, CommError, Verdict, Vote, World};
+use crate::world::World;
 
 /// What the user wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,17 +148,23 @@ fn first_twins(addresses: &[Vec<u8>]) -> Option<(usize, usize)> {
 
 /// Rank 0's id on every rank, or its error on every rank.
 fn share_id(host: &dyn Collective, nccl: &nccl_rs::Nccl) -> Result<UniqueId, CommError> {
-    let drawn = if host.rank() == 0 { nccl.unique_id() } else { Ok(UniqueId::from_bytes([0; UniqueId::SIZE])) };
-    let vote = drawn.as_ref().map_or_else(|error| Vote::Failed(error.to_string()), |_| Vote::Ok);
-    match (host.vote(vote), drawn) {
-        (Verdict::Failed { rank, message }, _) => {
-            Err(CommError::NoNccl { reason: format!("rank {rank} cannot use NCCL: {message}") })
-        }
-        (_, Err(error)) => Err(error.into()),
-        (_, Ok(drawn)) => {
-            let bytes = host.broadcast_bytes(drawn.to_bytes().to_vec(), 0);
-            let bytes = bytes.try_into().expect("rank 0 sends an id");
-            Ok(UniqueId::from_bytes(bytes))
-        }
+    let drawn = || match nccl.unique_id() {
+        Ok(id) => Ok(id.to_bytes().to_vec()),
+        Err(error) => Err(Refused(error.to_string())),
+    };
+    let refused = |agreed: agree::Agreed<Refused>| CommError::NoNccl {
+        reason: format!("rank {} cannot use NCCL: {}", agreed.rank(), agreed.error().0),
+    };
+    let bytes = agree::on_root(host, drawn).map_err(refused)?;
+    Ok(UniqueId::from_bytes(bytes.try_into().expect("rank 0 sends an id")))
+}
+
+/// Why rank 0 has no id.
+#[derive(Serialize, Deserialize)]
+struct Refused(String);
+
+impl From<CommError> for Refused {
+    fn from(error: CommError) -> Self {
+        Self(error.to_string())
     }
 }

@@ -9,12 +9,14 @@ use ::mpi::topology::SimpleCommunicator;
 use ::mpi::traits::Communicator;
 use ::mpi::{Threading, initialize_with_threading};
 
-use crate::abort::{end_at_once, set_rank};
+use crate::abort::{abort, end_at_once, set_rank};
+use crate::board;
+use crate::collective::Collective;
+use crate::error::CommError;
 use crate::mpi::Mpi;
 use crate::nccl::Nccl;
 use crate::solo::Solo;
 use crate::watch::Watch;
-use crate::{Collective, abort, board};
 
 /// This process's place among the ranks of the run.
 ///
@@ -35,52 +37,6 @@ pub struct World {
 enum Backend {
     Solo,
     Mpi { universe: Universe, mpi: Arc<Mpi> },
-}
-
-/// Why a process could not join the run.
-#[derive(Debug, thiserror::Error)]
-pub enum CommError {
-    /// The process belongs to a Slurm step of several tasks that cannot find each other.
-    #[error(
-        "srun started {tasks} tasks without an MPI interface, so each would train alone. \
-         Add --mpi=pmix to srun, or start the ranks with mpirun"
-    )]
-    NoPmi {
-        /// The tasks of the Slurm step.
-        tasks: usize,
-    },
-    /// The launcher belongs to another MPI library than the one this program uses.
-    #[error(
-        "the launcher started {expected} ranks, but the MPI library found {found}: they belong to \
-         different MPI installations. Use the mpirun of the MPI this program was built with"
-    )]
-    OtherLauncher {
-        /// The number of ranks the launcher announced.
-        expected: usize,
-        /// The size of `MPI_COMM_WORLD`.
-        found: usize,
-    },
-    /// The MPI library was built without the thread support that collectives need.
-    #[error(
-        "the MPI library offers thread level {provided:?}, but at least Serialized is needed. \
-         Use an MPI built with thread support"
-    )]
-    Threads {
-        /// The level that MPI_Init_thread granted.
-        provided: Threading,
-    },
-    /// [`World::init`] was called before in this process.
-    #[error("MPI is already initialized in this process. Call World::init once and share the World")]
-    AlreadyInitialized,
-    /// NCCL was asked for, and cannot serve this run. All ranks return this alike.
-    #[error("comm.backend is \"nccl\", but {reason}; or set comm.backend to \"mpi\" or \"auto\"")]
-    NoNccl {
-        /// What stands against it, on which rank, and what would mend it.
-        reason: String,
-    },
-    /// NCCL's start failed on this rank; the others may still wait for it.
-    #[error("{0}; or set comm.backend to \"mpi\"")]
-    NcclStart(#[from] nccl_rs::Error),
 }
 
 impl World {
@@ -202,7 +158,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if let Backend::Mpi { .. } = self.backend {
             // Dropping the universe would wait in MPI_Finalize for peers that wait for this rank.
-            abort(1, "the rank left its run without World::finish. Vote or abort before leaving");
+            abort(1, "the rank left its run without World::finish. Agree with the other ranks or abort before leaving");
         }
     }
 }

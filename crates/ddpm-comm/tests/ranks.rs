@@ -119,7 +119,7 @@ fn an_abort_shows_its_message_once_and_keeps_its_code() {
 fn a_rank_that_just_leaves_ends_the_run() {
     let (code, lines) = run(2, &["leave"]);
     let message = "rank 1 step 12: the rank left its run without World::finish. \
-                   Vote or abort before leaving";
+                   Agree with the other ranks or abort before leaving";
     assert_eq!((code, messages(&lines)), (1, vec![message]));
 }
 

@@ -11,10 +11,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ddpm_comm::World;
 use ddpm_config::Device;
 use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing};
 
-use crate::source::WeightChoice;
+use ddpm_model::{Failure, WeightChoice, resolve_device};
+use ddpm_train::ResumeFrom;
+
 use paths::{address, local, path, png};
 
 pub use bench::BenchCommand;
@@ -96,8 +99,8 @@ pub struct TrainArgs {
     pub config: ConfigArgs,
     /// `auto`: go on from the newest checkpoint, if any; `never`: start afresh, refused where there are checkpoints; or
     /// the step to go on from.
-    #[arg(long, default_value = "auto", value_name = "auto|never|STEP")]
-    pub resume: Resume,
+    #[arg(long, default_value = "auto", value_name = "auto|never|STEP", value_parser = resume)]
+    pub resume: ResumeFrom,
     /// Short for `--set train.steps=N`.
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub steps: Option<u64>,
@@ -113,26 +116,11 @@ pub struct TrainArgs {
     pub profile: Option<PathBuf>,
 }
 
-/// What to go on from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// The newest checkpoint, or the start where there is none.
-    Auto,
-    /// The start; refused where there are checkpoints.
-    Never,
-    /// The checkpoint of this step.
-    Step(u64),
-}
-
-impl FromStr for Resume {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "never" => Ok(Self::Never),
-            _ => text.parse().map(Self::Step).map_err(|_| "give auto, never or the step of a checkpoint".into()),
-        }
+fn resume(text: &str) -> Result<ResumeFrom, String> {
+    match text {
+        "auto" => Ok(ResumeFrom::Auto),
+        "never" => Ok(ResumeFrom::Never),
+        _ => text.parse().map(ResumeFrom::Step).map_err(|_| "give auto, never or the step of a checkpoint".into()),
     }
 }
 
@@ -218,6 +206,13 @@ pub struct DeviceArgs {
     /// Where to compute: `cuda` is a GPU for each rank, and `auto` that where there are GPUs.
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceName,
+}
+
+impl DeviceArgs {
+    /// This rank's device, decided by all ranks together.
+    pub fn resolve(&self, world: &World) -> Result<tch::Device, Failure> {
+        resolve_device(world, self.device.into(), "--device")
+    }
 }
 
 /// Devices.

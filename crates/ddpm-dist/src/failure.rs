@@ -1,13 +1,9 @@
-//! How commands fail: one sentence on what is wrong, one with the fix, and a documented exit code.
+//! From errors of the libraries to what a user reads: the exit status, and the remedies in this program's options.
 
-mod libtorch;
+use std::sync::{Mutex, PoisonError};
 
-use std::fmt;
-
-use ddpm_checkpoint::CheckpointError;
 use ddpm_comm::abort;
-
-pub use libtorch::{relieve_by_batch, relieve_with};
+use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy};
 
 /// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +18,7 @@ pub enum Exit {
     Storage = 4,
     /// Training diverged.
     Diverged = 5,
-    /// There is not enough memory, of the machine or of a GPU.
+    /// There is not enough memory, on the machine or on a GPU.
     OutOfMemory = 6,
     /// Stopped on request after saving.
     Stopped = 75,
@@ -35,135 +31,117 @@ impl Exit {
     }
 }
 
-/// A command's failure.
-#[derive(Debug)]
-pub struct Failure {
-    /// Which exit status it gets.
-    pub exit: Exit,
-    /// What to tell the user.
-    pub message: String,
-    /// Whether every rank returns this very failure, so that all may leave in order. Else the rank that has it must
-    /// end the others: they would wait for it.
-    pub everywhere: bool,
-}
-
-impl Failure {
-    /// A failure with a message made for users.
-    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string(), everywhere: false }
-    }
-
-    /// This failure, which every rank returns alike.
-    pub fn everywhere(self) -> Self {
-        Self { everywhere: true, ..self }
-    }
-
-    /// This failure, and the file whose content has it.
-    pub fn within(self, path: &std::path::Path) -> Self {
-        Self { message: format!("{}: {}", path.display(), self.message), ..self }
-    }
-
-    /// Ends the run for all ranks, where this one has no other way to tell them.
-    pub fn end_all(&self) -> ! {
-        abort(self.exit.code(), &format!("error: {self}"))
-    }
-
-    /// Bad usage or configuration.
-    pub fn usage(message: impl fmt::Display) -> Self {
-        Self::new(Exit::Usage, message)
-    }
-
-    /// Something the program did not foresee.
-    pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(Exit::Internal, message)
-    }
-
-    /// A file that could not be written or read.
-    pub fn file(path: &std::path::Path, error: impl fmt::Display) -> Self {
-        Self::new(
-            Exit::Storage,
-            format!("{}: {error}; check the path, its permissions and the free space", path.display()),
-        )
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl From<ddpm_config::Error> for Failure {
-    fn from(error: ddpm_config::Error) -> Self {
-        Self::usage(error)
-    }
-}
-
-impl From<ddpm_data::DataError> for Failure {
-    fn from(error: ddpm_data::DataError) -> Self {
-        match error {
-            ddpm_data::DataError::Setting(_) => Self::usage(error),
-            _ => Self::new(Exit::Storage, error),
+impl From<ErrorKind> for Exit {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Internal => Self::Internal,
+            ErrorKind::Config => Self::Usage,
+            ErrorKind::ResumeRefused => Self::ResumeRefused,
+            ErrorKind::Storage => Self::Storage,
+            ErrorKind::Diverged => Self::Diverged,
+            ErrorKind::OutOfMemory => Self::OutOfMemory,
+            ErrorKind::Stopped => Self::Stopped,
         }
     }
 }
 
-impl From<CheckpointError> for Failure {
-    fn from(error: CheckpointError) -> Self {
-        match error {
-            // Two jobs write to one store: this one must not go on.
-            CheckpointError::Fenced { .. } | CheckpointError::Held { .. } | CheckpointError::LeaseLost { .. } => {
-                Self::new(Exit::ResumeRefused, error)
-            }
-            CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => Self::usage(error),
-            _ => Self::new(Exit::Storage, error),
+/// What reduces the memory that the command at hand needs, as a sentence without its full stop.
+static RELIEF: Mutex<Option<String>> = Mutex::new(None);
+
+/// Notes what reduces the memory that the command at hand needs, as a sentence without its full stop: the advice that a
+/// user gets when memory runs out.
+pub fn relieve_with(advice: impl Into<String>) {
+    *RELIEF.lock().unwrap_or_else(PoisonError::into_inner) = Some(advice.into());
+}
+
+/// [`relieve_with`] for a command whose forward passes take `batch` images each, as `--batch` says.
+pub fn relieve_by_batch(batch: usize) {
+    if batch > 1 {
+        relieve_with(format!("Lower --batch, which is {batch}"));
+    }
+}
+
+/// Ends the run for all ranks: this one has no other way to reach them.
+pub fn end_all(error: &Error) -> ! {
+    abort(Exit::from(error.kind()).code(), &format!("error: {error}{}", advice(error)))
+}
+
+/// The failure as a user reads it: what is wrong, and what would fix it.
+pub fn worded(failure: &Failure) -> String {
+    format!("{failure}{}", advice(failure.error()))
+}
+
+/// The sentence that follows the message.
+fn advice(error: &Error) -> String {
+    if error.kind() == ErrorKind::OutOfMemory {
+        let relief = RELIEF.lock().unwrap_or_else(PoisonError::into_inner);
+        let relief = relief.as_deref().unwrap_or("Take a machine with more memory, or end other programs on it");
+        return format!(". {relief}");
+    }
+    let phrases: Vec<String> = error.remedies().iter().map(phrase).collect();
+    let sentence = match phrases.as_slice() {
+        [] => return String::new(),
+        [only] => only.clone(),
+        [first, second] => format!("{first}, or {second}"),
+        [more @ .., last] => format!("{}, or {last}", more.join(", ")),
+    };
+    let (first, rest) = sentence.split_at(1);
+    format!(". {}{rest}.", first.to_uppercase())
+}
+
+/// A remedy in the words of this program's command line.
+fn phrase(remedy: &Remedy) -> String {
+    let each = |option: &str, values: &[String]| {
+        values.iter().map(|value| format!("{option} {value}")).collect::<Vec<_>>().join(" ")
+    };
+    match remedy {
+        Remedy::Do(advice) => advice.clone(),
+        Remedy::Set(pairs) => {
+            let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            format!("add {}", each("--set", &pairs))
         }
-    }
-}
-
-impl From<ddpm_diffusion::DiffusionError> for Failure {
-    fn from(error: ddpm_diffusion::DiffusionError) -> Self {
-        match error {
-            ddpm_diffusion::DiffusionError::Torch(error) => error.into(),
-            ddpm_diffusion::DiffusionError::Model { t, source } => match source.downcast::<tch::TchError>() {
-                Ok(error) => (*error).into(),
-                Err(source) => Self::internal(format!("the network failed at timestep {t}: {source}")),
-            },
-            _ => Self::usage(error),
+        Remedy::AllowChange(keys) if keys.iter().all(|key| key == ddpm_train::DATA) => {
+            "resume with this one by --allow-change data, which begins a new epoch".into()
         }
+        Remedy::AllowChange(keys) => format!("resume all the same with {}", each("--allow-change", keys)),
+        Remedy::OtherRunDir => "start in another run.dir (--set run.dir=...)".into(),
+        Remedy::Resume => "resume with --resume auto".into(),
+        Remedy::StartAfresh => "start afresh with --resume never".into(),
+        Remedy::ResumeWith(key, value) => format!("resume from them with --set {key}={value}"),
+        Remedy::NameData => "name a configuration with --data".into(),
+        Remedy::LeaveWeightsOut => "leave --weights out".into(),
+        Remedy::RunOf(learner) => format!("name a run of `{}`", command(*learner)),
+        Remedy::ResumeAs(learner) => format!("resume with `{}`", command(*learner)),
     }
 }
 
-impl From<ddpm_eval::EvalError> for Failure {
-    fn from(error: ddpm_eval::EvalError) -> Self {
-        match error {
-            ddpm_eval::EvalError::Torch(error) => error.into(),
-            ddpm_eval::EvalError::Diffusion(error) => error.into(),
-            _ => Self::usage(error),
-        }
+/// The command that trains this.
+pub fn command(learner: Learner) -> &'static str {
+    match learner {
+        Learner::Diffusion => "train",
+        Learner::Classifier => "train-classifier",
     }
 }
 
-impl From<ddpm_nn::NnError> for Failure {
-    fn from(error: ddpm_nn::NnError) -> Self {
-        match error {
-            ddpm_nn::NnError::Torch(error) => error.into(),
-            ddpm_nn::NnError::Read { .. } => Self::new(Exit::Storage, error),
-            _ => Self::usage(error),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<ddpm_comm::CommError> for Failure {
-    fn from(error: ddpm_comm::CommError) -> Self {
-        Self::internal(error)
-    }
-}
-
-impl From<tch::TchError> for Failure {
-    fn from(error: tch::TchError) -> Self {
-        Self::of_libtorch(&error.to_string())
+    #[test]
+    fn remedies_are_one_sentence_in_the_options_of_the_program() {
+        let error = Error::new(ErrorKind::ResumeRefused, "the checkpoint has other settings")
+            .or(Remedy::Do("set them back".into()))
+            .or(Remedy::OtherRunDir)
+            .or(Remedy::AllowChange(vec!["train.lr".into(), "ema.rates".into()]));
+        let failure = Failure::from(error);
+        assert_eq!(
+            worded(&failure),
+            "the checkpoint has other settings. Set them back, start in another run.dir (--set run.dir=...), or resume all \
+             the same with --allow-change train.lr --allow-change ema.rates."
+        );
+        assert_eq!(worded(&Failure::from(Error::config("no such preset"))), "no such preset");
+        relieve_by_batch(64);
+        let memory = Failure::from(Error::new(ErrorKind::OutOfMemory, "out of memory on the GPU"));
+        assert_eq!(worded(&memory), "out of memory on the GPU. Lower --batch, which is 64");
     }
 }

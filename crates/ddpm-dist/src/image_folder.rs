@@ -5,9 +5,8 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
-use crate::pictures;
-use crate::telemetry::from_unit_floats;
+use ddpm_model::{Error, pictures};
+use ddpm_telemetry::from_unit_floats;
 
 /// The folder, before anything is written to it.
 pub struct ImageFolder<'a> {
@@ -19,18 +18,18 @@ pub struct ImageFolder<'a> {
 impl<'a> ImageFolder<'a> {
     /// Refuses a folder that already has images in it, at any depth: whoever reads the samples back, `eval fid` for one,
     /// would count them. With `overwrite`, the numbered ones of an earlier run are to be deleted instead.
-    pub fn open(path: &'a Path, overwrite: bool) -> Result<Self, Failure> {
+    pub fn open(path: &'a Path, overwrite: bool) -> Result<Self, Error> {
         let (earlier, others): (Vec<_>, Vec<_>) =
             images_below(path)?.into_iter().partition(|image| is_numbered(path, image));
         if let Some(other) = others.first() {
-            return Err(Failure::usage(format!(
+            return Err(Error::config(format!(
                 "{} holds other images, such as {}, which would be counted among the samples; give another folder",
                 path.display(),
                 other.strip_prefix(path).unwrap_or(other).display()
             )));
         }
         if !earlier.is_empty() && !overwrite {
-            return Err(Failure::usage(format!(
+            return Err(Error::config(format!(
                 "{} holds {} images of an earlier run, which would be counted among the samples; give another folder, or \
                  --overwrite to delete them first",
                 path.display(),
@@ -41,10 +40,10 @@ impl<'a> ImageFolder<'a> {
     }
 
     /// Deletes the images of an earlier run. Several ranks may do so at once.
-    pub fn clear(&self) -> Result<(), Failure> {
+    pub fn clear(&self) -> Result<(), Error> {
         for image in &self.earlier {
             match fs::remove_file(image) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Failure::file(image, error)),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::file(image, error)),
                 _ => {}
             }
         }
@@ -52,11 +51,11 @@ impl<'a> ImageFolder<'a> {
     }
 
     /// Writes a PNG for each of `samples`, f32 `[N, channels, size, size]` in `[-1, 1]`, by its number.
-    pub fn write(&self, numbers: Range<usize>, samples: &[f32], channels: usize, size: usize) -> Result<(), Failure> {
+    pub fn write(&self, numbers: Range<usize>, samples: &[f32], channels: usize, size: usize) -> Result<(), Error> {
         let images = from_unit_floats(samples);
         for (number, image) in numbers.zip(images.chunks_exact(channels * size * size)) {
             let path = self.path.join(format!("{number:06}.png"));
-            pictures::single(image, channels, size)?.save_png(&path).map_err(|e| Failure::file(&path, e))?;
+            pictures::single(image, channels, size)?.save_png(&path).map_err(|e| Error::file(&path, e))?;
         }
         Ok(())
     }
@@ -70,16 +69,16 @@ fn is_numbered(folder: &Path, image: &Path) -> bool {
 }
 
 /// The images below a folder that a data set would take, hidden ones left out; none if there is no such folder.
-fn images_below(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn images_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut images = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            entries => entries.map_err(|e| Failure::file(&folder, e))?,
+            entries => entries.map_err(|e| Error::file(&folder, e))?,
         };
         for entry in entries {
-            let entry = entry.map_err(|e| Failure::file(&folder, e))?;
+            let entry = entry.map_err(|e| Error::file(&folder, e))?;
             let path = entry.path();
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;

@@ -7,9 +7,10 @@ use std::cell::Cell;
 use std::io::Write;
 
 use ddpm_comm::exit_now;
+use ddpm_model::Error;
 use tikv_jemallocator::Jemalloc;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, end_all};
 
 /// jemalloc for Rust; where it has no more, the run ends with the message and the code of that. Rust would end the process
 /// by a signal, without either. (libtorch's C++ calls jemalloc itself, and reports what it does not get.)
@@ -52,7 +53,7 @@ fn given(block: *mut u8, size: usize) -> *mut u8 {
         let _ = std::io::stderr().write_all(b"error: out of memory\n");
         exit_now(Exit::OutOfMemory.code())
     }
-    Failure::out_of_memory(false, Some(&format!("{:.1} MB", size as f64 / 1e6))).end_all()
+    end_all(&Error::out_of_memory(false, Some(&format!("{:.1} MB", size as f64 / 1e6))))
 }
 
 const OPTIONS: &[u8; 36] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1\0";

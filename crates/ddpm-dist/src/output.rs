@@ -1,15 +1,15 @@
 //! What the program prints: results on stdout, messages on stderr. Neither may panic, whatever they are connected to.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 
-use crate::failure::{Exit, Failure};
+use ddpm_model::{Error, ErrorKind};
 
 /// Prints a result on stdout, and a newline.
 ///
 /// # Errors
 /// Those of [`printed`].
-pub fn print(result: impl Display) -> Result<(), Failure> {
+pub fn print(result: impl Display) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     printed(writeln!(stdout, "{result}").and_then(|()| stdout.flush()))
 }
@@ -19,12 +19,12 @@ pub fn print(result: impl Display) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Any other failed write, such as to a full disk.
-pub fn printed(written: io::Result<()>) -> Result<(), Failure> {
+pub fn printed(written: io::Result<()>) -> Result<(), Error> {
     match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let message =
                 format!("stdout cannot be written: {error}. Free space there, or send the results elsewhere.");
-            Err(Failure::new(Exit::Storage, message))
+            Err(Error::new(ErrorKind::Storage, message))
         }
         _ => Ok(()),
     }
@@ -43,9 +43,9 @@ mod tests {
     #[test]
     fn every_failed_write_but_one_to_a_closed_pipe_is_a_failure() {
         assert!(printed(Ok(())).is_ok());
-        assert!(printed(Err(ErrorKind::BrokenPipe.into())).is_ok());
-        let lost = printed(Err(ErrorKind::StorageFull.into())).unwrap_err();
-        assert_eq!(lost.exit, Exit::Storage);
-        assert!(lost.message.starts_with("stdout cannot be written: no storage space"), "{}", lost.message);
+        assert!(printed(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        let lost = printed(Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        assert_eq!(lost.kind(), ErrorKind::Storage);
+        assert!(lost.to_string().starts_with("stdout cannot be written: no storage space"), "{lost}");
     }
 }

@@ -10,10 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::Signals as Pending;
 use signal_hook::low_level;
 
-use crate::failure::{Exit, Failure};
+use ddpm_model::Error;
+use ddpm_train::StopRequest;
+
+use crate::failure::Exit;
 
 /// Names the file whose emptying is a request.
 const STOP_FILE: &str = "DDPM_STOP_FILE";
@@ -22,28 +25,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A second SIGTERM that comes sooner is the first one again: `timeout` sends it to the process, then to its group.
 const APART: Duration = Duration::from_secs(2);
 
-/// Whether this process has been asked to stop.
+/// The requests that this process hears.
 #[derive(Clone, Debug, Default)]
-pub struct StopRequest(Arc<State>);
+pub struct Signals(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    /// What the trainer asks.
+    stop: StopRequest,
     /// The signal that asked first; 0 while none has.
     asked: AtomicI32,
     /// Whether there is nothing to save.
     at_once: AtomicBool,
 }
 
-impl StopRequest {
+impl Signals {
     /// Starts to listen. The first thing that the program does: a signal before this ends it, and one during the start is
     /// remembered.
-    pub fn listen() -> Result<Self, Failure> {
-        let unable = |error| Failure::internal(format!("cannot listen for signals: {error}"));
+    pub fn listen() -> Result<Self, Error> {
+        let unable = |error| Error::internal(format!("cannot listen for signals: {error}"));
         let mut listened_to = vec![SIGINT, SIGTERM, SIGUSR1];
         if !ignored(SIGHUP) {
             listened_to.push(SIGHUP);
         }
-        let signals = Signals::new(listened_to).map_err(unable)?;
+        let signals = Pending::new(listened_to).map_err(unable)?;
         let this = Self::default();
         let state = Arc::clone(&this.0);
         let file = stop_file()?;
@@ -56,14 +61,14 @@ impl StopRequest {
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a stop was asked for.
-    pub fn asked(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed) != 0
+    /// The request to stop, which a trainer honours.
+    pub fn stop(&self) -> &StopRequest {
+        &self.0.stop
     }
 }
 
 impl State {
-    fn hear(&self, mut signals: Signals, mut file: Option<File>) {
+    fn hear(&self, mut signals: Pending, mut file: Option<File>) {
         let mut insisted: Option<Instant> = None;
         loop {
             for signal in signals.pending() {
@@ -87,17 +92,18 @@ impl State {
     }
 
     fn ask(&self, signal: i32) {
-        // Of several the first one counts, which an exit code may tell.
+        self.stop.request();
+        // Of several the first one counts, which decides the exit code.
         let _ = self.asked.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
 /// Kept open, so that it is watched even where something cleans its folder.
-fn stop_file() -> Result<Option<File>, Failure> {
+fn stop_file() -> Result<Option<File>, Error> {
     let Some(path) = std::env::var_os(STOP_FILE) else { return Ok(None) };
     File::open(&path).map(Some).map_err(|error| {
         let path = path.display();
-        Failure::usage(format!(
+        Error::config(format!(
             "{STOP_FILE} is {path}, which cannot be opened: {error}. Unset it, or name a file that is not empty; \
              emptying it stops the run."
         ))

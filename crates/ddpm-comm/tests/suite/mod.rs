@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ddpm_comm::{Averager, Buffer, Collective, Reduce, Verdict, Vote};
+use ddpm_comm::{Averager, Buffer, Collective, CommError, Reduce, agree};
+use serde::{Deserialize, Serialize};
 
 /// Panics at the first thing that does not hold.
 pub fn check(shared: &Arc<dyn Collective>) {
@@ -18,7 +19,7 @@ pub fn check(shared: &Arc<dyn Collective>) {
     }
     reduces_what_is_not_finite(comm);
     gathers(comm);
-    votes(comm);
+    agrees(comm);
     keeps_order(comm, &mut random);
     serves_other_threads(comm);
     exceeds_one_call(comm);
@@ -114,26 +115,44 @@ fn gathers(comm: &dyn Collective) {
     }
 }
 
-fn votes(comm: &dyn Collective) {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Fault {
+    Full { disk: usize },
+    Silent,
+    Comm(String),
+}
+
+impl From<CommError> for Fault {
+    fn from(error: CommError) -> Self {
+        Self::Comm(error.to_string())
+    }
+}
+
+fn agrees(comm: &dyn Collective) {
     let (rank, last) = (comm.rank(), comm.size() - 1);
-    assert_eq!(comm.vote(Vote::Ok), Verdict::Ok);
+    let failed = |result: Result<usize, Fault>| {
+        let agreed = agree::unanimous(comm, result).unwrap_err();
+        (agreed.rank(), agreed.error().clone())
+    };
+    assert_eq!(agree::unanimous::<_, Fault>(comm, Ok(rank)), Ok(rank));
+    let one = if rank == last { Err(Fault::Full { disk: last }) } else { Ok(rank) };
+    assert_eq!(failed(one), (last, Fault::Full { disk: last }));
+    // The lowest rank's counts.
+    assert_eq!(failed(Err(Fault::Full { disk: rank })), (0, Fault::Full { disk: 0 }));
+    assert_eq!(failed(if rank == 0 { Err(Fault::Silent) } else { Ok(rank) }), (0, Fault::Silent));
 
-    let stop = if rank == last { Vote::Stop } else { Vote::Ok };
-    assert_eq!(comm.vote(stop), Verdict::Stop);
+    assert!(!agree::any(comm, false));
+    assert!(agree::any(comm, rank == last));
+    assert!(agree::alike(comm, b"same"));
+    assert_eq!(agree::alike(comm, &[rank as u8]), comm.size() == 1);
 
-    // A failure wins over stops, and the lowest rank's counts.
-    let failed = |rank: usize| Vote::Failed(format!("disk {rank} is full"));
-    let vote = if rank == last { failed(rank) } else { Vote::Stop };
-    let verdict = Verdict::Failed { rank: last, message: format!("disk {last} is full") };
-    assert_eq!(comm.vote(vote), verdict);
-
-    let verdict = Verdict::Failed { rank: 0, message: "disk 0 is full".into() };
-    assert_eq!(comm.vote(failed(rank)), verdict);
-
-    let silent = Verdict::Failed { rank: 0, message: String::new() };
-    let vote = if rank == 0 { Vote::Failed(String::new()) } else { Vote::Ok };
-    assert_eq!(comm.vote(vote), silent);
-    assert_eq!(comm.vote(Vote::Ok), Verdict::Ok);
+    let odd = |rank: usize| (rank % 2 == 1).then_some(rank);
+    let ranks = agree::exchange(comm, odd(rank).as_ref()).unwrap();
+    assert!(ranks.into_iter().eq((0..comm.size()).map(odd)));
+    let root = agree::on_root(comm, || Ok::<_, Fault>((rank, "plan".to_owned())));
+    assert_eq!(root, Ok((0, "plan".to_owned())));
+    let refused = agree::on_root(comm, || Err::<usize, _>(Fault::Full { disk: 7 }));
+    assert_eq!(refused.map_err(|agreed| (agreed.rank(), agreed.error().clone())), Err((0, Fault::Full { disk: 7 })));
 }
 
 /// A long mixed sequence without barriers: no operation may take another's data.
@@ -158,8 +177,7 @@ fn keeps_order(comm: &dyn Collective, random: &mut Random) {
                 assert_eq!(text, format!("{round} of {root}").as_bytes());
             }
             3 => {
-                let stop = if comm.rank() == root { Vote::Stop } else { Vote::Ok };
-                assert_eq!(comm.vote(stop), Verdict::Stop);
+                assert!(agree::any(comm, comm.rank() == root));
             }
             _ => comm.barrier(),
         }

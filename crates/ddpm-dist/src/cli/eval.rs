@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use ddpm_data::Split;
 
 use super::{DeviceArgs, address, at_least_one, path, seed};
-use crate::source::WeightChoice;
+use ddpm_model::WeightChoice;
 
 /// `eval …`
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, address, at_least_one, path, png, seed};
-use crate::source::WeightChoice;
+use ddpm_model::WeightChoice;
 
 /// `plot …`
 #[derive(Debug, Subcommand)]

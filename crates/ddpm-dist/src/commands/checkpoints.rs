@@ -4,18 +4,17 @@ use std::time::{Duration, SystemTime};
 
 use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store, Want};
 use ddpm_config::{DifferenceKind, Settings};
+use ddpm_model::{Error, ErrorKind, store_of};
 use serde_json::{Value, json};
 
 use crate::cli::CheckpointsCommand;
-use crate::failure::{Exit, Failure};
 use crate::output::print;
-use crate::run_dir::store_of;
 
 /// How long a command that changes a store keeps other writers out, at most, should it be killed.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Runs one of the commands.
-pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Failure> {
+pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Error> {
     match command {
         CheckpointsCommand::List { uri } => list(&open(uri)?, json),
         CheckpointsCommand::Show { uri, step } => {
@@ -36,16 +35,16 @@ pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn open(uri: &str) -> Result<Store, Failure> {
+fn open(uri: &str) -> Result<Store, Error> {
     Ok(Store::open_existing(&store_of(uri)?)?)
 }
 
-fn newest(store: &Store, step: Option<u64>) -> Result<u64, Failure> {
-    let none = || Failure::new(Exit::Storage, format!("{} holds no checkpoint; check the address", store.uri()));
+fn newest(store: &Store, step: Option<u64>) -> Result<u64, Error> {
+    let none = || Error::new(ErrorKind::Storage, format!("{} holds no checkpoint; check the address", store.uri()));
     step.map_or_else(|| store.list()?.first().copied().ok_or_else(none), Ok)
 }
 
-fn list(store: &Store, json: bool) -> Result<(), Failure> {
+fn list(store: &Store, json: bool) -> Result<(), Error> {
     for step in store.list()? {
         let row = store.read_manifest(step);
         let value = match &row {
@@ -60,9 +59,9 @@ fn list(store: &Store, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(manifest: &Manifest, json: bool) -> Result<(), Failure> {
+fn show(manifest: &Manifest, json: bool) -> Result<(), Error> {
     if json {
-        return print(serde_json::to_string(manifest).map_err(Failure::internal)?);
+        return print(serde_json::to_string(manifest).map_err(Error::internal)?);
     }
     print(format_args!(
         "step        {} (epoch {}, {} images, seed {})",
@@ -79,7 +78,7 @@ fn show(manifest: &Manifest, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Failure> {
+fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Error> {
     // Nothing to verify is not "all is well".
     newest(store, step)?;
     let steps = step.map_or_else(|| store.list(), |step| Ok(vec![step]))?;
@@ -102,10 +101,10 @@ fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("damaged: step {}; resume passes over them, prune or restore them", damaged.join(", "));
-    Err(Failure::new(Exit::Storage, message))
+    Err(Error::new(ErrorKind::Storage, message))
 }
 
-fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Result<(), Failure> {
+fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Result<(), Error> {
     let (deleted, warnings) = if dry_run {
         store.prunable(retention)?
     } else {
@@ -121,7 +120,7 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
 }
 
 /// Deletes one checkpoint, and says what there is to go on from then.
-fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Failure> {
+fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Error> {
     let before = holding(store, "checkpoints drop", |lease| {
         // Nothing is left if all others are damaged, too.
         let mut others = store.search(Want::Latest)?;
@@ -139,7 +138,7 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Fa
                  --force drops it even so",
                 store.uri()
             );
-            return Err(Failure::usage(message));
+            return Err(Error::config(message));
         }
         store.drop_checkpoint(step, lease)?;
         Ok(other)
@@ -151,7 +150,7 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Fa
 }
 
 /// Copies a checkpoint, unless another run's are there.
-fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Failure> {
+fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Error> {
     let manifest = from.read_manifest(step)?;
     let run = from.find_run()?;
     let bytes = holding(to, "checkpoints copy", |_| {
@@ -177,14 +176,14 @@ fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Failure> 
 }
 
 /// What a run learns follows from its settings, so a checkpoint of the same ones is of the same run, wherever it lay.
-fn refuse_other_run(manifest: &Manifest, there: &Value, uri: &str) -> Result<(), Failure> {
+fn refuse_other_run(manifest: &Manifest, there: &Value, uri: &str) -> Result<(), Error> {
     let refuse = |how: String| {
         let message = format!(
             "step {} is another run's than the checkpoints in {uri} ({how}), and no run could go on there; copy it to a \
              folder of its own",
             manifest.step
         );
-        Err(Failure::new(Exit::ResumeRefused, message))
+        Err(Error::new(ErrorKind::ResumeRefused, message))
     };
     let read = |config: &Value| serde_json::from_value::<Settings>(config.clone());
     let (Ok(theirs), Ok(ours)) = (read(&manifest.config), read(there)) else {
@@ -196,7 +195,7 @@ fn refuse_other_run(manifest: &Manifest, there: &Value, uri: &str) -> Result<(),
 }
 
 /// Takes the lease from whoever left it behind; from one who may be alive only if that is asked for.
-fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Failure> {
+fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
     const BY: &str = "nobody (freed by checkpoints unlock)";
     let uri = store.uri();
     let done = |owner: Option<&str>, text: String| say(json, json!({ "store": uri, "freed_from": owner }), || text);
@@ -220,14 +219,14 @@ fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Failure> {
             span(tenure.every()),
             span(left)
         );
-        return Err(Failure::new(Exit::ResumeRefused, message));
+        return Err(Error::new(ErrorKind::ResumeRefused, message));
     }
     store.break_lease(&tenure, BY)?;
     done(Some(owner), format!("freed {uri}: {held}"))
 }
 
 /// Does something to a store while no other writer may.
-fn holding<T>(store: &Store, owner: &str, work: impl FnOnce(&Lease) -> Result<T, Failure>) -> Result<T, Failure> {
+fn holding<T>(store: &Store, owner: &str, work: impl FnOnce(&Lease) -> Result<T, Error>) -> Result<T, Error> {
     let lease = store.acquire_lease(owner, LEASE)?;
     let done = work(&lease);
     if let Err(error) = lease.release() {
@@ -250,7 +249,7 @@ fn span(time: Duration) -> String {
     }
 }
 
-fn say(json: bool, value: serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+fn say(json: bool, value: serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Error> {
     if json { print(value) } else { print(text()) }
 }
 

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use ddpm_config::{OnCorrupt, Settings};
 use ddpm_data::{DataError, Source, Split, class_phrases};
+use ddpm_model::{Error, ErrorKind, data, pictures};
 use serde_json::json;
 
-use crate::assemble;
 use crate::cli::DataCommand;
-use crate::failure::{Exit, Failure};
 use crate::output::print;
-use crate::pictures;
 
 /// Images that are read without `--check`, and that fill the grid.
 const PREVIEW: u64 = 64;
@@ -19,10 +17,10 @@ const COLUMNS: usize = 8;
 const CLASSES_SHOWN: usize = 100;
 
 /// Runs `data info`.
-pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
+pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
     let DataCommand::Info { config, check, out } = command;
     let settings = Settings::load(&config.config, &config.overrides)?;
-    let source = assemble::open_data(&settings, Split::Train)?;
+    let source = data::open(&settings, Split::Train)?;
     let spec = source.spec();
     let skips = settings.data.on_corrupt == OnCorrupt::Skip;
     let looked_at = if *check { source.len() } else { PREVIEW.min(source.len()) };
@@ -52,7 +50,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     }
     if let (Some(path), false) = (out, preview.is_empty()) {
         let grid = pictures::grid_u8(&preview, spec.channels, spec.size, COLUMNS)?;
-        grid.save_png(path).map_err(|e| Failure::file(path, e))?;
+        grid.save_png(path).map_err(|e| Error::file(path, e))?;
     }
     let mean = sum / read.max(1) as f64;
     if json {
@@ -95,7 +93,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
         true => "correct data.path, or fetch the files again",
         false => "replace or remove the files named above, or set data.on_corrupt = \"skip\"",
     };
-    Err(Failure::new(Exit::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")))
+    Err(Error::new(ErrorKind::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")))
 }
 
 fn class_table(source: &dyn Source) -> Vec<serde_json::Value> {

@@ -3,21 +3,21 @@
 use std::process::Command;
 
 use ddpm_comm::World;
+use ddpm_model::Error;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use tch_ext::Gpus;
 
-use crate::failure::Failure;
 use crate::output::print;
 
 struct Finding {
     what: &'static str,
-    /// What was found, or what is wrong and how to mend it.
+    /// What was found, or what is wrong and how to fix it.
     result: Result<String, String>,
 }
 
 /// Checks this machine and prints one line per finding; fails if something is wrong.
-pub fn run(world: &World, json: bool) -> Result<(), Failure> {
+pub fn run(world: &World, json: bool) -> Result<(), Error> {
     // First: libtorch settles for the devices that it knows when it is first used.
     let gpus = match Gpus::find() {
         Ok(gpus) => format!("{}, one for each rank, which computes there by default", gpus.count()),
@@ -53,7 +53,7 @@ pub fn run(world: &World, json: bool) -> Result<(), Failure> {
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Failure::internal(format!("{} failed; the lines above say what to do", failed.join(", "))))
+    Err(Error::internal(format!("{} failed; the lines above say what to do", failed.join(", "))))
 }
 
 /// Multiplies two matrices, which loads and runs what training runs.

@@ -2,26 +2,20 @@
 
 use std::sync::Arc;
 
-use ddpm_checkpoint::share;
-use ddpm_comm::World;
+use ddpm_comm::{World, agree, partition};
 use ddpm_data::Source;
 use ddpm_diffusion::{Diffusion, Spacing};
-use ddpm_nn::Inputs;
+use ddpm_model::images::{Images, floats};
+use ddpm_model::tensor_file::{self, Entry};
+use ddpm_model::{Error, Failure, Model, data, finite, gather, images, steps};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
 
 use crate::cli::EncodeArgs;
-use crate::coordinator::{same_data, unanimous};
-use crate::device;
-use crate::failure::{Failure, relieve_by_batch};
-use crate::finite;
-use crate::generate::{floats, gather};
-use crate::images::{self, Images};
+use crate::failure::relieve_by_batch;
+use crate::model_data;
 use crate::output::print;
-use crate::source::Model;
-use crate::steps;
-use crate::tensors::{self, Entry};
 
 /// Encodes images and writes the noise.
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -29,10 +23,10 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     let comm = comm.as_ref();
     world.watch(super::PATIENCE);
     relieve_by_batch(args.batch);
-    let device = device::place_as_typed(world, &args.model.on)?;
+    let device = args.model.on.resolve(world)?;
     let model = Model::open(comm, &args.model.model, args.model.weights, device)?;
-    let (source, process) = unanimous(comm, prepare(args, &model))?;
-    same_data(comm, source.as_ref())?;
+    let (source, process) = agree::unanimous(comm, prepare(args, &model))?;
+    data::check_same(comm, source.as_ref())?;
     let steps = process.timesteps();
     tracing::info!(
         "{} images of {} to noise under {} in {steps} steps",
@@ -40,7 +34,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
         source.describe(),
         model.description,
     );
-    let ours = share(args.count, comm.rank(), comm.size());
+    let ours = partition(args.count, comm.rank(), comm.size());
     let bar = if comm.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.set_length((ours.len().div_ceil(args.batch) * steps) as u64);
     let encode = || {
@@ -52,12 +46,12 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
             finite::check_images(&encoded, start, &format!("images encoded by {}", model.description))?;
             noise.extend(floats(&encoded)?);
         }
-        Ok(noise)
+        Ok::<_, Error>(noise)
     };
-    let noise = gather(comm, unanimous(comm, encode())?);
+    let noise = gather(comm, agree::unanimous(comm, encode())?);
     bar.finish_and_clear();
     let written = if comm.rank() == 0 { write(args, &model, source.as_ref(), &noise) } else { Ok(()) };
-    unanimous(comm, written)?;
+    agree::unanimous(comm, written)?;
     if comm.rank() == 0 {
         let out = args.out.display().to_string();
         if json {
@@ -70,24 +64,24 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Failure> {
-    let source = images::open(model, &args.data, args.count)?;
+fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Error> {
+    let source = model_data::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(args.steps, steps::ENCODING, timesteps);
     let kept = Spacing::from(args.spacing).timesteps(timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 
-fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar) -> Result<Tensor, Failure> {
+fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar) -> Result<Tensor, Error> {
     let labels = model.classes.map(|_| Tensor::from_slice(&batch.labels).to_device(process.device()));
     let network = |x: &Tensor, t: &Tensor| {
         bar.inc(1);
-        Ok(model.network.forward(&model.weights, &Inputs { x, t, labels: labels.as_ref(), dropout: None })?)
+        Ok(model.predict(x, t, labels.as_ref())?)
     };
     Ok(process.encode(&batch.x_start, network)?)
 }
 
-fn write(args: &EncodeArgs, model: &Model, source: &dyn Source, noise: &[f32]) -> Result<(), Failure> {
+fn write(args: &EncodeArgs, model: &Model, source: &dyn Source, noise: &[f32]) -> Result<(), Error> {
     let originals = images::read(source, 0, args.count, model.diffusion.device())?;
     let (channels, size) = model.network.image();
     let shape = [args.count, channels as usize, size as usize, size as usize];
@@ -96,5 +90,5 @@ fn write(args: &EncodeArgs, model: &Model, source: &dyn Source, noise: &[f32]) -
     if model.classes.is_some() {
         entries.push(Entry::labels(&originals.labels));
     }
-    tensors::write(&args.out, &entries)
+    tensor_file::write(&args.out, &entries)
 }

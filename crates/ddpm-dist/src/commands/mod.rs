@@ -12,39 +12,39 @@ mod train;
 
 use std::time::Duration;
 
-use ddpm_comm::World;
+use ddpm_comm::{World, agree};
+use ddpm_model::{Error, Failure, Learner};
 
 use crate::cli::{Cli, Command};
-use crate::coordinator::{Learner, unanimous};
-use crate::failure::Failure;
-use crate::signals::StopRequest;
+use crate::signals::Signals;
 
 /// Longest that one rank waits for another's share of work that is not training's: a batch more to draw or to encode, the
 /// shards of a checkpoint to read.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Runs a command on every rank and gives the exit status that all ranks end with.
-pub fn run(cli: &Cli, world: &World, stop: &StopRequest) -> Result<i32, Failure> {
+pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> {
     if !matches!(cli.command, Command::Train(_) | Command::TrainClassifier(_) | Command::Bench(_)) {
-        stop.end_at_once();
+        signals.end_at_once();
     }
     match &cli.command {
-        Command::Train(args) => train::run(args, Learner::Diffusion, world, stop, cli.json),
-        Command::TrainClassifier(args) => train::run(args, Learner::Classifier, world, stop, cli.json),
+        Command::Train(args) => train::run(args, Learner::Diffusion, world, signals.stop(), cli.json),
+        Command::TrainClassifier(args) => train::run(args, Learner::Classifier, world, signals.stop(), cli.json),
         Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),
         Command::Encode(args) => encode::run(args, world, cli.json).map(|()| 0),
         Command::Eval(command) => eval::run(command, world, cli.json).map(|()| 0),
         Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
         Command::Plot(command) => plot::run(command, world).map(|()| 0),
-        Command::Bench(command) => bench::run(command, world, stop, cli.json),
+        Command::Bench(command) => bench::run(command, world, signals.stop(), cli.json),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
         Command::Completions { .. } => unreachable!("answered before the ranks meet"),
     }
 }
 
 /// Lets rank 0 do what takes one rank; all share its outcome.
-fn on_one_rank(world: &World, work: impl FnOnce() -> Result<(), Failure>) -> Result<i32, Failure> {
+fn on_one_rank(world: &World, work: impl FnOnce() -> Result<(), Error>) -> Result<i32, Failure> {
     let done = if world.rank() == 0 { work() } else { Ok(()) };
-    unanimous(world.collective().as_ref(), done).map(|()| 0)
+    agree::unanimous(world.collective().as_ref(), done)?;
+    Ok(0)
 }

@@ -2,25 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use ddpm_comm::{Collective, World};
+use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Clip, Direction, Sampler, Spacing, VarianceKind};
+use ddpm_diffusion::{Direction, Sampler, Spacing, VarianceKind};
+use ddpm_model::pictures::{self, STRIP_IMAGES};
+use ddpm_model::process_charts::{self, AtWork};
+use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
+use ddpm_telemetry::{Chart, Picture, Series, loss_by_timestep, read_metrics};
 use serde::Deserialize;
 use tch::Device;
 
-use crate::assemble;
 use crate::cli::PlotCommand;
-use crate::coordinator::unanimous;
-use crate::device;
-use crate::failure::Failure;
-use crate::generate::{Drawn, Generation};
-use crate::images;
-use crate::pictures::{self, STRIP_IMAGES};
-use crate::process_charts::{self, AtWork};
-use crate::source::Model;
-use crate::steps;
-use crate::telemetry::{Chart, Picture, Series, loss_by_timestep, read_metrics};
+use crate::model_data;
 
 /// Draws what is asked for.
 pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
@@ -30,7 +24,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         PlotCommand::Schedule { config, timesteps, out } => {
             let draw = || {
                 let own =
-                    config.as_deref().map(|config| Settings::load(config, &[]).map_err(Failure::from)).transpose()?;
+                    config.as_deref().map(|config| Settings::load(config, &[]).map_err(Error::from)).transpose()?;
                 process_charts::schedules(own.as_ref(), *timesteps)
             };
             save(comm, out, draw)
@@ -38,12 +32,12 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         PlotCommand::Metric { runs, metric, out } => save(comm, out, || metric_over_steps(runs, metric)),
         PlotCommand::Forward { config, out } => save(comm, out, || {
             let settings = Settings::load(&config.config, &config.overrides)?;
-            let source = assemble::open_data(&settings, Split::Train)?;
-            let diffusion = assemble::diffusion(&settings, Device::Cpu)?;
+            let source = data::open(&settings, Split::Train)?;
+            let diffusion = diffusion(&settings, Device::Cpu)?;
             pictures::forward_strip(source.as_ref(), &diffusion, settings.seed)
         }),
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
-            let device = device::place_as_typed(world, &model.on)?;
+            let device = model.on.resolve(world)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
             let steps = steps::count(*steps, steps::DRAWING, model.diffusion.timesteps());
             let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), steps, *seed)?;
@@ -51,14 +45,14 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             let strip = || pictures::reverse_strip(&drawn.trajectories, steps, channels as usize, size as usize);
             save(comm, out, strip)
         }
-        PlotCommand::Variance { model, data, count, out } => {
-            let device = device::place_as_typed(world, &model.on)?;
+        PlotCommand::Variance { model, data: args, count, out } => {
+            let device = model.on.resolve(world)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
             let draw = || {
                 if model.diffusion.settings().variance != VarianceKind::LearnedRange {
                     return process_charts::fixed_variance(&model.diffusion);
                 }
-                let source = images::open(&model, data, *count)?;
+                let source = model_data::open(&model, args, *count)?;
                 let images = images::read(source.as_ref(), 0, *count, model.diffusion.device())?;
                 process_charts::learned_variance(&AtWork {
                     network: &model.network,
@@ -77,20 +71,20 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
 }
 
 /// Lets rank 0 draw and save a picture; all share its outcome.
-fn save(comm: &dyn Collective, out: &Path, draw: impl FnOnce() -> Result<Picture, Failure>) -> Result<(), Failure> {
+fn save(comm: &dyn Collective, out: &Path, draw: impl FnOnce() -> Result<Picture, Error>) -> Result<(), Failure> {
     let drawn = || {
-        draw()?.save_png(out).map_err(|e| Failure::file(out, e))?;
+        draw()?.save_png(out).map_err(|e| Error::file(out, e))?;
         tracing::info!("wrote {}", out.display());
         Ok(())
     };
-    unanimous(comm, if comm.rank() == 0 { drawn() } else { Ok(()) })
+    Ok(agree::unanimous(comm, if comm.rank() == 0 { drawn() } else { Ok(()) })?)
 }
 
 /// Share of a new value in the averaged curve.
 const AVERAGING: f64 = 0.15;
 
 /// A metric at each log step and its exponential average without the bias of its start; of several runs, the averages.
-fn metric_over_steps(runs: &[PathBuf], metric: &str) -> Result<Picture, Failure> {
+fn metric_over_steps(runs: &[PathBuf], metric: &str) -> Result<Picture, Error> {
     let mut series = Vec::new();
     for run in runs {
         let logged = logged(&run.join("metrics.jsonl"), metric)?;
@@ -112,25 +106,24 @@ fn metric_over_steps(runs: &[PathBuf], metric: &str) -> Result<Picture, Failure>
         series,
         ..Chart::default()
     };
-    chart.draw().map_err(Failure::internal)
+    Ok(chart.draw()?)
 }
 
 /// The log steps of one metric that have a value.
-fn logged(path: &Path, metric: &str) -> Result<Vec<(f64, f64)>, Failure> {
-    let lines = read_metrics(path).map_err(|e| Failure::file(path, e))?;
-    let values = lines.iter().map(|line| serde_json::to_value(line).map_err(Failure::internal));
-    let values: Vec<serde_json::Value> = values.collect::<Result<_, _>>()?;
-    if let Some(Some(first)) = values.first().map(serde_json::Value::as_object)
+fn logged(path: &Path, metric: &str) -> Result<Vec<(f64, f64)>, Error> {
+    let lines = read_metrics(path).map_err(|e| Error::file(path, e))?;
+    if let Some(first) = lines.first()
         && !first.contains_key(metric)
     {
         let known: Vec<&str> = first.keys().map(String::as_str).collect();
-        return Err(Failure::usage(format!("there is no metric `{metric}`; choose of {}", known.join(", "))));
+        return Err(Error::config(format!("there is no metric `{metric}`; choose from {}", known.join(", "))));
     }
+    let value = |line: &serde_json::Map<String, serde_json::Value>, key: &str| line.get(key)?.as_f64();
     let points: Vec<(f64, f64)> =
-        values.iter().filter_map(|line| Some((line["step"].as_f64()?, line[metric].as_f64()?))).collect();
+        lines.iter().filter_map(|line| Some((value(line, "step")?, value(line, metric)?))).collect();
     if points.len() < 2 {
         let path = path.display();
-        return Err(Failure::usage(format!("{path} has fewer than two log steps with {metric}; train further")));
+        return Err(Error::config(format!("{path} has fewer than two log steps with {metric}; train further")));
     }
     Ok(points)
 }
@@ -150,24 +143,16 @@ fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize,
     let respace = || {
         let kept = Spacing::Leading.timesteps(model.diffusion.timesteps(), steps)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
-        Ok(model.diffusion.respaced(&kept)?)
+        Ok::<_, Error>(model.diffusion.respaced(&kept)?)
     };
+    let process = agree::unanimous(comm, respace())?;
     let labels: Option<Vec<i64>> = model.classes.map(|classes| (0..STRIP_IMAGES as i64).map(|i| i % classes).collect());
     let generation = Generation {
-        name: &model.description,
-        network: &model.network,
-        weights: &model.weights,
-        process: &unanimous(comm, respace())?,
-        sampler,
-        corrector: None,
-        clip: if model.clips { Clip::Unit } else { Clip::None },
         seed,
         labels: labels.as_deref(),
-        classifier: None,
-        guidance: None,
-        init_noise: None,
         batch: STRIP_IMAGES,
         trajectories: STRIP_IMAGES,
+        ..Generation::of(model, &process, sampler)
     };
     generation.gather(comm, STRIP_IMAGES, |_, _| ())
 }
@@ -186,11 +171,11 @@ struct Terms {
     vb: Vec<f64>,
 }
 
-/// The bound's terms, as `eval nll --json` told them.
-fn terms(path: &Path) -> Result<Picture, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::file(path, e))?;
+/// The bound's terms, as `eval nll --json` printed them.
+fn terms(path: &Path) -> Result<Picture, Error> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     let unfit = |what: String| {
-        Failure::usage(format!("{}: {what}; give a file that holds what `eval nll --json` printed", path.display()))
+        Error::config(format!("{}: {what}; give a file that holds what `eval nll --json` printed", path.display()))
     };
     let found: Likelihood = serde_json::from_str(&text).map_err(|e| unfit(e.to_string()))?;
     let last = found.terms.t.iter().max().copied().unwrap_or(0).max(found.timesteps.saturating_sub(1));
@@ -199,7 +184,7 @@ fn terms(path: &Path) -> Result<Picture, Failure> {
     }
     let mut values = vec![None; last + 1];
     found.terms.t.iter().zip(&found.terms.vb).for_each(|(t, vb)| values[*t] = Some(*vb));
-    loss_by_timestep(&values).map_err(Failure::internal)
+    Ok(loss_by_timestep(&values)?)
 }
 
 /// As many timesteps as a configuration may ask for.

@@ -2,24 +2,18 @@
 
 use std::path::Path;
 
-use ddpm_comm::World;
+use ddpm_comm::{World, agree};
 use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, Spacing, space_timesteps};
+use ddpm_model::tensor_file::{self, Entry};
+use ddpm_model::{Classifier, Drawn, Error, Failure, Generation, Model, WeightChoice, pictures, steps};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
 
-use crate::classifier::Classifier;
 use crate::cli::{ClassChoice, SampleArgs};
-use crate::coordinator::unanimous;
-use crate::device;
-use crate::failure::{Failure, relieve_by_batch};
-use crate::generate::{Drawn, Generation};
+use crate::failure::relieve_by_batch;
 use crate::image_folder::ImageFolder;
 use crate::output::print;
-use crate::pictures;
-use crate::source::{Model, WeightChoice};
-use crate::steps;
-use crate::tensors::{self, Entry};
 
 /// Where samples go.
 enum Output<'a> {
@@ -46,14 +40,14 @@ impl<'a> Order<'a> {
         output: Output<'a>,
         model: Model,
         classifier: Option<Classifier>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Error> {
         let (channels, size) = model.network.image();
         if let Some(classifier) = &classifier {
             classifier.check_guides(&model)?;
         }
         let classes = model.classes.or(classifier.as_ref().map(Classifier::classes));
         let count = count(args, classes);
-        let read = |path| tensors::read(path, "noise", Some(count as i64), [channels, size, size], "");
+        let read = |path| tensor_file::read(path, "noise", Some(count as i64), [channels, size, size]);
         let file = args.init_noise.as_deref().map(read).transpose()?;
         let (noise, given) = file.map_or((None, None), |file| (Some(file.values), file.labels));
         let labels = labels(args, classes, count, given)?;
@@ -89,20 +83,16 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let comm = world.collective();
     world.watch(super::PATIENCE);
     relieve_by_batch(args.batch);
-    let output = unanimous(comm.as_ref(), Output::of(args))?;
-    let device = device::place_as_typed(world, &args.on)?;
+    let output = agree::unanimous(comm.as_ref(), Output::of(args))?;
+    let device = args.on.resolve(world)?;
     let model = Model::open(comm.as_ref(), &args.model, args.weights, device)?;
     let classifier = args.classifier.as_deref();
     let open = |source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage, device);
     let classifier = classifier.map(open).transpose()?;
-    let order = unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
+    let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
+    let sampler = args.sampler.with(args.eta, order.direction());
     let generation = Generation {
-        name: &model.description,
-        network: &model.network,
-        weights: &model.weights,
-        process: &order.process,
-        sampler: args.sampler.with(args.eta, order.direction()),
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
         clip: match args.threshold {
@@ -117,6 +107,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         init_noise: order.noise.as_ref(),
         batch: args.batch,
         trajectories: if args.trajectory { count } else { 0 },
+        ..Generation::of(model, &order.process, sampler)
     };
     tracing::info!("{count} images from {} in {steps} steps", model.description);
     let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
@@ -134,7 +125,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     match order.output {
         // Every rank writes what it drew and forgets it.
         Output::Folder(folder) => {
-            unanimous(comm.as_ref(), folder.clear())?;
+            agree::unanimous(comm.as_ref(), folder.clear())?;
             let write = |indices, batch: Drawn| folder.write(indices, &batch.samples, shape.channels, shape.size);
             generation.run(comm.as_ref(), count, progress, write)?;
         }
@@ -142,14 +133,14 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
             let drawn = generation.gather(comm.as_ref(), count, progress)?;
             let write = || {
                 let grid = pictures::grid(&drawn.samples, shape.channels, shape.size, columns)?;
-                grid.save_png(path).map_err(|e| Failure::file(path, e))
+                grid.save_png(path).map_err(|e| Error::file(path, e))
             };
-            unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
+            agree::unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
         }
         Output::Safetensors(path) => {
             let drawn = generation.gather(comm.as_ref(), count, progress)?;
             let write = || write_tensors(path, &drawn, order.labels.as_deref(), shape);
-            unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
+            agree::unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
         }
     }
     bar.finish_and_clear();
@@ -178,12 +169,12 @@ fn labels(
     classes: Option<i64>,
     count: usize,
     given: Option<Vec<i64>>,
-) -> Result<Option<Vec<i64>>, Failure> {
+) -> Result<Option<Vec<i64>>, Error> {
     let Some(classes) = classes else {
         return match args.class {
             None => Ok(None),
             Some(_) => {
-                Err(Failure::usage("this model knows no classes; leave --class out, or guide it with --classifier"))
+                Err(Error::config("this model knows no classes; leave --class out, or guide it with --classifier"))
             }
         };
     };
@@ -196,18 +187,18 @@ fn labels(
     match labels.iter().find(|class| !(0..classes).contains(*class)) {
         None => Ok(Some(labels)),
         Some(class) => {
-            Err(Failure::usage(format!("class {class} is out of range; this model has classes 0 to {}", classes - 1)))
+            Err(Error::config(format!("class {class} is out of range; this model has classes 0 to {}", classes - 1)))
         }
     }
 }
 
 /// The scale of guidance without a classifier and the row that means "no class"; none at scale 1, which is the prediction
 /// for the class and nothing else.
-fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Failure> {
+fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Error> {
     match (args.guidance, model.null_class) {
         (None, _) => Ok(None),
         (Some(scale), Some(null)) => Ok((scale != 1.0).then_some((scale, null))),
-        (Some(_), None) => Err(Failure::usage(
+        (Some(_), None) => Err(Error::config(
             "this model cannot be guided: it was trained without diffusion.label_dropout; leave --guidance out",
         )),
     }
@@ -223,17 +214,17 @@ struct Shape {
 }
 
 impl<'a> Output<'a> {
-    fn of(args: &'a SampleArgs) -> Result<Self, Failure> {
+    fn of(args: &'a SampleArgs) -> Result<Self, Error> {
         let path = Path::new(&args.out);
         let output = match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => Self::Safetensors(path),
             _ if args.trajectory => {
-                return Err(Failure::usage("--trajectory needs numbers; write to a .safetensors file"));
+                return Err(Error::config("--trajectory needs numbers; write to a .safetensors file"));
             }
             Some("png") => Self::Grid(path),
             _ if args.out.ends_with('/') || path.is_dir() => Self::Folder(ImageFolder::open(path, args.overwrite)?),
             _ => {
-                return Err(Failure::usage(format!(
+                return Err(Error::config(format!(
                     "--out {} says no kind of file; give FILE.png, FILE.safetensors or FOLDER/",
                     args.out
                 )));
@@ -244,12 +235,12 @@ impl<'a> Output<'a> {
 }
 
 /// The numbers themselves, with the classes asked for.
-fn write_tensors(path: &Path, drawn: &Drawn, labels: Option<&[i64]>, shape: Shape) -> Result<(), Failure> {
+fn write_tensors(path: &Path, drawn: &Drawn, labels: Option<&[i64]>, shape: Shape) -> Result<(), Error> {
     let Shape { count, channels, size, steps } = shape;
     let mut entries = vec![Entry::floats("samples", &[count, channels, size, size], &drawn.samples)];
     if !drawn.trajectories.is_empty() {
         entries.push(Entry::floats("trajectory", &[count, steps, channels, size, size], &drawn.trajectories));
     }
     entries.extend(labels.map(Entry::labels));
-    tensors::write(path, &entries)
+    tensor_file::write(path, &entries)
 }

@@ -2,45 +2,56 @@
 
 use std::time::Duration;
 
-use ddpm_comm::{Collective, World};
+use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
+use ddpm_model::{Error, Failure, Learner, Place, architecture, data, diffusion, resolve_for_training};
 use ddpm_nn::Network;
+use ddpm_train::{Ending, Footprint, Monitor, Profile, StopRequest, TracedSteps, Trainer};
 use serde_json::json;
 use tch::Kind;
 
-use crate::arithmetic;
-use crate::assemble;
 use crate::cli::TrainArgs;
-use crate::coordinator::{self, Learner, unanimous};
-use crate::device::{self, Place};
-use crate::failure::{Exit, Failure, relieve_with};
+use crate::failure::{Exit, relieve_with};
 use crate::output::print;
-use crate::signals::StopRequest;
-use crate::trainer::{self, Ending, Footprint};
+use crate::plan::plan;
+
+/// Names this program and its version.
+const PROGRAM: &str = concat!("ddpm-dist ", env!("CARGO_PKG_VERSION"));
 
 /// Trains, or with `--dry-run` says what would be trained.
 pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     // Reading a checkpoint may take one rank far longer than another.
     world.watch(super::PATIENCE);
-    let plan = coordinator::plan(comm.as_ref(), args, learner)?;
+    let plan = plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
-    relieve_with(trainer::relief(&plan.settings, comm.size()));
-    let place = device::place_for_training(world, &plan.settings.train)?;
-    let comm = coordinator::transport(world, plan.settings.comm.backend, place.memory)?;
+    relieve_with(ddpm_train::relief(&plan.settings, comm.size()));
+    let place = resolve_for_training(world, &plan.settings.train)?;
+    let comm = ddpm_train::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
         // Rank 0 tries out what a step takes of memory.
         world.watch(super::PATIENCE);
-        let precision = arithmetic::agree(comm.as_ref(), &plan.settings.train, place.device);
+        ddpm_train::choose_convolutions(&plan.settings.train);
+        let precision = ddpm_train::agree_on_precision(comm.as_ref(), &plan.settings.train, place.device);
         let describe = || describe(&plan.settings, comm.as_ref(), place, precision, json);
         let described = if comm.rank() == 0 { describe() } else { Ok(()) };
-        return unanimous(comm.as_ref(), described).map(|()| 0);
+        agree::unanimous(comm.as_ref(), described)?;
+        return Ok(0);
     }
-    match trainer::run(&comm, place, plan, args.profile.as_deref(), stop)? {
+    let profile = args.profile.as_deref().map(|file| Profile::open(&comm, file)).transpose()?;
+    let mut trainer = Trainer::prepare(&comm, place, plan, stop)?;
+    let resumed = trainer.resumed();
+    let monitor = Monitor::open(&trainer.run(), resumed, PROGRAM)?;
+    trainer.observe(monitor);
+    if let Some(profile) = profile {
+        let total = trainer.run().settings.train.steps;
+        trainer.observe(TracedSteps::of(profile, resumed.unwrap_or(0), total));
+    }
+    match trainer.train()? {
         Ending::Finished => Ok(0),
         Ending::Stopped => {
-            tracing::info!("stopped on request; the same command goes on from here");
+            tracing::info!("stopped on request; the same command resumes from here");
             Ok(Exit::Stopped.code())
         }
     }
@@ -53,10 +64,10 @@ fn describe(
     place: Place,
     precision: Kind,
     json: bool,
-) -> Result<(), Failure> {
-    let source = assemble::open_data(settings, Split::Train)?;
-    let network = Network::new(assemble::architecture(settings))?;
-    assemble::diffusion(settings, tch::Device::Cpu)?;
+) -> Result<(), Error> {
+    let source = data::open(settings, Split::Train)?;
+    let network = Network::new(architecture(settings))?;
+    diffusion(settings, tch::Device::Cpu)?;
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;
     let (batch, images) = (settings.train.global_batch as u64, source.len());
@@ -82,7 +93,7 @@ fn describe(
     print(format_args!("# steps per epoch {:.1}", images as f64 / batch as f64))
 }
 
-fn print_memory(memory: &Footprint) -> Result<(), Failure> {
+fn print_memory(memory: &Footprint) -> Result<(), Error> {
     let part =
         |name: &str, megabytes: f64, what: &str| print(format_args!("#   {name:<13} {megabytes:6.0} MB  {what}"));
     let tensors = || {

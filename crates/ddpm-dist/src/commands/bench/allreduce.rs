@@ -1,14 +1,16 @@
 //! `bench allreduce`: averaging the gradients, beside MPI's own all-reduce of as many bytes.
 
+use std::time::Duration;
+
+use ddpm_comm::agree;
+use ddpm_model::{Error, Failure, architecture};
 use ddpm_nn::{Gradients, Network, Weights};
+
+use ddpm_train::GradientSync;
 
 use super::Bench;
 use super::measure::{largest, median, timed};
 use super::report::Report;
-use crate::assemble;
-use crate::coordinator::unanimous;
-use crate::failure::Failure;
-use crate::trainer::GradientAverage;
 
 /// Times both in turn, so that what else the machine does meets both.
 pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
@@ -16,13 +18,13 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     if comm.size() == 1 {
         let message = "bench allreduce measures what ranks do together, and this is one rank; start several, such as \
                        launch/local.sh 2 bench allreduce --config smoke";
-        return Err(Failure::usage(message));
+        return Err(Error::config(message).into());
     }
-    let network = unanimous(comm, Network::new(assemble::architecture(&bench.settings)).map_err(Failure::from))?;
+    let network = agree::unanimous(comm, Network::new(architecture(&bench.settings)).map_err(Error::from))?;
     let parameters = network.layout().len();
     let weights = Weights::initialise(network.layout(), bench.settings.seed, bench.place.device)?;
     let gradients = Gradients::attach(network.layout(), &weights)?;
-    let average = GradientAverage::new(
+    let average = GradientSync::new(
         &bench.comm,
         bench.place.memory,
         &bench.settings.comm,
@@ -30,7 +32,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
         &weights,
         &gradients,
     );
-    let mut average = unanimous(comm, average)?;
+    let mut average = agree::unanimous(comm, average)?;
     let sent = vec![1.0 + comm.rank() as f32; parameters as usize];
     let mut received = sent.clone();
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
@@ -40,7 +42,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
             average.begin();
             average.finish();
             // Of a GPU's memory the work is enqueued only; a norm cannot be read before it is done.
-            if bench.place.is_gpu() { average.norms().map(drop) } else { Ok(()) }
+            if bench.place.is_gpu() { average.norms(&mut Duration::default()).map(drop) } else { Ok(()) }
         });
         waited?;
         let plainly = timed(comm, || bench.world.plain_all_reduce(&sent, &mut received)).1;

@@ -3,17 +3,15 @@
 use std::time::Instant;
 
 use ddpm_checkpoint::{CheckpointError, Store, Want};
+use ddpm_comm::agree;
+use ddpm_model::{Error, Failure, architecture};
 use ddpm_nn::Network;
+use ddpm_telemetry::{peak_rss_mb, rss_mb};
+use ddpm_train::{Checkpoint, DataRecord, Saver, TrainState, read_together, restore};
 
 use super::measure::{forget_peak, largest, median, timed};
 use super::report::Report;
 use super::{Bench, stall};
-use crate::assemble;
-use crate::coordinator::{from_rank_0, unanimous};
-use crate::failure::Failure;
-use crate::resume::{Checkpoint, read_together};
-use crate::telemetry::{peak_rss_mb, rss_mb};
-use crate::trainer::{DataRecord, Saver, TrainState, load};
 
 /// Measures saves and loads, or with `steps` what saves cost a training; deletes whatever it wrote. None if a rank was
 /// asked to stop.
@@ -30,14 +28,14 @@ pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result
     match erased {
         Ok(()) | Err(CheckpointError::Absent { .. }) => measured,
         // The first failure tells more.
-        Err(error) => measured.and(Err(error.into())),
+        Err(error) => measured.and(Err(Error::from(error).into())),
     }
 }
 
 /// Saves the state and loads it again, `repeat` times.
 fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
-    let network = unanimous(comm, Network::new(assemble::architecture(settings)).map_err(Failure::from))?;
+    let network = agree::unanimous(comm, Network::new(architecture(settings)).map_err(Error::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     // A checkpoint records its data set, of which none is opened here.
     let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };
@@ -55,9 +53,9 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
         let before = rss_mb();
         let (begun, save) = timed(comm, || {
             let started = Instant::now();
-            saver.save(settings, &network, &state)?;
+            saver.save(&network, &state)?;
             let stall = started.elapsed().as_secs_f64();
-            saver.finish(settings).map(|()| stall)
+            saver.finish().map(|()| stall)
         });
         stalls.push(largest(comm, begun?));
         saves.push(largest(comm, save));
@@ -66,30 +64,30 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
             above = largest(comm, peak_rss_mb() - before);
         }
         let store = saver.store();
-        let missing = || Failure::internal("the checkpoint just saved is not found");
-        let find = || store.search(Want::Latest)?.candidate()?.ok_or_else(missing);
-        let restore = || -> Result<f64, Failure> {
-            let manifest = from_rank_0(comm, find)?;
+        let missing = || Error::internal("the checkpoint just saved is not found");
+        let find = || -> Result<_, Error> { store.search(Want::Latest)?.candidate()?.ok_or_else(missing) };
+        let reload = || -> Result<f64, Failure> {
+            let manifest = agree::on_root(comm, find)?;
             let started = Instant::now();
             let shards = read_together(comm, settings, &manifest)??;
             let read = started.elapsed().as_secs_f64();
-            load(store, comm, settings, &network, bench.place.device, &Checkpoint { manifest, shards }).map(|_| read)
+            restore(store, comm, settings, &network, bench.place.device, &Checkpoint { manifest, shards }).map(|_| read)
         };
-        let (read, restore) = timed(comm, restore);
+        let (read, restored) = timed(comm, reload);
         reads.push(largest(comm, read?));
-        restores.push(largest(comm, restore));
+        restores.push(largest(comm, restored));
     }
     let part = (u64::from(settings.checkpoint.part_mb) << 20) as f64 / 1e6;
-    let [save, restore] = [median(saves), median(restores)];
+    let [saved, restored] = [median(saves), median(restores)];
     let report = bench
         .report(Some(parameters))
         .with("repeat", repeat)
         .with("state_mb", megabytes)
-        .with("upload_mb_s", megabytes / save)
-        .with("restore_mb_s", megabytes / restore)
+        .with("upload_mb_s", megabytes / saved)
+        .with("restore_mb_s", megabytes / restored)
         .with("stall_s", median(stalls))
-        .with("save_s", save)
-        .with("restore_s", restore)
+        .with("save_s", saved)
+        .with("restore_s", restored)
         .with("read_s", median(reads))
         .with("peak_above_state_mb", above)
         .with("snapshot_mb", megabytes / comm.size() as f64)

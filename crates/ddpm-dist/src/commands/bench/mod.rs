@@ -13,18 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ddpm_checkpoint::nonce;
-use ddpm_comm::{Collective, World};
+use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
+use ddpm_model::{Error, Failure, Place, resolve_for_training};
+use ddpm_telemetry::peak_rss_mb;
+use ddpm_train::{Plan, StopRequest, Trainer};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cli::BenchCommand;
-use crate::coordinator::{self, Plan, from_rank_0, stop_asked, unanimous};
-use crate::device::{self, Place};
-use crate::failure::{Exit, Failure, relieve_with};
-use crate::signals::StopRequest;
-use crate::telemetry::peak_rss_mb;
-use crate::trainer::{self, Trainer};
+use crate::failure::{Exit, relieve_with};
+use crate::plan;
 use measure::largest;
 use report::Report;
 
@@ -42,13 +41,15 @@ struct Bench<'a> {
 pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     let made = if world.rank() == 0 { scratch().map(Some) } else { Ok(None) };
-    let scratch = unanimous(comm.as_ref(), made)?;
-    let folder = from_rank_0(comm.as_ref(), || Ok(scratch.as_ref().map(|s| s.path().to_owned()).unwrap_or_default()))?;
-    let settings = coordinator::settings(comm.as_ref(), command.config(), &places(command, &folder))?;
+    let scratch = agree::unanimous(comm.as_ref(), made)?;
+    let folder = agree::on_root(comm.as_ref(), || {
+        Ok::<_, Error>(scratch.as_ref().map(|s| s.path().to_owned()).unwrap_or_default())
+    })?;
+    let settings = plan::settings(comm.as_ref(), command.config(), &places(command, &folder))?;
     world.watch(Duration::from_secs(settings.comm.timeout_s));
-    relieve_with(trainer::relief(&settings, comm.size()));
-    let place = device::place_for_training(world, &settings.train)?;
-    let comm = coordinator::transport(world, settings.comm.backend, place.memory)?;
+    relieve_with(ddpm_train::relief(&settings, comm.size()));
+    let place = resolve_for_training(world, &settings.train)?;
+    let comm = ddpm_train::transport(world, settings.comm.backend, place.memory)?;
     let bench = Bench { world, comm, place, stop, settings };
     let report = match command {
         BenchCommand::Step { steps, warmup, profile, .. } => step::run(&bench, *steps, *warmup, profile.as_deref()),
@@ -67,9 +68,9 @@ pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool
 }
 
 /// A folder that is gone in the end.
-fn scratch() -> Result<TempDir, Failure> {
+fn scratch() -> Result<TempDir, Error> {
     let folder = tempfile::Builder::new().prefix("ddpm-dist-bench-").tempdir();
-    folder.map_err(|e| Failure::file(&std::env::temp_dir(), e))
+    folder.map_err(|e| Error::file(&std::env::temp_dir(), e))
 }
 
 /// The settings by which nothing of the user's is touched: no run directory, and no store but a new one.
@@ -94,18 +95,12 @@ impl Bench<'_> {
     fn trainer(&self) -> Result<Trainer, Failure> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
-        settings.monitor.tensorboard = false;
-        Trainer::prepare(
-            &self.comm,
-            self.place,
-            Plan { settings, resume: None, newest: None, allows_other_data: false },
-            self.stop,
-        )
+        Trainer::prepare(&self.comm, self.place, Plan::fresh(settings), self.stop)
     }
 
     /// Whether any rank was asked to stop; the same on all.
     fn stopped(&self) -> bool {
-        stop_asked(self.comm.as_ref(), self.stop)
+        self.stop.requested_anywhere(self.comm.as_ref())
     }
 
     /// What every report has; null is what this benchmark does not measure. To be called by all ranks, after measuring.

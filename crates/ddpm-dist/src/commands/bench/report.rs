@@ -3,7 +3,8 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use ddpm_model::Error;
+
 use crate::output::print;
 
 /// Names and values, in the order in which they are printed.
@@ -22,7 +23,7 @@ impl Report {
     }
 
     /// Prints on stdout: one JSON object, or a line per value.
-    pub fn print(&self, json: bool) -> Result<(), Failure> {
+    pub fn print(&self, json: bool) -> Result<(), Error> {
         if json {
             return print(serde_json::to_string(self).expect("names and plain values"));
         }

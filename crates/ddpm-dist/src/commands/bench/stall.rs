@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use ddpm_comm::Agreed;
+use ddpm_model::{Error, Failure};
+
 use super::Bench;
 use super::measure::largest;
 use super::report::Report;
-use crate::failure::Failure;
 
 /// Steps before the clock starts.
 const WARMUP: u64 = 2;
@@ -34,17 +36,17 @@ struct Cost {
 /// costs falls into its own stretch. None if a rank was asked to stop.
 pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<Report>, Failure> {
     if !steps.is_multiple_of(every) {
-        return Err(Failure::usage(format!(
+        return Err(Agreed::known_to_all(Error::config(format!(
             "--steps {steps} is no multiple of --every {every}, so that saves would not share the training evenly; give \
              --steps {}",
             steps.next_multiple_of(every)
-        ))
-        .everywhere());
+        )))
+        .into());
     }
     let comm = bench.comm.as_ref();
     let mut trainer = bench.trainer()?;
     for _ in 0..WARMUP {
-        if !trainer.step(bench.stop)? {
+        if !trainer.step()? {
             return Ok(None);
         }
     }
@@ -60,7 +62,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<
                 if manner == Manner::Waiting {
                     trainer.finish_save()?;
                 }
-                if !trainer.step(bench.stop)? {
+                if !trainer.step()? {
                     return Ok(None);
                 }
             }

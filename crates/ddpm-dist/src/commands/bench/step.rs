@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ddpm_model::Failure;
+use ddpm_train::{Profile, RECORDED};
 use tch_ext::{Cost, CostKind};
 
 use super::Bench;
 use super::measure::{largest, median, since_launch};
 use super::report::Report;
-use crate::failure::Failure;
 use crate::output::say;
-use crate::trainer::{Profile, RECORDED};
 
 /// How many operators the table names.
 const NAMED: usize = 15;
@@ -29,7 +29,7 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
             trainer.take_clock();
         }
         let started = Instant::now();
-        if !trainer.step(bench.stop)? {
+        if !trainer.step()? {
             return Ok(None);
         }
         first_step.get_or_insert_with(since_launch);
@@ -50,7 +50,7 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
     if let Some(mut profile) = profile {
         profile.start()?;
         for _ in 0..RECORDED {
-            if !trainer.step(bench.stop)? {
+            if !trainer.step()? {
                 return Ok(None);
             }
         }

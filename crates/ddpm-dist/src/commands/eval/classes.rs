@@ -1,30 +1,28 @@
 //! `eval classes`: which classes a classifier sees in samples, and how often it is the one that was asked for.
 
-use ddpm_comm::World;
+use ddpm_comm::{World, agree};
 use ddpm_data::Split;
 use ddpm_diffusion::{Diffusion, Stream, noise_batch};
+use ddpm_model::samples::{self, Labelled};
+use ddpm_model::{Classifier, Error, Failure};
 use serde_json::json;
 use tch::{Device, Tensor};
 
-use super::samples::{self, Labelled};
-use crate::classifier::Classifier;
 use crate::cli::ClassesArgs;
-use crate::coordinator::unanimous;
-use crate::device;
-use crate::failure::{Failure, relieve_by_batch};
+use crate::failure::relieve_by_batch;
 use crate::output::print;
 
-/// Tells the classes, on rank 0 alone: a pass over a few thousand small images takes seconds.
+/// Classifies the images, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    let device = device::place_as_typed(world, &args.on)?;
+    let device = args.on.resolve(world)?;
     relieve_by_batch(args.batch);
     let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, device)?;
-    let done = if world.rank() == 0 { judge(args, &classifier, device, json) } else { Ok(()) };
-    unanimous(comm.as_ref(), done)
+    let done = if world.rank() == 0 { classify(args, &classifier, device, json) } else { Ok(()) };
+    Ok(agree::unanimous(comm.as_ref(), done)?)
 }
 
-fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool) -> Result<(), Failure> {
+fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool) -> Result<(), Error> {
     let model = classifier.model();
     let Labelled { images, labels } = match (&args.samples, args.split) {
         (Some(path), _) => samples::read(path, model.network.image(), Some(classifier.classes()))?,
@@ -40,9 +38,9 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
     };
     let batches = images.split(args.batch as i64, 0);
     let t = args.timestep.unwrap_or(0);
-    let tell = |(i, batch): (usize, &Tensor)| classifier.tell(&batch.f_to_device(device)?, t, i * args.batch);
-    let told = batches.iter().enumerate().map(tell).collect::<Result<Vec<_>, Failure>>()?;
-    let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&told, 0)?)?;
+    let classify = |(i, batch): (usize, &Tensor)| classifier.classify(&batch.f_to_device(device)?, t, i * args.batch);
+    let found = batches.iter().enumerate().map(classify).collect::<Result<Vec<_>, Error>>()?;
+    let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&found, 0)?)?;
     let classes = classifier.classes() as usize;
     let mut counts = vec![0u64; classes];
     predicted.iter().for_each(|class| counts[*class as usize] += 1);
@@ -69,9 +67,9 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
         match &by_class {
             Some(shares) => {
                 let share = percent(shares[class]);
-                print(format_args!("# class {class}: told {count} times, {share} of those asked for"))
+                print(format_args!("# class {class}: found {count} times, {share} of those asked for"))
             }
-            None => print(format_args!("# class {class}: told {count} times")),
+            None => print(format_args!("# class {class}: found {count} times")),
         }?;
     }
     match accuracy {
@@ -81,10 +79,10 @@ fn judge(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool
 }
 
 /// The images at timestep `t`; image i has the same noise there whenever it is looked at.
-fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Failure> {
+fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Error> {
     let last = process.timesteps() - 1;
     if t > last {
-        return Err(Failure::usage(format!(
+        return Err(Error::config(format!(
             "--timestep {t} is out of range: the classifier knows timesteps 0 to {last}; name one of them"
         )));
     }

@@ -3,20 +3,19 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ddpm_checkpoint::share;
-use ddpm_comm::{Collective, Reduce, World};
+use ddpm_comm::{Agreed, Collective, Reduce, World, agree, partition};
 use ddpm_config::Settings;
 use ddpm_data::Split;
 use ddpm_eval::FeatureMoments;
+use ddpm_model::{Error, ErrorKind, Failure, data, images, samples};
 use serde_json::json;
 use tch::{CModule, Device, TchError, Tensor};
 
-use super::samples;
+use super::error::of_eval;
 use crate::cli::{Features, FidArgs};
-use crate::coordinator::{same_data, unanimous};
-use crate::failure::{Exit, Failure, relieve_by_batch, relieve_with};
+use crate::failure::{relieve_by_batch, relieve_with};
+use crate::model_data::check_count;
 use crate::output::print;
-use crate::{assemble, device, images};
 
 /// So many features take gigabytes for their covariances, whatever the batch.
 const MANY_FEATURES: i64 = 8192;
@@ -27,34 +26,34 @@ enum Extractor {
     Module(PathBuf, CModule),
 }
 
-/// Tells the distance.
+/// Computes the distance and prints it.
 pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(crate::commands::PATIENCE);
     relieve_by_batch(args.batch);
-    let device = device::place_as_typed(world, &args.on)?;
+    let device = args.on.resolve(world)?;
     let open = || {
         let settings = Settings::load(&args.data, &args.overrides)?;
-        let source = assemble::open_data(&settings, args.split.into())?;
+        let source = data::open(&settings, args.split.into())?;
         let count = args.count.unwrap_or(source.len());
-        images::check_count(source.as_ref(), count)?;
+        check_count(source.as_ref(), count)?;
         let spec = source.spec();
         let samples = samples::read(&args.samples, (spec.channels as i64, spec.size as i64), None)?;
-        Ok((source, count as usize, grey_levels(&samples.images), Extractor::open(&args.features, device)?))
+        Ok::<_, Error>((source, count as usize, grey_levels(&samples.images), Extractor::open(&args.features, device)?))
     };
-    let (source, count, samples, extractor) = unanimous(comm, open())?;
-    same_data(comm, source.as_ref())?;
+    let (source, count, samples, extractor) = agree::unanimous(comm, open())?;
+    data::check_same(comm, source.as_ref())?;
     let image = |first: usize, count| Ok(images::read(source.as_ref(), first as u64, count, device)?.x_start);
     let sample =
         |first: usize, count: usize| Ok(samples.f_narrow(0, first as i64, count as i64)?.f_to_device(device)?);
     let drawn = samples.size()[0] as usize;
-    // Each rank reads the samples, and tries the extractor on one, which tells its number of features.
-    let dim = unanimous(comm, extractor.features(&samples.narrow(0, 0, 1).to_device(device)))?.size()[1];
+    // Each rank reads the samples, and tries the extractor on one, which shows its number of features.
+    let dim = agree::unanimous(comm, extractor.features(&samples.narrow(0, 0, 1).to_device(device)))?.size()[1];
     let all = comm.gather_bytes([drawn as u64, dim as u64].map(u64::to_le_bytes).as_flattened());
     if all.iter().any(|ranks| *ranks != all[0]) {
         let message = "the ranks found different samples or features; give all of them the same files";
-        return Err(Failure::usage(message).everywhere());
+        return Err(Agreed::known_to_all(Error::config(message)).into());
     }
     if dim > MANY_FEATURES {
         relieve_with(format!(
@@ -63,7 +62,7 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     }
     let theirs = extractor.add(comm, dim, drawn, args.batch, sample)?;
     let ours = extractor.add(comm, dim, count, args.batch, image)?;
-    let distance = ours.frechet_distance(&theirs)?;
+    let distance = ours.frechet_distance(&theirs).map_err(of_eval)?;
     if world.rank() == 0 {
         let (split, features) = (Split::from(args.split).to_string(), args.features.to_string());
         if json {
@@ -82,28 +81,28 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
 
 impl Extractor {
     /// The extractor, on `device`.
-    fn open(features: &Features, device: Device) -> Result<Self, Failure> {
+    fn open(features: &Features, device: Device) -> Result<Self, Error> {
         let Features::File(path) = features else { return Ok(Self::Pixels) };
-        std::fs::File::open(path).map_err(|e| Failure::file(path, e))?;
+        std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
         let module = CModule::load_on_device(path, device)
             .map_err(|error| refused(path, &format!("is no TorchScript module that loads ({})", first_line(&error))))?;
         Ok(Self::Module(path.clone(), module))
     }
 
-    fn features(&self, images: &Tensor) -> Result<Tensor, Failure> {
+    fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
         let features = match self {
             Self::Pixels => images.shallow_clone(),
             Self::Module(path, module) => tch::no_grad(|| module.forward_ts(&[images])).map_err(|error| {
                 let words = first_line(&error);
-                match Failure::from(error) {
-                    failure if failure.exit == Exit::OutOfMemory => failure,
+                match Error::from(error) {
+                    error if error.kind() == ErrorKind::OutOfMemory => error,
                     _ => refused(path, &format!("does not take images {:?} ({words})", images.size())),
                 }
             })?,
         };
         let features = features.f_flatten(1, -1)?;
         if features.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-            return Err(Failure::usage(format!(
+            return Err(Error::config(format!(
                 "{self} gives features that are not finite; give another, or other images"
             )));
         }
@@ -118,18 +117,18 @@ impl Extractor {
         dim: i64,
         count: usize,
         batch: usize,
-        read: impl Fn(usize, usize) -> Result<Tensor, Failure>,
+        read: impl Fn(usize, usize) -> Result<Tensor, Error>,
     ) -> Result<FeatureMoments, Failure> {
-        let ours = share(count, comm.rank(), comm.size());
+        let ours = partition(count, comm.rank(), comm.size());
         let add = || {
-            let mut moments = FeatureMoments::new(dim)?;
+            let mut moments = FeatureMoments::new(dim).map_err(of_eval)?;
             for first in ours.clone().step_by(batch) {
-                moments.add(&self.features(&read(first, batch.min(ours.end - first))?)?)?;
+                moments.add(&self.features(&read(first, batch.min(ours.end - first))?)?).map_err(of_eval)?;
             }
-            Ok(moments)
+            Ok::<_, Error>(moments)
         };
-        let mut moments = unanimous(comm, add())?;
-        moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum))?;
+        let mut moments = agree::unanimous(comm, add())?;
+        moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum)).map_err(of_eval)?;
         Ok(moments)
     }
 }
@@ -153,8 +152,8 @@ fn first_line(error: &TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn refused(path: &Path, what: &str) -> Failure {
-    Failure::usage(format!(
+fn refused(path: &Path, what: &str) -> Error {
+    Error::config(format!(
         "{} {what}; give one that takes f32 images [B, C, H, W], saved by torch.jit.save",
         path.display()
     ))

@@ -1,14 +1,14 @@
 //! `eval`: how good a model is, or what was drawn from it.
 
 mod classes;
+mod error;
 mod fid;
 mod nll;
-mod samples;
 
 use ddpm_comm::World;
+use ddpm_model::Failure;
 
 use crate::cli::EvalCommand;
-use crate::failure::Failure;
 
 /// Runs an evaluation on every rank.
 pub fn run(command: &EvalCommand, world: &World, json: bool) -> Result<(), Failure> {

@@ -3,26 +3,25 @@
 //! A unit of work is a batch of images in one stratum of timesteps, so that what a forward pass holds does not depend on
 //! the number of ranks; unit u is done by rank u modulo their number.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ddpm_comm::{Collective, Reduce, World};
+use ddpm_comm::{Collective, Reduce, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::{Loader, LoaderConfig, Order, Source, Split};
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
 use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Likelihood, Strata};
-use ddpm_nn::Inputs;
+use ddpm_model::{Error, Failure, Model, data, images};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
+use super::error::of_eval;
 use crate::cli::NllArgs;
-use crate::coordinator::{same_data, unanimous};
-use crate::device;
-use crate::failure::{Exit, Failure, relieve_by_batch};
-use crate::images;
+use crate::failure::relieve_by_batch;
+use crate::model_data::check_count;
 use crate::output::print;
-use crate::source::Model;
 
 /// Longest that one rank waits for another: for a batch read from a slow disk, and a forward pass.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -59,16 +58,16 @@ struct Batch {
     labels: Tensor,
 }
 
-/// Evaluates the bound and tells it.
+/// Evaluates the bound and prints it.
 pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(PATIENCE);
     relieve_by_batch(args.batch);
-    let device = device::place_as_typed(world, &args.on)?;
+    let device = args.on.resolve(world)?;
     let model = Model::open(comm, &args.model, args.weights, device)?;
-    let task = unanimous(comm, Task::of(args, model))?;
-    same_data(comm, task.source.as_ref())?;
+    let task = agree::unanimous(comm, Task::of(args, model))?;
+    data::check_same(comm, task.source.as_ref())?;
     let (images, units) = (task.count, task.units());
     tracing::info!(
         "{images} of {} under {}: {} in {units} forward passes",
@@ -93,7 +92,7 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
 }
 
 impl Task {
-    fn of(args: &NllArgs, model: Model) -> Result<Self, Failure> {
+    fn of(args: &NllArgs, model: Model) -> Result<Self, Error> {
         let timesteps = model.diffusion.timesteps();
         let respaced = match &args.respacing {
             Some(spec) => Some(model.diffusion.respaced(&space_timesteps(timesteps, spec)?)?),
@@ -101,13 +100,13 @@ impl Task {
         };
         let strata = match (&respaced, args.timesteps) {
             (Some(process), _) => Strata::every(process.timesteps()),
-            (None, Some(count)) => Strata::sampled(timesteps, count)?,
+            (None, Some(count)) => Strata::sampled(timesteps, count).map_err(of_eval)?,
             (None, None) => Strata::every(timesteps),
         };
         let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
         let source = model.open_data(&settings, args.data.split.into())?;
         let count = args.count.unwrap_or(source.len());
-        images::check_count(source.as_ref(), count)?;
+        check_count(source.as_ref(), count)?;
         let (count, batch) = (count as usize, args.batch.min(count as usize));
         Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed, batch })
     }
@@ -130,22 +129,22 @@ impl Task {
         self.count.div_ceil(self.batch) * self.strata.len()
     }
 
-    /// The sums of all ranks, on every rank; `progress` is told of the units done by all.
+    /// The sums of all ranks, on every rank; `progress` gets the number of units done by all.
     fn evaluate(&self, comm: &dyn Collective, progress: impl Fn(usize)) -> Result<BoundSums, Failure> {
         let units = self.units();
         let mut sums = BoundSums::new(&self.strata, self.count);
-        let mut feed = unanimous(comm, Feed::of(self))?;
+        let mut feed = agree::unanimous(comm, Feed::of(self))?;
         for round in (0..units).step_by(comm.size()) {
             let unit = round + comm.rank();
             // Every round, so that all end as soon as one fails.
-            unanimous(comm, if unit < units { self.add(&mut sums, &mut feed, unit) } else { Ok(()) })?;
+            agree::unanimous(comm, if unit < units { self.add(&mut sums, &mut feed, unit) } else { Ok(()) })?;
             progress((round + comm.size()).min(units));
         }
         sums.merge(|values| comm.all_reduce_f64(values, Reduce::Sum));
         Ok(sums)
     }
 
-    fn add(&self, sums: &mut BoundSums, feed: &mut Feed, unit: usize) -> Result<(), Failure> {
+    fn add(&self, sums: &mut BoundSums, feed: &mut Feed, unit: usize) -> Result<(), Error> {
         let (number, stratum) = (unit / self.strata.len(), unit % self.strata.len());
         let first = number * self.batch;
         let Batch { ids, x_start, labels } = feed.batch(number, self.batch.min(self.count - first))?;
@@ -156,12 +155,11 @@ impl Task {
             seed: self.seed,
         };
         let labels = self.model.classes.map(|_| labels);
-        let added = evaluation.add(sums, &Images { x_start, ids, first }, stratum, |x, t| {
-            Ok(self.model.network.forward(&self.model.weights, &Inputs { x, t, labels, dropout: None })?)
-        });
+        let added = evaluation
+            .add(sums, &Images { x_start, ids, first }, stratum, |x, t| Ok(self.model.predict(x, t, labels)?));
         added.map_err(|error| match error {
-            EvalError::NotFinite { .. } => Failure::new(Exit::Diverged, format!("{}: {error}", self.model.description)),
-            error => error.into(),
+            EvalError::NotFinite { .. } => of_eval(error).within(Path::new(&self.model.description)),
+            error => of_eval(error),
         })
     }
 
@@ -195,7 +193,7 @@ impl Task {
 }
 
 impl Feed {
-    fn of(task: &Task) -> Result<Self, Failure> {
+    fn of(task: &Task) -> Result<Self, Error> {
         let spec = task.source.spec();
         let config = LoaderConfig {
             global_batch: task.batch,
@@ -216,7 +214,7 @@ impl Feed {
     }
 
     /// The first `count` images of batch `number`; numbers never go down.
-    fn batch(&mut self, number: usize, count: usize) -> Result<&Batch, Failure> {
+    fn batch(&mut self, number: usize, count: usize) -> Result<&Batch, Error> {
         let kept = self.batch.take().filter(|(kept, _)| *kept == number);
         let batch = match kept {
             Some((_, batch)) => batch,
@@ -225,7 +223,7 @@ impl Feed {
         Ok(&self.batch.insert((number, batch)).1)
     }
 
-    fn read(&self, number: usize, count: usize) -> Result<Batch, Failure> {
+    fn read(&self, number: usize, count: usize) -> Result<Batch, Error> {
         // Between two units of a rank there may be batches that are others' alone.
         let batch = loop {
             let batch = self.loader.next()?;
@@ -245,7 +243,7 @@ impl Feed {
     }
 }
 
-fn show(found: &Likelihood) -> Result<(), Failure> {
+fn show(found: &Likelihood) -> Result<(), Error> {
     let error = found.standard_error.map(|error| format!(" ± {error:.4}")).unwrap_or_default();
     print(format_args!("bits/dim  {:.4}{error} (standard error)", found.bits_per_dim))?;
     print(format_args!("prior     {:.4}", found.prior))?;

@@ -1,0 +1,70 @@
+//! The settings of a command and the plan of a training, made by rank 0 and the same on every rank.
+
+use std::path::Path;
+
+use ddpm_comm::{Collective, agree};
+use ddpm_config::Settings;
+use ddpm_model::{Error, Failure, Learner};
+use ddpm_train::{DATA, Plan};
+
+use crate::cli::{ConfigArgs, TrainArgs};
+use crate::failure::command;
+
+/// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
+pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
+    let settings = agree::on_root(comm, || resolve_for(comm.size(), args, learner))?;
+    if args.dry_run {
+        return Ok(Plan::fresh(settings));
+    }
+    Plan::resuming(comm, settings, args.resume, &args.allow_change, recorded(&args.config))
+}
+
+/// The `config.toml` that a run wrote down, where that is the configuration and says where the run is.
+fn recorded(config: &ConfigArgs) -> Option<&Path> {
+    let elsewhere = |set: &String| ["run.dir", "run.name"].contains(&set.split('=').next().unwrap_or_default().trim());
+    let file = Path::new(&config.config);
+    (file.ends_with("config.toml") && !config.overrides.iter().any(elsewhere)).then_some(file)
+}
+
+/// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.
+pub fn settings(comm: &dyn Collective, config: &ConfigArgs, more: &[String]) -> Result<Settings, Failure> {
+    Ok(agree::on_root(comm, || resolve(comm.size(), config, more))?)
+}
+
+fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Settings, Error> {
+    let mut config = args.config.clone();
+    if learner == Learner::Classifier {
+        // First, so that one can be trained from a diffusion model's own file, and a --set against it is seen.
+        config.overrides.insert(0, "model.kind=classifier".into());
+    }
+    let steps: Vec<String> = args.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
+    let settings = resolve(world, &config, &steps)?;
+    check_learner(&settings, learner)?;
+    for key in args.allow_change.iter().filter(|name| *name != DATA) {
+        ddpm_config::check_key(key, "--allow-change")?;
+    }
+    Ok(settings)
+}
+
+fn check_learner(settings: &Settings, learner: Learner) -> Result<(), Error> {
+    let set = Learner::of(settings);
+    if set == learner {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "model.kind describes {}, and this command trains {}; use {}, or change model.kind",
+        set.name(),
+        learner.name(),
+        command(set)
+    )))
+}
+
+fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Settings, Error> {
+    let settings = Settings::load(&config.config, &[&config.overrides, more].concat())?;
+    settings.check_world(world)?;
+    if settings.checkpoint_uri().starts_with("memory:") {
+        let message = "checkpoint.uri is in memory, where no resumed run finds it; give a folder or a bucket";
+        return Err(Error::config(message));
+    }
+    Ok(settings)
+}

@@ -1,0 +1,88 @@
+//! A trained classifier at work: it guides images to their classes while they are drawn, and classifies images.
+
+use ddpm_comm::Collective;
+use ddpm_diffusion::ModelError;
+use ddpm_nn::Inputs;
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::error::{Error, Failure};
+use crate::finite;
+use crate::learner::Learner;
+use crate::model::Model;
+use crate::weights::WeightChoice;
+
+/// Largest difference of alphas_cumprod at which two processes count as the same.
+const SAME_NOISE: f64 = 1e-6;
+
+/// A classifier with its numbers and the process that noised what it was trained on.
+pub struct Classifier(Model);
+
+impl Classifier {
+    /// Opens SRC, all ranks together; see [`Model::open`].
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
+        Model::open_as(Learner::Classifier, comm, source, choice, device).map(Self)
+    }
+
+    /// The network, its numbers, and what it was trained with.
+    pub fn model(&self) -> &Model {
+        &self.0
+    }
+
+    /// Number of classes that it distinguishes.
+    pub fn classes(&self) -> i64 {
+        self.0.classes.unwrap_or(0)
+    }
+
+    /// Refuses to guide a model of other images, other noise or other classes than it was trained on.
+    pub fn check_guides(&self, model: &Model) -> Result<(), Error> {
+        let refuse = |what: String| {
+            let fix = "train a classifier on the model's own [data] and [diffusion]";
+            Err(Error::config(format!("the classifier does not fit the model: {what}; {fix}")))
+        };
+        let ((channels, size), (c, s)) = (self.0.network.image(), model.network.image());
+        if (channels, size) != (c, s) {
+            return refuse(format!("it knows images of {channels}x{size}x{size}, the model draws {c}x{s}x{s}"));
+        }
+        let (ours, theirs) = (&self.0.diffusion.alphas_cumprod, &model.diffusion.alphas_cumprod);
+        if ours.len() != theirs.len() {
+            return refuse(format!("it knows {} timesteps, the model has {}", ours.len(), theirs.len()));
+        }
+        if let Some(t) = (0..ours.len()).find(|&t| (ours[t] - theirs[t]).abs() > SAME_NOISE) {
+            return refuse(format!(
+                "at t = {t} it knows alphas_cumprod {:.6}, the model has {:.6}",
+                ours[t], theirs[t]
+            ));
+        }
+        match model.classes {
+            Some(classes) if classes != self.classes() => {
+                refuse(format!("it distinguishes {} classes, the model has {classes}", self.classes()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `scale` times the gradient of log p(y | x_t) at images `x` `[B, C, H, W]`, timesteps `t` `[B]` and classes
+    /// `labels` `[B]`, with respect to the images.
+    pub fn gradient(&self, x: &Tensor, t: &Tensor, labels: &Tensor, scale: f64) -> Result<Tensor, ModelError> {
+        // The loop that samples records no gradients; this one is wanted.
+        tch::with_grad(|| {
+            let x = x.detach().set_requires_grad(true);
+            let log_p = self.log_p(&x, t)?.f_gather(1, &labels.unsqueeze(1), false)?.sum(Kind::Float);
+            Ok(Tensor::f_run_backward(&[log_p], &[&x], false, false)?.remove(0) * scale)
+        })
+    }
+
+    /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0. The first
+    /// of them is image `first` of all, for messages.
+    pub fn classify(&self, x: &Tensor, t: usize, first: usize) -> Result<Tensor, Error> {
+        let t = self.0.diffusion.full_t(t, x.size()[0]);
+        let log_p = tch::no_grad(|| self.log_p(x, &t))?;
+        finite::check_images(&log_p, first, &format!("probabilities of classes from {}", self.0.description))?;
+        Ok(log_p.f_argmax(1, false)?)
+    }
+
+    fn log_p(&self, x: &Tensor, t: &Tensor) -> Result<Tensor, TchError> {
+        let logits = self.0.network.forward(&self.0.weights, &Inputs { x, t, labels: None, dropout: None })?;
+        logits.f_log_softmax(1, None)
+    }
+}

@@ -1,0 +1,74 @@
+//! Errors of the libraries below, by kind.
+
+use ddpm_checkpoint::CheckpointError;
+use ddpm_comm::CommError;
+use ddpm_data::DataError;
+use ddpm_diffusion::DiffusionError;
+use ddpm_nn::NnError;
+use ddpm_telemetry::DrawError;
+
+use crate::error::{Error, ErrorKind};
+
+impl From<ddpm_config::Error> for Error {
+    fn from(error: ddpm_config::Error) -> Self {
+        Self::caused_by(ErrorKind::Config, error)
+    }
+}
+
+impl From<DataError> for Error {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Setting(_) => Self::caused_by(ErrorKind::Config, error),
+            _ => Self::caused_by(ErrorKind::Storage, error),
+        }
+    }
+}
+
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        let kind = match error {
+            // Two jobs write to one store: this one must not continue.
+            CheckpointError::Fenced { .. } | CheckpointError::Held { .. } | CheckpointError::LeaseLost { .. } => {
+                ErrorKind::ResumeRefused
+            }
+            CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => ErrorKind::Config,
+            _ => ErrorKind::Storage,
+        };
+        Self::caused_by(kind, error)
+    }
+}
+
+impl From<DiffusionError> for Error {
+    fn from(error: DiffusionError) -> Self {
+        match error {
+            DiffusionError::Torch(error) => error.into(),
+            DiffusionError::Model { t, source } => match source.downcast::<tch::TchError>() {
+                Ok(error) => (*error).into(),
+                Err(source) => Self::internal(format!("the network failed at timestep {t}: {source}")),
+            },
+            _ => Self::caused_by(ErrorKind::Config, error),
+        }
+    }
+}
+
+impl From<NnError> for Error {
+    fn from(error: NnError) -> Self {
+        match error {
+            NnError::Torch(error) => error.into(),
+            NnError::Read { .. } => Self::caused_by(ErrorKind::Storage, error),
+            _ => Self::caused_by(ErrorKind::Config, error),
+        }
+    }
+}
+
+impl From<CommError> for Error {
+    fn from(error: CommError) -> Self {
+        Self::caused_by(ErrorKind::Internal, error)
+    }
+}
+
+impl From<DrawError> for Error {
+    fn from(error: DrawError) -> Self {
+        Self::caused_by(ErrorKind::Internal, error)
+    }
+}

@@ -1,0 +1,241 @@
+//! Where a rank computes: on the CPU, or on a GPU of its own. Decided once, by all ranks alike.
+
+use std::collections::BTreeSet;
+
+use ddpm_comm::{Agreed, Memory, World, agree};
+use ddpm_config::{Device as Wanted, TrainSettings};
+use serde::{Deserialize, Serialize};
+use tch::Device;
+use tch_ext::Gpus;
+
+use crate::error::{Error, Failure};
+
+/// Values of the environment variable with which cuBLAS repeats its bits.
+const REPEATABLE_CUBLAS: [&str; 2] = [":4096:8", ":16:8"];
+
+/// Where this rank's tensors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As libtorch names it.
+    pub device: Device,
+    /// As the exchange of gradients sees it.
+    pub memory: Memory,
+}
+
+impl Place {
+    /// On the CPU.
+    pub const CPU: Self = Self { device: Device::Cpu, memory: Memory::Host };
+
+    /// Whether it is a GPU.
+    pub fn is_gpu(self) -> bool {
+        self.memory != Memory::Host
+    }
+}
+
+/// What one rank knows of the GPUs of its machine.
+#[derive(Debug, Serialize, Deserialize)]
+struct Finding {
+    host: String,
+    /// What tells each GPU that this rank may use from all others, in this rank's order; or why there are none.
+    gpus: Result<Vec<String>, String>,
+}
+
+/// The place of a rank that trains as `[train]` says, and operations that repeat their bits there if it says so.
+pub fn resolve_for_training(world: &World, train: &TrainSettings) -> Result<Place, Failure> {
+    let place = place(world, train.device, "train.device")?;
+    let allowed = if train.deterministic && place.is_gpu() { check_cublas() } else { Ok(()) };
+    agree::unanimous(world.collective().as_ref(), allowed)?;
+    tch_ext::set_deterministic(train.deterministic)?;
+    Ok(place)
+}
+
+/// This rank's device where nothing is trained, with deterministic operations. `option` is what the user knows `wanted` by.
+pub fn resolve_device(world: &World, wanted: Wanted, option: &str) -> Result<Device, Failure> {
+    let place = place(world, wanted, option)?;
+    tch_ext::set_deterministic(true)?;
+    Ok(place.device)
+}
+
+/// Decides where each rank computes, all ranks together, and says so in the log. `option` is the key or argument that was
+/// set to `wanted`.
+fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> {
+    if wanted == Wanted::Cpu {
+        return Ok(Place::CPU);
+    }
+    let gpus = Gpus::find();
+    let ours = Finding {
+        host: world.host().into(),
+        gpus: gpus.as_ref().map(|gpus| names(*gpus, world.host())).map_err(ToString::to_string),
+    };
+    let all = agree::exchange(world.collective().as_ref(), Some(&ours))?;
+    let all: Vec<Finding> = all.into_iter().flatten().collect();
+    let own = decide(wanted, option, &all).map_err(|message| Agreed::known_to_all(Error::config(message)))?;
+    match (own, gpus) {
+        (Some(own), Ok(gpus)) => {
+            let (index, host) = (own[world.rank()], world.host());
+            let name = all[world.rank()].gpus.as_ref().map_or("", |names| names[index].as_str());
+            tracing::info!("computing on GPU {index} of the {} that this rank sees on {host}, {name}", gpus.count());
+            let device = gpus.device(index);
+            tch_ext::make_current(device)?;
+            Ok(Place { device, memory: Memory::Device(index) })
+        }
+        (_, Err(why)) if why.is_a_surprise() => {
+            tracing::warn!(
+                "there is an NVIDIA driver on {}, but the network computes on the CPU: {why}. {}, or set {option} to \
+                 \"cpu\" if that is meant",
+                world.host(),
+                why.remedy()
+            );
+            Ok(Place::CPU)
+        }
+        (_, found) => {
+            let why = found.err().map_or_else(String::new, |why| format!(": {why}"));
+            tracing::info!("computing on the CPU{why}");
+            Ok(Place::CPU)
+        }
+    }
+}
+
+/// What distinguishes each GPU from all others. Where CUDA does not say, all ranks of a machine are taken to see the same ones.
+fn names(gpus: Gpus, host: &str) -> Vec<String> {
+    gpus.identities().unwrap_or_else(|error| {
+        tracing::debug!("GPUs are told apart by their numbers: {error}");
+        (0..gpus.count()).map(|index| format!("number {index} on {host}")).collect()
+    })
+}
+
+/// Refuses a cuBLAS that gives other bits each time.
+fn check_cublas() -> Result<(), Error> {
+    let name = "CUBLAS_WORKSPACE_CONFIG";
+    match std::env::var(name) {
+        Ok(value) if !REPEATABLE_CUBLAS.contains(&value.as_str()) => Err(Error::config(format!(
+            "train.deterministic is set, but {name} = \"{value}\" lets cuBLAS give other bits each time. Unset {name}, or \
+             set train.deterministic to false"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The number of each rank's own GPU among those that it sees, or `None` where all ranks compute on the CPU: where no rank
+/// has a GPU, unless GPUs are asked for.
+fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<Option<Vec<usize>>, String> {
+    let without =
+        all.iter().enumerate().find_map(|(rank, found)| Some((rank, &found.host, found.gpus.as_ref().err()?)));
+    let with = all.iter().enumerate().find(|(_, found)| found.gpus.is_ok());
+    match (without, with) {
+        (Some((rank, host, why)), _) if wanted == Wanted::Cuda => Err(format!(
+            "{option} is \"cuda\", but rank {rank} on {host} has no GPU: {why}. Install what is missing (docs/gpu.md), or \
+             set {option} to \"cpu\""
+        )),
+        (Some((rank, host, why)), Some((other, found))) => Err(format!(
+            "rank {other} on {} has a GPU, but rank {rank} on {host} has none: {why}. Give each rank one, or set {option} \
+             to \"cpu\"",
+            found.host
+        )),
+        (Some(_), None) => Ok(None),
+        (None, _) => {
+            let seen: Vec<&[String]> = all.iter().map(|found| found.gpus.as_deref().unwrap_or_default()).collect();
+            let own = (0..seen.len()).map(|rank| own_gpu(rank, &seen)).collect::<Result<_, _>>();
+            own.map(Some).map_err(|clash| clash.describe(option, all))
+        }
+    }
+}
+
+/// Why ranks cannot have a GPU each.
+#[derive(Debug, PartialEq, Eq)]
+enum Clash {
+    /// So many ranks, of which this is one, see the same GPUs, which are fewer.
+    TooFew { rank: usize, ranks: usize, gpus: usize },
+    /// These two see GPUs of which some are the same and some are not.
+    Overlap { one: usize, other: usize },
+}
+
+/// The number of the GPU of rank `rank` among those that it sees, where `seen` has those of all ranks. Ranks that see the
+/// same GPUs share them out in rank order; any others must see none in common. So whole machines, a GPU for each rank
+/// (Slurm's `--gpus-per-task`), and groups of either kind are all the same to it.
+fn own_gpu(rank: usize, seen: &[&[String]]) -> Result<usize, Clash> {
+    let set = |rank: usize| seen[rank].iter().collect::<BTreeSet<_>>();
+    let ours = set(rank);
+    let mut alike = Vec::new();
+    for other in 0..seen.len() {
+        let theirs = set(other);
+        if theirs == ours {
+            alike.push(other);
+        } else if !theirs.is_disjoint(&ours) {
+            return Err(Clash::Overlap { one: rank.min(other), other: rank.max(other) });
+        }
+    }
+    let place = alike.iter().filter(|other| **other < rank).count();
+    // In the order of the first of them: the others may see the same GPUs in another.
+    let own = seen[alike[0]].get(place);
+    let found = own.and_then(|own| seen[rank].iter().position(|gpu| gpu == own));
+    found.ok_or(Clash::TooFew { rank, ranks: alike.len(), gpus: ours.len() })
+}
+
+impl Clash {
+    fn describe(&self, option: &str, all: &[Finding]) -> String {
+        match *self {
+            Self::TooFew { rank, ranks, gpus } => format!(
+                "{ranks} rank(s) on {} see the same {gpus} GPU(s), and each needs one of its own. Start at most {gpus} \
+                 there, let CUDA_VISIBLE_DEVICES name more, or set {option} to \"cpu\"",
+                all[rank].host
+            ),
+            Self::Overlap { one, other } => format!(
+                "ranks {one} and {other} on {} see GPUs of which some are the same and others are not, so that it is not \
+                 clear which is whose. Let all ranks of a machine see the same GPUs (Slurm: --gpus-per-node) or each its \
+                 own (--gpus-per-task), or set {option} to \"cpu\"",
+                all[one].host
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ranks, two on a machine, that see these GPUs.
+    fn ranks(gpus: &[Result<&str, &str>]) -> Vec<Finding> {
+        let split = |names: &str| names.split_whitespace().map(str::to_owned).collect();
+        let finding = |(rank, gpus): (usize, &Result<&str, &str>)| Finding {
+            host: format!("node{}", rank / 2),
+            gpus: gpus.map(split).map_err(Into::into),
+        };
+        gpus.iter().enumerate().map(finding).collect()
+    }
+
+    fn decided(gpus: &[&str]) -> Result<Option<Vec<usize>>, String> {
+        decide(Wanted::Auto, "train.device", &ranks(&gpus.iter().map(|gpus| Ok(*gpus)).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn each_rank_has_a_gpu_of_its_own() {
+        for (what, gpus, own) in [
+            ("whole machines", ["a b", "a b", "c d e", "c d e"], [0, 1, 0, 1]),
+            ("a GPU for each task", ["a", "b", "c", "d"], [0, 0, 0, 0]),
+            ("more than one for each", ["a b", "c d", "e f", "g h"], [0, 0, 0, 0]),
+            ("groups", ["a b", "c d", "a b", "c d"], [0, 0, 1, 1]),
+            ("the same in another order", ["a b", "b a", "c", "d"], [0, 0, 0, 0]),
+            ("slices of one", ["MIG-1", "MIG-2", "MIG-3", "MIG-4"], [0, 0, 0, 0]),
+        ] {
+            assert_eq!(decided(&gpus), Ok(Some(own.to_vec())), "{what}");
+        }
+        let few = decided(&["a b", "a b", "c", "c"]).unwrap_err();
+        assert!(few.starts_with("2 rank(s) on node1 see the same 1 GPU(s), and each needs one of its own. "), "{few}");
+        assert!(few.ends_with("or set train.device to \"cpu\""), "{few}");
+        let overlap = decided(&["a b", "b c"]).unwrap_err();
+        assert!(overlap.starts_with("ranks 0 and 1 on node0 see GPUs of which some are the same "), "{overlap}");
+        assert!(overlap.contains("--gpus-per-task"), "{overlap}");
+    }
+
+    #[test]
+    fn all_ranks_compute_on_gpus_or_none() {
+        let none = Err("no driver");
+        assert_eq!(decide(Wanted::Auto, "train.device", &ranks(&[none, none])), Ok(None));
+        assert_eq!(decide(Wanted::Cuda, "train.device", &ranks(&[Ok("a b"), Ok("a b")])), Ok(Some(vec![0, 1])));
+        let asked = decide(Wanted::Cuda, "--device", &ranks(&[Ok("a b"), none])).unwrap_err();
+        assert!(asked.starts_with("--device is \"cuda\", but rank 1 on node0 has no GPU: no driver. "), "{asked}");
+        let mixed = decide(Wanted::Auto, "train.device", &ranks(&[none, none, Ok("a b"), Ok("a b")])).unwrap_err();
+        assert!(mixed.starts_with("rank 2 on node1 has a GPU, but rank 0 on node0 has none: no driver. "), "{mixed}");
+    }
+}

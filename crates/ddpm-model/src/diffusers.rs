@@ -1,0 +1,277 @@
+//! A diffusers directory as a model: the scheduler beside the network, which says what it was trained on.
+
+use std::path::{Path, PathBuf};
+
+use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
+use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
+use serde::Deserialize;
+use tch::Device;
+
+use crate::error::{Error, ErrorKind};
+
+/// A network with its numbers and its process.
+pub struct Pretrained {
+    /// The network.
+    pub network: Network,
+    /// Its numbers.
+    pub weights: Weights,
+    /// The process that it was trained on.
+    pub diffusion: Diffusion,
+    /// Whether its scheduler clips predicted images to [-1, 1].
+    pub clips: bool,
+}
+
+/// Whether a path is meant as a diffusers directory. Refuses what lies around one: a file in it, or its folder in the cache
+/// of the Hub.
+pub fn is_meant(source: &Path) -> Result<bool, Error> {
+    if source.join("model_index.json").is_file() || SavedUNet::is_in(source) {
+        return Ok(true);
+    }
+    let ending = source.extension().and_then(|ending| ending.to_str());
+    if source.is_file() && matches!(ending, Some("safetensors" | "bin" | "json")) {
+        let message = format!("{} is a file; give the folder of the model that it belongs to", source.display());
+        return Err(Error::config(message));
+    }
+    let snapshots = source.join("snapshots");
+    if snapshots.is_dir() && source.join("refs").is_dir() {
+        let main = std::fs::read_to_string(source.join("refs/main")).unwrap_or("HASH".into());
+        return Err(Error::config(format!(
+            "{} is a model's folder in the cache of the Hub; give the snapshot in it, {}",
+            source.display(),
+            snapshots.join(main.trim()).display()
+        )));
+    }
+    Ok(false)
+}
+
+/// Reads the model in `directory`; `warn` is for one rank.
+pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, Error> {
+    refuse_latent(directory)?;
+    let saved = SavedUNet::open(directory)?;
+    if warn && !saved.ignored().is_empty() {
+        let keys = saved.ignored().join(", ");
+        tracing::warn!("{}: UNet2DModel does not know these keys, which were not used: {keys}", directory.display());
+    }
+    let config = saved.config().clone();
+    let path = scheduler_path(directory)?;
+    let scheduler = SchedulerConfig::read(&path)?;
+    // The files were read: what they ask for is a matter of configuration.
+    let variance = scheduler.variance().map_err(|error| error.within(&path))?;
+    let channels = [config.in_channels, config.out_channels];
+    refuse_channels(directory, channels, variance).map_err(|error| error.within(&path))?;
+    let network = Network::new(Architecture::UNet(config)).map_err(|error| Error::from(error).within(directory))?;
+    Ok(Pretrained {
+        weights: saved.load(network.layout(), device)?,
+        network,
+        diffusion: scheduler.diffusion(variance, device).map_err(|error| error.within(&path))?,
+        clips: scheduler.clip_sample.unwrap_or(true),
+    })
+}
+
+/// Refuses a network whose output is not what the variance needs.
+fn refuse_channels(directory: &Path, [taken, given]: [i64; 2], variance: VarianceKind) -> Result<(), Error> {
+    let directory = directory.display();
+    if given == variance.model_channels(taken) {
+        Ok(())
+    } else if given == taken || given == 2 * taken {
+        let fix = if given == taken { "fixed_small or fixed_large" } else { "learned_range" };
+        Err(Error::config(format!(
+            "the network in {directory} takes {taken} channels and gives {given}, which this variance_type does not go \
+             with; set it to {fix}"
+        )))
+    } else {
+        Err(Error::config(format!(
+            "the network in {directory} takes {taken} channels and gives {given}, which is not supported; only as many, or \
+             twice as many with a learned variance, are"
+        )))
+    }
+}
+
+/// Refuses a pipeline with more than a network and a scheduler: its images are not what the network makes.
+fn refuse_latent(directory: &Path) -> Result<(), Error> {
+    let path = directory.join("model_index.json");
+    // It need not be there, and nothing else in it is of use here.
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let index: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
+        let what = format!("cannot read {}: {e}; download or copy it again", path.display());
+        Error::new(ErrorKind::Storage, what)
+    })?;
+    let others = index.as_object().into_iter().flatten().filter(|(name, part)| {
+        let is_part = part.as_array().is_some_and(|part| part.iter().any(|name| name.is_string()));
+        is_part && !matches!(name.as_str(), "unet" | "scheduler")
+    });
+    let others: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{}: this pipeline also has {}, which is not supported; only pixels made by a UNet2DModel alone are",
+        path.display(),
+        others.join(", ")
+    )))
+}
+
+/// Where the scheduler of the model in `directory` is: in its folder of a pipeline, beside the model, or in the pipeline
+/// whose `unet` (or, in a training's checkpoint, `unet_ema`) the directory is.
+fn scheduler_path(directory: &Path) -> Result<PathBuf, Error> {
+    const NAME: &str = "scheduler_config.json";
+    let own = ["scheduler", ""].map(|folder| directory.join(folder).join(NAME));
+    let around = [["..", "scheduler"], ["../..", "scheduler"]].map(|[up, folder]| directory.join(up).join(folder));
+    let is_part = directory.join("config.json").is_file();
+    let around = around.into_iter().map(|folder| folder.join(NAME)).filter(|_| is_part);
+    own.into_iter().chain(around).find(|path| path.is_file()).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Storage,
+            format!(
+                "there is no scheduler/{NAME} or {NAME} in {}, which says what the network was trained on; copy it there, \
+                 or write {{\"_class_name\": \"DDPMScheduler\"}} into it if that was diffusers' default",
+                directory.display()
+            ),
+        )
+    })
+}
+
+/// More is a mistake in the file.
+const MOST_TIMESTEPS: usize = 1_000_000;
+
+/// Schedulers of the process that these networks are trained on, and the ends of their betas where the file has none.
+const SCHEDULERS: [(&[&str], [f64; 2]); 2] = [
+    (
+        &[
+            "DDPMScheduler",
+            "DDPMParallelScheduler",
+            "DDIMScheduler",
+            "DDIMParallelScheduler",
+            "DDIMInverseScheduler",
+            "PNDMScheduler",
+            "RePaintScheduler",
+            "LMSDiscreteScheduler",
+            "EulerDiscreteScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "DPMSolverMultistepScheduler",
+            "DPMSolverMultistepInverseScheduler",
+            "DPMSolverSinglestepScheduler",
+            "DEISMultistepScheduler",
+            "UniPCMultistepScheduler",
+        ],
+        [0.0001, 0.02],
+    ),
+    (
+        &[
+            "HeunDiscreteScheduler",
+            "KDPM2DiscreteScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "DPMSolverSDEScheduler",
+        ],
+        [0.00085, 0.012],
+    ),
+];
+
+/// The keys of a scheduler that say what the network was trained on. One that is absent or null means what it meant
+/// before versions wrote it, which no version has changed.
+#[derive(Deserialize)]
+struct SchedulerConfig {
+    #[serde(rename = "_class_name")]
+    class: Option<String>,
+    num_train_timesteps: Option<usize>,
+    beta_schedule: Option<String>,
+    beta_start: Option<f64>,
+    beta_end: Option<f64>,
+    trained_betas: Option<Vec<f64>>,
+    prediction_type: Option<String>,
+    /// What `prediction_type` was until version 0.9.
+    predict_epsilon: Option<bool>,
+    variance_type: Option<String>,
+    rescale_betas_zero_snr: Option<bool>,
+    thresholding: Option<bool>,
+    clip_sample: Option<bool>,
+    clip_sample_range: Option<f64>,
+}
+
+impl SchedulerConfig {
+    fn read(path: &Path) -> Result<Self, Error> {
+        let unreadable = |e: &dyn std::fmt::Display| {
+            let what = format!("cannot read {}: {e}; it should hold a DDPMScheduler", path.display());
+            Error::new(ErrorKind::Storage, what)
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| unreadable(&e))
+    }
+
+    fn variance(&self) -> Result<VarianceKind, Error> {
+        match self.variance_type.as_deref() {
+            None | Some("fixed_small" | "fixed_small_log") => Ok(VarianceKind::FixedSmall),
+            Some("fixed_large" | "fixed_large_log") => Ok(VarianceKind::FixedLarge),
+            Some("learned_range") => Ok(VarianceKind::LearnedRange),
+            Some(other) => {
+                let known = "fixed_small, fixed_large, their _log forms or learned_range";
+                Err(unsupported("variance_type", other, known))
+            }
+        }
+    }
+
+    fn prediction(&self) -> Result<Prediction, Error> {
+        match (self.prediction_type.as_deref(), self.predict_epsilon) {
+            (None, Some(false)) | (Some("sample"), _) => Ok(Prediction::XStart),
+            (None | Some("epsilon"), _) => Ok(Prediction::Eps),
+            (Some("v_prediction"), _) => Ok(Prediction::V),
+            (Some(other), _) => Err(unsupported("prediction_type", other, "epsilon, sample or v_prediction")),
+        }
+    }
+
+    fn schedule(&self) -> Result<BetaSchedule, Error> {
+        let class = self.class.as_deref().unwrap_or("DDPMScheduler");
+        let Some((_, ends)) = SCHEDULERS.iter().find(|(names, _)| names.contains(&class)) else {
+            return Err(unsupported(
+                "_class_name",
+                class,
+                "DDPMScheduler, DDIMScheduler, or another over the same betas",
+            ));
+        };
+        let [start, end] = [self.beta_start.unwrap_or(ends[0]), self.beta_end.unwrap_or(ends[1])];
+        match (&self.trained_betas, self.beta_schedule.as_deref()) {
+            (Some(betas), _) => Ok(BetaSchedule::List(betas.clone())),
+            (None, None | Some("linear")) => Ok(BetaSchedule::Linear { start, end }),
+            (None, Some("scaled_linear")) => Ok(BetaSchedule::Quadratic { start, end }),
+            (None, Some("squaredcos_cap_v2")) => Ok(BetaSchedule::Cosine),
+            (None, Some("sigmoid")) => Ok(BetaSchedule::Sigmoid { start, end }),
+            (None, Some(other)) => {
+                let known = "linear, scaled_linear, squaredcos_cap_v2 or sigmoid";
+                Err(unsupported("beta_schedule", other, known))
+            }
+        }
+    }
+
+    fn diffusion(&self, variance: VarianceKind, device: Device) -> Result<Diffusion, Error> {
+        let schedule = self.schedule()?;
+        let clips_elsewhere = self.clip_sample != Some(false) && self.clip_sample_range.is_some_and(|end| end != 1.0);
+        let only = [
+            ("rescale_betas_zero_snr", self.rescale_betas_zero_snr == Some(true), "false"),
+            (
+                "thresholding",
+                self.thresholding == Some(true),
+                "false: dynamic thresholding is chosen when images are drawn",
+            ),
+            ("clip_sample_range", clips_elsewhere, "1"),
+        ];
+        if let Some((key, _, value)) = only.into_iter().find(|(_, asks, _)| *asks) {
+            return Err(Error::config(format!("this {key} is not supported; it may be {value}")));
+        }
+        let settings = ddpm_diffusion::Settings {
+            prediction: self.prediction()?,
+            variance,
+            // Nothing is trained here; this is the objective that any variance goes with.
+            loss: Loss::Vlb,
+            weighting: Weighting::None,
+        };
+        let steps = self.num_train_timesteps.unwrap_or(1000);
+        if steps > MOST_TIMESTEPS {
+            return Err(unsupported("num_train_timesteps", &steps.to_string(), &format!("1 to {MOST_TIMESTEPS}")));
+        }
+        Ok(Diffusion::new(schedule.betas(steps)?, settings, device)?)
+    }
+}
+
+fn unsupported(key: &str, value: &str, known: &str) -> Error {
+    Error::config(format!("{key} = {value:?} is not supported; it may be {known}"))
+}

@@ -1,0 +1,205 @@
+//! Drawing images from a network, every rank its share: image i depends on (seed, i) only.
+
+use std::ops::Range;
+
+use ddpm_comm::{Collective, agree, partition};
+use ddpm_diffusion::{
+    ClassGradient, Clip, Diffusion, Langevin, ModelError, SampleOptions, Sampler, Step, Stream, noise_batch,
+};
+use ddpm_nn::{Inputs, Network, Weights};
+use tch::Tensor;
+
+use crate::classifier::Classifier;
+use crate::error::{Error, Failure};
+use crate::finite;
+use crate::images::floats;
+use crate::model::Model;
+
+/// What to draw, and how.
+pub struct Generation<'a> {
+    /// The model and its weights in a phrase, for messages.
+    pub name: &'a str,
+    /// The network.
+    pub network: &'a Network,
+    /// Its numbers.
+    pub weights: &'a Weights,
+    /// The process, respaced to the steps to take.
+    pub process: &'a Diffusion,
+    /// The update rule.
+    pub sampler: Sampler,
+    /// Corrector steps between the sampler's.
+    pub corrector: Option<Langevin>,
+    /// What is done to each predicted image.
+    pub clip: Clip,
+    /// Key of the noise.
+    pub seed: u64,
+    /// The class of each image, for a class-conditional network or a classifier; one entry per image.
+    pub labels: Option<&'a [i64]>,
+    /// A classifier that guides each image to its class, and the scale of its gradient.
+    pub classifier: Option<(&'a Classifier, f64)>,
+    /// Classifier-free guidance: its scale, and the row of the class table that means "no class". Scale 1 is none.
+    pub guidance: Option<(f64, i64)>,
+    /// Initial noise `[N, C, H, W]` instead of drawn noise.
+    pub init_noise: Option<&'a Tensor>,
+    /// Images per forward pass.
+    pub batch: usize,
+    /// Of how many images, from the first on, the state after every step is kept.
+    pub trajectories: usize,
+}
+
+/// Images drawn: a batch, or all of them.
+#[derive(Default)]
+pub struct Drawn {
+    /// f32 `[N, C, H, W]` in `[-1, 1]`, not clamped.
+    pub samples: Vec<f32>,
+    /// f32 `[M, steps, C, H, W]` of those M whose trajectories are kept.
+    pub trajectories: Vec<f32>,
+}
+
+impl<'a> Generation<'a> {
+    /// Unguided images clipped to [-1, 1], from noise of seed 0, 64 to a forward pass, without their trajectories.
+    pub fn new(
+        name: &'a str,
+        network: &'a Network,
+        weights: &'a Weights,
+        process: &'a Diffusion,
+        sampler: Sampler,
+    ) -> Self {
+        Self {
+            name,
+            network,
+            weights,
+            process,
+            sampler,
+            corrector: None,
+            clip: Clip::Unit,
+            seed: 0,
+            labels: None,
+            classifier: None,
+            guidance: None,
+            init_noise: None,
+            batch: 64,
+            trajectories: 0,
+        }
+    }
+
+    /// Unguided images of a model over `process`, its own or that respaced, clipped as the model is meant to be; all else as
+    /// [`new`](Self::new).
+    pub fn of(model: &'a Model, process: &'a Diffusion, sampler: Sampler) -> Self {
+        let clip = if model.clips { Clip::Unit } else { Clip::None };
+        Self { clip, ..Self::new(&model.description, &model.network, &model.weights, process, sampler) }
+    }
+
+    /// Draws images `0..count`, spread over the ranks, and hands each of this rank's batches to `take` as soon as it is
+    /// drawn, with the indices of its images; `progress` is told of each step of this rank's share. Ranks vote after each
+    /// batch, so that one that fails ends all.
+    pub fn run(
+        &self,
+        comm: &dyn Collective,
+        count: usize,
+        progress: impl Fn(usize, usize),
+        mut take: impl FnMut(Range<usize>, Drawn) -> Result<(), Error>,
+    ) -> Result<(), Failure> {
+        let range = partition(count, comm.rank(), comm.size());
+        let total = range.len().div_ceil(self.batch) * self.process.timesteps();
+        let mut done = 0;
+        let mut tell = || {
+            done += 1;
+            progress(done, total);
+        };
+        let rounds = count.div_ceil(comm.size()).div_ceil(self.batch);
+        for start in (range.start..).step_by(self.batch).take(rounds) {
+            let batch = start.min(range.end)..(start + self.batch).min(range.end);
+            let drawn = if batch.is_empty() { Ok(()) } else { self.draw(batch, &mut tell, &mut take) };
+            agree::unanimous(comm, drawn)?;
+        }
+        Ok(())
+    }
+
+    /// Draws images `0..count`, spread over the ranks; rank 0 gets them all, in order, the others none.
+    pub fn gather(
+        &self,
+        comm: &dyn Collective,
+        count: usize,
+        progress: impl Fn(usize, usize),
+    ) -> Result<Drawn, Failure> {
+        let mut ours = Drawn::default();
+        self.run(comm, count, progress, |_, batch| {
+            ours.samples.extend(batch.samples);
+            ours.trajectories.extend(batch.trajectories);
+            Ok(())
+        })?;
+        Ok(Drawn { samples: gather(comm, ours.samples), trajectories: gather(comm, ours.trajectories) })
+    }
+
+    fn draw(
+        &self,
+        batch: Range<usize>,
+        tell: &mut impl FnMut(),
+        take: &mut impl FnMut(Range<usize>, Drawn) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let kept = self.trajectories.clamp(batch.start, batch.end) - batch.start;
+        let mut states = Vec::new();
+        let images = self.draw_batch(batch.clone(), |step| {
+            tell();
+            if kept > 0 {
+                // A copy, lest the rest of the batch stays in memory with it.
+                states.push(step.x.narrow(0, 0, kept as i64).copy());
+            }
+        })?;
+        // As a picture they would be black, and nobody would know why.
+        finite::check_images(&images, batch.start, &format!("images drawn from {}", self.name))?;
+        let trajectories = if kept > 0 { floats(&Tensor::stack(&states, 1))? } else { Vec::new() };
+        take(batch, Drawn { samples: floats(&images)?, trajectories })
+    }
+
+    fn draw_batch(&self, batch: Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Error> {
+        let device = self.weights.flat().device();
+        let (channels, size) = self.network.image();
+        let indices: Vec<u64> = batch.clone().map(|i| i as u64).collect();
+        let noise = match self.init_noise {
+            Some(noise) => noise.narrow(0, batch.start as i64, batch.len() as i64),
+            None => noise_batch(self.seed, Stream::Sample, &indices, &[channels, size, size]),
+        };
+        let labels = self.labels.map(|labels| Tensor::from_slice(&labels[batch]).to_device(device));
+        let pull = self.classifier.zip(labels.as_ref());
+        let pull = pull.map(|((by, scale), labels)| move |x: &Tensor, t: &Tensor| by.gradient(x, t, labels, scale));
+        let options = SampleOptions {
+            sampler: self.sampler,
+            corrector: self.corrector,
+            clip: self.clip,
+            seed: self.seed,
+            indices: &indices,
+            classifier: pull.as_ref().map(|pull| ClassGradient(pull)),
+        };
+        // A classifier may know of classes what the network does not.
+        let told = labels.as_ref().filter(|_| self.network.classes().is_some());
+        let model = |x: &Tensor, t: &Tensor| self.predict(x, t, told);
+        Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
+    }
+
+    /// The network's output, guided if so asked.
+    fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let forward =
+            |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
+        let conditional = forward(labels)?;
+        match (self.guidance, labels) {
+            (Some((scale, null)), Some(labels)) => {
+                let unconditional = forward(Some(&labels.full_like(null)))?;
+                Ok(self.process.guide(&conditional, &unconditional, scale)?)
+            }
+            _ => Ok(conditional),
+        }
+    }
+}
+
+/// All ranks' floats, in rank order, on rank 0; none elsewhere.
+pub fn gather(comm: &dyn Collective, ours: Vec<f32>) -> Vec<f32> {
+    if comm.size() == 1 {
+        return ours;
+    }
+    let bytes = ours.iter().flat_map(|value| value.to_le_bytes()).collect();
+    drop(ours);
+    let ranks = comm.gather_bytes_to(bytes, 0);
+    ranks.iter().flat_map(|rank| rank.as_chunks::<4>().0).map(|value| f32::from_le_bytes(*value)).collect()
+}

@@ -1,0 +1,252 @@
+//! How opening, drawing and training fail: a kind that decides what happens next, one sentence, and what would fix it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::Path;
+
+use ddpm_comm::Agreed;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::learner::Learner;
+
+/// What kind of failure it is. A program maps each kind to its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// A fault of the program, or of the machine, that nobody foresaw.
+    Internal,
+    /// The configuration, or what the caller asked for, cannot be used.
+    Config,
+    /// The checkpoint belongs to another run, or another job writes to it.
+    ResumeRefused,
+    /// The store, a file or the data failed.
+    Storage,
+    /// A network gives values that are not finite.
+    Diverged,
+    /// There is not enough memory, on the machine or on a GPU.
+    OutOfMemory,
+    /// Stopped on request.
+    Stopped,
+}
+
+/// What would fix an error. A library does not know how its program lets users do these; the program words them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remedy {
+    /// Advice that needs no option, as the rest of a sentence: `set them back`.
+    Do(String),
+    /// Set these keys to these values.
+    Set(Vec<(String, String)>),
+    /// Let these keys differ from the checkpoint's. `data` stands for the data set and all keys of `[data]`.
+    AllowChange(Vec<String>),
+    /// Start in another `run.dir`.
+    OtherRunDir,
+    /// Resume from the newest checkpoint.
+    Resume,
+    /// Start from step 0, although the run has been here before.
+    StartAfresh,
+    /// Resume from the checkpoints that setting this key to this value makes visible.
+    ResumeWith(String, String),
+    /// Name the configuration that describes the data.
+    NameData,
+    /// Do not choose weights: there is only one set.
+    LeaveWeightsOut,
+    /// Name a run that trained this.
+    RunOf(Learner),
+    /// Resume with what trains this.
+    ResumeAs(Learner),
+}
+
+/// A failure of one rank.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    remedies: Vec<Remedy>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with its message: what is wrong, in one sentence, followed by the fix if that needs no option's name.
+    pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string(), remedies: Vec::new(), cause: None }
+    }
+
+    /// An error of a library, with its own message.
+    pub fn caused_by(kind: ErrorKind, cause: impl StdError + Send + Sync + 'static) -> Self {
+        Self { kind, message: cause.to_string(), remedies: Vec::new(), cause: Some(Box::new(cause)) }
+    }
+
+    /// A configuration that cannot be used.
+    pub fn config(message: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// A fault of the program, or of the machine, that nobody foresaw.
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// A file that could not be written or read.
+    pub fn file(path: &Path, error: impl StdError + Send + Sync + 'static) -> Self {
+        let message = format!("{}: {error}; check the path, its permissions and the free space", path.display());
+        Self { cause: Some(Box::new(error)), ..Self::new(ErrorKind::Storage, message) }
+    }
+
+    /// This error, which one more remedy would fix.
+    pub fn or(mut self, remedy: Remedy) -> Self {
+        self.remedies.push(remedy);
+        self
+    }
+
+    /// This error, found in the content of a file.
+    pub fn within(self, path: &Path) -> Self {
+        Self { message: format!("{}: {}", path.display(), self.message), ..self }
+    }
+
+    /// This error, with one more sentence.
+    pub fn and_also(self, other: &impl fmt::Display) -> Self {
+        Self { message: format!("{} Also, {other}", self.message), ..self }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What would fix it, any one of these.
+    pub fn remedies(&self) -> &[Remedy] {
+        &self.remedies
+    }
+
+    /// The library's own error, on the rank that met it.
+    pub fn cause<T: StdError + 'static>(&self) -> Option<&T> {
+        self.cause.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+/// A cause that another rank met: its message, and the message of its own cause.
+#[derive(Debug, Serialize, Deserialize)]
+struct RemoteCause {
+    message: String,
+    cause: Option<Box<RemoteCause>>,
+}
+
+impl RemoteCause {
+    fn of(error: &dyn StdError) -> Self {
+        Self { message: error.to_string(), cause: error.source().map(|cause| Box::new(Self::of(cause))) }
+    }
+}
+
+impl fmt::Display for RemoteCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for RemoteCause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+/// An error on its way to the other ranks.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    kind: ErrorKind,
+    message: String,
+    remedies: Vec<Remedy>,
+    cause: Option<RemoteCause>,
+}
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let cause = self.cause.as_deref().map(|cause| RemoteCause::of(cause));
+        let sent = Sent { kind: self.kind, message: self.message.clone(), remedies: self.remedies.clone(), cause };
+        sent.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Error {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Sent { kind, message, remedies, cause } = Sent::deserialize(deserializer)?;
+        Ok(Self { kind, message, remedies, cause: cause.map(|cause| Box::new(cause) as _) })
+    }
+}
+
+/// How an operation of all ranks together fails on one of them.
+#[derive(Debug)]
+pub enum Failure {
+    /// Every rank returns this failure, so all can leave in order.
+    Agreed(Agreed<Error>),
+    /// Only this rank knows of it. The others wait, or will, in some collective: whoever gets this has to end them.
+    Alone(Error),
+}
+
+impl Failure {
+    /// The error itself.
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::Agreed(agreed) => agreed.error(),
+            Self::Alone(error) => error,
+        }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.error().kind
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agreed(agreed) => agreed.fmt(f),
+            Self::Alone(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StdError for Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error().source()
+    }
+}
+
+impl From<Agreed<Error>> for Failure {
+    fn from(agreed: Agreed<Error>) -> Self {
+        Self::Agreed(agreed)
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Alone(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reaches_other_ranks_with_its_kind_its_remedies_and_its_causes() {
+        let io = std::io::Error::other("disk on fire");
+        let error = Error::file(Path::new("runs/a"), io).or(Remedy::AllowChange(vec!["data".into()]));
+        assert!(error.cause::<std::io::Error>().is_some());
+        let received: Error = serde_json::from_str(&serde_json::to_string(&error).unwrap()).unwrap();
+        assert_eq!((received.kind(), received.to_string()), (ErrorKind::Storage, error.to_string()));
+        assert_eq!(received.remedies(), error.remedies());
+        assert_eq!(received.source().unwrap().to_string(), "disk on fire");
+    }
+}

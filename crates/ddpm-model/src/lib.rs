@@ -1,0 +1,31 @@
+//! A trained model: open it, draw from it, guide it, classify with it.
+mod build;
+mod classifier;
+mod conversions;
+pub mod data;
+mod device;
+mod diffusers;
+mod draw;
+mod error;
+pub mod finite;
+pub mod images;
+mod learner;
+mod libtorch;
+mod model;
+pub mod pictures;
+pub mod process_charts;
+mod run_dir;
+pub mod samples;
+pub mod steps;
+pub mod tensor_file;
+mod weights;
+
+pub use build::{architecture, beta_schedule, current_folder, diffusion, null_class, store_options};
+pub use classifier::Classifier;
+pub use device::{Place, resolve_device, resolve_for_training};
+pub use draw::{Drawn, Generation, gather};
+pub use error::{Error, ErrorKind, Failure, Remedy};
+pub use learner::Learner;
+pub use model::Model;
+pub use run_dir::{resettled, store_of};
+pub use weights::{WEIGHTS, WeightChoice, ema_buffer};

@@ -1,0 +1,116 @@
+//! What libtorch fails with: memory that ran out, a GPU that failed, an operation that is not deterministic.
+
+use ddpm_comm::abort;
+use tch::TchError;
+use tch_ext::Trouble;
+
+use crate::error::{Error, ErrorKind};
+
+/// The exit status after a GPU has failed.
+const GPU_FAILED: i32 = 1;
+
+/// What a panic over an error of libtorch's has in its message, before libtorch's words.
+const LIBTORCH_PANICKED: &str = "Torch(\"";
+
+/// How a panic has the system's refusal, EAGAIN.
+const NO_THREAD: [&str; 2] = ["os error 11", "code: 11, kind: WouldBlock"];
+
+impl From<TchError> for Error {
+    fn from(error: TchError) -> Self {
+        Self::of_libtorch(&error.to_string())
+    }
+}
+
+impl Error {
+    /// What libtorch failed with: a trouble of the machine with its remedy, or else its own first line.
+    ///
+    /// A GPU that has failed ends the run here, after the message: nothing that lies on it can be let go in order any more.
+    pub fn of_libtorch(words: &str) -> Self {
+        let first = words.lines().next().unwrap_or_default();
+        let known = Trouble::of(words).map(|trouble| Self::of_trouble(&trouble, first));
+        known.unwrap_or_else(|| Self::internal(format!("libtorch: {first}")))
+    }
+
+    /// The trouble of the machine over which code has panicked, if it was one: operators of tensors (`a + b`) have no other
+    /// way to say that memory ran out, nor have libraries that a thread does not start.
+    pub fn of_panic(message: &str) -> Option<Self> {
+        if message.contains("thread") && NO_THREAD.iter().any(|phrase| message.contains(phrase)) {
+            return Some(Self::internal(
+                "the system starts no more threads: memory, or the number of them that this user or container may have, is \
+                 used up. Raise that limit (ulimit -u, the container's pids), or start fewer ranks",
+            ));
+        }
+        let words = message.split_once(LIBTORCH_PANICKED).map(|(_, words)| words.replace("\\n", "\n"))?;
+        let first = words.lines().next().unwrap_or_default();
+        Trouble::of(&words).map(|trouble| Self::of_trouble(&trouble, first))
+    }
+
+    fn of_trouble(trouble: &Trouble, words: &str) -> Self {
+        match trouble {
+            Trouble::Memory { on_gpu, asked } => Self::out_of_memory(*on_gpu, asked.as_deref()),
+            Trouble::Gpu => abort(
+                GPU_FAILED,
+                &format!("error: the GPU failed: {words}. See nvidia-smi and the kernel's log (dmesg) for its state"),
+            ),
+            Trouble::Undetermined => {
+                let operation = words.split(" does not have ").next().unwrap_or_default();
+                let operation = operation.rsplit(": ").next().unwrap_or_default();
+                Self::config(format!(
+                    "libtorch's {operation} gives other bits each time, and train.deterministic allows no such operation. Set \
+                     it to false, or train.device to \"cpu\""
+                ))
+            }
+        }
+    }
+
+    /// There is no memory for so much more, such as `2.00 GiB`, on a GPU or else on the machine.
+    pub fn out_of_memory(on_gpu: bool, asked: Option<&str>) -> Self {
+        let place = if on_gpu { "the GPU" } else { "this machine" };
+        let asked = asked.map_or(String::new(), |asked| format!(" ({asked} more were needed)"));
+        Self::new(ErrorKind::OutOfMemory, format!("out of memory on {place}{asked}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn memory_that_runs_out_is_an_error_of_its_own_kind() {
+        let options = (Kind::Float, Device::Cpu);
+        let said = "out of memory on this machine (4611686018.4 GB more were needed)";
+        let error = Tensor::f_empty([1 << 60], options).unwrap_err();
+        let panicked = std::panic::catch_unwind(|| Tensor::empty([1 << 60], options)).unwrap_err();
+        let panicked = Error::of_panic(panicked.downcast_ref::<String>().unwrap()).unwrap();
+        for error in [Error::from(error), panicked] {
+            assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::OutOfMemory, said));
+        }
+        let gpu = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB";
+        let error = Error::of_libtorch(gpu);
+        assert!(error.to_string() == "out of memory on the GPU (2.00 GiB more were needed)", "{error}");
+    }
+
+    #[test]
+    fn faults_of_the_program_stay_what_they_are() {
+        let options = (Kind::Float, Device::Cpu);
+        let (two, three) = (Tensor::zeros([2], options), Tensor::zeros([3], options));
+        let error = Error::from(two.f_add(&three).unwrap_err());
+        assert!(error.kind() == ErrorKind::Internal && error.to_string().lines().count() == 1, "{error}");
+        let panicked = std::panic::catch_unwind(|| &two + &three).unwrap_err();
+        assert!(Error::of_panic(panicked.downcast_ref::<String>().unwrap()).is_none());
+        assert!(Error::of_panic("index out of bounds").is_none());
+        let thread = std::io::Error::from_raw_os_error(11);
+        for message in [format!("OS can't spawn worker thread: {thread}"), format!("one more thread: {thread:?}")] {
+            assert!(Error::of_panic(&message).unwrap().to_string().starts_with("the system starts no more threads: "));
+        }
+        let error = Error::of_libtorch(
+            "Internal torch error: put_ does not have a deterministic implementation, but you set 'torch.use_determ",
+        );
+        assert!(
+            error.kind() == ErrorKind::Config && error.to_string().starts_with("libtorch's put_ gives other bits"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! A source (SRC) of a model to sample from or to evaluate: a run, a run at a step, or a diffusers directory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
+use ddpm_comm::{Collective, agree};
+use ddpm_config::Settings;
+use ddpm_data::{Source, Split};
+use ddpm_diffusion::Diffusion;
+use ddpm_nn::{Inputs, Network, Weights};
+use serde::{Deserialize, Serialize};
+use tch::{Device, TchError, Tensor};
+
+use crate::build;
+use crate::data;
+use crate::diffusers::{self, Pretrained};
+use crate::error::{Error, ErrorKind, Failure, Remedy};
+use crate::finite;
+use crate::learner::Learner;
+use crate::run_dir::{resettled, store_of};
+use crate::weights::WeightChoice;
+
+/// A network with its numbers and its process.
+pub struct Model {
+    /// The network.
+    pub network: Network,
+    /// Its numbers.
+    pub weights: Weights,
+    /// The process that it was trained on.
+    pub diffusion: Diffusion,
+    /// The row of the class table that means "no class", if it has one.
+    pub null_class: Option<i64>,
+    /// Number of classes that can be asked for.
+    pub classes: Option<i64>,
+    /// Whether predicted images are clipped to [-1, 1] unless asked otherwise.
+    pub clips: bool,
+    /// What the run was trained with; a diffusers directory does not say.
+    pub settings: Option<Settings>,
+    /// One phrase for the log.
+    pub description: String,
+}
+
+/// What rank 0 found at SRC, for all ranks.
+#[derive(Serialize, Deserialize)]
+enum Found {
+    /// A diffusers directory, which every rank reads itself.
+    Diffusers,
+    /// A checkpoint, of which one buffer follows.
+    Run { description: String, settings: Box<Settings>, numbers: usize },
+}
+
+impl Model {
+    /// Opens SRC, all ranks together: rank 0 chooses the checkpoint, reads the weights asked for and sends them on, so
+    /// that all have the same while a run goes on saving, and the store sends them once.
+    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
+        Self::open_as(Learner::Diffusion, comm, source, choice, device)
+    }
+
+    /// The same, of what `learner` has learnt and nothing else.
+    pub fn open_as(
+        learner: Learner,
+        comm: &dyn Collective,
+        source: &str,
+        choice: WeightChoice,
+        device: Device,
+    ) -> Result<Self, Failure> {
+        let mut flat = Vec::new();
+        let found = agree::on_root(comm, || {
+            let (found, weights) = find(learner, source, choice)?;
+            flat = weights;
+            Ok::<_, Error>(found)
+        })?;
+        let model = match found {
+            Found::Diffusers => {
+                let pretrained = diffusers::open(Path::new(source), device, comm.rank() == 0);
+                agree::unanimous(comm, pretrained.map(|pretrained| Self::from_diffusers(source, pretrained)))
+            }
+            Found::Run { description, settings, numbers } => {
+                flat.resize(numbers, 0.0);
+                comm.broadcast(&mut flat, 0);
+                agree::unanimous(comm, Self::from_run(description, *settings, &flat, device))
+            }
+        }?;
+        agree::unanimous(comm, finite::check_weights(&model.weights, &model.description))?;
+        Ok(model)
+    }
+
+    fn from_run(description: String, settings: Settings, flat: &[f32], device: Device) -> Result<Self, Error> {
+        let network = Network::new(build::architecture(&settings))?;
+        Ok(Self {
+            weights: Weights::over(network.layout(), Tensor::from_slice(flat).to_device(device))?,
+            network,
+            diffusion: build::diffusion(&settings, device)?,
+            null_class: build::null_class(&settings),
+            classes: settings.model.classes.map(i64::from),
+            clips: true,
+            settings: Some(settings),
+            description,
+        })
+    }
+
+    fn from_diffusers(source: &str, pretrained: Pretrained) -> Self {
+        let Pretrained { network, weights, diffusion, clips } = pretrained;
+        Self {
+            classes: network.classes(),
+            network,
+            weights,
+            diffusion,
+            null_class: None,
+            clips,
+            settings: None,
+            description: format!("{source} (diffusers)"),
+        }
+    }
+
+    /// What the network predicts `[B, ...]` for images `x` `[B, C, H, W]` at timesteps `t` `[B]` of the model's own process,
+    /// with the classes `labels` `[B]` if it is conditioned on classes.
+    pub fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, TchError> {
+        self.network.forward(&self.weights, &Inputs { x, t, labels, dropout: None })
+    }
+
+    /// The configuration that images come from: `config`, by default that of the model's own run, under `overrides`.
+    pub fn data_settings(&self, config: Option<&str>, overrides: &[String]) -> Result<Settings, Error> {
+        match (config, &self.settings) {
+            (Some(config), _) => Ok(Settings::load(config, overrides)?),
+            (None, Some(settings)) => {
+                let settings = Settings::from_toml(&settings.to_toml(), "the run's configuration", overrides)?;
+                let path = &settings.data.path;
+                if !path.is_empty()
+                    && Path::new(path).is_relative()
+                    && !overrides.iter().any(|set| set.contains("data.path"))
+                {
+                    tracing::warn!(
+                        "the run gives data.path as {path}, relative to a folder that it does not record; reading {path} \
+                         below the current folder. Set data.path to name another place"
+                    );
+                }
+                Ok(settings)
+            }
+            (None, None) => {
+                Err(Error::config("a diffusers directory does not say what it was trained on").or(Remedy::NameData))
+            }
+        }
+    }
+
+    /// Opens the images that `settings` describe. Refuses another shape than the model's, and classes that it does not
+    /// know.
+    pub fn open_data(&self, settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Error> {
+        let source = data::open(settings, split)?;
+        let (spec, (channels, size)) = (source.spec(), self.network.image());
+        if (spec.channels as i64, spec.size as i64) != (channels, size) {
+            return Err(Error::config(format!(
+                "the model is of {channels}x{size}x{size} images (channels, height, width) and the data are {0}x{1}x{1}",
+                spec.channels, spec.size
+            ))
+            .or(Remedy::Set(vec![
+                ("data.image_size".into(), size.to_string()),
+                ("data.channels".into(), channels.to_string()),
+            ])));
+        }
+        match (self.classes, source.classes()) {
+            (Some(classes), Some(found)) if found as i64 > classes => Err(Error::config(format!(
+                "the data has {found} classes and the model knows {classes}; name the data it was trained on"
+            ))),
+            (Some(classes), None) => Err(Error::config(format!(
+                "the model wants one of {classes} classes with each image but the data carries no labels; set data.labels"
+            ))),
+            _ => Ok(source),
+        }
+    }
+}
+
+/// The run and the step of `RUN@STEP`; an `@` in a folder's name or an address is not one.
+fn step_of(source: &str) -> Option<(&str, u64)> {
+    let (run, step) = source.rsplit_once('@').filter(|_| !Path::new(source).exists())?;
+    Some((run, step.parse().ok()?))
+}
+
+/// What SRC is; of a run, with the weights asked for.
+fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Error> {
+    if diffusers::is_meant(Path::new(source))? {
+        refuse_other(learner, Learner::Diffusion, source)?;
+        if choice != WeightChoice::SlowestAverage {
+            return Err(Error::config("a diffusers directory holds one set of weights").or(Remedy::LeaveWeightsOut));
+        }
+        return Ok((Found::Diffusers, Vec::new()));
+    }
+    let (run, want) = step_of(source).map_or((source, Want::Latest), |(run, step)| (run, Want::Step(step)));
+    let store = Store::open_existing(&store_of(run)?)?;
+    let mut search = store.search(want)?;
+    while let Some(manifest) = search.candidate()? {
+        match read(learner, run, &store, &manifest, choice)? {
+            Ok(found) => return Ok(found),
+            Err(damaged) => search.reject(manifest.step, damaged)?,
+        }
+    }
+    let message = format!("{} has no checkpoint yet; train first, or name another run", store.uri());
+    Err(Error::new(ErrorKind::Storage, message))
+}
+
+/// The weights asked for, of one checkpoint; or in what it is damaged.
+fn read(
+    learner: Learner,
+    run: &str,
+    store: &Store,
+    manifest: &Manifest,
+    choice: WeightChoice,
+) -> Result<Result<(Found, Vec<f32>), CheckpointError>, Error> {
+    let settings: Settings = serde_json::from_value(manifest.config.clone()).map_err(|e| {
+        let program = &manifest.program;
+        let message = format!("{run} was written by {program}, which this version cannot read ({e}); use that version");
+        Error::new(ErrorKind::Storage, message)
+    })?;
+    refuse_other(learner, Learner::of(&settings), run)?;
+    let settings = resettled(settings, Path::new(run));
+    let buffer = choice.buffer(&settings.ema.rates);
+    let flat = match store.load_buffer(manifest, &buffer) {
+        Err(damaged @ CheckpointError::Damaged { .. }) => return Ok(Err(damaged)),
+        loaded => loaded?,
+    };
+    let description = format!("{run} at step {}, {buffer}", manifest.step);
+    Ok(Ok((Found::Run { description, settings: Box::new(settings), numbers: flat.len() }, flat)))
+}
+
+fn refuse_other(wanted: Learner, found: Learner, source: &str) -> Result<(), Error> {
+    if wanted == found {
+        return Ok(());
+    }
+    let message = format!("{source} holds {}, where {} is needed", found.name(), wanted.name());
+    Err(Error::config(message).or(Remedy::RunOf(wanted)))
+}

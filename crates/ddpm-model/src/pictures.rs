@@ -1,0 +1,64 @@
+//! Pictures made of images: sample grids and the strips of the forward and the reverse process.
+
+use ddpm_data::Source;
+use ddpm_diffusion::{Diffusion, Stream, noise_batch};
+use ddpm_telemetry::{Picture, Scale};
+use tch::{Kind, Tensor};
+
+use crate::error::Error;
+use crate::images;
+
+/// Rows of a strip: images.
+pub const STRIP_IMAGES: usize = 4;
+/// Columns of a strip: timesteps.
+const STRIP_TIMES: usize = 10;
+
+/// Images f32 `[N, C, size, size]` in `[-1, 1]` in a grid.
+pub fn grid(images: &[f32], channels: usize, size: usize, columns: usize) -> Result<Picture, Error> {
+    grid_u8(&ddpm_telemetry::from_unit_floats(images), channels, size, columns)
+}
+
+/// Images u8 `[N, C, size, size]` in a grid.
+pub fn grid_u8(images: &[u8], channels: usize, size: usize, columns: usize) -> Result<Picture, Error> {
+    let count = images.len() / (channels * size * size);
+    Ok(ddpm_telemetry::grid(images, [count, channels, size, size], columns, Scale::Legible)?)
+}
+
+/// One image u8 `[C, size, size]`, pixel for pixel.
+pub fn single(image: &[u8], channels: usize, size: usize) -> Result<Picture, Error> {
+    Ok(ddpm_telemetry::grid(image, [1, channels, size, size], 1, Scale::Exact)?)
+}
+
+/// The first images of a data set on their way to noise: a row per image, x_t from t = 0 to T-1.
+pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> Result<Picture, Error> {
+    let spec = source.spec();
+    let count = STRIP_IMAGES.min(source.len() as usize);
+    let shape = [spec.channels as i64, spec.size as i64, spec.size as i64];
+    let device = diffusion.device();
+    let x_start = images::read(source, 0, count, device)?.x_start;
+    let positions: Vec<u64> = (0..count as u64).collect();
+    let noise = noise_batch(seed, Stream::Picture, &positions, &shape).to_device(device);
+    let last = diffusion.timesteps() - 1;
+    let states: Vec<Tensor> = (0..STRIP_TIMES)
+        .map(|column| {
+            let t = diffusion.full_t(column * last / (STRIP_TIMES - 1), count as i64);
+            diffusion.q_sample(&x_start, &t, &noise)
+        })
+        .collect();
+    let strip = Tensor::stack(&states, 1).to_kind(Kind::Float).contiguous().view(-1);
+    grid(&Vec::<f32>::try_from(&strip)?, spec.channels, spec.size, STRIP_TIMES)
+}
+
+/// Images on their way from noise: a row per image, of `trajectories` f32 `[rows, steps, C, size, size]`.
+pub fn reverse_strip(trajectories: &[f32], steps: usize, channels: usize, size: usize) -> Result<Picture, Error> {
+    let columns = STRIP_TIMES.min(steps);
+    let image = channels * size * size;
+    let shown = |column: usize| (column * (steps - 1)).checked_div(columns - 1).unwrap_or(0);
+    let strip: Vec<f32> = trajectories
+        .chunks_exact(steps * image)
+        .flat_map(|states| (0..columns).map(move |column| &states[shown(column) * image..][..image]))
+        .flatten()
+        .copied()
+        .collect();
+    grid(&strip, channels, size, columns)
+}

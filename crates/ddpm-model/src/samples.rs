@@ -1,0 +1,74 @@
+//! Samples in files, and images to compare them with.
+
+use std::path::Path;
+
+use ddpm_config::DataSettings;
+use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split, class_folders, some_of};
+use tch::{Device, Tensor};
+
+use crate::error::{Error, ErrorKind};
+use crate::{data, images, tensor_file};
+
+/// Sub-folders that a message names.
+const FOLDERS_SHOWN: usize = 10;
+
+/// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
+pub struct Labelled {
+    /// The images.
+    pub images: Tensor,
+    /// The class of each.
+    pub labels: Option<Vec<i64>>,
+}
+
+/// Images of `(channels, size)` in a safetensors file or a folder. Where `classes` are distinguished, a folder's sub-folders,
+/// as many, are the classes in the order of their names.
+pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labelled, Error> {
+    let (channels, size) = image;
+    if !path.is_dir() {
+        let read = tensor_file::read(path, "samples", None, [channels, size, size])?;
+        return Ok(Labelled { images: read.values, labels: read.labels });
+    }
+    let source = ddpm_data::open(&DataSpec {
+        kind: SourceKind::Folder { root: path.into(), split: Split::Train, labels: folder_labels(path, classes)? },
+        image_size: size as usize,
+        channels: channels as usize,
+        crop: None,
+        max_pixels: data::max_pixels(&DataSettings::default()),
+        on_corrupt: OnCorrupt::Error,
+    })?;
+    if source.classes().is_some() {
+        tracing::info!("classes: {}", data::class_summary(source.as_ref()));
+    }
+    let batch = ddpm_data::preview(source.as_ref(), 0, source.len() as usize).map_err(|error| match error {
+        // No key of a configuration is about these files.
+        DataError::Image { .. } => {
+            Error::new(ErrorKind::Storage, format!("{}. Replace or remove the file.", error.fault()))
+        }
+        other => other.into(),
+    })?;
+    Ok(labelled(source.as_ref(), images::of_batch(source.as_ref(), batch, Device::Cpu)?))
+}
+
+/// The first images of a data set.
+pub fn first(source: &dyn Source, count: u64) -> Result<Labelled, Error> {
+    Ok(labelled(source, images::read(source, 0, count as usize, Device::Cpu)?))
+}
+
+fn labelled(source: &dyn Source, images: images::Images) -> Labelled {
+    Labelled { images: images.x_start, labels: source.classes().map(|_| images.labels) }
+}
+
+fn folder_labels(path: &Path, classes: Option<i64>) -> Result<FolderLabels, Error> {
+    let Some(classes) = classes else { return Ok(FolderLabels::None) };
+    let found = class_folders(path)?;
+    match found.len() {
+        0 => Ok(FolderLabels::None),
+        folders if folders as i64 == classes => Ok(FolderLabels::SubFolder),
+        folders => Err(Error::config(format!(
+            "{} has {folders} sub-folders ({}) and the classifier distinguishes {classes} classes; give one sub-folder for each, or \
+             none",
+            path.display(),
+            some_of(found, FOLDERS_SHOWN)
+        ))),
+    }
+}

@@ -1,0 +1,13 @@
+//! The colours of lines and heat maps.
+
+use plotters::style::RGBColor;
+
+/// Distinguishable with any colour vision (Okabe and Ito).
+pub(crate) const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];

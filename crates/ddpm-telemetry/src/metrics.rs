@@ -1,0 +1,254 @@
+//! `metrics.jsonl`: one JSON object per log step, each step once however often the run was resumed.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::best_effort::BestEffort;
+use crate::file::write_atomic;
+
+/// The figures of one log step, in the order in which they were added.
+///
+/// Each has a key in `metrics.jsonl` and a tag in TensorBoard. One that is not finite is `null` in the file; one that is
+/// absent is `null` there and not shown in TensorBoard.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    step: u64,
+    figures: Vec<Figure>,
+}
+
+#[derive(Clone, Debug)]
+struct Figure {
+    key: Cow<'static, str>,
+    tag: Cow<'static, str>,
+    value: Quantity,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Quantity {
+    Count(u64),
+    Real(f64),
+    Absent,
+}
+
+impl Metrics {
+    /// The figures of step `step`, none yet.
+    pub fn at(step: u64) -> Self {
+        Self { step, figures: Vec::new() }
+    }
+
+    /// The step: updates made since the start of the run.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Adds a whole number.
+    pub fn count(&mut self, key: &'static str, tag: &'static str, value: u64) {
+        self.push(key.into(), tag.into(), Quantity::Count(value));
+    }
+
+    /// Adds a number.
+    pub fn real(&mut self, key: &'static str, tag: &'static str, value: f64) {
+        self.push(key.into(), tag.into(), Quantity::Real(value));
+    }
+
+    /// Adds a number that may be absent.
+    pub fn optional(&mut self, key: &'static str, tag: &'static str, value: Option<f64>) {
+        self.push(key.into(), tag.into(), value.map_or(Quantity::Absent, Quantity::Real));
+    }
+
+    /// Adds a number for each quarter of the timesteps, least noise first: `{key}_q0` to `{key}_q3`, shown as `{tag}/q0` to
+    /// `{tag}/q3`; a tag that has a name after its slash already gets `_q0` to `_q3`.
+    pub fn quarters(&mut self, key: &str, tag: &str, values: [Option<f64>; 4]) {
+        let separator = if tag.contains('/') { '_' } else { '/' };
+        for (q, value) in values.into_iter().enumerate() {
+            let value = value.map_or(Quantity::Absent, Quantity::Real);
+            self.push(format!("{key}_q{q}").into(), format!("{tag}{separator}q{q}").into(), value);
+        }
+    }
+
+    /// The figure with this key; none if it is absent.
+    pub fn get(&self, key: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.key == key)?.value.number()
+    }
+
+    fn push(&mut self, key: Cow<'static, str>, tag: Cow<'static, str>, value: Quantity) {
+        self.figures.push(Figure { key, tag, value });
+    }
+
+    /// What TensorBoard plots, by tag.
+    pub(crate) fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.figures.iter().filter_map(|figure| Some((figure.tag.as_ref(), figure.value.number()?)))
+    }
+}
+
+impl Quantity {
+    fn number(self) -> Option<f64> {
+        match self {
+            Self::Count(count) => Some(count as f64),
+            Self::Real(value) => Some(value),
+            Self::Absent => None,
+        }
+    }
+}
+
+impl Serialize for Quantity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Count(count) => serializer.serialize_u64(*count),
+            // serde_json writes null for what is not finite.
+            Self::Real(value) => serializer.serialize_f64(*value),
+            Self::Absent => serializer.serialize_none(),
+        }
+    }
+}
+
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.figures.len() + 1))?;
+        map.serialize_entry("step", &self.step)?;
+        for figure in &self.figures {
+            map.serialize_entry(&figure.key, &figure.value)?;
+        }
+        map.end()
+    }
+}
+
+/// The open `metrics.jsonl`. It never fails: see the crate.
+pub struct MetricsLog(BestEffort<File>);
+
+impl MetricsLog {
+    /// Opens `path` for a run that goes on after `resume_step`, or starts afresh where that is none. Lines of
+    /// later steps, which will be run again, are cut, and so is a line that a crash left torn.
+    pub fn open(path: &Path, resume_step: Option<u64>) -> Self {
+        Self(BestEffort::new(path, cut_and_open(path, resume_step)))
+    }
+
+    /// Adds one line.
+    pub fn append(&mut self, metrics: &Metrics) {
+        self.0.attempt(|file| {
+            let mut line = serde_json::to_vec(metrics)?;
+            line.push(b'\n');
+            // One write, so that a crash tears no line but the last.
+            file.write_all(&line)
+        });
+    }
+}
+
+/// The log steps of a run's `metrics.jsonl`, in order, as objects with the fields that [`Metrics`] wrote. Torn lines are
+/// left out.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_metrics(path: &Path) -> io::Result<Vec<Map<String, Value>>> {
+    Ok(fs::read_to_string(path)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn cut_and_open(path: &Path, resume_step: Option<u64>) -> io::Result<File> {
+    // A pipe or a device has no past to cut.
+    if path.is_file() {
+        write_atomic(path, &lines_until(&fs::read(path)?, resume_step))?;
+    } else if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    File::options().append(true).create(true).open(path)
+}
+
+fn lines_until(log: &[u8], resume_step: Option<u64>) -> Vec<u8> {
+    #[derive(Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let mut kept = Vec::new();
+    for line in log.split(|&byte| byte == b'\n') {
+        if serde_json::from_slice::<Line>(line).is_ok_and(|line| Some(line.step) <= resume_step) {
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::logged;
+
+    fn at(step: u64) -> Metrics {
+        let mut metrics = Metrics::at(step);
+        metrics.real("loss", "loss/total", step as f64 / 4.0);
+        metrics
+    }
+
+    fn steps(path: &Path) -> Vec<u64> {
+        let log = fs::read_to_string(path).unwrap();
+        assert!(log.is_empty() || log.ends_with('\n'));
+        log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap()).collect()
+    }
+
+    fn written(path: &Path, resume_step: Option<u64>, new: &[u64]) -> Vec<u64> {
+        let mut log = MetricsLog::open(path, resume_step);
+        new.iter().for_each(|&step| log.append(&at(step)));
+        steps(path)
+    }
+
+    #[test]
+    fn each_step_is_there_once_after_a_resume() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/metrics.jsonl");
+        assert_eq!(written(&path, None, &[10, 20, 30]), [10, 20, 30]);
+        assert_eq!(written(&path, Some(20), &[30, 40]), [10, 20, 30, 40]);
+        assert_eq!(written(&path, Some(25), &[]), [10, 20]);
+        assert_eq!(written(&path, Some(0), &[5]), [5]);
+        assert_eq!(written(&path, None, &[7]), [7]);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_torn_line_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        for torn in [&b"{\"step\":30,\"lo"[..], b"{\"st\xff", b"\0\0\0\0", b"3"] {
+            written(&path, None, &[10, 20]);
+            File::options().append(true).open(&path).unwrap().write_all(torn).unwrap();
+            assert_eq!(written(&path, Some(30), &[40]), [10, 20, 40]);
+        }
+        // Whole but for its newline: kept, and the next line does not run into it.
+        fs::write(&path, serde_json::to_vec(&at(10)).unwrap()).unwrap();
+        assert_eq!(written(&path, Some(10), &[20]), [10, 20]);
+    }
+
+    #[test]
+    fn a_full_disk_costs_one_warning() {
+        let warnings = logged(|| {
+            let mut log = MetricsLog::open(Path::new("/dev/full"), Some(3));
+            (4..8).for_each(|step| log.append(&at(step)));
+        });
+        assert_eq!(warnings.matches("/dev/full cannot be written").count(), 1);
+    }
+
+    #[test]
+    fn a_line_has_every_field_in_order_and_null_for_what_is_not_finite() {
+        let mut metrics = Metrics::at(3);
+        metrics.count("images", "progress/images", 96);
+        metrics.real("loss", "loss/total", f64::NAN);
+        metrics.real("grad_norm", "update/grad_norm", f64::INFINITY);
+        metrics.optional("vlb_smoothed", "vlb/smoothed", None);
+        metrics.quarters("loss", "loss_by_t", [Some(1.0), None, Some(f64::NAN), Some(2.5)]);
+        assert_eq!(
+            serde_json::to_string(&metrics).unwrap(),
+            "{\"step\":3,\"images\":96,\"loss\":null,\"grad_norm\":null,\"vlb_smoothed\":null,\"loss_q0\":1.0,\"loss_q1\":null,\
+             \"loss_q2\":null,\"loss_q3\":2.5}"
+        );
+        let shown: Vec<&str> = metrics.scalars().map(|(tag, _)| tag).collect();
+        let expected =
+            ["progress/images", "loss/total", "update/grad_norm", "loss_by_t/q0", "loss_by_t/q2", "loss_by_t/q3"];
+        assert_eq!(shown, expected);
+        assert_eq!((metrics.get("images"), metrics.get("vlb_smoothed")), (Some(96.0), None));
+    }
+}

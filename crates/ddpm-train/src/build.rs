@@ -1,0 +1,81 @@
+//! From validated settings to the parts of a training.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use ddpm_comm::{Agreed, Collective, CommError, Memory, Wanted, World, partition};
+use ddpm_config::{Backend, LrSchedule as LrShape, Settings, TimestepSampler as SamplerSetting};
+use ddpm_data::{Loader, LoaderConfig, Order, Source};
+use ddpm_diffusion::{LossSecondMoment, TimestepSampler};
+use ddpm_model::{Error, Failure};
+use ddpm_nn::LrSchedule;
+
+/// Batches decoded ahead per worker.
+const PREFETCH_PER_WORKER: usize = 2;
+
+/// How training timesteps are drawn, with an empty history.
+pub fn timestep_sampler(settings: &Settings) -> TimestepSampler {
+    let timesteps = settings.diffusion.timesteps as usize;
+    match settings.diffusion.timestep_sampler {
+        SamplerSetting::Uniform => TimestepSampler::Uniform { timesteps },
+        SamplerSetting::Stratified => TimestepSampler::Stratified {
+            timesteps,
+            global_batch: NonZeroU64::new(settings.train.global_batch as u64).expect("validated to be at least 1"),
+        },
+        SamplerSetting::LossSecondMoment => TimestepSampler::LossSecondMoment(LossSecondMoment::new(timesteps)),
+    }
+}
+
+/// The learning rate that `[train]` describes.
+pub fn lr_schedule(settings: &Settings) -> LrSchedule {
+    let t = &settings.train;
+    LrSchedule {
+        peak: t.lr,
+        warmup_steps: t.warmup_steps,
+        cosine_until: (t.lr_schedule == LrShape::Cosine).then_some(t.steps),
+    }
+}
+
+/// Batches that a rank holds beside the one it trains on: ready, being decoded, or about to be used again.
+pub fn batches_ahead(settings: &Settings) -> usize {
+    PREFETCH_PER_WORKER * settings.data.workers + 1
+}
+
+/// Delivers one rank's slice of each batch, in `order`, from `start_step` on.
+pub fn loader(
+    settings: &Settings,
+    source: &Arc<dyn Source>,
+    order: Order,
+    start_step: u64,
+    rank: usize,
+    world: usize,
+) -> Result<Loader, Error> {
+    let workers = settings.data.workers;
+    let config = LoaderConfig {
+        global_batch: settings.train.global_batch,
+        slice: partition(settings.train.global_batch, rank, world),
+        start_step,
+        workers,
+        prefetch: PREFETCH_PER_WORKER * workers,
+        flip: settings.data.flip,
+        flip_seed: settings.seed,
+    };
+    Ok(Loader::new(Arc::clone(source), order, config)?)
+}
+
+/// The collective over which gradients in `memory` go, as configured; says which one it is.
+pub fn transport(world: &World, backend: Backend, memory: Memory) -> Result<Arc<dyn Collective>, Failure> {
+    let wanted = match backend {
+        Backend::Auto => Wanted::Auto,
+        Backend::Solo | Backend::Mpi => Wanted::Host,
+        Backend::Nccl => Wanted::Nccl,
+    };
+    let selected = world.select(wanted, memory).map_err(|error| match error {
+        CommError::NoNccl { .. } => Agreed::known_to_all(Error::config(error)).into(),
+        error => Failure::from(error),
+    })?;
+    if world.size() > 1 {
+        tracing::info!("{}", selected.why);
+    }
+    Ok(selected.collective)
+}

@@ -1,0 +1,67 @@
+//! Acquiring the lease on a run's checkpoints before the first save.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ddpm_checkpoint::{CheckpointError, Lease, Store};
+use ddpm_comm::{Collective, agree};
+use ddpm_config::Settings;
+use ddpm_model::{Error, ErrorKind, Failure};
+use serde_json::Value;
+
+use crate::stop::StopRequest;
+
+/// Between two tries to take the lease.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Rank 0 makes sure that the store keeps two writers apart, and takes the lease; all wait for one that runs out, whose
+/// holder may have been killed. They wait in short exchanges, so that the watchdog takes no rank for frozen.
+pub(super) fn acquire(
+    comm: &dyn Collective,
+    store: &Store,
+    settings: &Settings,
+    stop: &StopRequest,
+) -> Result<Option<Lease>, Failure> {
+    let first = comm.rank() == 0;
+    agree::unanimous(comm, if first { store.probe().map_err(Error::from) } else { Ok(()) })?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let owner = format!("{} (process {} on {})", settings.run.name, std::process::id(), host.trim());
+    let ttl = Duration::from_secs(settings.checkpoint.lease_s);
+    let begun = Instant::now();
+    let mut reported = false;
+    loop {
+        stop.check_before_start(comm)?;
+        let tried = match if first { Some(store.acquire_lease(&owner, ttl)) } else { None } {
+            Some(Err(CheckpointError::Held { owner: holder, .. })) if begun.elapsed() < 2 * ttl => {
+                if !reported {
+                    let longest = 2 * ttl;
+                    let uri = store.uri();
+                    tracing::info!(
+                        "{holder} writes to {uri} or was killed; waiting up to {longest:?} to see. If it was killed, unlocking \
+                         the store ends the wait"
+                    );
+                    reported = true;
+                }
+                Ok(None)
+            }
+            Some(tried) => tried.map(Some).map_err(Error::from),
+            None => Ok(None),
+        };
+        let lease = agree::unanimous(comm, tried)?;
+        let taken = comm.broadcast_bytes(vec![u8::from(lease.is_some())], 0);
+        if taken == [1] {
+            return Ok(lease);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Rank 0 writes the run's identity, unless another job went on before the store was ours.
+pub(super) fn begin_run(store: &Store, config: &Value, newest: Option<u64>) -> Result<(), Error> {
+    if store.list()?.first().copied() != newest {
+        let message = format!("another job saved to {} while this one started; start this one again", store.uri());
+        return Err(Error::new(ErrorKind::Stopped, message));
+    }
+    store.create_run(config)?;
+    Ok(())
+}

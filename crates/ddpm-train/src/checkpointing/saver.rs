@@ -1,0 +1,404 @@
+//! Saving the training state behind the training, all ranks together.
+//!
+//! A save has three phases. Each rank copies its share of the buffers and uploads it on the store's threads; when every rank
+//! has reported its shard, rank 0 commits the manifest, on the store's threads too; when it reports the commit, the save is
+//! done. Reports travel with the heartbeat before each step, so no rank waits. Retention follows on rank 0, behind the
+//! training and the next save, which it neither delays nor prevents.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ddpm_checkpoint::{
+    Attempt, Commit, Failpoint, Lease, Manifest, OwnedSlice, Pending, Retained, Retention, SCHEMA, ShardEntry, Store,
+    Upload, nonce,
+};
+use ddpm_comm::{Agreed, Collective, agree, partition};
+use ddpm_config::{OnFailure, Settings, WhenBusy};
+use ddpm_model::{Error, ErrorKind, Failure, current_folder, store_options};
+use ddpm_nn::Network;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::checkpointing::lease::{acquire, begin_run};
+use crate::data_record::DataRecord;
+use crate::state::{TrainState, tensor_table};
+use crate::stop::StopRequest;
+
+/// Between two looks at a save that training waits for.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Writes the checkpoints of one run.
+pub struct Saver {
+    store: Store,
+    comm: Arc<dyn Collective>,
+    settings: Settings,
+    /// The right to write, on rank 0; none where the user promises to be alone.
+    lease: Option<Lease>,
+    /// Distinguishes this job's commits from another's.
+    nonce: String,
+    /// What manifests say of the settings, with paths in full.
+    config: Value,
+    data: DataRecord,
+    /// The step that this run was resumed from, which retention spares.
+    resumed_from: Option<u64>,
+    /// The newest step committed.
+    last_saved: Option<u64>,
+    in_flight: Option<Save>,
+    /// Older checkpoints being deleted, on rank 0.
+    retention: Option<Pending<Retained>>,
+    /// Whether a commit still waits for its retention, on rank 0.
+    retention_due: bool,
+    /// Saves that failed or were left out, since this start of the run.
+    missed: u64,
+    /// Whether the last save failed.
+    store_failed: bool,
+}
+
+/// Lets the next job begin at once, unless the store has just failed and would hold up the end.
+impl Drop for Saver {
+    fn drop(&mut self) {
+        self.in_flight = None;
+        self.retention = None;
+        let lease = self.lease.take().filter(|_| !self.store_failed);
+        if let Some(Err(error)) = lease.map(Lease::release) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// A save under way.
+struct Save {
+    step: u64,
+    begun: Instant,
+    /// When the phase at hand began.
+    since: Instant,
+    /// This rank's shard, until it is written and reported.
+    upload: Option<Upload>,
+    /// What each rank has written so far.
+    shards: Vec<Option<ShardEntry>>,
+    /// The manifest, but for its shards; taken by the commit. On rank 0.
+    draft: Option<Manifest>,
+    /// On rank 0.
+    commit: Option<Commit>,
+}
+
+impl Save {
+    fn is_late(&self, limit_s: u64) -> bool {
+        self.since.elapsed() > Duration::from_secs(limit_s)
+    }
+}
+
+/// What happened on one rank to the save under way.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum SaveEvent {
+    /// Its shard is written.
+    Written(ShardEntry),
+    /// The manifest is committed; from rank 0.
+    Committed,
+    /// Its part of the save failed.
+    Failed(Error),
+    /// The lease is lost, so nothing can be saved any more.
+    LeaseLost(Error),
+}
+
+impl Saver {
+    /// Opens the store, makes sure that no other job writes to it, and writes the run's identity if it is new. `newest`
+    /// is the newest checkpoint that the plan found there. Gives up waiting for that job if a rank is asked to stop.
+    pub fn open(
+        comm: &Arc<dyn Collective>,
+        settings: &Settings,
+        data: DataRecord,
+        newest: Option<u64>,
+        resumed_from: Option<u64>,
+        stop: &StopRequest,
+    ) -> Result<Self, Failure> {
+        let opened = Store::open_with(&settings.checkpoint_uri(), store_options(settings)).map_err(Error::from);
+        let store = agree::unanimous(comm.as_ref(), opened)?;
+        let config = agree::unanimous(comm.as_ref(), config_json(settings))?;
+        let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings, stop)? };
+        // From here on a start that is refused gives the lease back.
+        let mut saver = Self {
+            store,
+            comm: Arc::clone(comm),
+            settings: settings.clone(),
+            lease,
+            nonce: nonce(),
+            config,
+            data,
+            resumed_from,
+            last_saved: resumed_from,
+            in_flight: None,
+            retention: None,
+            retention_due: false,
+            missed: 0,
+            store_failed: false,
+        };
+        let begun = if comm.rank() == 0 { begin_run(&saver.store, &saver.config, newest) } else { Ok(()) };
+        saver.store_failed = begun.as_ref().is_err_and(|error| error.kind() == ErrorKind::Storage);
+        agree::unanimous(comm.as_ref(), begun)?;
+        Ok(saver)
+    }
+
+    /// Where the checkpoints are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Saves that failed or were left out, since this start of the run; the same on every rank.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Begins to save `state`; training may go on as soon as this returns. While another save is in flight it waits for
+    /// that one or is left out, by `checkpoint.when_busy`.
+    pub fn save(&mut self, network: &Network, state: &TrainState) -> Result<(), Failure> {
+        if self.last_saved == Some(state.step) {
+            return Ok(());
+        }
+        if state.skipped_in_a_row > 0 {
+            self.record_missed(&format!("step {}", state.step), "its gradient was not finite");
+            return Ok(());
+        }
+        if let Some(save) = &self.in_flight {
+            if self.settings.checkpoint.when_busy == WhenBusy::Skip {
+                let reason = format!("step {} is still being saved", save.step);
+                self.record_missed(&format!("step {}", state.step), reason);
+                return Ok(());
+            }
+            self.finish()?;
+        }
+        self.begin(network, state)
+    }
+
+    /// Saves `state` and waits until it is committed. The last state must not be lost in silence: a failure is one
+    /// whatever `checkpoint.on_failure` says, and so is a state whose gradient was not finite. A run that has not begun has
+    /// nothing to save.
+    pub fn save_last(&mut self, network: &Network, state: &TrainState) -> Result<(), Failure> {
+        self.finish()?;
+        if state.step == 0 {
+            return Ok(());
+        }
+        if state.skipped_in_a_row > 0 {
+            let message = format!(
+                "step {} is not saved, because its gradient was not finite; {}. Lower train.lr and resume from there.",
+                state.step,
+                self.last()
+            );
+            return Err(Agreed::known_to_all(Error::new(ErrorKind::Diverged, message)).into());
+        }
+        self.save(network, state)?;
+        self.finish()?;
+        if self.last_saved == Some(state.step) {
+            self.finish_retention();
+            return Ok(());
+        }
+        let (step, uri) = (state.step, self.store.uri());
+        let message = format!("the last step, {step}, could not be saved in {uri}; fix the store and resume");
+        Err(Agreed::known_to_all(Error::new(ErrorKind::Storage, message)).into())
+    }
+
+    /// What happened on this rank since the last call: to be sent to all ranks and given to
+    /// [`apply_events`](Self::apply_events).
+    pub fn poll(&mut self) -> Option<SaveEvent> {
+        if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
+            return Some(SaveEvent::LeaseLost(error.into()));
+        }
+        self.tend_retention();
+        let limit = self.settings.comm.timeout_s;
+        let save = self.in_flight.as_mut()?;
+        match save.upload.as_mut().and_then(Upload::poll) {
+            Some(Ok(entry)) => {
+                save.upload = None;
+                return Some(SaveEvent::Written(entry));
+            }
+            Some(Err(error)) => return Some(SaveEvent::Failed(error.into())),
+            None => {}
+        }
+        match save.commit.as_mut().and_then(Commit::poll) {
+            Some(Ok(())) => Some(SaveEvent::Committed),
+            Some(Err(error)) => Some(SaveEvent::Failed(error.into())),
+            // Only a rank with work of its own under way can be late with it.
+            None if (save.upload.is_some() || save.commit.is_some()) && save.is_late(limit) => {
+                let message = format!(
+                    "the save of step {} took over {limit} s for its {}; see what slows the store, or raise comm.timeout_s",
+                    save.step,
+                    if save.upload.is_some() { "shard" } else { "commit" }
+                );
+                Some(SaveEvent::Failed(Error::new(ErrorKind::Storage, message)))
+            }
+            None => None,
+        }
+    }
+
+    /// Takes in what happened on every rank, in rank order; the same on every rank.
+    pub fn apply_events(&mut self, events: Vec<Option<SaveEvent>>) -> Result<(), Failure> {
+        if events.iter().any(|event| matches!(event, Some(SaveEvent::Committed))) {
+            self.committed();
+            return Ok(());
+        }
+        let mut written = Vec::new();
+        for (rank, event) in events.into_iter().enumerate() {
+            match event {
+                Some(SaveEvent::Failed(error)) => return self.give_up(Agreed::of_rank(rank, error), false),
+                Some(SaveEvent::LeaseLost(error)) => return self.give_up(Agreed::of_rank(rank, error), true),
+                Some(SaveEvent::Written(entry)) => written.push((rank, entry)),
+                Some(SaveEvent::Committed) | None => {}
+            }
+        }
+        let Some(save) = &mut self.in_flight else { return Ok(()) };
+        for (rank, entry) in written {
+            save.shards[rank] = Some(entry);
+            if rank == self.comm.rank() {
+                Failpoint::ShardReported.reach();
+            }
+        }
+        if let Some(draft) = save.draft.take_if(|_| save.shards.iter().all(Option::is_some)) {
+            let shards = save.shards.drain(..).flatten().collect();
+            let manifest = Manifest { shards, ..draft };
+            save.since = Instant::now();
+            save.commit = Some(self.store.start_commit(manifest, self.lease.as_ref()));
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self) {
+        let Some(save) = self.in_flight.take() else { return };
+        let seconds = save.begun.elapsed().as_secs_f64();
+        tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
+        self.last_saved = Some(save.step);
+        self.store_failed = false;
+        self.retention_due = self.comm.rank() == 0;
+        self.tend_retention();
+        Failpoint::SaveDone.reach();
+    }
+
+    /// Takes the outcome of a retention that is over, and begins the one that is due, one at a time. A lease lost to
+    /// another run shows at the next look at the lease; all else that goes wrong is made up for after the next commit.
+    fn tend_retention(&mut self) {
+        if let Some(done) = self.retention.as_mut().and_then(Pending::poll) {
+            self.retention = None;
+            if let Err(error) = done {
+                tracing::warn!("older checkpoints were left as they are: {error}");
+            }
+        }
+        if self.retention_due && self.retention.is_none() {
+            self.retention_due = false;
+            let c = &self.settings.checkpoint;
+            let retention = Retention {
+                keep_last: c.keep_last,
+                keep_every: (c.keep_every > 0).then_some(c.keep_every),
+                also: self.resumed_from,
+            };
+            self.retention = Some(self.store.start_retention(retention, self.lease.as_ref()));
+        }
+    }
+
+    /// Waits for the retention under way and the one that is due, but no longer than for a save; all ranks in short
+    /// exchanges, so that the watchdog takes none for frozen.
+    fn finish_retention(&mut self) {
+        let (begun, limit) = (Instant::now(), Duration::from_secs(self.settings.comm.timeout_s));
+        loop {
+            self.tend_retention();
+            let waits = self.retention.is_some() && begun.elapsed() < limit;
+            if self.comm.broadcast_bytes(vec![u8::from(waits)], 0) == [0] {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        if self.retention.take().is_some() {
+            tracing::warn!(
+                "older checkpoints are still being deleted after {limit:?}, so some are left; raise comm.timeout_s, or prune them by \
+                 hand"
+            );
+        }
+    }
+
+    /// Drops the save under way: uploads are aborted, older checkpoints stand. A failure of the store is forgiven if
+    /// `checkpoint.on_failure` says so; any other failure of a rank, or another writer, is not.
+    fn give_up(&mut self, failure: Agreed<Error>, lease_lost: bool) -> Result<(), Failure> {
+        let step = self.in_flight.take().map(|save| save.step);
+        self.store_failed = true;
+        let of_store = failure.error().kind() == ErrorKind::Storage;
+        if lease_lost || self.settings.checkpoint.on_failure == OnFailure::Abort || !of_store {
+            return Err(failure.into());
+        }
+        self.record_missed(&step.map_or("a step".into(), |step| format!("step {step}")), failure);
+        Ok(())
+    }
+
+    /// Counts a save that is not made, and says so.
+    fn record_missed(&mut self, step: &str, reason: impl fmt::Display) {
+        self.missed += 1;
+        tracing::warn!("{step} is not saved ({} checkpoints missed; {}): {reason}", self.missed, self.last());
+    }
+
+    /// What there is to go back to, for messages.
+    fn last(&self) -> String {
+        self.last_saved.map_or("there is no checkpoint".into(), |step| format!("the last checkpoint is of step {step}"))
+    }
+
+    fn begin(&mut self, network: &Network, state: &TrainState) -> Result<(), Failure> {
+        let (rank, world) = (self.comm.rank(), self.comm.size());
+        let drawn = if rank == 0 { Attempt::generate().to_string() } else { String::new() };
+        let attempt = self.comm.broadcast_bytes(drawn.into_bytes(), 0);
+        let attempt: Attempt = String::from_utf8_lossy(&attempt).parse().map_err(Error::internal)?;
+        let mut ours = Vec::new();
+        for (name, flat) in state.buffers() {
+            let range = partition(flat.numel(), rank, world);
+            let part = flat.narrow(0, range.start as i64, range.len() as i64);
+            ours.push(OwnedSlice { name, range, data: Vec::try_from(&part)? });
+        }
+        Failpoint::SnapshotTaken.reach();
+        let draft = (rank == 0).then(|| self.draft(network, state, attempt));
+        self.in_flight = Some(Save {
+            step: state.step,
+            begun: Instant::now(),
+            since: Instant::now(),
+            upload: Some(self.store.start_upload(state.step, &attempt, rank, world, ours)),
+            shards: vec![None; world],
+            draft,
+            commit: None,
+        });
+        Ok(())
+    }
+
+    /// Waits for the save under way, if any.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        while self.in_flight.is_some() {
+            let event = self.poll();
+            let events = agree::exchange(self.comm.as_ref(), event.as_ref())?;
+            self.apply_events(events)?;
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn draft(&self, network: &Network, state: &TrainState, attempt: Attempt) -> Manifest {
+        let position = state.step * self.settings.train.global_batch as u64;
+        Manifest {
+            schema: SCHEMA,
+            step: state.step,
+            position,
+            epoch: self.data.order(self.settings.seed).epoch_of(position),
+            seed: self.settings.seed,
+            attempt,
+            nonce: self.nonce.clone(),
+            lease: 0,
+            program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
+            config_hash: self.settings.fingerprint(),
+            config: self.config.clone(),
+            state: state.counters(&self.data),
+            buffers: state.buffer_table(),
+            shards: Vec::new(),
+            tensors: tensor_table(network),
+        }
+    }
+}
+
+/// The settings as a run writes them down, which must mean the same from any folder.
+fn config_json(settings: &Settings) -> Result<Value, Error> {
+    let recorded = settings.clone().anchored(&current_folder()?);
+    serde_json::to_value(recorded).map_err(Error::internal)
+}

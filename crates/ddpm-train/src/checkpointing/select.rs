@@ -1,0 +1,277 @@
+//! The checkpoint to resume from: chosen by rank 0, read by all ranks, refused if it belongs to another run.
+
+use std::path::Path;
+
+use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
+use ddpm_comm::{Agreed, Collective, agree};
+use ddpm_config::{Difference, DifferenceKind, LrSchedule, Settings};
+use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, architecture, store_options};
+use ddpm_nn::{Layout, Network};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpointing::unseen::check_unseen;
+use crate::data_record::DATA;
+
+/// The keys that say which images and classes there are: who allows one of them to change allows what follows.
+const OTHER_DATA: [&str; 4] = ["data.count", "data.kind", "data.labels", "data.path"];
+
+/// What to resume from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// The newest checkpoint, or the start if there is none.
+    Auto,
+    /// The start; refused if there are checkpoints.
+    Never,
+    /// The checkpoint of this step.
+    Step(u64),
+}
+
+/// A checkpoint, read by all ranks together.
+pub struct Checkpoint {
+    /// Its manifest, the same on every rank.
+    pub manifest: Manifest,
+    /// The shards that this rank has read and verified: rank i of w reads shards i, i+w, ...
+    pub shards: Vec<ShardData>,
+}
+
+/// Finds the checkpoint to resume from, and the newest step in the store, valid or not; refuses a checkpoint of another run.
+/// Each byte is read once, by one rank, and hashed; a damaged one sends all ranks to the next older checkpoint. Nothing is
+/// written yet. `allowed` are the keys that may differ from the checkpoint's. `recorded` is the `config.toml` that another
+/// run wrote, if that is where the settings come from.
+pub fn select(
+    comm: &dyn Collective,
+    settings: &Settings,
+    resume: ResumeFrom,
+    allowed: &[String],
+    recorded: Option<&Path>,
+) -> Result<(Option<Checkpoint>, Option<u64>), Failure> {
+    let opened = if comm.rank() == 0 { open(settings, resume) } else { Ok(None) };
+    let store = agree::unanimous(comm, opened)?;
+    let want = match resume {
+        ResumeFrom::Step(step) => Want::Step(step),
+        ResumeFrom::Auto | ResumeFrom::Never => Want::Latest,
+    };
+    let begun = store.as_ref().map(|store| store.search(want).map_err(unfit)).transpose();
+    let mut search = agree::unanimous(comm, begun)?;
+    loop {
+        let next = || {
+            let found = match &mut search {
+                Some(search) => (candidate(settings, search, allowed)?, search.newest()),
+                None => (None, None),
+            };
+            if found.0.is_none() {
+                check_unseen(settings, recorded)?;
+                if resume != ResumeFrom::Never {
+                    check_store_is_not_lost(settings, store.as_ref())?;
+                }
+            }
+            Ok::<_, Error>(found)
+        };
+        let (manifest, newest): (Option<Manifest>, Option<u64>) = agree::on_root(comm, next)?;
+        let Some(manifest) = manifest else { return Ok((None, newest)) };
+        Failpoint::ResumeChosen.reach();
+        match read_together(comm, settings, &manifest)? {
+            Ok(shards) => return Ok((Some(Checkpoint { manifest, shards }), newest)),
+            Err(damaged) => {
+                let rejected = search.as_mut().map_or(Ok(()), |search| search.reject(manifest.step, damaged));
+                agree::unanimous(comm, rejected.map_err(unfit))?;
+            }
+        }
+    }
+}
+
+/// The store to search; none where there is nothing to go on from, nor should there be.
+fn open(settings: &Settings, resume: ResumeFrom) -> Result<Option<Store>, Error> {
+    let store = match Store::open_existing_with(&settings.checkpoint_uri(), store_options(settings)) {
+        Err(CheckpointError::Absent { .. }) if matches!(resume, ResumeFrom::Never | ResumeFrom::Auto) => {
+            return Ok(None);
+        }
+        opened => opened.map_err(unfit)?,
+    };
+    if resume != ResumeFrom::Never {
+        return Ok(Some(store));
+    }
+    let Some(newest) = store.list()?.first().copied() else { return Ok(None) };
+    let message = format!(
+        "{} holds checkpoints up to step {newest}, which a run from the start would mix with its own",
+        store.uri()
+    );
+    Err(Error::new(ErrorKind::ResumeRefused, message)
+        .or(Remedy::OtherRunDir)
+        .or(Remedy::Do("move them away".into()))
+        .or(Remedy::Resume))
+}
+
+fn candidate(settings: &Settings, search: &mut Search, allowed: &[String]) -> Result<Option<Manifest>, Error> {
+    let found = search.candidate().map_err(unfit)?;
+    if let Some(manifest) = &found {
+        check_same_run(settings, manifest, allowed)?;
+    }
+    Ok(found)
+}
+
+/// What a rank reports that could not read its shards.
+#[derive(Serialize, Deserialize)]
+enum ShardReadReport {
+    Damaged { path: String, reason: String },
+    Failed(Error),
+}
+
+/// Reads a checkpoint, every rank its shards; or returns, on every rank, where it is damaged.
+pub fn read_together(
+    comm: &dyn Collective,
+    settings: &Settings,
+    manifest: &Manifest,
+) -> Result<Result<Vec<ShardData>, CheckpointError>, Failure> {
+    let uri = settings.checkpoint_uri();
+    let read = || -> Result<Vec<ShardData>, CheckpointError> {
+        let store = Store::open_existing_with(&uri, store_options(settings))?;
+        let ours = (comm.rank()..manifest.shards.len()).step_by(comm.size());
+        ours.map(|index| store.read_shard(manifest, index)).collect()
+    };
+    let (shards, report) = match read() {
+        Ok(shards) => (shards, None),
+        Err(CheckpointError::Damaged { path, reason, .. }) => {
+            (Vec::new(), Some(ShardReadReport::Damaged { path, reason }))
+        }
+        Err(error) => (Vec::new(), Some(ShardReadReport::Failed(error.into()))),
+    };
+    let mut read = Ok(shards);
+    for (rank, report) in agree::exchange(comm, report.as_ref())?.into_iter().enumerate() {
+        match report {
+            Some(ShardReadReport::Failed(error)) => return Err(Agreed::of_rank(rank, error).into()),
+            Some(ShardReadReport::Damaged { path, reason }) if read.is_ok() => {
+                read = Err(CheckpointError::Damaged { uri: uri.clone(), path, reason });
+            }
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+/// A checkpoint that is not there, or of a later version, refuses the resume; all else is a failure of the store.
+fn unfit(error: CheckpointError) -> Error {
+    match error {
+        CheckpointError::Absent { .. } | CheckpointError::NotFound { .. } | CheckpointError::Incompatible { .. } => {
+            Error::caused_by(ErrorKind::ResumeRefused, error)
+        }
+        _ => error.into(),
+    }
+}
+
+/// A run that has logged steps has a store with its name in it; a store without is an unmounted volume, or a misspelt
+/// address, and a fresh start would wipe the logs.
+fn check_store_is_not_lost(settings: &Settings, store: Option<&Store>) -> Result<(), Error> {
+    let log = Path::new(&settings.run.dir).join("metrics.jsonl");
+    let logged = log.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    let known = store.map(Store::find_run).transpose()?.flatten();
+    if !logged || known.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::ResumeRefused,
+        format!("{} has logged steps, but {} knows nothing of the run", settings.run.dir, settings.checkpoint_uri()),
+    )
+    .or(Remedy::Do("bring the checkpoints back".into()))
+    .or(Remedy::Do("correct checkpoint.uri".into()))
+    .or(Remedy::OtherRunDir)
+    .or(Remedy::StartAfresh))
+}
+
+/// Whether who allows `name` to change allows another data set.
+pub fn allows_other_data(name: &str) -> bool {
+    name == DATA || OTHER_DATA.contains(&name)
+}
+
+/// Whether `key` may change where the user allows `name`.
+fn allows(name: &str, key: &str) -> bool {
+    name == key || (name == DATA && key.starts_with("data."))
+}
+
+fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Error> {
+    let refuse = |message: String| Error::new(ErrorKind::ResumeRefused, message);
+    let theirs: Settings = match serde_json::from_value(manifest.config.clone()) {
+        Ok(settings) => settings,
+        Err(e) => {
+            return Err(refuse(format!(
+                "the checkpoint of step {} was written by {} with a configuration that this version cannot read ({e}); resume \
+                 with that version.",
+                manifest.step, manifest.program
+            )));
+        }
+    };
+    let (was, is) = (Learner::of(&theirs), Learner::of(settings));
+    if was != is {
+        let (theirs, ours) = (was.name(), is.name());
+        let message = format!("the checkpoint of step {} is of {theirs}, and this run trains {ours}", manifest.step);
+        return Err(refuse(message).or(Remedy::OtherRunDir).or(Remedy::ResumeAs(was)));
+    }
+    let differences = settings.diff(&theirs);
+    let list = |differences: &[Difference]| {
+        let each = differences.iter().map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours));
+        each.collect::<Vec<_>>().join("; ")
+    };
+    for (fixed, because) in [
+        (other_position(&differences), "the order of the images follows from it"),
+        (other_parameters(settings, &theirs, &differences), "the network would have other parameters"),
+    ] {
+        if !fixed.is_empty() {
+            let message = format!(
+                "the checkpoint of step {} was trained with other settings that cannot change within a run: {}, because \
+                 {because}",
+                manifest.step,
+                list(&fixed)
+            );
+            return Err(refuse(message).or(Remedy::Do("set them back".into())).or(Remedy::OtherRunDir));
+        }
+    }
+    let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
+    let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
+        // The end of a cosine is part of its shape.
+        let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
+        learned && !allowed.iter().any(|name| allows(name, &d.key))
+    });
+    if !learned.is_empty() {
+        let message =
+            format!("the checkpoint of step {} was trained with other settings: {}", manifest.step, list(&learned));
+        return Err(refuse(message)
+            .or(Remedy::Do("set them back".into()))
+            .or(Remedy::OtherRunDir)
+            .or(Remedy::AllowChange(learned.into_iter().map(|d| d.key).collect())));
+    }
+    for d in free {
+        tracing::info!("changed since the checkpoint: {} was {}, is now {}", d.key, d.theirs, d.ours);
+    }
+    Ok(())
+}
+
+/// Of the keys that differ, the one that decides the position of a step in the order of all images.
+fn other_position(differences: &[Difference]) -> Vec<Difference> {
+    differences.iter().filter(|d| d.key == "train.global_batch").cloned().collect()
+}
+
+/// Of the keys that differ, those that give the network other parameters than the checkpoint holds.
+fn other_parameters(ours: &Settings, theirs: &Settings, differences: &[Difference]) -> Vec<Difference> {
+    let held = parameters(theirs);
+    if parameters(ours) == held {
+        return Vec::new();
+    }
+    let learned: Vec<Difference> = differences.iter().filter(|d| d.kind == DifferenceKind::Learned).cloned().collect();
+    let alone = |d: &&Difference| parameters_with(theirs, ours, &d.key) != held;
+    let responsible: Vec<Difference> = learned.iter().filter(alone).cloned().collect();
+    // Several keys together may do what none of them does alone.
+    if responsible.is_empty() { learned } else { responsible }
+}
+
+/// The parameters of the network that `settings` describe; none if they describe none.
+fn parameters(settings: &Settings) -> Option<Layout> {
+    Some(Network::new(architecture(settings)).ok()?.layout().clone())
+}
+
+/// The same of `theirs` with `key` as `ours` have it.
+fn parameters_with(theirs: &Settings, ours: &Settings, key: &str) -> Option<Layout> {
+    let pointer = format!("/{}", key.replace('.', "/"));
+    let mut changed = serde_json::to_value(theirs).ok()?;
+    *changed.pointer_mut(&pointer)? = serde_json::to_value(ours).ok()?.pointer(&pointer)?.clone();
+    parameters(&serde_json::from_value(changed).ok()?)
+}

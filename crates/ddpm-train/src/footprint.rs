@@ -1,0 +1,183 @@
+//! What training takes of memory on each rank, estimated before it starts; and what makes it less.
+
+use ddpm_config::{ModelKind, Precision, Settings};
+use ddpm_data::Batch;
+use ddpm_model::Error;
+use ddpm_telemetry::peak_rss_mb;
+use serde::Serialize;
+use tch::{Device, Kind};
+use tch_ext::{MemoryWatch, as_on_gpus};
+
+use crate::build::batches_ahead;
+use crate::state::TrainState;
+use crate::step::forward;
+use crate::task::Task;
+
+/// Images of the two passes from which larger ones are estimated.
+const PROBES: [usize; 2] = [2, 4];
+
+/// Memory that the allocator holds in holes between blocks of other sizes, as a share of what the forward pass keeps; on
+/// top of it as much as backward's temporaries take, which come in many sizes. Measured with jemalloc that keeps its pages
+/// (docs/log.md; docs/performance.md compares estimates with what is taken).
+const HOLES: f64 = 0.17;
+
+/// Memory of one rank at the peak of a step, in MB (10^6 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Footprint {
+    /// Whose memory all but `process` is: `cpu` or `cuda`.
+    pub device: &'static str,
+    /// The program, its libraries, and the batches decoded ahead, in the machine's memory.
+    pub process: f64,
+    /// Weights, gradients, moments and averages.
+    pub state: f64,
+    /// What the forward pass of a micro-batch leaves for backward.
+    pub activations: f64,
+    /// What backward, or forward, takes on top at its worst.
+    pub temporaries: f64,
+    /// What the allocator holds in holes between those two; not estimated of a GPU's.
+    pub holes: Option<f64>,
+    /// All of these that are in the device's memory. What CUDA and its libraries keep on a GPU for themselves comes on top.
+    pub total: f64,
+}
+
+/// What a training with these settings on `world` ranks needs less memory with, as a sentence without its full stop.
+pub fn relief(settings: &Settings, world: usize) -> String {
+    let (train, model) = (&settings.train, &settings.model);
+    let slice = train.global_batch / world.max(1);
+    let images = train.micro_batch.unwrap_or(slice);
+    let mut ways = Vec::new();
+    if let Some(fewer) = (1..images).rev().find(|fewer| slice.is_multiple_of(*fewer)) {
+        ways.push(format!("train.micro_batch to {fewer} (now {images})"));
+    }
+    let levels = model.channels.len();
+    let has_levels = model.kind != ModelKind::Small;
+    if has_levels && model.checkpoint_activations.iter().filter(|on| **on).count() < levels {
+        ways.push(format!("model.checkpoint_activations to {:?}", vec![true; levels]));
+    }
+    if train.precision == Precision::Fp32 {
+        ways.push("train.precision to \"bf16\"".into());
+    }
+    match ways.as_slice() {
+        [] => "Train a smaller model, or take devices with more memory".into(),
+        [only] => format!("Set {only}"),
+        [more @ .., last] => format!("Set {} or {last}", more.join(", ")),
+    }
+}
+
+/// Bytes beside the state.
+#[derive(Clone, Copy)]
+struct Pass {
+    /// Between forward and backward.
+    kept: f64,
+    /// At the worst moment.
+    peak: f64,
+}
+
+impl Footprint {
+    /// The footprint of a rank among `world`, which is measured at a small scale: state and tensors by libtorch's
+    /// allocator in forward and backward passes of a few images, of which both are affine functions; the rest as what
+    /// this process takes beside its tensors in the end. All on the CPU, also for GPUs: tensors are as large there, where
+    /// the layers do as they do on GPUs.
+    ///
+    /// A save in flight is not in it.
+    pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
+        if on_gpu {
+            as_on_gpus(|| Self::measured(settings, world, precision, true))
+        } else {
+            Self::measured(settings, world, precision, false)
+        }
+    }
+
+    fn measured(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
+        let task = Task::of(settings, Device::Cpu, precision)?;
+        let slice = settings.train.global_batch / world;
+        let images = task.micro_batch.min(slice);
+        let mut watch = MemoryWatch::begin()?;
+        let state = TrainState::fresh(settings, &task.network, Device::Cpu)?;
+        let base = watch.live();
+        let mut largest = watch.take_peak();
+        let mut pass = |count: usize| -> Result<Pass, Error> {
+            let pass = probe(&task, &state, &mut watch, count)?;
+            largest = largest.max(base + pass.peak as i64);
+            Ok(pass)
+        };
+        let [few, more] = PROBES;
+        let whole = if images <= more {
+            pass(images)?
+        } else {
+            let (few_images, more_images) = (pass(few)?, pass(more)?);
+            let at = |few_bytes: f64, more_bytes: f64| {
+                few_bytes + (more_bytes - few_bytes) * (images - few) as f64 / (more - few) as f64
+            };
+            Pass { kept: at(few_images.kept, more_images.kept), peak: at(few_images.peak, more_images.peak) }
+        };
+        drop(state);
+        drop(watch);
+        let decoded = (batches_ahead(settings) * slice) as f64 * task.image.iter().product::<i64>() as f64;
+        let process = peak_rss_mb() + (decoded - largest as f64) / 1e6;
+        let [state, activations, peak] = [base as f64, whole.kept, whole.peak].map(|bytes| bytes / 1e6);
+        let temporaries = peak - activations;
+        if on_gpu {
+            let total = state + peak;
+            return Ok(Self { device: "cuda", process, state, activations, temporaries, holes: None, total });
+        }
+        let holes = HOLES * activations + temporaries;
+        let total = process + state + peak + holes;
+        Ok(Self { device: "cpu", process, state, activations, temporaries, holes: Some(holes), total })
+    }
+}
+
+/// One forward and backward pass of `count` black images.
+fn probe(task: &Task, state: &TrainState, watch: &mut MemoryWatch, count: usize) -> Result<Pass, Error> {
+    let base = watch.live();
+    watch.take_peak();
+    let bytes = count * task.image.iter().product::<i64>() as usize;
+    let batch = Batch { images: vec![0; bytes], labels: vec![0; count], ..Batch::default() };
+    let positions: Vec<u64> = (0..count as u64).collect();
+    let draws = state.sampler.draw(task.seed, &positions);
+    let micro = task.micro_batches(&batch, &positions, &draws).next().expect("at least one image");
+    let loss = forward(task, state, &micro)?.weighted_mean(&draws)?;
+    let kept = watch.live() - base;
+    loss.f_backward()?;
+    Ok(Pass { kept: kept as f64, peak: (watch.take_peak() - base) as f64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(more: &[&str]) -> Settings {
+        let more: Vec<String> = more.iter().map(|set| (*set).to_owned()).collect();
+        Settings::load("smoke", &more).unwrap()
+    }
+
+    #[test]
+    fn advice_is_what_can_still_be_done() {
+        let advice = |world, more: &[&str]| relief(&settings(more), world);
+        let levels = settings(&[]).model.channels.len();
+        assert_eq!(
+            advice(2, &["train.global_batch=24"]),
+            format!(
+                "Set train.micro_batch to 6 (now 12), model.checkpoint_activations to {:?} or train.precision to \"bf16\"",
+                vec![true; levels]
+            )
+        );
+        let all = format!("model.checkpoint_activations={:?}", vec![true; levels]);
+        assert_eq!(advice(1, &["train.micro_batch=1", &all]), "Set train.precision to \"bf16\"");
+        let nothing = advice(1, &["train.micro_batch=1", "train.precision=bf16", &all]);
+        assert!(nothing.starts_with("Train a smaller model"), "{nothing}");
+        let advised = Settings::load("smoke", &["train.global_batch=24".into(), "train.micro_batch=6".into()]);
+        assert!(advised.unwrap().check_world(2).is_ok());
+    }
+
+    /// A GPU's layers are not fused, so that they keep more.
+    #[test]
+    fn a_gpu_s_footprint_is_that_of_its_tensors() {
+        let settings = settings(&[]);
+        let [cpu, gpu] = [false, true].map(|on_gpu| Footprint::of(&settings, 1, Kind::Float, on_gpu).unwrap());
+        assert_eq!((cpu.device, gpu.device, gpu.holes), ("cpu", "cuda", None));
+        assert_eq!(cpu.state, gpu.state);
+        assert!(gpu.activations > cpu.activations, "{gpu:?} and {cpu:?}");
+        assert_eq!(gpu.total, gpu.state + gpu.activations + gpu.temporaries);
+    }
+}

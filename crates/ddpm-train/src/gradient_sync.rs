@@ -1,0 +1,131 @@
+//! From libtorch's gradients to buckets that are averaged over the ranks while backward goes on.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ddpm_comm::{Averager, Buffer, Collective, Memory, abort};
+use ddpm_config::CommSettings;
+use ddpm_model::{Error, Failure};
+use ddpm_nn::{Gradients, Layout, Weights};
+use tch::{Device, Kind, Tensor};
+use tch_ext::{GradHooks, in_range};
+
+use crate::clock::timed;
+
+/// The exit status of a rank that fails where it cannot agree with the others.
+const FAILED_ALONE: i32 = 1;
+
+/// Norms of a step's gradients.
+pub struct Norms {
+    /// Of each rank's own gradient.
+    pub parts: Vec<f64>,
+    /// Of the average, as rank 0 has it: on another processor, or with other threads, its last bits could differ, and with
+    /// them the ranks' weights from then on.
+    pub average: f64,
+}
+
+/// The gradients of a run, averaged once per step.
+pub struct GradientSync {
+    comm: Arc<dyn Collective>,
+    averager: Averager,
+    flat: Tensor,
+    /// Of this rank's share, of what was averaged in the host's memory.
+    squares: f64,
+    ranks: usize,
+    norms: BucketNorms,
+    /// With `comm.overlap`; without, all parameters are ready at once when backward is over.
+    _hooks: Option<GradHooks>,
+}
+
+/// Of each bucket that is averaged in a GPU's memory, by its first element, the norm of this rank's share, on the GPU still.
+type BucketNorms = Arc<Mutex<BTreeMap<usize, Tensor>>>;
+
+impl GradientSync {
+    /// For the gradients of `weights`, in `memory`, in buckets of `comm.bucket_mb`.
+    pub fn new(
+        comm: &Arc<dyn Collective>,
+        memory: Memory,
+        settings: &CommSettings,
+        layout: &Layout,
+        weights: &Weights,
+        gradients: &Gradients,
+    ) -> Result<Self, Error> {
+        let lens: Vec<usize> = layout.entries().iter().map(|entry| entry.len() as usize).collect();
+        let bucket_len = (settings.bucket_mb * f64::from(1 << 20)) as usize / size_of::<f32>();
+        let [flat, lent] = [(); 2].map(|()| gradients.flat().shallow_clone());
+        let norms = BucketNorms::default();
+        let (ours, stays) = (Arc::clone(&norms), comm.reaches_gpus());
+        let lend = move |range: Range<usize>, average: &mut dyn FnMut(Buffer<'_>)| {
+            let mut bucket = lent.narrow(0, range.start as i64, range.len() as i64);
+            let lend = || match memory {
+                Memory::Host => tch_ext::with_f32_mut(&mut bucket, |values| average(Buffer::Host(values))),
+                Memory::Device(_) if stays => {
+                    tch_ext::make_current(bucket.device())?;
+                    // Enqueued before the collective, which waits for it.
+                    let norm = bucket.f_norm()?;
+                    ours.lock().unwrap_or_else(PoisonError::into_inner).insert(range.start, norm);
+                    tch_ext::with_f32_on_gpu(&mut bucket, |values| average(Buffer::Device(values)))
+                }
+                Memory::Device(_) => {
+                    tch_ext::make_current(bucket.device())?;
+                    let mut copy = bucket.f_to_device_(Device::Cpu, Kind::Float, false, true)?;
+                    tch_ext::with_f32_mut(&mut copy, |values| average(Buffer::Host(values)))?;
+                    bucket.f_copy_(&copy)
+                }
+            };
+            // The other ranks are in the same bucket, or will be, and cannot be told otherwise.
+            in_range(c"gradient bucket", lend)
+                .unwrap_or_else(|error| abort(FAILED_ALONE, &format!("error: {}", Error::from(error))));
+        };
+        let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
+        let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;
+        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, ranks: comm.size(), norms, _hooks: hooks })
+    }
+
+    /// How many buckets there are.
+    pub fn buckets(&self) -> usize {
+        self.averager.buckets()
+    }
+
+    /// Over how many ranks. What goes backward is a loss divided by it: each rank's share of the average.
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    /// Begins a step's average; to be called before the last micro-batch goes backward.
+    pub fn begin(&mut self) {
+        self.averager.begin();
+    }
+
+    /// Waits until the gradients are those of the global batch, or until a GPU knows what it has to do for that.
+    pub fn finish(&mut self) {
+        self.squares = self.averager.finish();
+        tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
+    }
+
+    /// After `finish`, once a step: the norms of all ranks, gathered.
+    pub fn norms(&self, waiting: &mut Duration) -> Result<Norms, Failure> {
+        let ours = self.own_norms()?.map(f64::to_le_bytes);
+        let gather = || self.comm.gather_bytes(ours.as_flattened());
+        let all = timed(c"gather norms", waiting, gather);
+        let read = |rank: &Vec<u8>| {
+            let [part, average] =
+                [0, 8].map(|at| rank[at..].first_chunk().map_or(f64::NAN, |b| f64::from_le_bytes(*b)));
+            (part, average)
+        };
+        let (parts, averages): (Vec<f64>, Vec<f64>) = all.iter().map(read).unzip();
+        Ok(Norms { parts, average: averages[0] })
+    }
+
+    /// The norm of this rank's own gradient, of its loss undivided, and that of the average.
+    fn own_norms(&self) -> Result<[f64; 2], Error> {
+        let of_buckets = std::mem::take(&mut *self.norms.lock().unwrap_or_else(PoisonError::into_inner));
+        // One tensor, so that the host waits for a GPU once.
+        let norms: Vec<Tensor> = [self.flat.norm()].into_iter().chain(of_buckets.into_values()).collect();
+        let norms: Vec<f64> = Vec::try_from(&Tensor::f_stack(&norms, 0)?.to_kind(Kind::Double))?;
+        let squares = self.squares + norms[1..].iter().map(|norm| norm * norm).sum::<f64>();
+        Ok([squares.sqrt() * self.ranks as f64, norms[0]])
+    }
+}

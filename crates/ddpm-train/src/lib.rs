@@ -1,0 +1,68 @@
+//! The trainer of diffusion models across ranks, as a library.
+//!
+//! A [`Plan`] says what a run starts from, a [`Trainer`] takes its steps, and a [`TrainObserver`] sees them.
+//!
+//! ```
+//! use ddpm_comm::World;
+//! use ddpm_config::Settings;
+//! use ddpm_model::Place;
+//! use ddpm_train::{Ending, Monitor, Plan, StopRequest, Trainer};
+//!
+//! let world = World::init().unwrap();
+//! let comm = world.collective();
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let run_dir = dir.path().join("run").display().to_string();
+//! let settings = Settings::load("smoke", &[format!("run.dir={run_dir:?}"), "train.steps=2".into()]).unwrap();
+//! let mut trainer = Trainer::prepare(&comm, Place::CPU, Plan::fresh(settings), &StopRequest::default()).unwrap();
+//! // Metrics, TensorBoard, progress and sample grids.
+//! let monitor = Monitor::open(&trainer.run(), None, "my program").unwrap();
+//! trainer.observe(monitor);
+//! assert_eq!(trainer.train().unwrap(), Ending::Finished);
+//! world.finish(0)
+//! ```
+//!
+//! A reader of the code starts at `step.rs`, one training step; `trainer.rs` is the loop around it, and `checkpointing/` what
+//! is saved and restored. docs/architecture.md goes through a step and a save.
+
+mod build;
+mod checkpointing;
+mod clock;
+mod data_record;
+mod footprint;
+mod gradient_sync;
+mod heartbeat;
+mod huge_pages;
+mod monitor;
+mod objective;
+mod observer;
+mod plan;
+mod precision;
+mod profile;
+mod report;
+mod state;
+mod step;
+mod stop;
+mod task;
+mod terms;
+mod threads;
+mod trainer;
+
+pub use build::{loader, transport};
+pub use checkpointing::{Checkpoint, ResumeFrom, Saver, read_together, restore};
+pub use clock::Clock;
+pub use data_record::{DATA, DataRecord};
+pub use footprint::{Footprint, relief};
+pub use gradient_sync::{GradientSync, Norms};
+pub use huge_pages::HugePages;
+pub use monitor::Monitor;
+pub use objective::Objective;
+pub use observer::{Run, TrainObserver};
+pub use plan::Plan;
+pub use precision::{agree_on_precision, choose_convolutions};
+pub use profile::{Profile, RECORDED, TracedSteps};
+pub use report::{LogStep, Means};
+pub use state::TrainState;
+pub use stop::StopRequest;
+pub use task::Task;
+pub use threads::limit_threads;
+pub use trainer::{Ending, Trainer};

@@ -1,0 +1,288 @@
+//! What a run shows: its directory's files, TensorBoard, progress on the terminal, sample grids.
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ddpm_comm::agree;
+use ddpm_config::{GridSampler, Settings};
+use ddpm_diffusion::{Ddim, Diffusion, Direction, Sampler, Spacing, VarianceKind};
+use ddpm_model::pictures::{self, STRIP_IMAGES};
+use ddpm_model::process_charts::{self, AtWork, FEWEST};
+use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
+use ddpm_nn::Weights;
+use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb, write_atomic};
+
+use crate::observer::{Run, TrainObserver};
+use crate::report::LogStep;
+use crate::task::Task;
+
+/// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
+const GRID_SEED: u64 = 0;
+/// Images per forward pass in a grid, unless `train.micro_batch` says that fewer fit.
+const GRID_BATCH: usize = 64;
+
+/// Writes the outputs of a run on rank 0, and draws its sample grids on all ranks.
+pub struct Monitor(Option<Outputs>);
+
+/// The outputs, on rank 0.
+struct Outputs {
+    directory: PathBuf,
+    metrics: MetricsLog,
+    tensorboard: Option<TensorBoard>,
+    progress: Progress,
+    channels: usize,
+    size: usize,
+    columns: usize,
+    sample_steps: usize,
+}
+
+impl Monitor {
+    /// Writes `config.toml`, opens the logs at the step after `resumed`, removes grids of later steps, and shows the data on
+    /// its way to noise; all ranks together. `program` is named in `config.toml`.
+    pub fn open(run: &Run, resumed: Option<u64>, program: &str) -> Result<Self, Failure> {
+        let opened = match run.comm.rank() {
+            0 => Outputs::open(run, resumed, program).map(Some),
+            _ => Ok(None),
+        };
+        Ok(Self(agree::unanimous(run.comm.as_ref(), opened)?))
+    }
+}
+
+impl TrainObserver for Monitor {
+    fn on_log(&mut self, run: &mut Run, figures: &LogStep) -> Result<(), Failure> {
+        if let Some(outputs) = &mut self.0 {
+            outputs.log(&metrics(run, figures));
+        }
+        Ok(())
+    }
+
+    fn after_step(&mut self, run: &mut Run) -> Result<(), Failure> {
+        if let Some(outputs) = &self.0 {
+            outputs.progress.advance(run.state.step);
+        }
+        let due = run.is_due(run.settings.monitor.sample_every) && run.task.objective.denoises();
+        // Drawing may take longer than somebody who requests a stop will wait.
+        if due && !run.stop.requested_anywhere(run.comm.as_ref()) {
+            let started = Instant::now();
+            self.draw_samples(run)?;
+            run.clock.drawing += started.elapsed();
+        }
+        Ok(())
+    }
+}
+
+impl Monitor {
+    /// Draws the grid of samples, all ranks together, and the pictures that go with it.
+    fn draw_samples(&mut self, run: &Run) -> Result<(), Failure> {
+        let weights = run.state.preview_weights(&run.task.network)?;
+        let drawn = match draw_grid(run, &weights) {
+            Ok(drawn) => Some(drawn),
+            // Observing never stops training. If these weights are beyond help, their gradient says so.
+            Err(failure) if failure.kind() == ErrorKind::Diverged => {
+                tracing::warn!("no grid of samples: {failure}");
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
+        let Some(outputs) = &mut self.0 else { return Ok(()) };
+        if let Some(drawn) = &drawn {
+            outputs.show_samples(run.state.step, drawn);
+        }
+        outputs.show_learning(run, &weights);
+        Ok(())
+    }
+}
+
+/// The figures of a log step, in the order of `metrics.jsonl`. A new metric is one line here.
+fn metrics(run: &Run, figures: &LogStep) -> Metrics {
+    let LogStep { means, clock, .. } = figures;
+    let (state, timesteps) = (run.state, run.task.diffusion.timesteps() as f64);
+    let images = state.step * run.task.global_batch as u64;
+    // Of a classifier there is no squared error and no bound: null in the file, absent from TensorBoard.
+    let denoiser = |value: f64| Some(value).filter(|value| means.accuracy.is_none() || !value.is_nan());
+    let mut metrics = Metrics::at(state.step);
+    metrics.count("images", "progress/images", images);
+    metrics.real("epoch", "progress/epoch", run.order.epochs_passed(images));
+    metrics.real("loss", "loss/total", means.loss);
+    metrics.optional("mse", "loss/mse", denoiser(means.mse));
+    metrics.optional("vb", "loss/vb", denoiser(means.vb));
+    metrics.optional("vlb", "vlb/raw", denoiser(means.vb * timesteps));
+    metrics.quarters("vlb", "vlb/raw", means.vb_quarters.map(|vb| denoiser(vb * timesteps)));
+    metrics.optional("vlb_smoothed", "vlb/smoothed", state.bound.total());
+    metrics.quarters("vlb_smoothed", "vlb/smoothed", state.bound.quarters());
+    metrics.quarters("loss", "loss_by_t", means.loss_quarters);
+    if means.accuracy.is_some() {
+        metrics.optional("accuracy", "accuracy/total", means.accuracy);
+        metrics.quarters("accuracy", "accuracy_by_t", means.accuracy_quarters);
+    }
+    metrics.real("grad_norm", "update/grad_norm", figures.grad_norm);
+    metrics.optional("grad_variance", "update/grad_variance", state.noise.variance());
+    metrics.optional("grad_noise_scale", "update/grad_noise_scale", state.noise.scale());
+    metrics.real("lr", "update/lr", figures.lr);
+    metrics.real("images_per_s", "speed/images_per_s", clock.images_per_s());
+    metrics.real("data_wait_s", "speed/data_wait_s", clock.data_wait.as_secs_f64());
+    metrics.real("comm_wait_s", "speed/comm_wait_s", clock.comm_wait.as_secs_f64());
+    metrics.real("ckpt_stall_s", "speed/ckpt_stall_s", clock.checkpoint_stall.as_secs_f64());
+    metrics.real("rss_mb", "memory/rss_mb", rss_mb());
+    metrics.count("skipped", "update/skipped", state.skipped);
+    metrics.count("corrupt", "progress/corrupt", figures.corrupt);
+    metrics.count("ckpt_missed", "progress/ckpt_missed", figures.missed_saves);
+    metrics
+}
+
+impl Outputs {
+    fn open(run: &Run, resumed: Option<u64>, program: &str) -> Result<Self, Error> {
+        let (settings, diffusion) = (run.settings, &run.task.diffusion);
+        let directory = PathBuf::from(&settings.run.dir);
+        let recorded = settings.clone().anchored(&current_folder()?);
+        let config = format!("# Resolved by {program}.\n{}", recorded.to_toml());
+        let path = directory.join("config.toml");
+        write_atomic(&path, config.as_bytes()).map_err(|e| Error::file(&path, e))?;
+        if let Err(error) = remove_later_grids(&grids(&directory), resumed) {
+            tracing::warn!("sample grids of steps that will be run again cannot be removed ({error})");
+        }
+        if settings.monitor.sample_every > 0 && Learner::of(settings) == Learner::Diffusion {
+            let kept = grid_timesteps(settings, diffusion)?;
+            steps::warn_of_visible_signal(diffusion, &kept, "raise monitor.sample_steps");
+        }
+        let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
+        if let Some(board) = &mut tensorboard {
+            let step = board.first_step();
+            board.text("config", &config);
+            // An image that cannot be read is a matter for the step that needs it, and for data.on_corrupt.
+            show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
+            let timesteps = settings.diffusion.timesteps;
+            show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(FEWEST)));
+            let width = settings.model.channels[0];
+            show(board, step, "embedding", process_charts::embedding(timesteps, width));
+        }
+        Ok(Self {
+            metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),
+            tensorboard,
+            progress: Progress::new(settings.train.steps, resumed.unwrap_or(0), io::stderr().is_terminal()),
+            channels: settings.data.channels as usize,
+            size: settings.data.image_size as usize,
+            columns: columns(settings),
+            sample_steps: settings.monitor.sample_steps as usize,
+            directory,
+        })
+    }
+
+    fn log(&mut self, metrics: &Metrics) {
+        self.metrics.append(metrics);
+        if let Some(board) = &mut self.tensorboard {
+            board.metrics(metrics);
+        }
+        self.progress.report(metrics);
+    }
+
+    /// Shows what the network has learned of the process: the bound's terms over t and, of a learned variance, where it lies
+    /// between its bounds.
+    fn show_learning(&mut self, run: &Run, weights: &Weights) {
+        let Some(board) = &mut self.tensorboard else { return };
+        let step = run.state.step;
+        show(board, step, "loss_by_timestep", loss_by_timestep(run.state.bound.averages()).map_err(Error::from));
+        let Task { network, diffusion: process, .. } = run.task;
+        if process.settings().variance != VarianceKind::LearnedRange {
+            return;
+        }
+        let count = STRIP_IMAGES.min(run.source.len() as usize);
+        let picture = images::read(run.source, 0, count, process.device()).and_then(|images| {
+            process_charts::learned_variance(&AtWork { network, weights, process, images: &images })
+        });
+        show(board, step, "variance", picture);
+    }
+
+    /// Shows images drawn after step `step`, and the first of them on their way from noise.
+    fn show_samples(&mut self, step: u64, drawn: &Drawn) {
+        let picture = match pictures::grid(&drawn.samples, self.channels, self.size, self.columns) {
+            Ok(picture) => picture,
+            Err(error) => return tracing::warn!("the samples of step {step} cannot be drawn: {error}"),
+        };
+        if let Some(board) = &mut self.tensorboard {
+            board.picture(step, "samples", &picture);
+            let strip = pictures::reverse_strip(&drawn.trajectories, self.sample_steps, self.channels, self.size);
+            show(board, step, "reverse", strip);
+        }
+        let path = grid_path(&self.directory, step);
+        match picture.save_png(&path) {
+            Ok(()) => tracing::info!("samples: {}", path.display()),
+            Err(error) => tracing::warn!("the samples of step {step} cannot be saved in {} ({error})", path.display()),
+        }
+    }
+}
+
+/// A picture that cannot be drawn is a warning.
+fn show(board: &mut TensorBoard, step: u64, tag: &str, picture: Result<Picture, Error>) {
+    match picture {
+        Ok(picture) => board.picture(step, tag, &picture),
+        Err(error) => tracing::warn!("no picture `{tag}` of step {step}: {error}"),
+    }
+}
+
+fn grids(directory: &Path) -> PathBuf {
+    directory.join("samples")
+}
+
+fn grid_path(directory: &Path, step: u64) -> PathBuf {
+    grids(directory).join(grid_name(step))
+}
+
+fn grid_name(step: u64) -> String {
+    format!("step-{step:09}.png")
+}
+
+/// Removes the grids of steps after `resumed`, as the logs are cut there: each step is shown once. Nothing else is touched.
+fn remove_later_grids(folder: &Path, resumed: Option<u64>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let digits = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".png"));
+        let step = digits.and_then(|digits| digits.parse::<u64>().ok()).filter(|step| grid_name(*step) == name);
+        if step > resumed {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Columns of a grid: one per class where there are few, else about a square.
+fn columns(settings: &Settings) -> usize {
+    match settings.model.classes {
+        Some(classes) if classes <= 16 => classes as usize,
+        _ => (settings.monitor.sample_count as f64).sqrt().ceil() as usize,
+    }
+}
+
+/// The timesteps over which grids are drawn.
+fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Error> {
+    Ok(Spacing::Leading.timesteps(diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
+}
+
+/// The images of a grid: every rank draws its share, and rank 0 gets them all.
+fn draw_grid(run: &Run, weights: &Weights) -> Result<Drawn, Failure> {
+    let (settings, m) = (run.settings, &run.settings.monitor);
+    let kept = grid_timesteps(settings, &run.task.diffusion)?;
+    let process = run.task.diffusion.respaced(&kept)?;
+    let name = format!("this run at step {}", run.state.step);
+    let classes = settings.model.classes.map(i64::from);
+    let labels: Option<Vec<i64>> = classes.map(|classes| (0..m.sample_count as i64).map(|i| i % classes).collect());
+    let sampler = match m.sampler {
+        GridSampler::Ddpm => Sampler::Ancestral,
+        GridSampler::Ddim => Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel }),
+    };
+    Generation {
+        labels: labels.as_deref(),
+        seed: GRID_SEED,
+        batch: settings.train.micro_batch.map_or(GRID_BATCH, |micro| micro.min(GRID_BATCH)),
+        trajectories: if m.tensorboard { STRIP_IMAGES } else { 0 },
+        ..Generation::new(&name, &run.task.network, weights, &process, sampler)
+    }
+    .gather(run.comm.as_ref(), m.sample_count, |_, _| ())
+}

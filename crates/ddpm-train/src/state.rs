@@ -1,0 +1,216 @@
+//! What training changes: weights, gradients, moments, averages, counters; and their way into and out of checkpoints.
+
+use ddpm_checkpoint::{BufferEntry, Dtype, Manifest, TensorEntry};
+use ddpm_config::Settings;
+use ddpm_diffusion::{BoundByTimestep, LossSecondMoment, TimestepSampler};
+use ddpm_model::{Error, ErrorKind, Remedy, WEIGHTS, ema_buffer};
+use ddpm_nn::{AdamW, Ema, GradientNoise, Gradients, Network, Weights};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+
+use crate::build;
+use crate::data_record::DataRecord;
+use crate::gradient_sync::Norms;
+
+/// Everything that a step updates.
+pub struct TrainState {
+    /// The trained weights.
+    pub weights: Weights,
+    /// Their gradients.
+    pub gradients: Gradients,
+    /// The optimizer and its moments.
+    pub optimizer: AdamW,
+    /// Moving averages of the weights, in the order of `ema.rates`.
+    pub averages: Vec<Ema>,
+    /// How timesteps are drawn, with its history.
+    pub sampler: TimestepSampler,
+    /// The bound by timestep, smoothed over steps.
+    pub bound: BoundByTimestep,
+    /// How noisy the gradient is; needs two ranks.
+    pub noise: GradientNoise,
+    /// Steps done.
+    pub step: u64,
+    /// Steps so far whose gradient was not finite, which changed nothing.
+    pub skipped: u64,
+    /// How many of them just now, in a row.
+    pub skipped_in_a_row: u32,
+}
+
+/// The counters of a checkpoint, beside its buffers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counters {
+    // What follows is a `DataRecord`, which is read before all else.
+    images: u64,
+    #[serde(default)]
+    fingerprint: Option<String>,
+    #[serde(default)]
+    order_start: u64,
+    #[serde(default)]
+    order_epoch: u64,
+    optimizer_steps: u64,
+    ema_updates: Vec<u64>,
+    skipped: u64,
+    skipped_in_a_row: u32,
+    timestep_history: Option<LossSecondMoment>,
+    bound: BoundByTimestep,
+    noise: GradientNoise,
+}
+
+const EXP_AVG: &str = "exp_avg";
+const EXP_AVG_SQ: &str = "exp_avg_sq";
+
+impl TrainState {
+    /// The state at step 0.
+    pub fn fresh(settings: &Settings, network: &Network, device: Device) -> Result<Self, Error> {
+        let weights = Weights::initialise(network.layout(), settings.seed, device)?;
+        Self::around(settings, network, weights)
+    }
+
+    fn around(settings: &Settings, network: &Network, weights: Weights) -> Result<Self, Error> {
+        let gradients = Gradients::attach(network.layout(), &weights)?;
+        let t = &settings.train;
+        let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps)?;
+        let ema = &settings.ema;
+        let averages =
+            ema.rates.iter().map(|rate| Ema::new(weights.flat(), *rate, ema.warmup)).collect::<Result<_, _>>()?;
+        let sampler = build::timestep_sampler(settings);
+        Ok(Self {
+            weights,
+            gradients,
+            optimizer,
+            averages,
+            sampler,
+            bound: BoundByTimestep::new(settings.diffusion.timesteps as usize),
+            noise: GradientNoise::default(),
+            step: 0,
+            skipped: 0,
+            skipped_in_a_row: 0,
+        })
+    }
+
+    /// The state that a checkpoint holds; `buffer` gives each flat buffer by name. An average that the checkpoint does
+    /// not have (`ema.rates` may change if allowed) starts at its weights.
+    pub fn restore(
+        settings: &Settings,
+        network: &Network,
+        device: Device,
+        manifest: &Manifest,
+        buffer: impl Fn(&str) -> Option<Tensor>,
+    ) -> Result<Self, Error> {
+        let refuse = |reason: String| {
+            Error::new(
+                ErrorKind::ResumeRefused,
+                format!("the checkpoint of step {} {reason}; resume with the program that wrote it", manifest.step),
+            )
+        };
+        let need = |name: &str| buffer(name).ok_or_else(|| refuse(format!("has no buffer {name}")));
+        let counters: Counters = serde_json::from_value(manifest.state.clone())
+            .map_err(|e| refuse(format!("has a state that cannot be read ({e})")))?;
+        if manifest.tensors != tensor_table(network) {
+            return Err(Error::new(
+                ErrorKind::ResumeRefused,
+                format!("the checkpoint of step {} has other parameters than this network", manifest.step),
+            )
+            .or(Remedy::Do("set the keys of [model] back".into()))
+            .or(Remedy::OtherRunDir));
+        }
+        let weights = Weights::over(network.layout(), need(WEIGHTS)?.f_to_device(device)?)?;
+        let mut state = Self::around(settings, network, weights)?;
+        state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
+        let held: Vec<&str> =
+            manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with("ema/")).collect();
+        for average in &mut state.averages {
+            let name = ema_buffer(average.rate());
+            let Some(index) = held.iter().position(|held| *held == name) else { continue };
+            let updates = counters.ema_updates.get(index).copied();
+            let updates = updates.ok_or_else(|| refuse(format!("has no counter for {name}")))?;
+            *average = Ema::restore(average.rate(), settings.ema.warmup, updates, &need(&name)?, device)?;
+        }
+        if counters.bound.timesteps() == state.bound.timesteps() {
+            state.bound = counters.bound;
+            if let (TimestepSampler::LossSecondMoment(history), Some(saved)) =
+                (&mut state.sampler, counters.timestep_history)
+            {
+                *history = saved;
+            }
+        } else {
+            tracing::warn!("what was learned of losses by timestep starts anew: the number of timesteps has changed");
+        }
+        state.noise = counters.noise;
+        state.step = manifest.step;
+        state.skipped = counters.skipped;
+        state.skipped_in_a_row = counters.skipped_in_a_row;
+        Ok(state)
+    }
+
+    /// Takes in how much the ranks' gradients differ.
+    pub(crate) fn record_noise(&mut self, norms: &Norms, global_batch: usize) {
+        // With strata the ranks' batches are no independent draws, and say nothing of the noise.
+        if !matches!(self.sampler, TimestepSampler::Stratified { .. }) {
+            self.noise.update(&norms.parts, norms.average, global_batch);
+        }
+    }
+
+    /// The flat buffers of a checkpoint, by name.
+    pub fn buffers(&self) -> Vec<(String, &Tensor)> {
+        let mut buffers = vec![
+            (WEIGHTS.into(), self.weights.flat()),
+            (EXP_AVG.into(), self.optimizer.exp_avg()),
+            (EXP_AVG_SQ.into(), self.optimizer.exp_avg_sq()),
+        ];
+        buffers.extend(self.averages.iter().map(|ema| (ema_buffer(ema.rate()), ema.flat())));
+        buffers
+    }
+
+    /// The manifest's table of the buffers.
+    pub fn buffer_table(&self) -> Vec<BufferEntry> {
+        self.buffers().into_iter().map(|(name, flat)| BufferEntry { name, len: flat.numel() as u64 }).collect()
+    }
+
+    /// What a checkpoint holds, over all ranks, in MB (10^6 bytes).
+    pub fn megabytes(&self) -> f64 {
+        self.buffers().iter().map(|(_, flat)| 4.0 * flat.numel() as f64 / 1e6).sum()
+    }
+
+    /// The counters, and what is to be known of the data set, as the manifest's state.
+    pub fn counters(&self, data: &DataRecord) -> serde_json::Value {
+        let counters = Counters {
+            images: data.images,
+            fingerprint: data.fingerprint.clone(),
+            order_start: data.order_start,
+            order_epoch: data.order_epoch,
+            optimizer_steps: self.optimizer.steps(),
+            ema_updates: self.averages.iter().map(Ema::updates).collect(),
+            skipped: self.skipped,
+            skipped_in_a_row: self.skipped_in_a_row,
+            timestep_history: match &self.sampler {
+                TimestepSampler::LossSecondMoment(history) => Some(history.clone()),
+                _ => None,
+            },
+            bound: self.bound.clone(),
+            noise: self.noise,
+        };
+        serde_json::to_value(counters).expect("counters are plain data")
+    }
+
+    /// The weights that samples are drawn from: the slowest average, or the raw weights where there is none.
+    pub fn preview_weights(&self, network: &Network) -> Result<Weights, Error> {
+        let slowest = self.averages.iter().max_by(|a, b| a.rate().total_cmp(&b.rate()));
+        let flat = slowest.map_or(self.weights.flat(), Ema::flat).detach();
+        Ok(Weights::over(network.layout(), flat)?)
+    }
+}
+
+/// The manifest's table of the parameters.
+pub fn tensor_table(network: &Network) -> Vec<TensorEntry> {
+    let entries = network.layout().entries().iter();
+    entries
+        .map(|entry| TensorEntry {
+            name: entry.name.clone(),
+            shape: entry.shape.iter().map(|n| *n as u64).collect(),
+            offset: entry.offset as u64,
+            dtype: Dtype::F32,
+        })
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! One training step, from a batch of images to updated weights and averages.
+
+use ddpm_comm::Agreed;
+use ddpm_data::Batch;
+use ddpm_diffusion::{Stream, noise_batch};
+use ddpm_model::images::{from_bytes, upload};
+use ddpm_model::{Error, ErrorKind, Failure};
+use ddpm_nn::clip;
+use tch::Tensor;
+use tch_ext::in_range;
+
+use crate::clock::{Clock, timed};
+use crate::gradient_sync::GradientSync;
+use crate::objective::{Noised, Terms};
+use crate::state::TrainState;
+use crate::task::{MicroBatch, Task};
+use crate::terms::PendingTerms;
+
+/// What a step did.
+pub struct Stepped {
+    /// What each sample of this rank's slice contributed, still on the device.
+    pub terms: PendingTerms,
+    /// L2 norm of the averaged gradient before clipping; not finite if the weights were left as they are.
+    pub grad_norm: f64,
+    /// Learning rate of the update.
+    pub lr: f64,
+}
+
+/// Takes one step, all ranks together, on this rank's slice of the global batch.
+pub fn step(
+    task: &Task,
+    state: &mut TrainState,
+    sync: &mut GradientSync,
+    batch: &Batch,
+    clock: &mut Clock,
+) -> Result<Stepped, Failure> {
+    state.gradients.clear()?;
+    let positions: Vec<u64> = (0..batch.labels.len() as u64).map(|i| batch.first_position + i).collect();
+    let draws = state.sampler.draw(task.seed, &positions);
+    let mut parts = Vec::new();
+    let micro_batches = task.micro_batches(batch, &positions, &draws);
+    let passes = micro_batches.len();
+    for micro in micro_batches {
+        let terms = in_range(c"forward", || forward(task, state, &micro))?;
+        // The mean over the global batch is the mean over ranks and micro-batches of their means, all being of equal size.
+        let loss = terms.weighted_mean(micro.draws)?.f_div_scalar((passes * sync.ranks()) as f64)?;
+        parts.push(terms.detached()?);
+        if parts.len() == passes {
+            sync.begin(); // Buckets are averaged while the rest of this backward pass runs.
+        }
+        in_range(c"backward", || loss.f_backward())?;
+    }
+    timed(c"gradient average", &mut clock.comm_wait, || sync.finish());
+    let norms = sync.norms(&mut clock.comm_wait)?;
+    state.record_noise(&norms, task.global_batch);
+    let lr = task.lr.at(state.step);
+    state.step += 1;
+    clock.images += task.global_batch as u64;
+    if norms.average.is_finite() {
+        state.skipped_in_a_row = 0;
+        let mut gradients = state.gradients.flat().shallow_clone();
+        in_range(c"clip", || clip(&mut gradients, norms.average, task.grad_clip))?;
+        in_range(c"optimizer", || state.optimizer.step(state.weights.flat(), &gradients, lr))?;
+        if state.step.is_multiple_of(task.ema_every) {
+            in_range(c"EMA", || state.averages.iter_mut().try_for_each(|ema| ema.update(state.weights.flat())))?;
+        }
+    } else {
+        skip_update(task, state)?;
+    }
+    Ok(Stepped { terms: PendingTerms::new(draws, parts), grad_norm: norms.average, lr })
+}
+
+/// The loss of each sample of a micro-batch: noise the images, predict, compare. Its graph holds what backward needs.
+pub(crate) fn forward(task: &Task, state: &TrainState, micro: &MicroBatch) -> Result<Terms, Error> {
+    let device = state.weights.flat().device();
+    let [channels, height, width] = task.image;
+    let x_start = from_bytes(micro.pixels, [micro.labels.len() as i64, channels, height, width], device)?;
+    let noise = in_range(c"noise", || noise_batch(task.seed, Stream::Noise, micro.positions, &task.image));
+    let noise = upload(&noise, device)?;
+    let t: Vec<i64> = micro.draws.iter().map(|draw| draw.t as i64).collect();
+    let t = upload(&Tensor::f_from_slice(&t)?, device)?;
+    let x_t = task.diffusion.q_sample(&x_start, &t, &noise);
+    let dropout = task.dropout_keys(micro.positions, device)?;
+    let noised = Noised { positions: micro.positions, labels: micro.labels, x_start, noise, t, x_t, dropout };
+    task.objective.terms(&task.network, &state.weights, &task.diffusion, task.seed, &noised)
+}
+
+/// Leaves the weights as they are; too often in a row, and the run has diverged. All ranks see the same averaged gradient.
+fn skip_update(task: &Task, state: &mut TrainState) -> Result<(), Failure> {
+    state.skipped += 1;
+    state.skipped_in_a_row += 1;
+    tracing::warn!("step {}: the gradient is not finite, so the weights stay as they are", state.step);
+    if state.skipped_in_a_row < task.skip_nonfinite {
+        return Ok(());
+    }
+    let message = format!(
+        "training diverged: the gradient was not finite {} times in a row, up to step {}. Lower train.lr or \
+         train.grad_clip and resume from the last checkpoint.",
+        state.skipped_in_a_row, state.step
+    );
+    Err(Agreed::known_to_all(Error::new(ErrorKind::Diverged, message)).into())
+}

@@ -1,0 +1,100 @@
+//! What is learned, and how a batch is cut: all that stays the same from step to step.
+
+use ddpm_config::Settings;
+use ddpm_data::Batch;
+use ddpm_diffusion::{Diffusion, Draw, Stream, uniform};
+use ddpm_model::{Error, architecture, diffusion};
+use ddpm_nn::{DropoutKeys, LrSchedule, Network};
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::build;
+use crate::objective::Objective;
+
+/// The network, its process, its objective, and what a step is told by the settings.
+pub struct Task {
+    /// The network.
+    pub network: Network,
+    /// The process that noises the images.
+    pub diffusion: Diffusion,
+    /// What is learned.
+    pub objective: Objective,
+    /// Key of all randomness.
+    pub seed: u64,
+    /// Images per step over all ranks.
+    pub global_batch: usize,
+    /// Images per forward pass.
+    pub micro_batch: usize,
+    /// Shape of one image, `[C, H, W]`.
+    pub image: [i64; 3],
+    /// The learning rate by step.
+    pub lr: LrSchedule,
+    /// Largest global gradient norm; 0 for any.
+    pub grad_clip: f64,
+    /// So many gradients in a row that are not finite end the run.
+    pub skip_nonfinite: u32,
+    /// Steps between updates of the averages.
+    pub ema_every: u64,
+    dropout: bool,
+}
+
+/// Images of one forward pass, with what belongs to each.
+pub struct MicroBatch<'a> {
+    /// u8 `[b, C, H, W]`.
+    pub pixels: &'a [u8],
+    /// Classes; -1 where an image has none.
+    pub labels: &'a [i64],
+    /// Each sample's index in the run.
+    pub positions: &'a [u64],
+    /// Each sample's timestep and the weight of its loss.
+    pub draws: &'a [Draw],
+}
+
+impl Task {
+    /// The task that `settings` set, on `device`; the network computes in `precision`.
+    pub fn of(settings: &Settings, device: Device, precision: Kind) -> Result<Self, Error> {
+        let network = Network::new(architecture(settings))?
+            .computing_in(precision)
+            .checkpointing(&settings.model.checkpoint_activations);
+        let size = i64::from(settings.data.image_size);
+        Ok(Self {
+            objective: Objective::of(settings),
+            diffusion: diffusion(settings, device)?,
+            network,
+            seed: settings.seed,
+            global_batch: settings.train.global_batch,
+            micro_batch: settings.train.micro_batch.unwrap_or(usize::MAX),
+            image: [i64::from(settings.data.channels), size, size],
+            lr: build::lr_schedule(settings),
+            grad_clip: settings.train.grad_clip,
+            skip_nonfinite: settings.train.skip_nonfinite,
+            ema_every: settings.ema.every,
+            dropout: settings.model.dropout > 0.0,
+        })
+    }
+
+    /// Cuts this rank's slice into micro-batches of equal size.
+    pub fn micro_batches<'a>(
+        &self,
+        batch: &'a Batch,
+        positions: &'a [u64],
+        draws: &'a [Draw],
+    ) -> impl ExactSizeIterator<Item = MicroBatch<'a>> {
+        let image = self.image.iter().product::<i64>() as usize;
+        let size = self.micro_batch.clamp(1, draws.len().max(1));
+        let parts = batch.images.chunks(size * image).zip(batch.labels.chunks(size));
+        parts
+            .zip(positions.chunks(size).zip(draws.chunks(size)))
+            .map(|((pixels, labels), (positions, draws))| MicroBatch { pixels, labels, positions, draws })
+    }
+
+    /// Keys of the dropout masks of the samples at `positions`, on `device`, if the network drops activations.
+    pub fn dropout_keys(&self, positions: &[u64], device: Device) -> Result<Option<DropoutKeys>, TchError> {
+        if !self.dropout {
+            return Ok(None);
+        }
+        // 53 bits of a draw are plenty to distinguish samples.
+        let key = |&position: &u64| (uniform(self.seed, Stream::Dropout, position) * (1u64 << 53) as f64) as i64;
+        let keys = Tensor::f_from_slice(&positions.iter().map(key).collect::<Vec<_>>())?;
+        Ok(Some(DropoutKeys::new(ddpm_model::images::upload(&keys, device)?)))
+    }
+}

@@ -1,0 +1,327 @@
+//! The trainer: the loop around the steps, and the parts that it is made of.
+
+use std::mem;
+use std::sync::Arc;
+
+use ddpm_comm::{Collective, Memory, Reduce, agree, set_step};
+use ddpm_config::Settings;
+use ddpm_data::{Batch, Loader, Order, Source, Split};
+use ddpm_diffusion::TimestepSampler;
+use ddpm_model::{Error, Failure, Place, data};
+use tch_ext::in_range;
+
+use crate::build;
+use crate::checkpointing::{Saver, restore};
+use crate::clock::{Clock, timed};
+use crate::data_record::DataRecord;
+use crate::gradient_sync::GradientSync;
+use crate::heartbeat;
+use crate::huge_pages::HugePages;
+use crate::observer::{Run, TrainObserver, is_due};
+use crate::plan::Plan;
+use crate::precision::{agree_on_precision, choose_convolutions};
+use crate::report::{LogStep, Means};
+use crate::state::TrainState;
+use crate::step::{Stepped, step};
+use crate::stop::StopRequest;
+use crate::task::Task;
+use crate::terms::{PendingTerms, SampleTerms, gather_terms};
+
+/// How a training ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Finished,
+    /// A stop was requested, and everything is saved.
+    Stopped,
+}
+
+/// Steps whose terms may wait to be gathered.
+const MAX_PENDING_STEPS: usize = 100;
+
+/// A training under way, between two of its steps.
+pub struct Trainer {
+    settings: Settings,
+    comm: Arc<dyn Collective>,
+    task: Task,
+    source: Arc<dyn Source>,
+    order: Order,
+    loader: Loader,
+    state: TrainState,
+    sync: GradientSync,
+    /// Terms of past steps, still on the device and on their rank.
+    pending: Vec<PendingTerms>,
+    saver: Saver,
+    stop: StopRequest,
+    clock: Clock,
+    resumed: Option<u64>,
+    observers: Vec<Box<dyn TrainObserver>>,
+}
+
+impl Trainer {
+    /// Prepares the first step of the plan on the data that `[data]` describes, all ranks together.
+    ///
+    /// # Errors
+    /// Data, store or settings cannot be used, or a stop is requested before the first step.
+    pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan, stop: &StopRequest) -> Result<Self, Failure> {
+        // What comes before and after may take minutes each: reading the checkpoint, and opening the data.
+        stop.check_before_start(comm.as_ref())?;
+        let source = agree::unanimous(comm.as_ref(), data::open(&plan.settings, Split::Train))?;
+        Self::over(source, comm, place, plan, stop)
+    }
+
+    /// The same on data of your own, which must be the same on every rank.
+    pub fn over(
+        source: Arc<dyn Source>,
+        comm: &Arc<dyn Collective>,
+        place: Place,
+        plan: Plan,
+        stop: &StopRequest,
+    ) -> Result<Self, Failure> {
+        let Plan { settings, resume, newest, allows_other_data } = plan;
+        let resumed = resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
+        let Place { device, memory } = place;
+        data::check_same(comm.as_ref(), source.as_ref())?;
+        choose_convolutions(&settings.train);
+        let precision = agree_on_precision(comm.as_ref(), &settings.train, device);
+        let task = agree::unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
+        let record = match &resume {
+            Some(checkpoint) => DataRecord::resumed(source.as_ref(), &checkpoint.manifest, allows_other_data),
+            None => Ok(DataRecord::new(source.as_ref())),
+        };
+        let record = agree::unanimous(comm.as_ref(), record)?;
+        let order = record.order(settings.seed);
+        let saver = Saver::open(comm, &settings, record, newest, resumed, stop)?;
+        let state = match &resume {
+            Some(checkpoint) => restore(saver.store(), comm.as_ref(), &settings, &task.network, device, checkpoint)?,
+            None => agree::unanimous(comm.as_ref(), TrainState::fresh(&settings, &task.network, device))?,
+        };
+        let sync =
+            GradientSync::new(comm, memory, &settings.comm, task.network.layout(), &state.weights, &state.gradients);
+        let sync = agree::unanimous(comm.as_ref(), sync)?;
+        let loader = build::loader(&settings, &source, order, state.step, comm.rank(), comm.size());
+        let loader = agree::unanimous(comm.as_ref(), loader)?;
+        let mut this = Self {
+            settings,
+            comm: Arc::clone(comm),
+            task,
+            source,
+            order,
+            loader,
+            state,
+            sync,
+            pending: Vec::new(),
+            saver,
+            stop: stop.clone(),
+            clock: Clock::started(),
+            resumed,
+            observers: Vec::new(),
+        };
+        if memory == Memory::Host {
+            this.observe(HugePages::default());
+        }
+        this.describe();
+        Ok(this)
+    }
+
+    /// Adds an observer, on every rank alike. Observers are called in the order in which they were added.
+    pub fn observe(&mut self, observer: impl TrainObserver + 'static) {
+        self.observers.push(Box::new(observer));
+    }
+
+    /// The run as its observers see it.
+    pub fn run(&mut self) -> Run<'_> {
+        Run {
+            settings: &self.settings,
+            comm: &self.comm,
+            task: &self.task,
+            state: &self.state,
+            source: self.source.as_ref(),
+            order: &self.order,
+            stop: &self.stop,
+            clock: &mut self.clock,
+        }
+    }
+
+    /// The step of the checkpoint that this training was resumed from.
+    pub fn resumed(&self) -> Option<u64> {
+        self.resumed
+    }
+
+    /// Trains to the last step, or to a request to stop, saving as `[checkpoint]` says; all ranks together.
+    ///
+    /// # Errors
+    /// A rank has no more data, the training diverged, or the store failed for good. What can be saved is saved.
+    pub fn train(mut self) -> Result<Ending, Failure> {
+        let total = self.settings.train.steps;
+        if self.state.step >= total {
+            tracing::info!("all {total} steps are done already; raise train.steps to train further");
+            self.notify(|observer, run| observer.finished(run))?;
+            return Ok(Ending::Finished);
+        }
+        self.clock = Clock::started();
+        while self.state.step < total {
+            if !self.step()? {
+                self.save_last()?;
+                self.notify(|observer, run| observer.finished(run))?;
+                return Ok(Ending::Stopped);
+            }
+            // Saved before anything is observed: drawing samples takes long, and may fail.
+            if self.state.step == total {
+                self.save_last()?;
+            } else if is_due(&self.settings, self.state.step, self.settings.checkpoint.every) {
+                self.save()?;
+            }
+            self.notify(|observer, run| observer.after_step(run))?;
+        }
+        self.notify(|observer, run| observer.finished(run))?;
+        Ok(Ending::Finished)
+    }
+
+    /// Takes one step and logs it if that is due; false, with nothing done, if a rank was asked to stop.
+    pub fn step(&mut self) -> Result<bool, Failure> {
+        set_step(self.state.step);
+        self.notify(|observer, run| observer.before_step(run))?;
+        in_range(c"step", || {
+            let Some(batch) = self.fetch()? else { return Ok(false) };
+            let stepped = step(&self.task, &mut self.state, &mut self.sync, &batch, &mut self.clock)?;
+            self.loader.recycle(batch);
+            self.report(stepped)?;
+            Ok(true)
+        })
+    }
+
+    /// This rank's batch, once all ranks have theirs; none if any was asked to stop. If any has none, all save what there is
+    /// and fail alike.
+    fn fetch(&mut self) -> Result<Option<Batch>, Failure> {
+        let (batch, missing) =
+            match timed(c"data wait", &mut self.clock.data_wait, || self.loader.next()).map_err(Error::from) {
+                Ok(batch) => (Some(batch), None),
+                Err(error) => (None, Some(error)),
+            };
+        let (stop, event) = (self.stop.requested(), self.saver.poll());
+        let beat = || heartbeat::exchange(self.comm.as_ref(), stop, missing, event);
+        let heard = timed(c"heartbeat", &mut self.clock.comm_wait, beat)?;
+        self.saver.apply_events(heard.saves)?;
+        match heard.failure {
+            None if heard.stop => Ok(None),
+            None => Ok(batch),
+            Some(failure) => Err(match self.save_last() {
+                Ok(()) => failure.into(),
+                Err(Failure::Agreed(unsaved)) => failure.map(|error| error.and_also(&unsaved)).into(),
+                Err(Failure::Alone(unsaved)) => Failure::Alone(failure.into_error().and_also(&unsaved)),
+            }),
+        }
+    }
+
+    /// Keeps the terms of a step until they are due to be gathered, and hands a log step to the observers.
+    fn report(&mut self, stepped: Stepped) -> Result<(), Failure> {
+        self.pending.push(stepped.terms);
+        let logs = is_due(&self.settings, self.state.step, self.settings.monitor.log_every);
+        let learns_timesteps = matches!(self.state.sampler, TimestepSampler::LossSecondMoment(_));
+        if !logs && !learns_timesteps && self.pending.len() < MAX_PENDING_STEPS {
+            return Ok(());
+        }
+        let terms = self.gather_pending()?;
+        if !logs {
+            return Ok(());
+        }
+        let mut corrupt = [self.loader.skipped() as f64];
+        let sum = || self.comm.all_reduce_f64(&mut corrupt, Reduce::Sum);
+        timed(c"sum corrupt", &mut self.clock.comm_wait, sum);
+        let figures = LogStep {
+            means: Means::of(&terms, self.task.diffusion.timesteps()),
+            grad_norm: stepped.grad_norm,
+            lr: stepped.lr,
+            clock: self.take_clock(),
+            corrupt: corrupt[0] as u64,
+            missed_saves: self.saver.missed(),
+        };
+        self.notify(|observer, run| observer.on_log(run, &figures))
+    }
+
+    /// Gathers the terms of all steps since the last time over the ranks, and learns from them; returns those of the last
+    /// step, of the whole global batch.
+    fn gather_pending(&mut self) -> Result<Vec<SampleTerms>, Failure> {
+        let ours = self.pending.drain(..).map(PendingTerms::read).collect::<Result<Vec<_>, _>>()?;
+        let gather = || gather_terms(self.comm.as_ref(), &ours);
+        let steps = timed(c"gather terms", &mut self.clock.comm_wait, gather);
+        for terms in &steps {
+            if self.task.objective.denoises() {
+                self.state.bound.update(&terms.iter().map(|term| (term.t, term.vb)).collect::<Vec<_>>())?;
+            }
+            if let TimestepSampler::LossSecondMoment(history) = &mut self.state.sampler {
+                history.update(&terms.iter().map(|term| (term.t, term.loss)).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(steps.into_iter().next_back().unwrap_or_default())
+    }
+
+    fn notify(
+        &mut self,
+        mut event: impl FnMut(&mut dyn TrainObserver, &mut Run) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut observers = mem::take(&mut self.observers);
+        let notified = observers.iter_mut().try_for_each(|observer| event(observer.as_mut(), &mut self.run()));
+        self.observers = observers;
+        notified
+    }
+
+    /// Saves the state, and waits until it is committed.
+    fn save_last(&mut self) -> Result<(), Failure> {
+        self.gather_pending()?;
+        self.saver.save_last(&self.task.network, &self.state)
+    }
+
+    /// Begins to save the state; training may continue when this returns.
+    pub fn save(&mut self) -> Result<(), Failure> {
+        self.gather_pending()?;
+        let saving = || self.saver.save(&self.task.network, &self.state);
+        timed(c"save", &mut self.clock.checkpoint_stall, saving)
+    }
+
+    /// Waits for the save under way, if any.
+    pub fn finish_save(&mut self) -> Result<(), Failure> {
+        timed(c"finish save", &mut self.clock.checkpoint_stall, || self.saver.finish())
+    }
+
+    /// Where the time went since the last log step, or since this was last called.
+    pub fn take_clock(&mut self) -> Clock {
+        mem::replace(&mut self.clock, Clock::started())
+    }
+
+    /// The number of trained values.
+    pub fn parameters(&self) -> i64 {
+        self.task.network.layout().len()
+    }
+
+    /// What a checkpoint holds, over all ranks, in MB (10^6 bytes).
+    pub fn checkpoint_mb(&self) -> f64 {
+        self.state.megabytes()
+    }
+
+    fn describe(&self) {
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let (ranks, threads) = (self.comm.size(), tch::get_num_threads() as usize);
+        tracing::info!("data: {}", self.source.describe());
+        if self.settings.model.classes.is_some() {
+            tracing::info!("classes: {}", data::class_summary(self.source.as_ref()));
+        }
+        tracing::info!(
+            "model: {} parameters; {} images a step on {ranks} rank{} of {threads} thread{}",
+            self.parameters(),
+            self.task.global_batch,
+            plural(ranks),
+            plural(threads),
+        );
+        if ranks > 1 {
+            let buckets = self.sync.buckets();
+            let when = if self.settings.comm.overlap { "during" } else { "after" };
+            tracing::info!("gradients: averaged in {buckets} bucket{} {when} backward", plural(buckets));
+        }
+        match self.resumed {
+            Some(step) => tracing::info!("resuming from step {step}, saved in {}", self.saver.store().uri()),
+            None => tracing::info!("starting at step 0 in {}", self.settings.run.dir),
+        }
+    }
+}

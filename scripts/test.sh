@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 scripts/setup.sh --tests
-# nextest leaves out the examples in the documentation. They have no part in a run narrowed by arguments.
+# nextest does not run documentation examples. They are skipped when arguments select tests.
 if [ $# -eq 0 ]; then cargo test --doc --workspace --release --locked --quiet; fi
 cargo nextest run --workspace --release --locked "$@"

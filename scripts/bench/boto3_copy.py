@@ -1,6 +1,6 @@
 """Copies a buffer to the S3 server and back with boto3, from memory and into memory; prints both rates as JSON.
 
-usage: boto3_copy.py REPORT PART_MB CONCURRENCY      REPORT: what `bench checkpoint --json` printed, for its size
+usage: boto3_copy.py REPORT PART_MB CONCURRENCY      REPORT: the output of `bench checkpoint --json`, for its size
 """
 
 import io
@@ -27,7 +27,7 @@ start = time.perf_counter()
 client.download_fileobj("bucket", "peer", received, Config=config)
 restore = time.perf_counter() - start
 
-assert received.getvalue() == data, "boto3 brought back other bytes"
+assert received.getvalue() == data, "boto3 returned different bytes"
 client.delete_object(Bucket="bucket", Key="peer")
 print(json.dumps({"peer": f"boto3 {boto3.__version__}", "state_mb": megabytes,
                   "upload_mb_s": megabytes / upload, "restore_mb_s": megabytes / restore}))

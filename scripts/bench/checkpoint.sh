@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Upload and restore of a training state through `bench checkpoint`, beside a plain boto3 multipart copy of as many bytes
-# to the same S3 server on this machine, in turn: medians and ratios.
+# Uploads and restores a training state with `bench checkpoint`, alternating with a plain boto3 multipart copy of the
+# same size to the same S3 server on this machine; prints medians and ratios.
 #
-#   scripts/bench/checkpoint.sh [CONFIG=cifar10] [ROUNDS=5]      PART_MB (8) and CONCURRENCY (4) hold for both
+#   scripts/bench/checkpoint.sh [CONFIG=cifar10] [ROUNDS=5]      PART_MB (8) and CONCURRENCY (4) apply to both
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/bench/env.sh
@@ -14,7 +14,7 @@ venv boto3 boto3==1.44.5
 
 work=$(mktemp -d "$CACHE/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT
-# An S3 server on a directory. It ends with its input, hence with this script.
+# An S3 server on a directory. It exits at the end of its input, that is, with this script.
 coproc server { exec "$TARGET/release/examples/fault_rig" "$work/server" 0; }
 read -r AWS_ENDPOINT_URL <&"${server[0]}"
 export AWS_ENDPOINT_URL AWS_ALLOW_HTTP=true AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=rig AWS_SECRET_ACCESS_KEY=rig-secret

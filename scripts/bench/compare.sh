@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Training steps of ddpm-dist beside PyTorch's, in turn, on the same number of ranks and threads, with the same libtorch.
+# Alternates training steps of ddpm-dist and PyTorch, on the same number of ranks and threads, with the same libtorch.
 # Prints medians and their ratios.
 #
 #   scripts/bench/compare.sh [RANKS=2] [ROUNDS=5] [PEER OPTIONS: --channels-last --bf16 --compile]
 #
-# --bf16 sets the precision of both.
+# --bf16 sets the precision on both sides.
 #
 # PEER=ddp, the default, is diffusers' UNet2DModel under DistributedDataParallel: the same network, the same steps.
-# PEER=lucidrains is denoising-diffusion-pytorch's trainer with a Unet of its own of about these sizes: another network.
+# PEER=lucidrains is denoising-diffusion-pytorch's trainer with its own Unet of about this size: a different network.
 # OURS holds more arguments for `bench step`, such as "--set comm.overlap=false"; STEPS is 30. The first run fetches
-# PyTorch with its CUDA libraries, some gigabytes, which its Python half wants even where there is no GPU;
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu fetches a small one instead.
+# PyTorch with its CUDA libraries, several gigabytes, which its Python package requires even without a GPU;
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu fetches a small build instead.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/bench/env.sh
 
 ranks=${1:-2} rounds=${2:-5} steps=${STEPS:-30} script=scripts/bench/peer_${PEER:-ddp}.py
-[ -f "$script" ] || die "there is no peer $PEER. Set PEER to ddp or lucidrains"
+[ -f "$script" ] || die "unknown peer $PEER. Set PEER to ddp or lucidrains"
 shift $(($# < 2 ? $# : 2))
 read -ra ours <<<"${OURS:-}"
 [[ " $* " != *" --bf16 "* ]] || ours=(--set train.precision=bf16 "${ours[@]}")

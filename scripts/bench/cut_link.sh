@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# What becomes of a training whose network fails: scripts/bench/cut_link.sh [TIMEOUT=20]
+# Tests training under network failure: scripts/bench/cut_link.sh [TIMEOUT=20]
 #
-# Two network name spaces, each a host of its own with one rank, are joined by a link, which is cut in the middle of a
-# training with comm.timeout_s = TIMEOUT. First it is down for a while that is shorter, which the training must outlive.
-# Then it is down for good: both ranks must end within TIMEOUT + 5 seconds and say where they waited. mpirun itself waits
-# for the lost host until TCP gives up, a quarter of an hour; so in a second training it is told to look after its
-# connections, and all of it must end in that time. Prints what happened; exits with 1 where it was something else.
-# Needs root (name spaces), iproute2 and Open MPI, and a machine without other load.
+# Two network namespaces, each acting as a host with one rank, are connected by a link, which is cut during training
+# with comm.timeout_s = TIMEOUT. First it is down for less than that, and training must continue afterwards. Then it is
+# down permanently: both ranks must exit within TIMEOUT + 5 seconds and report where they waited. mpirun itself waits
+# for the lost host until TCP gives up, a quarter of an hour; so in a second run it gets short keepalives on its
+# connections, and everything must exit in that time. Prints what happened; exits with 1 on any deviation.
+# Needs root (namespaces), iproute2 and Open MPI, and a machine without other load.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . scripts/bench/hosts.sh
 
 timeout=${1:-20}
 wrong() {
-    echo "cut_link.sh: $1. The ranks and mpirun said:" >&2
+    echo "cut_link.sh: $1. The ranks and mpirun printed:" >&2
     cat "$work"/rank.* "$work/mpirun" >&2
     exit 1
 }
 now() { cut -d' ' -f1 /proc/uptime; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
 lines() { cat "$work/run/metrics.jsonl" 2>/dev/null | wc -l; }
-# Waits until a command succeeds, for $1 seconds at most, not counting those in which this script is suspended.
+# Waits until a command succeeds, for $1 seconds at most, not counting time in which this script is suspended.
 await() {
     local tick limit=$1
     shift
@@ -38,7 +38,7 @@ gone() { # NAME SPACE, PROGRAM
     done
 }
 
-# What a rank on the cut-off host says does not reach mpirun any more, so each writes to a file of its own.
+# Output of a rank on the cut-off host no longer reaches mpirun, so each rank writes to its own file.
 cat >"$work/rank" <<END
 #!/bin/sh
 exec "$program" "\$@" 2>"$work/rank.\$OMPI_COMM_WORLD_RANK"
@@ -46,7 +46,7 @@ END
 chmod +x "$work/rank"
 touch "$work/rank.0" "$work/rank.1"
 
-# Starts a training and waits until it is under way; arguments are mpirun's.
+# Starts a training run and waits until it is under way; arguments are mpirun's.
 begin() {
     rm -rf "$work/run"
     "${launch[@]}" "$@" "$work/rank" train --config smoke --steps 1000000 --set comm.timeout_s="$timeout" \
@@ -59,11 +59,11 @@ cut_link() {
     ip -n "$b" link set ddpm0 down
     cut=$(now)
 }
-# Both ranks must end in time.
+# Both ranks must exit in time.
 ended() {
     local space
     for space in "$a" "$b"; do
-        await $((timeout + 6)) gone "$space" ddpm-dist || wrong "a rank still runs $(since "$cut") s after the cut"
+        await $((timeout + 6)) gone "$space" ddpm-dist || wrong "a rank is still running $(since "$cut") s after the cut"
     done
     ended=$(since "$cut")
     awk -v t="$ended" -v limit=$((timeout + 5)) 'BEGIN { exit !(t <= limit) }' || wrong "the last rank ended after $ended s"
@@ -75,14 +75,14 @@ cut_link
 sleep "$pause"
 ip -n "$b" link set ddpm0 up
 before=$(lines)
-await "$timeout" steps_done $((before + 2)) || wrong "the training did not go on after the link was down for $pause s"
-echo "the link was down for $pause s: the training went on"
+await "$timeout" steps_done $((before + 2)) || wrong "training did not continue after the link was down for $pause s"
+echo "the link was down for $pause s: training continued"
 
 cut_link
 ended
-echo "the link was cut: both ranks had ended after $ended s"
+echo "the link was cut: both ranks had exited after $ended s"
 for rank in 0 1; do
-    grep "^rank $rank step [0-9]*: waited $timeout s in " "$work/rank.$rank" || wrong "rank $rank did not say where it waited"
+    grep "^rank $rank step [0-9]*: waited $timeout s in " "$work/rank.$rank" || wrong "rank $rank did not report where it waited"
 done
 stop
 ip -n "$b" link set ddpm0 up
@@ -90,5 +90,5 @@ ip -n "$b" link set ddpm0 up
 begin --mca oob_tcp_keepalive_time 3 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3
 cut_link
 ended
-await 5 gone "$a" mpirun || wrong "mpirun still runs $(since "$cut") s after the cut"
-echo "the same with keepalives of mpirun's connections: ranks and mpirun had ended after $(since "$cut") s"
+await 5 gone "$a" mpirun || wrong "mpirun is still running $(since "$cut") s after the cut"
+echo "the same with keepalives on mpirun's connections: ranks and mpirun had exited after $(since "$cut") s"

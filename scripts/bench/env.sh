@@ -1,4 +1,4 @@
-# Sourced by the benchmarks: the program, built, and Python environments for the peers that it is compared with.
+# Sourced by the benchmarks: builds the program, and creates Python environments for the peers it is compared with.
 . scripts/env.sh
 TARGET=${CARGO_TARGET_DIR:-target}
 die() { echo "bench: $1" >&2; exit 2; }
@@ -12,7 +12,7 @@ venv() {
     shift
     PYTHON=$home/bin/python
     [ "$(cat "$home/.complete" 2>/dev/null)" = "$*" ] && return
-    # An older one is kept, and gets what it lacks: PyTorch is gigabytes.
+    # An older environment is kept and completed: PyTorch is gigabytes.
     "$PYTHON" -m pip --version >/dev/null 2>&1 || python3 -m venv "$home" || die "python3 -m venv failed; on Debian install python3-venv"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile "$@" || die "pip could not install $*"
     echo "$*" >"$home/.complete"

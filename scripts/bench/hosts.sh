@@ -1,7 +1,7 @@
-# Sourced by scripts that need two hosts where there is one: two network name spaces joined by a link, as ddpm0 in each.
+# Sourced by scripts that need two hosts on one machine: two network namespaces connected by a link, ddpm0 in each.
 #
-# Sets `a` and `b`, the name spaces (10.77.0.1 and 10.77.0.2); `program`, the release build or $DDPM_DIST; `launch`, an
-# mpirun with one rank of one thread on each; `work`, a folder that is gone in the end. Needs root, iproute2, Open MPI.
+# Sets `a` and `b`, the namespaces (10.77.0.1 and 10.77.0.2); `program`, the release build or $DDPM_DIST; `launch`, an
+# mpirun with one rank of one thread on each; `work`, a folder deleted at the end. Needs root, iproute2, Open MPI.
 fail() {
     echo "$(basename "$0"): $1" >&2
     exit 2
@@ -9,14 +9,14 @@ fail() {
 
 program=${DDPM_DIST:-${CARGO_TARGET_DIR:-$PWD/target}/release/ddpm-dist}
 [[ -x $program ]] || fail "$program cannot be run. Build it with cargo build --release, or set DDPM_DIST"
-((EUID == 0)) || fail "network name spaces need root. Run it as root"
+((EUID == 0)) || fail "network namespaces need root. Run it as root"
 for tool in ip tc mpirun unshare; do
     command -v $tool >/dev/null || fail "$tool is missing. Install iproute2, Open MPI and util-linux"
 done
 
 a=ddpm-a-$$ b=ddpm-b-$$
 work=$(mktemp -d)
-# Ends whatever runs on the hosts.
+# Kills all processes on the hosts.
 stop() {
     for space in "$a" "$b"; do
         ip netns pids "$space" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
@@ -40,7 +40,7 @@ for space in "$a" "$b"; do
     ip -n "$space" link set ddpm0 up
 done
 
-# What mpirun takes for ssh: HOST COMMAND... It runs the command as that host, with a host name of its own.
+# Replaces ssh for mpirun: HOST COMMAND... It runs the command in the second namespace, with its own host name.
 cat >"$work/on" <<END
 #!/bin/sh
 shift

@@ -1,4 +1,4 @@
-"""Says how many of the samples show the digit asked for, by a small convolutional network trained on real digits.
+"""Reports how many samples show the requested digit, by a small convolutional network trained on real digits.
 
 usage: judge.py MNIST_FOLDER SAMPLES.safetensors...     needs torch, numpy and safetensors, as scripts/bench/compare.sh installs
 
@@ -40,5 +40,5 @@ with torch.no_grad():
     print(f"real test images: {(net(x).argmax(1) == y).float().mean():.4f}")
     for path in sys.argv[2:]:
         file = load_file(path)
-        told = net(torch.from_numpy(file["samples"]).clamp(-1, 1)).argmax(1)
-        print(f"{path}: {(told.numpy() == file['labels']).mean():.4f} of {len(told)}")
+        predicted = net(torch.from_numpy(file["samples"]).clamp(-1, 1)).argmax(1)
+        print(f"{path}: {(predicted.numpy() == file['labels']).mean():.4f} of {len(predicted)}")

@@ -1,7 +1,7 @@
-"""What the peers of `bench step` share: options, drawn images, time per step, and the JSON object that rank 0 prints.
+"""Code shared by the peers of `bench step`: options, random images, timing, and the JSON object that rank 0 prints.
 
-Alone a peer is one rank; under torch.distributed.run, one of many. Images come out of memory, which costs nothing. The
-object has the keys of `bench step --json`.
+On its own a peer is a single rank; under torch.distributed.run, one of several. Images are read from memory, at no
+cost. The object has the keys of `bench step --json`.
 """
 
 import argparse
@@ -19,17 +19,17 @@ BATCH, SIZE, IMAGES = 32, 32, 4096
 
 
 def since_launch():
-    """Seconds since the interpreter was started, as `bench step` counts them."""
+    """Seconds since the interpreter was started, counted as in `bench step`."""
     with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
         ticks = float(stat.read().rsplit(") ", 1)[1].split()[19])
         return float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def run(name, network, loss, optimizer, average):
-    """Times training steps and prints what they took.
+    """Times training steps and prints the results.
 
-    `network()` is the module to train, `loss(model, images)` what it has to say of a batch of images in 0..1,
-    `optimizer(network)` its optimizer, and `average(network, rank)` a function that updates its moving average.
+    `network()` is the module to train, `loss(model, images)` its loss on a batch of images in 0..1,
+    `optimizer(network)` its optimizer, and `average(network, rank)` a function that updates its EMA.
     """
     options = argparse.ArgumentParser()
     options.add_argument("--steps", type=int, default=30)
@@ -85,5 +85,5 @@ def run(name, network, loss, optimizer, average):
             "images_per_s": BATCH * world * len(seconds) / sum(seconds), "median_step_s": statistics.median(seconds),
             "first_step_s": largest[0].item(), "max_rss_mb": largest[1].item(),
         }), flush=True)
-    # Once in some tens of runs the interpreter's own way out waited for a thread of PyTorch for ever.
+    # In about one of 60 runs the interpreter's normal exit waited forever for a PyTorch thread.
     os._exit(0)

@@ -1,8 +1,8 @@
-"""A peer of `bench step`: what the Trainer of denoising-diffusion-pytorch does in a step, under DistributedDataParallel.
+"""A peer of `bench step`: one step of denoising-diffusion-pytorch's Trainer, under DistributedDataParallel.
 
-Its Unet is another network than ours, with full attention on the lowest level and linear attention above, so compare
-images per second together with `params`. Left out, in its favour: its data loader, its progress bar, and that all ranks
-wait for each other twice a step.
+Its Unet differs from our network: it has full attention on the lowest level and linear attention above, so compare
+images per second together with `params`. Left out, in its favour: its data loader, its progress bar, and its two
+barriers per step.
 """
 
 import peer
@@ -16,7 +16,7 @@ def network():
 
 
 def average(network, rank):
-    """On rank 0 alone, every 10 steps, as there."""
+    """On rank 0 only, every 10 steps, as in its Trainer."""
     return EMA(network, beta=0.995, update_every=10).update if rank == 0 else lambda: None
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Repeats the comparisons of docs/results.md: objectives by their bits/dim, timestep samplers by their gradients' noise.
+# Reproduces comparisons of docs/results.md: objectives by their bits/dim, timestep samplers by their gradient noise.
 # Needs data/mnist (scripts/datasets.sh mnist). Prints one line per run and writes runs/results/.
 #
 #   scripts/bench/results.sh [SEEDS=3]      about five minutes per run on two cores, four runs per seed

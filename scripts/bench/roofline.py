@@ -1,9 +1,9 @@
-"""What share of the steps the convolutions take, and at what rate they compute, from what oneDNN says of each call.
+"""Computes the convolutions' share of the step time and their throughput from oneDNN's log of each call.
 
 usage: ONEDNN_VERBOSE=profile_exec ddpm-dist bench step --json ... | roofline.py
 
-oneDNN writes to standard output too; the last line is the report of `bench step`. Warm-up steps are counted with the
-others, so shares are of the median step times all steps.
+oneDNN also writes to standard output; the last line is the report of `bench step`. Warm-up steps are included, so
+shares are relative to the median step time multiplied by all steps.
 """
 
 import collections
@@ -41,7 +41,7 @@ if report is None or not flop:
 
 steps = report["steps"] + WARM_UP
 step = report["median_step_s"]
-print(f"{'':<18} {'ms a step':>10} {'share':>7} {'GFLOP/s':>9}")
+print(f"{'':<18} {'ms/step':>10} {'share':>7} {'GFLOP/s':>9}")
 for name, total in seconds.most_common():
     rate = f"{flop[name] / total / 1e9:9.0f}" if name in flop else ""
     print(f"{name:<18} {1e3 * total / steps:>10.1f} {100 * total / steps / step:>6.1f}% {rate}")

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# How the cost of a step grows with the size of the images, the channels, the images per rank and the ranks:
+# Measures how the cost of a step scales with image size, channels, images per rank and ranks:
 #
 #   scripts/bench/scaling.sh [STEPS=10] [OPTIONS FOR bench step, such as --set train.precision=bf16]
 #
-# Each line changes one thing of scripts/bench/compare.toml; the machine's cores are shared out among the ranks.
+# Each line changes one setting of scripts/bench/compare.toml; the machine's cores are divided among the ranks.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/bench/env.sh
@@ -17,7 +17,7 @@ trap 'rm -f "$log"' EXIT
 cores=$(env -u OMP_NUM_THREADS nproc)
 cell() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" <<<"$report"; }
 
-printf '%-34s %6s %10s %10s %12s %9s\n' 'what' ranks parameters 'ms a step' 'images/s' 'MB a rank'
+printf '%-34s %6s %10s %10s %12s %9s\n' 'what' ranks parameters 'ms/step' 'images/s' 'MB/rank'
 line() { # WHAT RANKS SETTINGS...
     local what=$1 ranks=$2
     shift 2
@@ -33,6 +33,6 @@ line '64x64' 1 --set data.image_size=64
 line 'channels 64, 128, 256' 1 --set model.channels=[64,128,256]
 line '8 images' 1 --set train.global_batch=8
 line '128 images' 1 --set train.global_batch=128
-line '32 images in all' 2
-line '32 images on each' 2 --set train.global_batch=64
-line '32 images on each' 4 --set train.global_batch=128
+line '32 images in total' 2
+line '32 images per rank' 2 --set train.global_batch=64
+line '32 images per rank' 4 --set train.global_batch=128

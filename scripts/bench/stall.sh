@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# How long saves hold a training of the cifar10 preset's size up, in shares of its time: saves behind the training beside
-# saves that it waits for. Drawn images, and one image a step and rank, so that steps are short and the shares large.
+# Measures which share of the time saves block training with a network of the cifar10 preset's size: background saves
+# compared with saves that training waits for. Drawn images, one image per step and rank, so that steps are short and
+# the shares large.
 #
 #   scripts/bench/stall.sh [RANKS=1] [STEPS=100] [EVERY=100] [ROUNDS=1]      3 x STEPS x ROUNDS steps in all
 set -euo pipefail

@@ -197,7 +197,7 @@ fn networks_of_model_folders() {
         ("DIR/text", 2, "norm_num_groups = \"8\"", "docs/diffusers.md"),
         ("DIR/version", 2, "norm_num_groups = 8, written by a version", "docs/diffusers.md"),
         ("DIR/head", 2, "attention_head_dim = [8,8,8]", "docs/diffusers.md"),
-        ("DIR/heads", 2, "heads: 32 channels do not divide into heads of 5", "choose head_dim"),
+        ("DIR/heads", 2, "heads: head_dim = 5 does not divide the 32 channels", "Use 1, 2, 4, 8 or 16"),
         ("DIR/oblong", 2, "sample_size = [16,32]", "docs/diffusers.md"),
         ("DIR/size", 2, "images of no particular size", "add sample_size"),
         ("DIR/norm", 2, "resnet_time_scale_shift = \"spatial\"", "docs/diffusers.md"),

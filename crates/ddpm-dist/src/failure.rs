@@ -101,10 +101,16 @@ impl From<ddpm_config::Error> for Failure {
     }
 }
 
+impl From<ddpm_spec::SpecError> for Failure {
+    fn from(error: ddpm_spec::SpecError) -> Self {
+        Self::usage(format!("{error}."))
+    }
+}
+
 impl From<ddpm_data::DataError> for Failure {
     fn from(error: ddpm_data::DataError) -> Self {
         match error {
-            ddpm_data::DataError::Setting(_) => Self::usage(error),
+            ddpm_data::DataError::Spec(_) | ddpm_data::DataError::Setting(_) => Self::usage(error),
             _ => Self::new(Exit::Storage, error),
         }
     }

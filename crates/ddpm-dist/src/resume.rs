@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
 use ddpm_comm::Collective;
-use ddpm_config::{Difference, DifferenceKind, LrSchedule, Settings};
+use ddpm_config::{Difference, DifferenceKind, LrShape, Settings};
 use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
 
@@ -222,7 +222,7 @@ fn refuse_other_run(settings: &Settings, manifest: &Manifest, allowed: &[String]
             ));
         }
     }
-    let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
+    let cosine = settings.train.lr_schedule == LrShape::Cosine;
     let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
         // The end of a cosine is part of its shape.
         let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
@@ -264,7 +264,7 @@ fn other_parameters(ours: &Settings, theirs: &Settings, differences: &[Differenc
 
 /// The parameters of the network that `settings` describe; none if they describe none.
 fn parameters(settings: &Settings) -> Option<Layout> {
-    Some(Network::new(assemble::architecture(settings)).ok()?.layout().clone())
+    Some(Network::new(settings.architecture()).ok()?.layout().clone())
 }
 
 /// The same of `theirs` with `key` as `ours` have it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ddpm_checkpoint::share;
 use ddpm_comm::World;
 use ddpm_data::Source;
-use ddpm_diffusion::{Diffusion, Spacing};
+use ddpm_diffusion::{Diffusion, kept_timesteps};
 use ddpm_nn::Inputs;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -74,7 +74,7 @@ fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusi
     let source = images::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(args.steps, steps::ENCODING, timesteps);
-    let kept = Spacing::from(args.spacing).timesteps(timesteps, steps)?;
+    let kept = kept_timesteps(args.spacing.into(), timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Clip, Direction, Sampler, Spacing, VarianceKind};
+use ddpm_diffusion::{Clip, Direction, Sampler, Spacing, Variance, kept_timesteps};
 use serde::Deserialize;
 use tch::Device;
 
@@ -55,7 +55,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             let device = device::place_as_typed(world, &model.on)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
             let draw = || {
-                if model.diffusion.settings().variance != VarianceKind::LearnedRange {
+                if model.diffusion.spec().variance != Variance::LearnedRange {
                     return process_charts::fixed_variance(&model.diffusion);
                 }
                 let source = images::open(&model, data, *count)?;
@@ -148,7 +148,7 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// A few images and their way from noise, all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
     let respace = || {
-        let kept = Spacing::Leading.timesteps(model.diffusion.timesteps(), steps)?;
+        let kept = kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), steps)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
         Ok(model.diffusion.respaced(&kept)?)
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpm_comm::World;
-use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, Spacing, space_timesteps};
+use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, kept_timesteps, space_timesteps};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
@@ -60,7 +60,7 @@ impl<'a> Order<'a> {
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
-            None => Spacing::from(args.spacing).timesteps(total, steps::count(args.steps, steps::DRAWING, total))?,
+            None => kept_timesteps(args.spacing.into(), total, steps::count(args.steps, steps::DRAWING, total))?,
         };
         // What `encode` wrote starts where it was encoded to.
         if noise.is_none() {

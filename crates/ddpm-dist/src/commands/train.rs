@@ -55,7 +55,7 @@ fn describe(
     json: bool,
 ) -> Result<(), Failure> {
     let source = assemble::open_data(settings, Split::Train)?;
-    let network = Network::new(assemble::architecture(settings))?;
+    let network = Network::new(settings.architecture())?;
     assemble::diffusion(settings, tch::Device::Cpu)?;
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::Collective;
 use ddpm_config::{GridSampler, Settings};
 use ddpm_data::Source;
-use ddpm_diffusion::{BoundByTimestep, Clip, Ddim, Diffusion, Direction, Sampler, Spacing, VarianceKind};
+use ddpm_diffusion::{BoundByTimestep, Clip, Ddim, Diffusion, Direction, Sampler, Spacing, Variance, kept_timesteps};
 use ddpm_nn::Weights;
 
 use super::step::Task;
@@ -100,7 +100,7 @@ impl Monitor {
     pub fn show_learning(&mut self, step: u64, bound: &BoundByTimestep, model: &AtWork) {
         let Some(board) = &mut self.tensorboard else { return };
         show(board, step, "loss_by_timestep", loss_by_timestep(bound.averages()).map_err(Failure::internal));
-        if model.process.settings().variance == VarianceKind::LearnedRange {
+        if model.process.spec().variance == Variance::LearnedRange {
             show(board, step, "variance", process_charts::learned_variance(model));
         }
     }
@@ -172,7 +172,7 @@ fn columns(settings: &Settings) -> usize {
 
 /// The timesteps over which grids are drawn.
 fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Failure> {
-    Ok(Spacing::Leading.timesteps(diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
+    Ok(kept_timesteps(Spacing::Leading, diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
 }
 
 /// The images of a grid, every rank drawing its share and rank 0 getting them all; `name` says whose they are.

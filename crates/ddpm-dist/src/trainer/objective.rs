@@ -5,7 +5,6 @@ use ddpm_diffusion::{Diffusion, Stream, uniform};
 use ddpm_nn::{DropoutKeys, Inputs, Network, Weights};
 use tch::Tensor;
 
-use crate::assemble;
 use crate::device::upload;
 use crate::failure::Failure;
 
@@ -57,7 +56,7 @@ impl Objective {
         match settings.model.kind {
             ModelKind::Classifier => Self::Classify,
             ModelKind::Unet | ModelKind::Small => Self::Denoise {
-                label_dropout: assemble::null_class(settings).map(|null| (null, settings.diffusion.label_dropout)),
+                label_dropout: settings.null_class().map(|null| (null, settings.diffusion.label_dropout)),
             },
         }
     }

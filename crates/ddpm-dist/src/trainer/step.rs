@@ -53,7 +53,7 @@ pub struct SampleTerms {
 impl Task {
     /// The task that `settings` set, on `device`; the network computes in `precision`.
     pub fn of(settings: &Settings, device: Device, precision: Kind) -> Result<Self, Failure> {
-        let network = Network::new(assemble::architecture(settings))?
+        let network = Network::new(settings.architecture())?
             .computing_in(precision)
             .checkpointing(&settings.model.checkpoint_activations);
         let size = i64::from(settings.data.image_size);

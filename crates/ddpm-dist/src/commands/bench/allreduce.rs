@@ -5,7 +5,6 @@ use ddpm_nn::{Gradients, Network, Weights};
 use super::Bench;
 use super::measure::{largest, median, timed};
 use super::report::Report;
-use crate::assemble;
 use crate::coordinator::unanimous;
 use crate::failure::Failure;
 use crate::trainer::GradientAverage;
@@ -18,7 +17,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
                        launch/local.sh 2 bench allreduce --config smoke";
         return Err(Failure::usage(message));
     }
-    let network = unanimous(comm, Network::new(assemble::architecture(&bench.settings)).map_err(Failure::from))?;
+    let network = unanimous(comm, Network::new(bench.settings.architecture()).map_err(Failure::from))?;
     let parameters = network.layout().len();
     let weights = Weights::initialise(network.layout(), bench.settings.seed, bench.place.device)?;
     let gradients = Gradients::attach(network.layout(), &weights)?;

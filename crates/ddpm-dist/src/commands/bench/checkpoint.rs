@@ -8,7 +8,6 @@ use ddpm_nn::Network;
 use super::measure::{forget_peak, largest, median, timed};
 use super::report::Report;
 use super::{Bench, stall};
-use crate::assemble;
 use crate::coordinator::{from_rank_0, unanimous};
 use crate::failure::Failure;
 use crate::resume::{Checkpoint, read_together};
@@ -37,7 +36,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result
 /// Saves the state and loads it again, `repeat` times.
 fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
-    let network = unanimous(comm, Network::new(assemble::architecture(settings)).map_err(Failure::from))?;
+    let network = unanimous(comm, Network::new(settings.architecture()).map_err(Failure::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     // A checkpoint records its data set, of which none is opened here.
     let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };

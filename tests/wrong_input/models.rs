@@ -134,7 +134,7 @@ fn schedulers_of_model_folders() {
     fs::remove_file(dir.path().join("none/scheduler/scheduler_config.json")).unwrap();
     let cases = [
         ("DIR/schedule", 2, "scheduler_config.json: beta_schedule = \"cosin\" is not supported", "squaredcos_cap_v2"),
-        ("DIR/beta", 2, "scheduler_config.json: beta[", "Change the schedule's ends"),
+        ("DIR/beta", 2, "scheduler_config.json: beta_end = ", "Give beta_end a value above 0 and below 1"),
         ("DIR/predict", 2, "prediction_type = \"flow\" is not supported", "v_prediction"),
         ("DIR/variance", 2, "variance_type = \"learned\" is not supported", "learned_range"),
         ("DIR/channels", 2, "takes 1 channels and gives 1", "set it to fixed_small"),

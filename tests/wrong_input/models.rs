@@ -134,7 +134,7 @@ fn schedulers_of_model_folders() {
     fs::remove_file(dir.path().join("none/scheduler/scheduler_config.json")).unwrap();
     let cases = [
         ("DIR/schedule", 2, "scheduler_config.json: beta_schedule = \"cosin\" is not supported", "squaredcos_cap_v2"),
-        ("DIR/beta", 2, "scheduler_config.json: beta[", "Change the schedule's ends"),
+        ("DIR/beta", 2, "scheduler_config.json: beta_end = ", "Give beta_end a value above 0 and below 1"),
         ("DIR/predict", 2, "prediction_type = \"flow\" is not supported", "v_prediction"),
         ("DIR/variance", 2, "variance_type = \"learned\" is not supported", "learned_range"),
         ("DIR/channels", 2, "takes 1 channels and gives 1", "set it to fixed_small"),
@@ -197,7 +197,7 @@ fn networks_of_model_folders() {
         ("DIR/text", 2, "norm_num_groups = \"8\"", "docs/diffusers.md"),
         ("DIR/version", 2, "norm_num_groups = 8, written by a version", "docs/diffusers.md"),
         ("DIR/head", 2, "attention_head_dim = [8,8,8]", "docs/diffusers.md"),
-        ("DIR/heads", 2, "heads: 32 channels do not divide into heads of 5", "choose head_dim"),
+        ("DIR/heads", 2, "heads: head_dim = 5 does not divide the 32 channels", "Use 1, 2, 4, 8 or 16"),
         ("DIR/oblong", 2, "sample_size = [16,32]", "docs/diffusers.md"),
         ("DIR/size", 2, "images of no particular size", "add sample_size"),
         ("DIR/norm", 2, "resnet_time_scale_shift = \"spatial\"", "docs/diffusers.md"),

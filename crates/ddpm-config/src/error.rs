@@ -1,7 +1,9 @@
-//! What can be wrong with a configuration, in one sentence, and how to mend it, in another.
+//! What can be wrong with a configuration, in one sentence, and how to fix it, in another.
 
 use std::io;
 use std::path::PathBuf;
+
+use ddpm_spec::SpecError;
 
 /// An error in a configuration. Keys are dotted (`train.lr`); `origin` is the file or the `--set` a value came from.
 #[derive(Debug, thiserror::Error)]
@@ -89,13 +91,6 @@ pub enum Error {
         origin: String,
     },
     /// A value out of range, or at odds with another.
-    #[error("{problem}. {mend}.")]
-    Invalid {
-        /// The dotted key.
-        key: &'static str,
-        /// What is wrong, naming key and value.
-        problem: String,
-        /// Values that work.
-        mend: String,
-    },
+    #[error("{0}.")]
+    Invalid(#[from] SpecError),
 }

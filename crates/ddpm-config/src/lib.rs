@@ -1,11 +1,11 @@
 //! The configuration of a run: TOML options merged, checked and resolved into validated settings.
 //!
 //! ```
-//! use ddpm_config::{Schedule, Settings};
+//! use ddpm_config::{ScheduleKind, Settings};
 //!
 //! let settings = Settings::load("mnist", &["train.lr=1e-4".into(), "diffusion.schedule=cosine".into()])?;
 //! assert_eq!(settings.train.lr, 1e-4);
-//! assert_eq!(settings.diffusion.schedule, Schedule::Cosine);
+//! assert_eq!(settings.diffusion.schedule, ScheduleKind::Cosine);
 //! assert_eq!(settings.run.dir, "runs/mnist");
 //! settings.check_world(2)?;
 //! # Ok::<(), ddpm_config::Error>(())
@@ -19,16 +19,19 @@ mod keys;
 mod merge;
 mod presets;
 mod settings;
+mod specs;
 mod validate;
 
 pub use address::{Misspelt, check_address, check_path};
+pub use ddpm_spec::{
+    Backend, Convolutions, DataKind, Device, GridSampler, Labels, LossKind, LrShape, ModelKind, OnCorrupt, OnFailure,
+    Precision, Prediction, ScheduleKind, TimestepSampling, Variance, WeightingKind, WhenBusy,
+};
 pub use diff::{Difference, DifferenceKind};
 pub use error::Error;
 pub use keys::check_key;
 pub use presets::{PRESETS, Preset};
 pub use settings::{
-    Backend, CheckpointSettings, CommSettings, Convolutions, DataKind, DataSettings, Device, DiffusionSettings,
-    EmaSettings, GridSampler, Labels, Loss, LrSchedule, ModelKind, ModelSettings, MonitorSettings, OnCorrupt,
-    OnFailure, Precision, Predict, RunSettings, Schedule, Settings, TimestepSampler, TrainSettings, Variance,
-    Weighting, WhenBusy,
+    CheckpointSettings, CommSettings, DataSettings, DiffusionSettings, EmaSettings, ModelSettings, MonitorSettings,
+    RunSettings, Settings, TrainSettings,
 };

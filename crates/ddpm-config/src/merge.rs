@@ -4,6 +4,7 @@ use std::num::IntErrorKind;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use ddpm_spec::ModelKind;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -11,7 +12,8 @@ use crate::address::{Misspelt, check_path};
 use crate::de::{FaultKind, Reader};
 use crate::keys::{nearest, unknown_key};
 use crate::presets::{PRESETS, Preset};
-use crate::{Error, ModelKind, MonitorSettings, Settings};
+use crate::settings::{default_attention, default_channels};
+use crate::{Error, MonitorSettings, Settings};
 
 impl Settings {
     /// Loads, merges and validates a configuration.
@@ -289,9 +291,9 @@ fn fill_dependent_defaults(table: &mut Table, stem: &str) {
     section("model", &|model| {
         let small = model.get("kind").and_then(Value::as_str) == Some("small");
         let kind = if small { ModelKind::Small } else { ModelKind::Unet };
-        let widths = || Value::Array(kind.default_channels().iter().map(|&width| Value::from(width)).collect());
+        let widths = || Value::Array(default_channels(kind).iter().map(|&width| Value::from(width)).collect());
         let levels = model.entry("channels").or_insert_with(widths).as_array().map_or(0, Vec::len);
-        let attention = kind.default_attention(levels).into_iter().map(Value::Boolean).collect();
+        let attention = default_attention(kind, levels).into_iter().map(Value::Boolean).collect();
         model.entry("attention").or_insert(Value::Array(attention));
     });
 }

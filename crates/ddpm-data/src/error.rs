@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ddpm_spec::SpecError;
+
 /// An error of this crate: what is wrong, with the file it is about, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -42,6 +44,9 @@ pub enum DataError {
         /// The last one and what is wrong with it.
         last: String,
     },
+    /// A data set that cannot be opened for what its specification says.
+    #[error("{0}.")]
+    Spec(#[from] SpecError),
     /// Settings that contradict each other or the data.
     #[error("{0}.")]
     Setting(String),

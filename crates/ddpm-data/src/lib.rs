@@ -20,19 +20,18 @@ mod pixels;
 mod skip;
 mod synthetic;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use ddpm_spec::Naming;
+
 pub use classes::{Class, class_phrases};
+pub use ddpm_spec::{DataSpec, FolderLabels, IdxLabels, OnCorrupt, SourceKind, Split};
 pub use error::DataError;
 pub use findings::{Findings, PassedOver, some_of};
 pub use folder::class_folders;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use order::Order;
 pub use skip::Skips;
-
-/// Largest height and width of the images of a source.
-const MAX_SIDE: usize = 16384;
 
 /// The shape of every image of a source: planar `C, H, W`, square, one byte a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,126 +92,14 @@ pub trait Source: Send + Sync {
     fn describe(&self) -> String;
 }
 
-/// Which part of a data set to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// What models are trained on.
-    Train,
-    /// CelebA's validation images; IDX sets have none.
-    Valid,
-    /// What was held out.
-    Test,
-}
-
-impl std::fmt::Display for Split {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Split::Train => "train",
-            Split::Valid => "valid",
-            Split::Test => "test",
-        })
-    }
-}
-
-/// Where the classes of a folder of images come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FolderLabels {
-    /// No classes.
-    None,
-    /// The first folder below the root: all folders there, with images or without, numbered in sorted order.
-    SubFolder,
-    /// A column of CelebA's `list_attr_celeba`: class 0 for -1, class 1 for 1.
-    Attribute(String),
-}
-
-/// What to do about an image that cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnCorrupt {
-    /// Stop with an error that names the file.
-    Error,
-    /// Warn, and use the next id that can be used in its place.
-    Skip,
-}
-
-/// Where the classes of an IDX file come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdxLabels {
-    /// No classes; label files are not read.
-    None,
-    /// The standard label file of the folder that holds the images, if it is there; none where the images are a file.
-    Beside,
-    /// This label file, or the standard one in this folder.
-    At(PathBuf),
-}
-
-/// Where the images are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceKind {
-    /// MNIST's format, plain or gzip.
-    Idx {
-        /// The image file, or a folder that holds the standard files of MNIST or Fashion-MNIST.
-        images: PathBuf,
-        /// Where classes come from.
-        labels: IdxLabels,
-        /// Which of a folder's files to use; of no effect where `images` names a file.
-        split: Split,
-    },
-    /// JPEG and PNG files below a folder, CelebA's layout included.
-    Folder {
-        /// The folder, searched with all its sub-folders.
-        root: PathBuf,
-        /// The part to use. Where CelebA's `list_eval_partition` is missing, `Train` is all images, and others are refused.
-        split: Split,
-        /// Where classes come from.
-        labels: FolderLabels,
-    },
-    /// The built-in drawn digits.
-    Synthetic {
-        /// How many digits there are in an epoch.
-        count: u64,
-        /// Seed of their shapes; another seed gives other digits.
-        seed: u64,
-    },
-}
-
-/// A data set and the shape its images are brought to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataSpec {
-    /// Where the images are.
-    pub kind: SourceKind,
-    /// Height and width of the result in pixels.
-    pub image_size: usize,
-    /// 1 (grey) or 3 (RGB).
-    pub channels: usize,
-    /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
-    pub crop: Option<u32>,
-    /// Most pixels (width times height) of an image file; a larger one is not decoded, for it might not fit into memory.
-    pub max_pixels: u64,
-    /// What to do about an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
-    pub on_corrupt: OnCorrupt,
-}
-
 /// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding, and
 /// logs what it [found](Findings).
 ///
 /// # Errors
-/// Names the file or the setting that is wrong and how to mend it.
+/// Names the file or the setting that is wrong and how to fix it.
 pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
+    spec.validate(Naming::PLAIN)?;
     let image = ImageSpec { channels: spec.channels, size: spec.image_size };
-    if !matches!(image.channels, 1 | 3) {
-        return Err(DataError::Setting(format!(
-            "data.channels is {}, but images have 1 channel (grey) or 3 (RGB); set one of these",
-            image.channels
-        )));
-    }
-    if !(1..=MAX_SIDE).contains(&image.size) || spec.crop == Some(0) {
-        return Err(DataError::Setting(format!(
-            "data.image_size is {} and data.crop is {}; image_size can be 1 to {}, crop can be left out or at least 1",
-            image.size,
-            spec.crop.map_or("not set".into(), |side| side.to_string()),
-            MAX_SIDE
-        )));
-    }
     let source: Arc<dyn Source> = match &spec.kind {
         SourceKind::Idx { images, labels, split } => {
             Arc::new(idx::Idx::open(images, labels, *split, image, spec.crop)?)
@@ -221,7 +108,7 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
             let reader = pixels::Reader::new(image, spec.crop, spec.max_pixels);
             Arc::new(folder::Folder::open(root, *split, labels, reader, spec.on_corrupt)?)
         }
-        SourceKind::Synthetic { count, seed } => Arc::new(synthetic::Synthetic::new(*count, *seed, image)?),
+        SourceKind::Synthetic { count, seed } => Arc::new(synthetic::Synthetic::new(*count, *seed, image)),
     };
     source.findings().log();
     Ok(source)

@@ -1,9 +1,10 @@
 //! The terms of the variational bound, one timestep of each image at a time.
 
+use ddpm_spec::Prediction;
 use tch::Tensor;
 
 use crate::error::ModelError;
-use crate::process::{Clip, Prediction, mean_flat};
+use crate::process::{Clip, mean_flat};
 use crate::{Diffusion, DiffusionError};
 
 /// What each image of a batch contributes at its timestep, each `[B]`.

@@ -1,30 +1,13 @@
 //! DDIM: sampling with any amount of noise, and its deterministic reverse.
 
+use ddpm_spec::{Ddim, Direction, Prediction};
 use tch::Tensor;
 
 use crate::error::ModelError;
-use crate::process::{Clip, Prediction};
+use crate::process::Clip;
 use crate::sampler::ReverseStep;
 use crate::tables::Row;
 use crate::{Diffusion, DiffusionError};
-
-/// DDIM's options.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ddim {
-    /// 0 is deterministic, 1 adds as much noise as the posterior has (Song et al. 2020, eq. 16).
-    pub eta: f64,
-    /// Which eps the step points along.
-    pub direction: Direction,
-}
-
-/// Which eps points from the predicted x_0 back to x_t. They differ only where x_0 was clipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// The one that leads from x_t to the clipped x_0, as in the code of Nichol & Dhariwal.
-    FromXStart,
-    /// The model's own, as diffusers' `DDIMScheduler` has it by default.
-    FromModel,
-}
 
 impl Diffusion {
     /// x_{t-1} = sqrt(abar_{t-1}) x_0 + sqrt(1 - abar_{t-1} - sigma²) eps + sigma noise (Song et al. 2020, eq. 12), for
@@ -95,7 +78,7 @@ impl Diffusion {
         direction: Direction,
         clip: Clip,
     ) -> Result<(Tensor, Tensor), DiffusionError> {
-        let prediction = self.settings().prediction;
+        let prediction = self.spec().prediction;
         let (predicted, _) = self.split(model_output, x_t)?;
         let pred_x_start = clip.apply(self.x_start_from(prediction, &predicted, x_t, t))?;
         let eps = match direction {

@@ -24,7 +24,7 @@ impl Diffusion {
     ) -> Result<ReverseStep, DiffusionError> {
         let t = self.full_t(index, x_t.size()[0]);
         let (predicted, _) = self.split(model_output, x_t)?;
-        let pred_x_start = clip.apply(self.x_start_from(self.settings().prediction, &predicted, x_t, &t))?;
+        let pred_x_start = clip.apply(self.x_start_from(self.spec().prediction, &predicted, x_t, &t))?;
         if index == 0 {
             // abar is 1 beyond t = 0: the log-SNR there is infinite, and the first-order step is x_0 itself.
             return Ok(ReverseStep { sample: pred_x_start.shallow_clone(), pred_x_start });

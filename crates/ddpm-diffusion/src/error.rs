@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use ddpm_spec::SpecError;
 use tch::TchError;
 
 /// Whatever a network's forward pass fails with.
@@ -21,15 +22,6 @@ pub enum DiffusionError {
         index: usize,
         /// Its beta.
         value: f64,
-    },
-
-    /// An explicit list of betas whose length is not the number of timesteps.
-    #[error("the schedule lists {found} betas for {expected} timesteps. Give one beta for each timestep")]
-    ScheduleLength {
-        /// The number of timesteps.
-        expected: usize,
-        /// The number of betas listed.
-        found: usize,
     },
 
     /// A respacing that cannot be carried out.
@@ -74,12 +66,16 @@ pub enum DiffusionError {
         timesteps: usize,
     },
 
-    /// Settings that contradict each other.
+    /// A specification that cannot be built.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+
+    /// Options of a sampler that exclude each other.
     #[error("{problem}. {remedy}")]
-    Settings {
-        /// What contradicts what.
+    Conflict {
+        /// What excludes what.
         problem: &'static str,
-        /// How to mend it.
+        /// What to choose instead.
         remedy: &'static str,
     },
 

@@ -1,8 +1,9 @@
 //! Heun's method: the probability-flow ODE at second order, two evaluations a step.
 
+use ddpm_spec::Direction;
 use tch::Tensor;
 
-use crate::ddim::{Direction, ode_step};
+use crate::ddim::ode_step;
 use crate::error::ModelError;
 use crate::process::Clip;
 use crate::sampler::ReverseStep;

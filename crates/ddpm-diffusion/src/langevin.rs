@@ -1,8 +1,8 @@
 //! Langevin corrector steps: at one noise level, towards what the network holds likely there.
 
+use ddpm_spec::Direction;
 use tch::{Kind, Tensor};
 
-use crate::ddim::Direction;
 use crate::process::Clip;
 use crate::tables::Row;
 use crate::{Diffusion, DiffusionError};

@@ -5,14 +5,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `schedule` | [`BetaSchedule`]: the noise schedules |
+//! | `schedule` | [`betas`]: the noise schedules |
 //! | `tables` | [`Diffusion`] and its per-timestep constants |
 //! | `process` | `q_sample`, posteriors, conversions between eps, x_start and v, `p_mean_variance`, guidance |
 //! | `objective` | [`Diffusion::training_terms`]: per-sample losses |
+//! | `weighting` | weights of the timesteps in them |
 //! | `bound` | [`Diffusion::bound_terms`]: the variational bound, term by term |
 //! | `bound_by_timestep` | [`BoundByTimestep`]: the bound's terms averaged over training |
 //! | `timesteps` | [`TimestepSampler`]: which t each training sample gets |
-//! | `respace` | [`space_timesteps`], [`Spacing`], [`Diffusion::respaced`] |
+//! | `respace` | [`space_timesteps`], [`kept_timesteps`], [`Diffusion::respaced`] |
 //! | `sampler`, `ancestral`, `ddim`, `heun`, `dpm_solver` | [`Diffusion::sample`], [`Diffusion::encode`] and their steps |
 //! | `langevin` | [`Langevin`]: corrector steps between them |
 //! | `rng` | randomness as a function of (seed, stream, position) |
@@ -36,17 +37,21 @@ mod sampler;
 mod schedule;
 mod tables;
 mod timesteps;
+mod weighting;
 
 pub use bound::BoundTerms;
 pub use bound_by_timestep::{BoundByTimestep, quarter};
-pub use ddim::{Ddim, Direction};
+pub use ddpm_spec::{
+    BetaSchedule, Ddim, DiffusionSpec, Direction, Loss, Prediction, Sampler, Spacing, TimestepSampling, Variance,
+    Weighting,
+};
 pub use error::{DiffusionError, ModelError};
 pub use langevin::Langevin;
-pub use objective::{Loss, Terms, Weighting};
-pub use process::{Clip, Gaussian, ModelPosterior, Prediction, VarianceKind};
-pub use respace::{Spacing, space_timesteps};
+pub use objective::Terms;
+pub use process::{Clip, Gaussian, ModelPosterior};
+pub use respace::{kept_timesteps, space_timesteps};
 pub use rng::{Stream, noise_batch, noise_rows, uniform};
-pub use sampler::{ClassGradient, ReverseStep, SampleOptions, Sampler, Step};
-pub use schedule::BetaSchedule;
-pub use tables::{Diffusion, Settings, VISIBLE_SIGNAL};
+pub use sampler::{ClassGradient, ReverseStep, SampleOptions, Step};
+pub use schedule::betas;
+pub use tables::{Diffusion, VISIBLE_SIGNAL};
 pub use timesteps::{Draw, LossSecondMoment, TimestepSampler};

@@ -2,55 +2,17 @@
 
 use std::f64::consts::{LN_2, PI};
 
+use ddpm_spec::{Loss, Weighting};
 use tch::Tensor;
 
 use crate::DiffusionError;
-use crate::process::{Clip, ModelPosterior, Prediction, VarianceKind, mean_flat};
+use crate::process::{Clip, ModelPosterior, mean_flat};
 use crate::tables::{Diffusion, Row};
 
 /// Half of the width of one of 256 grey levels in `[-1, 1]`.
 const HALF_BIN: f64 = 1.0 / 255.0;
 /// The least probability of a grey level whose logarithm is taken.
 const TINY: f64 = 1e-12;
-
-/// What is minimised.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Loss {
-    /// Mean squared error of the prediction (L_simple; Ho et al. 2020, eq. 14). Trains no variance.
-    Simple,
-    /// T times the bound's term at t, in bits per dimension (L_vlb): its mean over uniform t estimates the whole bound
-    /// without the prior term. Known as `rescaled_kl`.
-    Vlb,
-    /// Mean squared error + lambda · T · vb, the mean held fixed inside vb (L_hybrid; Nichol & Dhariwal 2021, eq. 16).
-    ///
-    /// lambda multiplies the bound's sum over t, so its share does not change with T: lambda = 0.001 adds vb T/1000,
-    /// which is `rescaled_mse`, and lambda = 1/T adds vb itself.
-    Hybrid {
-        /// The weight of the bound, in squared error per bit per dimension.
-        lambda: f64,
-    },
-}
-
-/// A weight for each timestep on the squared error. The bound carries its own weights and takes none.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Weighting {
-    /// 1 at every t.
-    None,
-    /// min(SNR, gamma) in terms of the error of x_0, whatever is predicted, with SNR = abar/(1 - abar) (Hang et al.
-    /// 2023); gamma is commonly 5.
-    MinSnr {
-        /// Where the weight stops growing.
-        gamma: f64,
-    },
-    /// 1/(k + SNR)^gamma in terms of the error of eps, whatever is predicted: less on the faint noise of small t, where
-    /// there is little to learn but detail (Choi et al. 2022, eq. 8). k and gamma are commonly 1.
-    P2 {
-        /// How fast the weight falls; 0 is the simple loss of eps.
-        gamma: f64,
-        /// Keeps the weight of pure noise finite.
-        k: f64,
-    },
-}
 
 /// One training batch's terms, each `[B]`.
 #[derive(Debug)]
@@ -69,64 +31,6 @@ pub(crate) struct BoundTerm {
     pub pred_x_start: Tensor,
 }
 
-impl Loss {
-    pub(crate) fn validate(self, variance: VarianceKind, weighting: Weighting) -> Result<(), DiffusionError> {
-        let learned = variance == VarianceKind::LearnedRange;
-        match self {
-            Self::Simple if learned => Err(DiffusionError::Settings {
-                problem: "the simple loss leaves a learned variance untrained",
-                remedy: "Choose the hybrid or vlb loss, or a fixed variance",
-            }),
-            Self::Hybrid { .. } if !learned => Err(DiffusionError::Settings {
-                problem: "the hybrid loss trains a variance and this one is fixed",
-                remedy: "Choose learned_range, or the simple loss",
-            }),
-            Self::Hybrid { lambda } if !(lambda > 0.0 && lambda.is_finite()) => {
-                Err(DiffusionError::OutOfRange { name: "the hybrid loss's lambda", value: lambda, range: "(0, inf)" })
-            }
-            Self::Vlb if weighting != Weighting::None => Err(DiffusionError::Settings {
-                problem: "the vlb loss is a bound and takes no weights over timesteps",
-                remedy: "Drop the weighting, or choose the simple or hybrid loss",
-            }),
-            _ => weighting.validate(),
-        }
-    }
-}
-
-impl Weighting {
-    fn validate(self) -> Result<(), DiffusionError> {
-        match self {
-            Self::MinSnr { gamma } if !(gamma > 0.0 && gamma.is_finite()) => {
-                Err(DiffusionError::OutOfRange { name: "min-SNR's gamma", value: gamma, range: "(0, inf)" })
-            }
-            Self::P2 { gamma, .. } if !(gamma >= 0.0 && gamma.is_finite()) => {
-                Err(DiffusionError::OutOfRange { name: "P2's gamma", value: gamma, range: "[0, inf)" })
-            }
-            Self::P2 { k, .. } if !(k > 0.0 && k.is_finite()) => {
-                Err(DiffusionError::OutOfRange { name: "P2's k", value: k, range: "(0, inf)" })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The weight where alphas_cumprod is `abar`, on the squared error of the given prediction.
-    pub(crate) fn at(self, abar: f64, prediction: Prediction) -> f64 {
-        let snr = abar / (1.0 - abar);
-        let of_x_start = match self {
-            Self::None => return 1.0,
-            Self::MinSnr { gamma } => snr.min(gamma),
-            Self::P2 { gamma, k } => snr / (k + snr).powf(gamma),
-        };
-        // |x_0 error|² = |eps error|² / SNR = |v error|² / (SNR + 1).
-        of_x_start
-            / match prediction {
-                Prediction::XStart => 1.0,
-                Prediction::Eps => snr,
-                Prediction::V => snr + 1.0,
-            }
-    }
-}
-
 impl Diffusion {
     /// The objective for each sample, given the model's output at `x_t = q_sample(x_start, t, noise)`.
     ///
@@ -142,19 +46,19 @@ impl Diffusion {
         t: &Tensor,
         noise: &Tensor,
     ) -> Result<Terms, DiffusionError> {
-        let settings = self.settings();
+        let spec = self.spec();
         let (predicted, variance) = self.split(model_output, x_t)?;
         let bound = |predicted: &Tensor| -> Result<Tensor, DiffusionError> {
             let posterior = self.model_posterior(predicted, variance.as_ref(), x_t, t, Clip::None)?;
             Ok(self.bound_term(posterior, x_start, x_t, t).vb)
         };
-        let mse = mean_flat(&(self.target(settings.prediction, x_start, noise, t) - &predicted).square());
-        let weighted = || match settings.weighting {
+        let mse = mean_flat(&(self.target(spec.prediction, x_start, noise, t) - &predicted).square());
+        let weighted = || match spec.weighting {
             Weighting::None => mse.shallow_clone(),
             _ => &mse * self.at(Row::LossWeight, t, &mse),
         };
         let steps = self.timesteps() as f64;
-        let (loss, vb) = match settings.loss {
+        let (loss, vb) = match spec.loss {
             Loss::Simple => (weighted(), tch::no_grad(|| bound(&predicted))?),
             Loss::Vlb => {
                 let vb = bound(&predicted)?;

@@ -1,42 +1,10 @@
 //! The forward process, its posterior, and what a model output says about the reverse step.
 
+use ddpm_spec::{Prediction, Variance};
 use tch::{Kind, Tensor};
 
 use crate::DiffusionError;
 use crate::tables::{Diffusion, Row};
-
-/// What the network's first C output channels are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prediction {
-    /// The noise in x_t (Ho et al. 2020). The score of x_t is -eps / sqrt(1 - abar_t).
-    Eps,
-    /// x_0 itself.
-    XStart,
-    /// v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans & Ho 2022).
-    V,
-}
-
-/// Where the variance of p(x_{t-1} | x_t) comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VarianceKind {
-    /// The posterior's variance, exact for a single data point.
-    FixedSmall,
-    /// beta_t, exact for standard normal data; at t = 0 the posterior's variance at t = 1.
-    FixedLarge,
-    /// C further channels v interpolate between the two in log space, at (v + 1)/2 of the way from small to large
-    /// (Nichol & Dhariwal 2021, eq. 15).
-    LearnedRange,
-}
-
-impl VarianceKind {
-    /// How many channels the network must return for images of `channels`.
-    pub fn model_channels(self, channels: i64) -> i64 {
-        match self {
-            Self::FixedSmall | Self::FixedLarge => channels,
-            Self::LearnedRange => 2 * channels,
-        }
-    }
-}
 
 /// What is done to the predicted x_0 before a reverse step uses it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,9 +135,9 @@ impl Diffusion {
     pub fn guide(&self, cond: &Tensor, uncond: &Tensor, scale: f64) -> Result<Tensor, DiffusionError> {
         check_shape(uncond, cond.size())?;
         let guided = |cond: &Tensor, uncond: &Tensor| uncond + scale * (cond - uncond);
-        Ok(match self.settings().variance {
-            VarianceKind::FixedSmall | VarianceKind::FixedLarge => guided(cond, uncond),
-            VarianceKind::LearnedRange => {
+        Ok(match self.spec().variance {
+            Variance::FixedSmall | Variance::FixedLarge => guided(cond, uncond),
+            Variance::LearnedRange => {
                 let half = cond.size()[1] / 2;
                 let prediction = guided(&cond.narrow(1, 0, half), &uncond.narrow(1, 0, half));
                 Tensor::f_cat(&[prediction, cond.narrow(1, half, half)], 1)?
@@ -193,7 +161,7 @@ impl Diffusion {
         let noise_scale = self.at(Row::SqrtOneMinusAlphasCumprod, t, gradient);
         let noise_to_signal = self.at(Row::SqrtRecipM1AlphasCumprod, t, gradient);
         // The same shift of eps, as it shows in x_0 and in v.
-        let guided = match self.settings().prediction {
+        let guided = match self.spec().prediction {
             Prediction::Eps => predicted - noise_scale * gradient,
             Prediction::XStart => predicted + noise_scale * noise_to_signal * gradient,
             Prediction::V => predicted - noise_to_signal * gradient,
@@ -212,13 +180,13 @@ impl Diffusion {
     ) -> Result<(Tensor, Option<Tensor>), DiffusionError> {
         let mut expected = x_t.size();
         let channels = expected[1];
-        expected[1] = self.settings().variance.model_channels(channels);
+        expected[1] = self.spec().variance.model_channels(channels);
         check_shape(model_output, expected)?;
         // A network under reduced precision still leaves sums and logarithms of small numbers to the images' kind.
         let output = model_output.to_kind(x_t.kind());
-        Ok(match self.settings().variance {
-            VarianceKind::FixedSmall | VarianceKind::FixedLarge => (output, None),
-            VarianceKind::LearnedRange => (output.narrow(1, 0, channels), Some(output.narrow(1, channels, channels))),
+        Ok(match self.spec().variance {
+            Variance::FixedSmall | Variance::FixedLarge => (output, None),
+            Variance::LearnedRange => (output.narrow(1, 0, channels), Some(output.narrow(1, channels, channels))),
         })
     }
 
@@ -230,16 +198,16 @@ impl Diffusion {
         t: &Tensor,
         clip: Clip,
     ) -> Result<ModelPosterior, DiffusionError> {
-        let pred_x_start = clip.apply(self.x_start_from(self.settings().prediction, predicted, x_t, t))?;
+        let pred_x_start = clip.apply(self.x_start_from(self.spec().prediction, predicted, x_t, t))?;
         let posterior = self.q_posterior_mean_variance(&pred_x_start, x_t, t);
         let small = posterior.log_variance;
-        let (variance, log_variance) = match (self.settings().variance, variance_channels) {
-            (VarianceKind::LearnedRange, Some(channels)) => {
+        let (variance, log_variance) = match (self.spec().variance, variance_channels) {
+            (Variance::LearnedRange, Some(channels)) => {
                 let fraction = (channels + 1.0) / 2.0;
                 let log_variance: Tensor = &fraction * self.at(Row::LogBetas, t, x_t) + (1.0 - &fraction) * small;
                 (log_variance.exp(), log_variance)
             }
-            (VarianceKind::FixedLarge, _) => {
+            (Variance::FixedLarge, _) => {
                 let first = t.eq(0).view([-1, 1, 1, 1]);
                 let log_variance = small.where_self(&first, &self.at(Row::LogBetas, t, x_t));
                 (log_variance.exp(), log_variance)

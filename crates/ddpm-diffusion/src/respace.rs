@@ -1,5 +1,7 @@
 //! Fewer timesteps than the network was trained on: which ones, and the process over them.
 
+use ddpm_spec::Spacing;
+
 use crate::schedule::linspace;
 use crate::{Diffusion, DiffusionError};
 
@@ -48,44 +50,32 @@ pub fn space_timesteps(timesteps: usize, spec: &str) -> Result<Vec<usize>, Diffu
     Ok(kept)
 }
 
-/// How N timesteps are spread over T. Where N divides T these are the timesteps of diffusers' schedulers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spacing {
-    /// Multiples of the fraction T/N, each rounded down: t = 0 is kept, the noisiest timesteps are not.
-    Leading,
-    /// Evenly spaced with both ends kept; a single timestep is the noisiest.
-    Linspace,
-    /// Steps of T/N down from T - 1: the noisiest timestep is kept, t = 0 is not.
-    Trailing,
-}
-
-impl Spacing {
-    /// The N = `steps` timesteps to keep of `timesteps`, ascending. The last of them, index 0, goes to abar = 1.
-    ///
-    /// Each step leads to the next timestep of the list. (Schedulers that subtract T/N instead differ from this where
-    /// it is not the list's stride: linspace always, trailing where N does not divide T.)
-    ///
-    /// The first and the last timestep are within one stride T/N of the process's ends, so that sampling starts at noise.
-    /// (diffusers' leading spacing rounds the stride itself down: of T = 100 its 34 timesteps end at 66.)
-    ///
-    /// # Errors
-    /// `steps` is 0 or above `timesteps`.
-    pub fn timesteps(self, timesteps: usize, steps: usize) -> Result<Vec<usize>, DiffusionError> {
-        if steps == 0 || steps > timesteps {
-            return Err(DiffusionError::Steps { timesteps, steps });
-        }
-        let (total, stride) = (timesteps as f64, timesteps as f64 / steps as f64);
-        Ok(match self {
-            Self::Leading => (0..steps).map(|i| i * timesteps / steps).collect(),
-            Self::Linspace if steps == 1 => vec![timesteps - 1],
-            Self::Linspace => {
-                linspace(0.0, total - 1.0, steps).into_iter().map(|t| t.round_ties_even() as usize).collect()
-            }
-            Self::Trailing => {
-                (0..steps).rev().map(|i| (total - i as f64 * stride).round_ties_even() as usize - 1).collect()
-            }
-        })
+/// The N = `steps` timesteps to keep of `timesteps`, ascending, in an even spacing. The last of them, index 0, goes to
+/// abar = 1.
+///
+/// Each step leads to the next timestep of the list. (Schedulers that subtract T/N instead differ from this where it is
+/// not the list's stride: linspace always, trailing where N does not divide T.)
+///
+/// The first and the last timestep are within one stride T/N of the process's ends, so that sampling starts at noise.
+/// (diffusers' leading spacing rounds the stride itself down: of T = 100 its 34 timesteps end at 66.)
+///
+/// # Errors
+/// `steps` is 0 or above `timesteps`.
+pub fn kept_timesteps(spacing: Spacing, timesteps: usize, steps: usize) -> Result<Vec<usize>, DiffusionError> {
+    if steps == 0 || steps > timesteps {
+        return Err(DiffusionError::Steps { timesteps, steps });
     }
+    let (total, stride) = (timesteps as f64, timesteps as f64 / steps as f64);
+    Ok(match spacing {
+        Spacing::Leading => (0..steps).map(|i| i * timesteps / steps).collect(),
+        Spacing::Linspace if steps == 1 => vec![timesteps - 1],
+        Spacing::Linspace => {
+            linspace(0.0, total - 1.0, steps).into_iter().map(|t| t.round_ties_even() as usize).collect()
+        }
+        Spacing::Trailing => {
+            (0..steps).rev().map(|i| (total - i as f64 * stride).round_ties_even() as usize - 1).collect()
+        }
+    })
 }
 
 impl Diffusion {
@@ -107,6 +97,6 @@ impl Diffusion {
             previous = self.alphas_cumprod[t];
         }
         let timestep_map = kept.iter().map(|&t| self.timestep_map[t]).collect();
-        Self::with_timesteps(betas, timestep_map, self.settings(), self.device())
+        Self::with_timesteps(betas, timestep_map, self.spec(), self.device())
     }
 }

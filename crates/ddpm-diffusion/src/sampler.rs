@@ -1,25 +1,12 @@
 //! From noise to images: the loop that every sampler shares.
 
+use ddpm_spec::Sampler;
 use tch::Tensor;
 
 use crate::error::ModelError;
 use crate::process::Clip;
 use crate::rng::{Stream, noise_batch};
-use crate::{Ddim, Diffusion, DiffusionError, Langevin};
-
-/// How x_{t-1} follows from x_t and the network's output.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Sampler {
-    /// A draw from p(x_{t-1} | x_t) (Ho et al. 2020, algorithm 2).
-    Ancestral,
-    /// DDIM (Song et al. 2020).
-    Ddim(Ddim),
-    /// Heun's method on the probability-flow ODE (Karras et al. 2022): deterministic, of second order, two evaluations a
-    /// step but for the last.
-    Heun,
-    /// DPM-Solver++ of second order, multistep (Lu et al. 2022): deterministic, for 10 to 30 steps.
-    DpmSolver,
-}
+use crate::{Diffusion, DiffusionError, Langevin};
 
 /// How a batch of images is sampled.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +84,13 @@ impl Diffusion {
             return Err(DiffusionError::SampleIndices { indices: options.indices.len(), batch: shape[0] });
         }
         if options.corrector.is_some() && options.sampler == Sampler::DpmSolver {
-            return Err(DiffusionError::Settings {
+            return Err(DiffusionError::Conflict {
                 problem: "DPM-Solver++ extrapolates from its last step and bears no corrector between its steps",
                 remedy: "Leave the corrector out, or choose the ancestral, ddim or heun sampler",
             });
         }
         if options.classifier.is_some() && (options.corrector.is_some() || options.sampler == Sampler::Heun) {
-            return Err(DiffusionError::Settings {
+            return Err(DiffusionError::Conflict {
                 problem: "a classifier guides one evaluation a step, and Heun's sampler and the corrector make more",
                 remedy: "Leave the corrector out and choose the ancestral, ddim or dpmpp sampler",
             });

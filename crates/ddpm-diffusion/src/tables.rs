@@ -1,27 +1,14 @@
 //! One noise process: its `f64` tables, and their copies on the device that the images live on.
 
+use ddpm_spec::{DiffusionSpec, Naming};
 use tch::{Device, Kind, Tensor};
 
-use crate::objective::{Loss, Weighting};
-use crate::process::{Prediction, VarianceKind};
+use crate::weighting::weight;
 use crate::{DiffusionError, schedule};
 
 /// `alphas_cumprod` at the last timestep above which x_T still shows x_0: such a schedule deserves a warning, because
 /// sampling starts from pure noise, which the network has then never seen.
 pub const VISIBLE_SIGNAL: f64 = 1e-2;
-
-/// What the network predicts and what it is trained for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
-    /// What the first C output channels are.
-    pub prediction: Prediction,
-    /// Where the reverse step's variance comes from.
-    pub variance: VarianceKind,
-    /// The training objective.
-    pub loss: Loss,
-    /// A weight on the objective's squared error for each timestep.
-    pub weighting: Weighting,
-}
 
 /// A Gaussian diffusion process of T timesteps with its tables, every one indexed by 0-based t.
 ///
@@ -45,7 +32,7 @@ pub struct Diffusion {
     pub posterior_mean_coef2: Vec<f64>,
     /// The original timestep of each t: what the network is given. `0..T` unless the process is respaced.
     pub timestep_map: Vec<i64>,
-    settings: Settings,
+    spec: DiffusionSpec,
     device: Device,
     rows: Vec<Tensor>,
     model_timesteps: Tensor,
@@ -72,23 +59,23 @@ impl Diffusion {
     /// A process with the given betas, its tables on `device`.
     ///
     /// # Errors
-    /// No betas, a beta outside (0, 1), or settings that contradict each other (see [`Settings`]'s parts).
-    pub fn new(betas: Vec<f64>, settings: Settings, device: Device) -> Result<Self, DiffusionError> {
+    /// No betas, a beta outside (0, 1), or a specification that contradicts itself.
+    pub fn new(betas: Vec<f64>, spec: DiffusionSpec, device: Device) -> Result<Self, DiffusionError> {
         let timestep_map = (0..betas.len() as i64).collect();
-        Self::with_timesteps(betas, timestep_map, settings, device)
+        Self::with_timesteps(betas, timestep_map, spec, device)
     }
 
     pub(crate) fn with_timesteps(
         betas: Vec<f64>,
         timestep_map: Vec<i64>,
-        settings: Settings,
+        spec: DiffusionSpec,
         device: Device,
     ) -> Result<Self, DiffusionError> {
         if betas.is_empty() {
             return Err(DiffusionError::NoTimesteps);
         }
         schedule::validate(&betas)?;
-        settings.loss.validate(settings.variance, settings.weighting)?;
+        spec.validate(Naming::PLAIN)?;
 
         let alphas_cumprod: Vec<f64> = betas
             .iter()
@@ -122,7 +109,7 @@ impl Diffusion {
             posterior_mean_coef1,
             posterior_mean_coef2,
             timestep_map,
-            settings,
+            spec,
             device,
         };
         diffusion.rows =
@@ -136,8 +123,8 @@ impl Diffusion {
     }
 
     /// What the network predicts and is trained for.
-    pub fn settings(&self) -> Settings {
-        self.settings
+    pub fn spec(&self) -> DiffusionSpec {
+        self.spec
     }
 
     /// Where the tables are, and the images must be.
@@ -187,7 +174,7 @@ impl Diffusion {
             Row::PosteriorMeanCoef1 => self.posterior_mean_coef1.clone(),
             Row::PosteriorMeanCoef2 => self.posterior_mean_coef2.clone(),
             Row::LogBetas => map(&self.betas, &f64::ln),
-            Row::LossWeight => map(abar, &|a| self.settings.weighting.at(a, self.settings.prediction)),
+            Row::LossWeight => map(abar, &|a| weight(self.spec.weighting, a, self.spec.prediction)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
+use ddpm_spec::TimestepSampling;
 use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
@@ -43,6 +44,15 @@ pub struct Draw {
 }
 
 impl TimestepSampler {
+    /// Draws from `0..timesteps`, for global batches of `global_batch` samples, with an empty history of losses.
+    pub fn new(sampling: TimestepSampling, timesteps: usize, global_batch: NonZeroU64) -> Self {
+        match sampling {
+            TimestepSampling::Uniform => Self::Uniform { timesteps },
+            TimestepSampling::Stratified => Self::Stratified { timesteps, global_batch },
+            TimestepSampling::LossSecondMoment => Self::LossSecondMoment(LossSecondMoment::new(timesteps)),
+        }
+    }
+
     /// The draws for these positions of the run, in their order.
     pub fn draw(&self, seed: u64, positions: &[u64]) -> Vec<Draw> {
         let even = |unit: f64, timesteps: usize| Draw { t: below(unit * timesteps as f64, timesteps), weight: 1.0 };

@@ -1,14 +1,14 @@
 //! Classifier guidance: the shift of the mean and of eps by their formulas, and where guided samples end up.
 
 use ddpm_diffusion::{
-    BetaSchedule, ClassGradient, Clip, Ddim, Diffusion, Direction, Loss, ModelError, Prediction, SampleOptions,
-    Sampler, Settings, Stream, VarianceKind, Weighting, noise_batch,
+    BetaSchedule, ClassGradient, Clip, Ddim, Diffusion, DiffusionSpec, Direction, Loss, ModelError, Prediction,
+    SampleOptions, Sampler, Stream, Variance, Weighting, betas, noise_batch,
 };
 use tch::{Device, Kind, Tensor};
 
-fn process(timesteps: usize, prediction: Prediction, variance: VarianceKind) -> Diffusion {
-    let settings = Settings { prediction, variance, loss: Loss::Vlb, weighting: Weighting::None };
-    Diffusion::new(BetaSchedule::linear(timesteps).betas(timesteps).unwrap(), settings, Device::Cpu).unwrap()
+fn process(timesteps: usize, prediction: Prediction, variance: Variance) -> Diffusion {
+    let settings = DiffusionSpec { prediction, variance, loss: Loss::Vlb, weighting: Weighting::None };
+    Diffusion::new(betas(&BetaSchedule::linear(timesteps), timesteps).unwrap(), settings, Device::Cpu).unwrap()
 }
 
 fn noise(seed: u64, batch: u64, shape: &[i64]) -> Tensor {
@@ -35,7 +35,7 @@ fn the_mean_moves_by_variance_times_gradient() {
     let [gradient, by_hand] = logistic(&x, &w);
     assert!(distance(&gradient, &by_hand) < 1e-12);
     let t = Tensor::from_slice(&[0i64, 5, 49]);
-    let kinds = [(VarianceKind::FixedSmall, 1), (VarianceKind::FixedLarge, 1), (VarianceKind::LearnedRange, 2)];
+    let kinds = [(Variance::FixedSmall, 1), (Variance::FixedLarge, 1), (Variance::LearnedRange, 2)];
     for (variance, channels) in kinds {
         let process = process(50, Prediction::Eps, variance);
         let output = noise(3, 3, &[channels, 2, 2]) * 0.3;
@@ -53,7 +53,7 @@ fn every_prediction_moves_by_the_same_eps() {
     let (x_start, eps, gradient) = (noise(1, 3, &[1, 2, 2]), noise(2, 3, &[1, 2, 2]), noise(3, 3, &[1, 2, 2]));
     let t = Tensor::from_slice(&[0i64, 20, 49]);
     for prediction in [Prediction::Eps, Prediction::XStart, Prediction::V] {
-        let process = process(50, prediction, VarianceKind::LearnedRange);
+        let process = process(50, prediction, Variance::LearnedRange);
         let x = process.q_sample(&x_start, &t, &eps);
         let variance = noise(4, 3, &[1, 2, 2]);
         let output = Tensor::cat(&[process.target(prediction, &x_start, &eps, &t), variance.shallow_clone()], 1);
@@ -73,7 +73,7 @@ const SPREAD: f64 = 0.5;
 /// carry the samples, whose noisy gradient is w d E[x_0 | x_t] / d x_t.
 #[test]
 fn a_linear_classifier_carries_gaussian_samples_as_far_as_bayes_says() {
-    let process = process(1000, Prediction::Eps, VarianceKind::FixedSmall);
+    let process = process(1000, Prediction::Eps, Variance::FixedSmall);
     let abar = Tensor::from_slice(&process.alphas_cumprod);
     let at = |t: &Tensor| abar.index_select(0, t).view([-1, 1, 1, 1]);
     let total = |abar: &Tensor| abar * (SPREAD * SPREAD - 1.0) + 1.0;

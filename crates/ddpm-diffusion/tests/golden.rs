@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use common::bound_model;
 use ddpm_diffusion::{
-    BetaSchedule, BoundTerms, Clip, Ddim, Diffusion, Direction, Loss, LossSecondMoment, Prediction, Settings,
-    VarianceKind, Weighting, space_timesteps,
+    BetaSchedule, BoundTerms, Clip, Ddim, Diffusion, DiffusionSpec, Direction, Loss, LossSecondMoment, Prediction,
+    Variance, Weighting, betas, space_timesteps,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -48,12 +48,12 @@ fn check(name: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert!(worst <= tolerance, "{name}: off by {worst:e}");
 }
 
-fn settings(prediction: Prediction, variance: VarianceKind, loss: Loss) -> Settings {
-    Settings { prediction, variance, loss, weighting: Weighting::None }
+fn settings(prediction: Prediction, variance: Variance, loss: Loss) -> DiffusionSpec {
+    DiffusionSpec { prediction, variance, loss, weighting: Weighting::None }
 }
 
-fn process(schedule: BetaSchedule, timesteps: usize, settings: Settings) -> Diffusion {
-    Diffusion::new(schedule.betas(timesteps).unwrap(), settings, Device::Cpu).unwrap()
+fn process(schedule: BetaSchedule, timesteps: usize, settings: DiffusionSpec) -> Diffusion {
+    Diffusion::new(betas(&schedule, timesteps).unwrap(), settings, Device::Cpu).unwrap()
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn schedules_match_to_the_last_digits() {
         ("diffusers:scaled_linear-1000", BetaSchedule::Quadratic { start: ends.0, end: ends.1 }, 1000, 1e-5),
         ("diffusers:sigmoid-1000", BetaSchedule::Sigmoid { start: ends.0, end: ends.1 }, 1000, 1e-5),
     ] {
-        let simple = settings(Prediction::Eps, VarianceKind::FixedSmall, Loss::Simple);
+        let simple = settings(Prediction::Eps, Variance::FixedSmall, Loss::Simple);
         let ours = process(schedule, timesteps, simple);
         let table = &golden["tables"][name];
         let index: Vec<usize> = numbers(&table["index"]).into_iter().map(|i| i as usize).collect();
@@ -121,7 +121,7 @@ fn check_terms(file: &str, schedule: &BetaSchedule) {
     };
 
     let diffusion = |prediction, variance, loss| process(schedule.clone(), 1000, settings(prediction, variance, loss));
-    let plain = diffusion(Prediction::Eps, VarianceKind::FixedSmall, Loss::Simple);
+    let plain = diffusion(Prediction::Eps, Variance::FixedSmall, Loss::Simple);
     check("x_t", &plain.q_sample(x_start, t, noise), x_t, TOLERANCE);
     let posterior = plain.q_posterior_mean_variance(x_start, x_t, t);
     compare("posterior_mean", &posterior.mean, TOLERANCE);
@@ -131,15 +131,15 @@ fn check_terms(file: &str, schedule: &BetaSchedule) {
 
     for (output, prediction) in [("eps", Prediction::Eps), ("x0", Prediction::XStart)] {
         for (name, variance) in [
-            ("fixed_small", VarianceKind::FixedSmall),
-            ("fixed_large", VarianceKind::FixedLarge),
-            ("learned_range", VarianceKind::LearnedRange),
+            ("fixed_small", Variance::FixedSmall),
+            ("fixed_large", Variance::FixedLarge),
+            ("learned_range", Variance::LearnedRange),
         ] {
             let prefix = format!("{output}.{name}");
             if !golden.contains_key(&format!("{prefix}.mean")) {
                 continue;
             }
-            let learned = variance == VarianceKind::LearnedRange;
+            let learned = variance == Variance::LearnedRange;
             let predicted = &golden[&format!("{output}_hat")];
             let model_output =
                 if learned { Tensor::cat(&[predicted, &golden["v"]], 1) } else { predicted.shallow_clone() };
@@ -190,7 +190,7 @@ fn the_bound_matches_term_by_term() {
         ("bound-cosine-25.safetensors", BetaSchedule::Cosine, 25),
     ] {
         let golden = tensors(file);
-        let hybrid = settings(Prediction::Eps, VarianceKind::LearnedRange, Loss::Hybrid { lambda: 0.001 });
+        let hybrid = settings(Prediction::Eps, Variance::LearnedRange, Loss::Hybrid { lambda: 0.001 });
         let diffusion = process(schedule, timesteps, hybrid);
         let model = |x: &Tensor, t: &Tensor| bound_model(timesteps, x, t);
         let x_start = &golden["x_start"];

@@ -6,9 +6,9 @@ use std::num::NonZeroU64;
 
 use common::{SIMPLE, distance, linear, noise};
 use ddpm_diffusion::{
-    BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, Direction, Langevin, Loss, LossSecondMoment, Prediction,
-    SampleOptions, Sampler, Settings, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, VarianceKind, Weighting,
-    noise_batch, space_timesteps, uniform,
+    BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, DiffusionSpec, Direction, Langevin, Loss, LossSecondMoment,
+    Prediction, SampleOptions, Sampler, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, Variance, Weighting, betas,
+    kept_timesteps, noise_batch, space_timesteps, uniform,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -139,7 +139,7 @@ fn importance_weights_leave_the_mean_loss_unchanged() {
 /// Every spacing keeps N different timesteps of T, the ends of the process within one stride T/N of its own.
 fn check_spacings(timesteps: usize, steps: usize) {
     for spacing in [Spacing::Leading, Spacing::Linspace, Spacing::Trailing] {
-        let kept = spacing.timesteps(timesteps, steps).unwrap();
+        let kept = kept_timesteps(spacing, timesteps, steps).unwrap();
         let what = format!("{spacing:?}, {steps} of {timesteps}: {kept:?}");
         assert_eq!(kept.len(), steps, "{what}");
         assert!(kept.is_sorted_by(|a, b| a < b) && kept[steps - 1] < timesteps, "{what}");
@@ -168,20 +168,20 @@ fn every_number_of_steps_reaches_from_noise_to_image() {
 
 #[test]
 fn spacings_are_those_of_the_diffusers_schedulers() {
-    let spaced = |spacing: Spacing| spacing.timesteps(1000, 4).unwrap();
+    let spaced = |spacing: Spacing| kept_timesteps(spacing, 1000, 4).unwrap();
     assert_eq!(spaced(Spacing::Leading), [0, 250, 500, 750]);
     assert_eq!(spaced(Spacing::Linspace), [0, 333, 666, 999]);
     assert_eq!(spaced(Spacing::Trailing), [249, 499, 749, 999]);
-    assert_eq!(Spacing::Trailing.timesteps(10, 4).unwrap(), [1, 4, 7, 9]);
+    assert_eq!(kept_timesteps(Spacing::Trailing, 10, 4).unwrap(), [1, 4, 7, 9]);
     // Where N does not divide T they stop far short of the noise, at 3 and at 66.
-    assert_eq!(Spacing::Leading.timesteps(6, 4).unwrap(), [0, 1, 3, 4]);
-    assert_eq!(Spacing::Leading.timesteps(100, 34).unwrap().last(), Some(&97));
+    assert_eq!(kept_timesteps(Spacing::Leading, 6, 4).unwrap(), [0, 1, 3, 4]);
+    assert_eq!(kept_timesteps(Spacing::Leading, 100, 34).unwrap().last(), Some(&97));
 }
 
 #[test]
 fn guidance_moves_the_prediction_and_keeps_the_variance() {
-    let betas = BetaSchedule::Cosine.betas(10).unwrap();
-    let hybrid = Settings { variance: VarianceKind::LearnedRange, loss: Loss::Hybrid { lambda: 0.001 }, ..SIMPLE };
+    let betas = betas(&BetaSchedule::Cosine, 10).unwrap();
+    let hybrid = DiffusionSpec { variance: Variance::LearnedRange, loss: Loss::Hybrid { lambda: 0.001 }, ..SIMPLE };
     let process = Diffusion::new(betas, hybrid, Device::Cpu).unwrap();
     let (cond, uncond) = (noise(1, 2, &[2, 2, 2]), noise(2, 2, &[2, 2, 2]));
     let guided = process.guide(&cond, &uncond, 3.0).unwrap();
@@ -207,7 +207,7 @@ fn clipping_keeps_x_start_in_range() {
     // By hand: of 1, 2, 3, 4 the 0.5-quantile is 2.5 and the 0.9-quantile 3.7; an image within range is only clipped.
     let image = Tensor::from_slice(&[1.0, -2.0, 3.0, -4.0, 0.1, 0.2, -0.3, 0.9]).view([2, 1, 2, 2]);
     let x_start = |quantile| {
-        let settings = Settings { prediction: Prediction::XStart, ..SIMPLE };
+        let settings = DiffusionSpec { prediction: Prediction::XStart, ..SIMPLE };
         let process = Diffusion::new(vec![0.1; 3], settings, Device::Cpu).unwrap();
         let t = Tensor::from_slice(&[1i64, 1]);
         process.p_mean_variance(&image, &image, &t, Clip::Dynamic(quantile)).unwrap().pred_x_start
@@ -223,8 +223,8 @@ fn clipping_keeps_x_start_in_range() {
 
 #[test]
 fn the_hybrid_loss_leaves_the_mean_to_the_squared_error() {
-    let betas = BetaSchedule::Cosine.betas(100).unwrap();
-    let settings = |lambda| Settings { variance: VarianceKind::LearnedRange, loss: Loss::Hybrid { lambda }, ..SIMPLE };
+    let betas = betas(&BetaSchedule::Cosine, 100).unwrap();
+    let settings = |lambda| DiffusionSpec { variance: Variance::LearnedRange, loss: Loss::Hybrid { lambda }, ..SIMPLE };
     let t = Tensor::from_slice(&[0i64, 60]);
     let (x_start, eps) = (noise(1, 2, &[1, 4, 4]).clamp(-1.0, 1.0), noise(2, 2, &[1, 4, 4]));
     let gradient = |lambda| {
@@ -246,7 +246,7 @@ fn the_hybrid_loss_leaves_the_mean_to_the_squared_error() {
 
 #[test]
 fn weights_follow_their_papers_whatever_is_predicted() {
-    let betas = BetaSchedule::linear(100).betas(100).unwrap();
+    let betas = betas(&BetaSchedule::linear(100), 100).unwrap();
     let steps = [1usize, 30, 90];
     let t = Tensor::from_slice(&steps.map(|t| t as i64));
     let (x_start, eps) = (noise(1, 3, &[1, 4, 4]), noise(2, 3, &[1, 4, 4]));
@@ -263,7 +263,7 @@ fn weights_follow_their_papers_whatever_is_predicted() {
     for (weighting, expected) in of_x_start {
         for prediction in [Prediction::XStart, Prediction::Eps, Prediction::V] {
             let process =
-                Diffusion::new(betas.clone(), Settings { prediction, weighting, ..SIMPLE }, Device::Cpu).unwrap();
+                Diffusion::new(betas.clone(), DiffusionSpec { prediction, weighting, ..SIMPLE }, Device::Cpu).unwrap();
             let x_t = process.q_sample(&x_start, &t, &eps);
             let wrong_eps = process.eps_from(Prediction::XStart, &wrong, &x_t, &t);
             let output = process.target(prediction, &wrong, &wrong_eps, &t);
@@ -277,20 +277,20 @@ fn weights_follow_their_papers_whatever_is_predicted() {
 
 #[test]
 fn bad_input_is_refused_by_name() {
-    let beta = |schedule: BetaSchedule, timesteps| schedule.betas(timesteps).unwrap_err().to_string();
-    assert!(beta(BetaSchedule::List(vec![0.1, 1.0]), 2).starts_with("beta[1] is 1,"));
-    assert!(beta(BetaSchedule::Constant(f64::NAN), 3).starts_with("beta[0] is NaN"));
-    assert!(beta(BetaSchedule::List(vec![0.1]), 2).contains("lists 1 betas for 2 timesteps"));
-    assert!(beta(BetaSchedule::Cosine, 0).contains("at least one timestep"));
+    let beta = |schedule: BetaSchedule, timesteps| betas(&schedule, timesteps).unwrap_err().to_string();
+    assert!(beta(BetaSchedule::List(vec![0.1, 1.0]), 2).starts_with("betas[1] = 1 is"));
+    assert!(beta(BetaSchedule::Constant(f64::NAN), 3).starts_with("beta_end = NaN is"));
+    assert!(beta(BetaSchedule::List(vec![0.1]), 2).contains("betas has 1 entries for timesteps = 2"));
+    assert!(beta(BetaSchedule::Cosine, 0).contains("timesteps = 0 is out of range"));
     // 0.02 · 1000/T leaves (0, 1) for short processes.
-    assert!(beta(BetaSchedule::linear(20), 20).starts_with("beta[19] is 1,"));
+    assert!(beta(BetaSchedule::linear(20), 20).starts_with("beta_end = 1 is"));
 
     for spec in ["ddim300", "ddim0", "0", "ten", "", "501,1", "-3"] {
         let error = space_timesteps(1000, spec).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot respace 1000 timesteps as \"{spec}\"")), "{error}");
     }
     for steps in [0, 11] {
-        assert!(matches!(Spacing::Leading.timesteps(10, steps), Err(DiffusionError::Steps { .. })));
+        assert!(matches!(kept_timesteps(Spacing::Leading, 10, steps), Err(DiffusionError::Steps { .. })));
     }
     let process = linear(50);
     for (kept, at) in [(vec![3, 3], 1), (vec![50], 0)] {
@@ -299,12 +299,12 @@ fn bad_input_is_refused_by_name() {
     }
     assert!(matches!(process.respaced(&[]), Err(DiffusionError::NoTimesteps)));
 
-    let refused = |change: &dyn Fn(&mut Settings)| {
+    let refused = |change: &dyn Fn(&mut DiffusionSpec)| {
         let mut settings = SIMPLE;
         change(&mut settings);
         Diffusion::new(vec![0.1; 3], settings, Device::Cpu).is_err()
     };
-    assert!(refused(&|s| s.variance = VarianceKind::LearnedRange));
+    assert!(refused(&|s| s.variance = Variance::LearnedRange));
     assert!(refused(&|s| s.loss = Loss::Hybrid { lambda: 0.001 }));
     assert!(refused(&|s| s.weighting = Weighting::MinSnr { gamma: 0.0 }));
     assert!(refused(&|s| s.weighting = Weighting::P2 { gamma: -1.0, k: 1.0 }));
@@ -330,7 +330,7 @@ fn bad_input_is_refused_by_name() {
         let options = SampleOptions { sampler, corrector, ..options };
         process.sample(&options, x.shallow_clone(), |x, _| Ok(x.shallow_clone()), |_| ())
     };
-    assert!(matches!(corrected(Sampler::DpmSolver, 0.1), Err(DiffusionError::Settings { .. })));
+    assert!(matches!(corrected(Sampler::DpmSolver, 0.1), Err(DiffusionError::Conflict { .. })));
     for snr in [0.0, 1.0, f64::NAN] {
         assert!(matches!(corrected(Sampler::Heun, snr), Err(DiffusionError::OutOfRange { .. })));
     }

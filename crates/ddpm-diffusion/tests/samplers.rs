@@ -4,7 +4,8 @@ mod common;
 
 use common::{SPREAD, gaussian_model, linear, mean_square, noise};
 use ddpm_diffusion::{
-    Clip, Ddim, Diffusion, Direction, Langevin, SampleOptions, Sampler, Spacing, Stream, noise_batch, space_timesteps,
+    Clip, Ddim, Diffusion, Direction, Langevin, SampleOptions, Sampler, Spacing, Stream, kept_timesteps, noise_batch,
+    space_timesteps,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -85,7 +86,7 @@ fn encoding_is_undone_by_sampling() {
 
 #[test]
 fn an_observer_sees_every_step_with_the_networks_timesteps() {
-    let process = linear(100).respaced(&Spacing::Leading.timesteps(100, 4).unwrap()).unwrap();
+    let process = linear(100).respaced(&kept_timesteps(Spacing::Leading, 100, 4).unwrap()).unwrap();
     let options =
         SampleOptions { sampler: DDIM, corrector: None, clip: Clip::Unit, seed: 0, indices: &[0], classifier: None };
     let mut seen = Vec::new();

@@ -8,16 +8,16 @@ use std::path::PathBuf;
 
 use common::bound_model;
 use ddpm_diffusion::{
-    BetaSchedule, BoundTerms, Clip, Diffusion, Loss, ModelError, Prediction, Settings, Stream, VarianceKind, Weighting,
-    noise_batch, uniform,
+    BetaSchedule, BoundTerms, Clip, Diffusion, DiffusionSpec, Loss, ModelError, Prediction, Stream, Variance,
+    Weighting, betas, noise_batch, uniform,
 };
 use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Strata};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-fn process(schedule: BetaSchedule, timesteps: usize, variance: VarianceKind) -> Diffusion {
-    let settings = Settings { prediction: Prediction::Eps, variance, loss: Loss::Vlb, weighting: Weighting::None };
-    Diffusion::new(schedule.betas(timesteps).unwrap(), settings, Device::Cpu).unwrap()
+fn process(schedule: BetaSchedule, timesteps: usize, variance: Variance) -> Diffusion {
+    let settings = DiffusionSpec { prediction: Prediction::Eps, variance, loss: Loss::Vlb, weighting: Weighting::None };
+    Diffusion::new(betas(&schedule, timesteps).unwrap(), settings, Device::Cpu).unwrap()
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -40,7 +40,7 @@ fn the_bound_is_the_published_one() {
     ] {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file);
         let golden: HashMap<String, Tensor> = Tensor::read_safetensors(path).unwrap().into_iter().collect();
-        let process = process(schedule, timesteps, VarianceKind::LearnedRange);
+        let process = process(schedule, timesteps, Variance::LearnedRange);
         let model = |x: &Tensor, t: &Tensor| bound_model(timesteps, x, t);
         let x_start = &golden["x_start"];
         let batch = x_start.size()[0] as usize;
@@ -89,7 +89,7 @@ fn model(x: &Tensor, t: &Tensor) -> Result<Tensor, ModelError> {
 
 /// The bound of [`images`], the work divided among `ranks` in batches of `batch`.
 fn bound(strata: &Strata, seed: u64, batch: usize, ranks: usize) -> BoundSums {
-    let process = process(BetaSchedule::Cosine, TIMESTEPS, VarianceKind::FixedLarge);
+    let process = process(BetaSchedule::Cosine, TIMESTEPS, Variance::FixedLarge);
     let evaluation = Evaluation { process: &process, strata, clip: Clip::Unit, seed };
     let images = images();
     let mut shares = vec![BoundSums::new(strata, IMAGES); ranks];
@@ -200,7 +200,7 @@ fn the_stated_error_is_the_spread_of_repeated_draws() {
 
 #[test]
 fn one_image_has_no_standard_error_and_unseen_quarters_no_mse() {
-    let process = process(BetaSchedule::Cosine, TIMESTEPS, VarianceKind::FixedLarge);
+    let process = process(BetaSchedule::Cosine, TIMESTEPS, Variance::FixedLarge);
     let strata = Strata::sampled(TIMESTEPS, 2).unwrap();
     let evaluation = Evaluation { process: &process, strata: &strata, clip: Clip::Unit, seed: 0 };
     let (x_start, mut sums) = (images().narrow(0, 0, 1), BoundSums::new(&strata, 1));

@@ -15,10 +15,16 @@ impl From<ddpm_config::Error> for Error {
     }
 }
 
+impl From<ddpm_spec::SpecError> for Error {
+    fn from(error: ddpm_spec::SpecError) -> Self {
+        Self::caused_by(ErrorKind::Config, error)
+    }
+}
+
 impl From<DataError> for Error {
     fn from(error: DataError) -> Self {
         match error {
-            DataError::Setting(_) => Self::caused_by(ErrorKind::Config, error),
+            DataError::Spec(_) | DataError::Setting(_) => Self::caused_by(ErrorKind::Config, error),
             _ => Self::caused_by(ErrorKind::Storage, error),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ddpm_diffusion::{BetaSchedule, Diffusion, Loss, Prediction, VarianceKind, Weighting};
+use ddpm_diffusion::{BetaSchedule, Diffusion, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
 use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
 use serde::Deserialize;
 use tch::Device;
@@ -69,7 +69,7 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, 
 }
 
 /// Refuses a network whose output is not what the variance needs.
-fn refuse_channels(directory: &Path, [taken, given]: [i64; 2], variance: VarianceKind) -> Result<(), Error> {
+fn refuse_channels(directory: &Path, [taken, given]: [i64; 2], variance: Variance) -> Result<(), Error> {
     let directory = directory.display();
     if given == variance.model_channels(taken) {
         Ok(())
@@ -198,11 +198,11 @@ impl SchedulerConfig {
         serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| unreadable(&e))
     }
 
-    fn variance(&self) -> Result<VarianceKind, Error> {
+    fn variance(&self) -> Result<Variance, Error> {
         match self.variance_type.as_deref() {
-            None | Some("fixed_small" | "fixed_small_log") => Ok(VarianceKind::FixedSmall),
-            Some("fixed_large" | "fixed_large_log") => Ok(VarianceKind::FixedLarge),
-            Some("learned_range") => Ok(VarianceKind::LearnedRange),
+            None | Some("fixed_small" | "fixed_small_log") => Ok(Variance::FixedSmall),
+            Some("fixed_large" | "fixed_large_log") => Ok(Variance::FixedLarge),
+            Some("learned_range") => Ok(Variance::LearnedRange),
             Some(other) => {
                 let known = "fixed_small, fixed_large, their _log forms or learned_range";
                 Err(unsupported("variance_type", other, known))
@@ -242,7 +242,7 @@ impl SchedulerConfig {
         }
     }
 
-    fn diffusion(&self, variance: VarianceKind, device: Device) -> Result<Diffusion, Error> {
+    fn diffusion(&self, variance: Variance, device: Device) -> Result<Diffusion, Error> {
         let schedule = self.schedule()?;
         let clips_elsewhere = self.clip_sample != Some(false) && self.clip_sample_range.is_some_and(|end| end != 1.0);
         let only = [
@@ -257,7 +257,7 @@ impl SchedulerConfig {
         if let Some((key, _, value)) = only.into_iter().find(|(_, asks, _)| *asks) {
             return Err(Error::config(format!("this {key} is not supported; it may be {value}")));
         }
-        let settings = ddpm_diffusion::Settings {
+        let spec = DiffusionSpec {
             prediction: self.prediction()?,
             variance,
             // Nothing is trained here; this is the objective that any variance goes with.
@@ -268,7 +268,7 @@ impl SchedulerConfig {
         if steps > MOST_TIMESTEPS {
             return Err(unsupported("num_train_timesteps", &steps.to_string(), &format!("1 to {MOST_TIMESTEPS}")));
         }
-        Ok(Diffusion::new(schedule.betas(steps)?, settings, device)?)
+        Ok(Diffusion::new(betas(&schedule, steps)?, spec, device)?)
     }
 }
 

@@ -20,7 +20,7 @@ pub mod steps;
 pub mod tensor_file;
 mod weights;
 
-pub use build::{architecture, beta_schedule, current_folder, diffusion, null_class, store_options};
+pub use build::{current_folder, diffusion, store_options};
 pub use classifier::Classifier;
 pub use device::{Place, resolve_device, resolve_for_training};
 pub use draw::{Drawn, Generation, gather};

@@ -87,12 +87,12 @@ impl Model {
     }
 
     fn from_run(description: String, settings: Settings, flat: &[f32], device: Device) -> Result<Self, Error> {
-        let network = Network::new(build::architecture(&settings))?;
+        let network = Network::new(settings.architecture())?;
         Ok(Self {
             weights: Weights::over(network.layout(), Tensor::from_slice(flat).to_device(device))?,
             network,
             diffusion: build::diffusion(&settings, device)?,
-            null_class: build::null_class(&settings),
+            null_class: settings.null_class(),
             classes: settings.model.classes.map(i64::from),
             clips: true,
             settings: Some(settings),

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use ddpm_config::Settings;
-use ddpm_diffusion::{BetaSchedule, Diffusion, Stream, VarianceKind, noise_batch};
+use ddpm_diffusion::{BetaSchedule, Diffusion, DiffusionSpec, Stream, Variance, betas, noise_batch};
 use ddpm_nn::{Inputs, Network, Weights, sinusoidal_embedding};
 use ddpm_telemetry::{Chart, HeatMap, Picture, Series, panel};
 use tch::{Device, Kind, Tensor};
 
-use crate::build;
 use crate::error::Error;
 use crate::finite;
 use crate::images::{Images, floats};
@@ -35,12 +34,12 @@ pub fn schedules(own: Option<&Settings>, timesteps: u32) -> Result<Picture, Erro
     ];
     if let Some(settings) = own {
         let own = settings.diffusion.timesteps as usize;
-        named.push((settings.run.name.clone(), build::beta_schedule(settings), own));
+        named.push((settings.run.name.clone(), settings.diffusion.beta_schedule(), own));
     }
     let mut charts = [("beta", true), ("alphas_cumprod", false), ("signal-to-noise ratio", true)]
         .map(|(title, log_y)| Chart { title: title.into(), x_label: "t / T".into(), log_y, ..Chart::default() });
     for (name, schedule, count) in named {
-        let process = Diffusion::new(schedule.betas(count)?, SETTINGS, Device::Cpu)?;
+        let process = Diffusion::new(betas(&schedule, count)?, SPEC, Device::Cpu)?;
         let snr: Vec<f64> = process.alphas_cumprod.iter().map(|abar| abar / (1.0 - abar)).collect();
         for (chart, values) in charts.iter_mut().zip([&process.betas, &process.alphas_cumprod, &snr]) {
             let points = values.iter().enumerate().map(|(t, value)| (t as f64 / count as f64, *value)).collect();
@@ -51,9 +50,9 @@ pub fn schedules(own: Option<&Settings>, timesteps: u32) -> Result<Picture, Erro
 }
 
 /// A schedule's tables depend on none of these.
-const SETTINGS: ddpm_diffusion::Settings = ddpm_diffusion::Settings {
+const SPEC: DiffusionSpec = DiffusionSpec {
     prediction: ddpm_diffusion::Prediction::Eps,
-    variance: ddpm_diffusion::VarianceKind::FixedSmall,
+    variance: ddpm_diffusion::Variance::FixedSmall,
     loss: ddpm_diffusion::Loss::Simple,
     weighting: ddpm_diffusion::Weighting::None,
 };
@@ -95,7 +94,7 @@ pub fn fixed_variance(process: &Diffusion) -> Result<Picture, Error> {
 fn bounds(process: &Diffusion) -> Chart {
     let over_t = |values: &[f64]| values.iter().enumerate().map(|(t, value)| (t as f64 + 1.0, *value)).collect();
     let small: Vec<f64> = process.posterior_log_variance_clipped.iter().map(|log| log.exp()).collect();
-    let kind = process.settings().variance;
+    let kind = process.spec().variance;
     let name = |fixed, what: &str| if kind == fixed { format!("{what}, this model's") } else { what.to_owned() };
     Chart {
         title: "Variance of a reverse step".into(),
@@ -105,8 +104,8 @@ fn bounds(process: &Diffusion) -> Chart {
         log_y: true,
         y_covers: None,
         series: vec![
-            Series { name: name(VarianceKind::FixedLarge, "beta"), points: over_t(&process.betas) },
-            Series { name: name(VarianceKind::FixedSmall, "posterior"), points: over_t(&small) },
+            Series { name: name(Variance::FixedLarge, "beta"), points: over_t(&process.betas) },
+            Series { name: name(Variance::FixedSmall, "posterior"), points: over_t(&small) },
         ],
     }
 }

@@ -33,7 +33,7 @@ pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labe
         image_size: size as usize,
         channels: channels as usize,
         crop: None,
-        max_pixels: data::max_pixels(&DataSettings::default()),
+        max_pixels: DataSettings::default().max_pixels(),
         on_corrupt: OnCorrupt::Error,
     })?;
     if source.classes().is_some() {

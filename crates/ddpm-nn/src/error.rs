@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ddpm_spec::SpecError;
+
 /// What a folder should hold that is given as a model's.
 pub(crate) const EXPECTED: &str = "expected a diffusers directory: unet/config.json or config.json, and beside it \
                                    diffusion_pytorch_model.safetensors or .bin";
@@ -9,7 +11,10 @@ pub(crate) const EXPECTED: &str = "expected a diffusers directory: unet/config.j
 /// An architecture that cannot be built, or weights that do not fit it.
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
-    /// The architecture contradicts itself.
+    /// The network cannot be built.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Weights of another architecture.
     #[error("{0}")]
     Architecture(String),
     /// A file of a diffusers directory cannot be read.

@@ -19,14 +19,15 @@ mod time;
 mod unet;
 
 pub use arena::{Gradients, Init, Layout, LayoutEntry, Param, Weights};
+pub use ddpm_spec::{Architecture, ClassifierSpec, MidAttention, SmallUNetSpec, UNetSpec};
 pub use diffusers::SavedUNet;
 pub use dropout::DropoutKeys;
 pub use ema::Ema;
 pub use error::NnError;
 pub use lr::LrSchedule;
-pub use network::{Architecture, Inputs, Network};
+pub use network::{Inputs, Network};
 pub use noise_scale::GradientNoise;
 pub use optim::{AdamW, clip};
-pub use small::{SmallUNet, SmallUNetConfig};
+pub use small::SmallUNet;
 pub use time::sinusoidal_embedding;
-pub use unet::{Classifier, ClassifierConfig, MidAttention, UNet, UNetConfig};
+pub use unet::{Classifier, UNet};

@@ -1,23 +1,13 @@
 //! Any of the networks behind one interface.
 
+use ddpm_spec::Architecture;
 use tch::{Kind, TchError, Tensor};
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::dropout::DropoutKeys;
-use crate::small::{SmallUNet, SmallUNetConfig};
-use crate::unet::{Classifier, ClassifierConfig, UNet, UNetConfig};
-
-/// What to build.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Architecture {
-    /// The UNet2DModel family.
-    UNet(UNetConfig),
-    /// The tutorial's small U-Net.
-    Small(SmallUNetConfig),
-    /// A classifier on the way down of the first.
-    Classifier(ClassifierConfig),
-}
+use crate::small::SmallUNet;
+use crate::unet::{Classifier, UNet};
 
 /// What a network is applied to.
 #[derive(Clone, Copy, Debug)]

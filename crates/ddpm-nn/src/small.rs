@@ -1,5 +1,6 @@
 //! The small U-Net of MNIST tutorials: four levels of plain convolutions, time entering on the way up.
 
+use ddpm_spec::{Naming, SmallUNetSpec};
 use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
@@ -8,21 +9,6 @@ use crate::arena::{Layout, Weights};
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
 use crate::network::Inputs;
 use crate::time::sinusoidal_embedding;
-
-/// Sizes of the small U-Net.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SmallUNetConfig {
-    /// Side of the (square) images; each level halves it.
-    pub image_size: i64,
-    /// Channels of the images.
-    pub in_channels: i64,
-    /// Channels of the prediction.
-    pub out_channels: i64,
-    /// Width of each level, highest resolution first; the tutorial has 4, 10, 20, 40.
-    pub channels: Vec<i64>,
-    /// Width of the sinusoidal time embedding; the tutorial has 60.
-    pub time_width: i64,
-}
 
 /// Half the channels of a level each: the widths are small and even.
 const GROUPS: i64 = 2;
@@ -60,7 +46,7 @@ struct UpLevel {
 /// The small U-Net without its numbers.
 #[derive(Debug)]
 pub struct SmallUNet {
-    config: SmallUNetConfig,
+    config: SmallUNetSpec,
     down: Vec<Triple>,
     bottom: Triple,
     up: Vec<UpLevel>,
@@ -72,20 +58,8 @@ impl SmallUNet {
     ///
     /// # Errors
     /// Odd widths, or images that cannot be halved once per level.
-    pub fn new(config: SmallUNetConfig, layout: &mut Layout) -> Result<Self, NnError> {
-        let levels = config.channels.len();
-        if levels == 0 || config.channels.iter().any(|c| *c < 2 || c % GROUPS != 0) || config.time_width % 2 != 0 {
-            return Err(NnError::Architecture(
-                "the small U-Net needs one or more even channel widths and an even time width".into(),
-            ));
-        }
-        if config.image_size % (1 << levels) != 0 {
-            return Err(NnError::Architecture(format!(
-                "images of {} pixels cannot be halved {levels} times; choose an image_size divisible by {}",
-                config.image_size,
-                1 << levels
-            )));
-        }
+    pub fn new(config: SmallUNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
+        config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
         let mut input = config.in_channels;
         let mut down = Vec::new();
@@ -106,7 +80,7 @@ impl SmallUNet {
     }
 
     /// What it was built from.
-    pub fn config(&self) -> &SmallUNetConfig {
+    pub fn config(&self) -> &SmallUNetSpec {
         &self.config
     }
 

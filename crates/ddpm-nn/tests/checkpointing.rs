@@ -2,17 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use ddpm_nn::{
-    Architecture, ClassifierConfig, DropoutKeys, Gradients, Inputs, MidAttention, Network, UNetConfig, Weights,
-};
+use ddpm_nn::{Architecture, ClassifierSpec, DropoutKeys, Gradients, Inputs, MidAttention, Network, UNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 use tch_ext::GradHooks;
 
 const LEVELS: usize = 3;
 
 /// Three levels with attention, one of several heads, at the last two.
-fn unet() -> UNetConfig {
-    UNetConfig {
+fn unet() -> UNetSpec {
+    UNetSpec {
         image_size: 16,
         in_channels: 3,
         out_channels: 3,
@@ -72,8 +70,8 @@ fn check(name: &str, architecture: &Architecture, precision: Kind, checkpointed:
 fn gradients_are_equal_bit_for_bit() {
     let cases = [
         ("plain", unet()),
-        ("dropout", UNetConfig { dropout: 0.3, ..unet() }),
-        ("classes, scale and shift", UNetConfig { classes: Some(3), time_scale_shift: true, ..unet() }),
+        ("dropout", UNetSpec { dropout: 0.3, ..unet() }),
+        ("classes, scale and shift", UNetSpec { classes: Some(3), time_scale_shift: true, ..unet() }),
     ];
     for (name, config) in cases {
         for precision in [Kind::Float, Kind::BFloat16] {
@@ -84,9 +82,9 @@ fn gradients_are_equal_bit_for_bit() {
     for checkpointed in [[true, false, false], [false, true, false], [false, false, true]] {
         check("plain", &Architecture::UNet(unet()), Kind::Float, &checkpointed);
     }
-    let resampling = UNetConfig { residual_resampling: true, ..unet() };
+    let resampling = UNetSpec { residual_resampling: true, ..unet() };
     check("residual resampling", &Architecture::UNet(resampling), Kind::Float, &[true; LEVELS]);
-    let classifier = Architecture::Classifier(ClassifierConfig { encoder: unet(), classes: 4 });
+    let classifier = Architecture::Classifier(ClassifierSpec { encoder: unet(), classes: 4 });
     check("classifier", &classifier, Kind::Float, &[true; LEVELS]);
 }
 

@@ -1,10 +1,10 @@
 //! The classifier: where it starts, what it shares with the U-Net, and its gradient with respect to the image.
 
-use ddpm_nn::{Architecture, ClassifierConfig, Inputs, MidAttention, Network, UNetConfig, Weights};
+use ddpm_nn::{Architecture, ClassifierSpec, Inputs, MidAttention, Network, UNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 
-fn encoder() -> UNetConfig {
-    UNetConfig {
+fn encoder() -> UNetSpec {
+    UNetSpec {
         image_size: 8,
         in_channels: 1,
         out_channels: 1,
@@ -26,7 +26,7 @@ fn encoder() -> UNetConfig {
 }
 
 fn classifier(classes: i64) -> Network {
-    Network::new(Architecture::Classifier(ClassifierConfig { encoder: encoder(), classes })).unwrap()
+    Network::new(Architecture::Classifier(ClassifierSpec { encoder: encoder(), classes })).unwrap()
 }
 
 fn noise(shape: &[i64]) -> Tensor {
@@ -79,7 +79,7 @@ fn its_gradient_is_that_of_finite_differences() {
 
 #[test]
 fn fewer_than_two_classes_are_refused() {
-    let config = ClassifierConfig { encoder: encoder(), classes: 1 };
+    let config = ClassifierSpec { encoder: encoder(), classes: 1 };
     let error = Network::new(Architecture::Classifier(config)).unwrap_err().to_string();
-    assert!(error.contains("a classifier of 1 classes"), "{error}");
+    assert!(error.contains("a classifier needs classes, the two or more"), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Inputs, MidAttention, Network, SavedUNet, SmallUNetConfig, UNetConfig, Weights, clip,
+    AdamW, Architecture, Ema, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec, UNetSpec, Weights, clip,
 };
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -88,8 +88,8 @@ fn a_network_with_residual_resampling() {
     check_network("old-resampling", "old-resampling");
 }
 
-fn ho_cifar10() -> UNetConfig {
-    UNetConfig {
+fn ho_cifar10() -> UNetSpec {
+    UNetSpec {
         image_size: 32,
         in_channels: 3,
         out_channels: 3,
@@ -114,7 +114,7 @@ fn ho_cifar10() -> UNetConfig {
 fn published_sizes() {
     let ho = Network::new(Architecture::UNet(ho_cifar10())).unwrap();
     assert_eq!((ho.layout().len(), ho.layout().entries().len()), (35_746_307, 328));
-    let improved = UNetConfig {
+    let improved = UNetSpec {
         out_channels: 6,
         layers_per_block: 3,
         channels: vec![128, 256, 256, 256],
@@ -132,7 +132,7 @@ fn published_sizes() {
 
 #[test]
 fn every_parameter_of_the_small_unet_is_used() {
-    let config = SmallUNetConfig {
+    let config = SmallUNetSpec {
         image_size: 32,
         in_channels: 1,
         out_channels: 1,
@@ -185,16 +185,16 @@ fn weights_of_another_network_are_refused_by_tensor_name() {
 
 #[test]
 fn contradictory_architectures_are_refused() {
-    let cases: [(UNetConfig, &str); 6] = [
-        (UNetConfig { attention: vec![false], ..ho_cifar10() }, "1 attention flags"),
-        (UNetConfig { norm_groups: 48, ..ho_cifar10() }, "128 channels do not divide into 48 groups"),
+    let cases: [(UNetSpec, &str); 6] = [
+        (UNetSpec { attention: vec![false], ..ho_cifar10() }, "attention has 1 entries for the 4 levels of channels"),
+        (UNetSpec { norm_groups: 48, ..ho_cifar10() }, "128 in channels does not divide into norm_groups = 48"),
         (
-            UNetConfig { mid_attention: MidAttention::Normed { groups: 48 }, ..ho_cifar10() },
-            "256 channels do not divide into the 48 groups",
+            UNetSpec { mid_attention: MidAttention::Normed { groups: 48 }, ..ho_cifar10() },
+            "mid_attention.groups = 48 does not divide the 256 channels",
         ),
-        (UNetConfig { head_dim: Some(48), ..ho_cifar10() }, "heads of 48"),
-        (UNetConfig { image_size: 28, ..ho_cifar10() }, "divisible by 8"),
-        (UNetConfig { dropout: 1.0, ..ho_cifar10() }, "dropout 1"),
+        (UNetSpec { head_dim: Some(48), ..ho_cifar10() }, "head_dim = 48 does not divide the 256 channels"),
+        (UNetSpec { image_size: 28, ..ho_cifar10() }, "image_size = 28 is not a multiple of 8"),
+        (UNetSpec { dropout: 1.0, ..ho_cifar10() }, "dropout = 1 is out of range"),
     ];
     for (config, expected) in cases {
         let error = Network::new(Architecture::UNet(config)).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Gradients, Inputs, MidAttention, Network, NnError, SmallUNetConfig, UNetConfig, Weights,
+    AdamW, Architecture, Ema, Gradients, Inputs, MidAttention, Network, NnError, SmallUNetSpec, UNetSpec, Weights,
 };
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::Trouble;
@@ -91,7 +91,7 @@ fn with_too_little<P, T>(what: &str, prepare: impl Fn() -> P, work: impl Fn(P) -
 }
 
 fn unet() -> Architecture {
-    Architecture::UNet(UNetConfig {
+    Architecture::UNet(UNetSpec {
         image_size: 64,
         in_channels: 1,
         out_channels: 1,
@@ -113,7 +113,7 @@ fn unet() -> Architecture {
 }
 
 fn small() -> Architecture {
-    Architecture::Small(SmallUNetConfig {
+    Architecture::Small(SmallUNetSpec {
         image_size: 64,
         in_channels: 1,
         out_channels: 1,
@@ -165,7 +165,7 @@ fn a_state_reports_memory_that_runs_out() {
         return;
     }
     let architecture = || match unet() {
-        Architecture::UNet(config) => Architecture::UNet(UNetConfig { channels: vec![128, 256], ..config }),
+        Architecture::UNet(config) => Architecture::UNet(UNetSpec { channels: vec![128, 256], ..config }),
         other => other,
     };
     let network = Network::new(architecture()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_nn::{Architecture, Gradients, Inputs, Network, SavedUNet, SmallUNetConfig, Weights};
+use ddpm_nn::{Architecture, Gradients, Inputs, Network, SavedUNet, SmallUNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 
 /// The prediction and the gradient of all weights.
@@ -45,7 +45,7 @@ fn the_unet_computes_in_bf16() {
 
 #[test]
 fn the_small_unet_computes_in_bf16() {
-    let architecture = Architecture::Small(SmallUNetConfig {
+    let architecture = Architecture::Small(SmallUNetSpec {
         image_size: 16,
         in_channels: 1,
         out_channels: 1,

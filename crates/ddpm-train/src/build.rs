@@ -4,9 +4,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ddpm_comm::{Agreed, Collective, CommError, Memory, Wanted, World, partition};
-use ddpm_config::{Backend, LrSchedule as LrShape, Settings, TimestepSampler as SamplerSetting};
+use ddpm_config::{Backend, LrShape, Settings};
 use ddpm_data::{Loader, LoaderConfig, Order, Source};
-use ddpm_diffusion::{LossSecondMoment, TimestepSampler};
+use ddpm_diffusion::TimestepSampler;
 use ddpm_model::{Error, Failure};
 use ddpm_nn::LrSchedule;
 
@@ -15,15 +15,9 @@ const PREFETCH_PER_WORKER: usize = 2;
 
 /// How training timesteps are drawn, with an empty history.
 pub fn timestep_sampler(settings: &Settings) -> TimestepSampler {
-    let timesteps = settings.diffusion.timesteps as usize;
-    match settings.diffusion.timestep_sampler {
-        SamplerSetting::Uniform => TimestepSampler::Uniform { timesteps },
-        SamplerSetting::Stratified => TimestepSampler::Stratified {
-            timesteps,
-            global_batch: NonZeroU64::new(settings.train.global_batch as u64).expect("validated to be at least 1"),
-        },
-        SamplerSetting::LossSecondMoment => TimestepSampler::LossSecondMoment(LossSecondMoment::new(timesteps)),
-    }
+    let d = &settings.diffusion;
+    let global_batch = NonZeroU64::new(settings.train.global_batch as u64).expect("validated to be at least 1");
+    TimestepSampler::new(d.timestep_sampler, d.timesteps as usize, global_batch)
 }
 
 /// The learning rate that `[train]` describes.

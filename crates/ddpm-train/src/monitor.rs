@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ddpm_comm::agree;
 use ddpm_config::{GridSampler, Settings};
-use ddpm_diffusion::{Ddim, Diffusion, Direction, Sampler, Spacing, VarianceKind};
+use ddpm_diffusion::{Ddim, Diffusion, Direction, Sampler, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, AtWork, FEWEST};
 use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
@@ -185,7 +185,7 @@ impl Outputs {
         let step = run.state.step;
         show(board, step, "loss_by_timestep", loss_by_timestep(run.state.bound.averages()).map_err(Error::from));
         let Task { network, diffusion: process, .. } = run.task;
-        if process.settings().variance != VarianceKind::LearnedRange {
+        if process.spec().variance != Variance::LearnedRange {
             return;
         }
         let count = STRIP_IMAGES.min(run.source.len() as usize);
@@ -262,7 +262,7 @@ fn columns(settings: &Settings) -> usize {
 
 /// The timesteps over which grids are drawn.
 fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Error> {
-    Ok(Spacing::Leading.timesteps(diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
+    Ok(kept_timesteps(Spacing::Leading, diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
 }
 
 /// The images of a grid: every rank draws its share, and rank 0 gets them all.

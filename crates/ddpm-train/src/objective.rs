@@ -2,8 +2,8 @@
 
 use ddpm_config::{ModelKind, Settings};
 use ddpm_diffusion::{Diffusion, Draw, Stream, uniform};
+use ddpm_model::Error;
 use ddpm_model::images::upload;
-use ddpm_model::{Error, null_class};
 use ddpm_nn::{DropoutKeys, Inputs, Network, Weights};
 use tch::{Kind, TchError, Tensor};
 
@@ -71,7 +71,7 @@ impl Objective {
         match settings.model.kind {
             ModelKind::Classifier => Self::Classify,
             ModelKind::Unet | ModelKind::Small => Self::Denoise {
-                label_dropout: null_class(settings).map(|null| (null, settings.diffusion.label_dropout)),
+                label_dropout: settings.null_class().map(|null| (null, settings.diffusion.label_dropout)),
             },
         }
     }

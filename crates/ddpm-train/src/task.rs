@@ -3,7 +3,7 @@
 use ddpm_config::Settings;
 use ddpm_data::Batch;
 use ddpm_diffusion::{Diffusion, Draw, Stream, uniform};
-use ddpm_model::{Error, architecture, diffusion};
+use ddpm_model::{Error, diffusion};
 use ddpm_nn::{DropoutKeys, LrSchedule, Network};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -52,7 +52,7 @@ pub struct MicroBatch<'a> {
 impl Task {
     /// The task that `settings` set, on `device`; the network computes in `precision`.
     pub fn of(settings: &Settings, device: Device, precision: Kind) -> Result<Self, Error> {
-        let network = Network::new(architecture(settings))?
+        let network = Network::new(settings.architecture())?
             .computing_in(precision)
             .checkpointing(&settings.model.checkpoint_activations);
         let size = i64::from(settings.data.image_size);

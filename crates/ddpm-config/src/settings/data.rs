@@ -1,9 +1,9 @@
 //! `[data]`.
 
+use ddpm_spec::{DataKind, Labels, OnCorrupt};
 use serde::{Deserialize, Serialize};
 
 use super::zero_is_none;
-use crate::Labels;
 
 /// `[data]`: what the run learns from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,26 +53,9 @@ impl Default for DataSettings {
     }
 }
 
-/// Kind of data source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DataKind {
-    /// The IDX files of MNIST and its relatives.
-    Idx,
-    /// A folder of image files, searched to any depth.
-    Folder,
-    /// A packed data set; reserved, refused by validation.
-    Packed,
-    /// Digits drawn by the program: no files needed.
-    Synthetic,
-}
-
-/// What an unreadable image does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnCorrupt {
-    /// Ends the run, naming the file.
-    Error,
-    /// Is replaced by another image and counted.
-    Skip,
+impl DataSettings {
+    /// The largest image that is decoded, in pixels.
+    pub fn max_pixels(&self) -> u64 {
+        u64::from(self.max_megapixels) * 1_000_000
+    }
 }

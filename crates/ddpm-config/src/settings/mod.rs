@@ -3,25 +3,25 @@
 //! These structs are the only list of keys there is. The parser, the suggestions for misspelt names, `config.toml`
 //! and the comparison on resume are all derived from them.
 
-use std::path::Path;
-
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::address::{self, same_place};
-
 mod data;
 mod diffusion;
-mod labels;
 mod model;
 mod services;
 mod train;
 
-pub use data::{DataKind, DataSettings, OnCorrupt};
-pub use diffusion::{DiffusionSettings, Loss, Predict, Schedule, TimestepSampler, Variance, Weighting};
-pub use labels::Labels;
-pub use model::{ModelKind, ModelSettings};
-pub use services::{Backend, CheckpointSettings, CommSettings, GridSampler, MonitorSettings, OnFailure, WhenBusy};
-pub use train::{Convolutions, Device, EmaSettings, LrSchedule, Precision, TrainSettings};
+use std::path::Path;
+
+use ddpm_spec::Labels;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::address::{self, same_place};
+
+pub use data::DataSettings;
+pub use diffusion::DiffusionSettings;
+pub use model::ModelSettings;
+pub(crate) use model::{default_attention, default_channels};
+pub use services::{CheckpointSettings, CommSettings, MonitorSettings};
+pub use train::{EmaSettings, TrainSettings};
 
 /// Everything that defines a run, resolved and of the right types.
 ///

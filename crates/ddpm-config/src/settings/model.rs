@@ -1,5 +1,6 @@
 //! `[model]`.
 
+use ddpm_spec::ModelKind;
 use serde::{Deserialize, Serialize};
 
 use super::zero_is_none;
@@ -37,17 +38,17 @@ pub struct ModelSettings {
     pub flip_sin_to_cos: bool,
     /// Added to the variance in group normalisation. Default 1e-5.
     pub norm_eps: f64,
-    /// Number of classes the network is conditioned on, or that a classifier tells apart; absent or 0: unconditional.
+    /// Number of classes the network is conditioned on, or that a classifier distinguishes; absent or 0: unconditional.
     #[serde(deserialize_with = "zero_is_none")]
     pub classes: Option<u32>,
 }
 
 impl Default for ModelSettings {
     fn default() -> Self {
-        let channels = ModelKind::Unet.default_channels().to_vec();
+        let channels = default_channels(ModelKind::Unet).to_vec();
         Self {
             kind: ModelKind::Unet,
-            attention: ModelKind::Unet.default_attention(channels.len()),
+            attention: default_attention(ModelKind::Unet, channels.len()),
             channels,
             layers_per_block: 2,
             checkpoint_activations: Vec::new(),
@@ -64,30 +65,15 @@ impl Default for ModelSettings {
     }
 }
 
-/// Architecture of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ModelKind {
-    /// The U-Net of Ho et al. (2020) and Nichol & Dhariwal (2021).
-    Unet,
-    /// The tutorial's small U-Net without attention; of `[model]` it uses `channels` and `classes` only.
-    Small,
-    /// A classifier of noised images on the first one's way down (Dhariwal & Nichol 2021): what `train-classifier` trains.
-    /// Of `[diffusion]` it uses the noise and the timesteps only, and of `[monitor]` nothing that draws samples.
-    Classifier,
+/// Widths used where `model.channels` is not given.
+pub(crate) fn default_channels(kind: ModelKind) -> &'static [u32] {
+    match kind {
+        ModelKind::Unet | ModelKind::Classifier => &[32, 64, 128],
+        ModelKind::Small => &[4, 10, 20, 40],
+    }
 }
 
-impl ModelKind {
-    /// Widths used where `model.channels` is not given.
-    pub(crate) fn default_channels(self) -> &'static [u32] {
-        match self {
-            Self::Unet | Self::Classifier => &[32, 64, 128],
-            Self::Small => &[4, 10, 20, 40],
-        }
-    }
-
-    /// Attention used where `model.attention` is not given: at the last level but one of a U-Net.
-    pub(crate) fn default_attention(self, levels: usize) -> Vec<bool> {
-        (0..levels).map(|level| self != Self::Small && level + 2 == levels).collect()
-    }
+/// Attention used where `model.attention` is not given: at the last level but one of a U-Net.
+pub(crate) fn default_attention(kind: ModelKind, levels: usize) -> Vec<bool> {
+    (0..levels).map(|level| kind != ModelKind::Small && level + 2 == levels).collect()
 }

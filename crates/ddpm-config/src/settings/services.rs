@@ -1,5 +1,6 @@
 //! What surrounds the training: `[comm]`, `[checkpoint]` and `[monitor]`.
 
+use ddpm_spec::{Backend, GridSampler, OnFailure, WhenBusy};
 use serde::{Deserialize, Serialize};
 
 /// `[comm]`: how ranks talk to each other.
@@ -20,20 +21,6 @@ impl Default for CommSettings {
     fn default() -> Self {
         Self { backend: Backend::Auto, bucket_mb: 1.0, overlap: true, timeout_s: 600 }
     }
-}
-
-/// Library that averages gradients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Backend {
-    /// `solo` for one rank; `nccl` where every rank has a GPU; else `mpi`.
-    Auto,
-    /// No communication: one rank.
-    Solo,
-    /// MPI, on host memory.
-    Mpi,
-    /// NCCL, between GPUs.
-    Nccl,
 }
 
 /// `[checkpoint]`: what is saved, where and when.
@@ -84,26 +71,6 @@ impl Default for CheckpointSettings {
     }
 }
 
-/// What a save that failed for good does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFailure {
-    /// Is logged and counted; training goes on.
-    Warn,
-    /// Ends the run.
-    Abort,
-}
-
-/// What a save does that comes due while the last one is in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenBusy {
-    /// Holds training until the last one is done.
-    Wait,
-    /// Is left out.
-    Skip,
-}
-
 /// `[monitor]`: what is reported while training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -138,14 +105,4 @@ impl Default for MonitorSettings {
             tensorboard: true,
         }
     }
-}
-
-/// Sampler of the grids drawn while training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GridSampler {
-    /// Ancestral (Ho et al. 2020).
-    Ddpm,
-    /// Deterministic (Song et al. 2020).
-    Ddim,
 }

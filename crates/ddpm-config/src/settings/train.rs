@@ -1,5 +1,6 @@
 //! `[train]` and `[ema]`.
 
+use ddpm_spec::{Convolutions, Device, LrShape, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::zero_is_none;
@@ -20,7 +21,7 @@ pub struct TrainSettings {
     /// Steps over which the learning rate rises linearly to `lr`; 0 starts there. Default 0.
     pub warmup_steps: u64,
     /// Learning rate after warm-up. Default `constant`.
-    pub lr_schedule: LrSchedule,
+    pub lr_schedule: LrShape,
     /// Decoupled weight decay. Default 0.
     pub weight_decay: f64,
     /// Decay rates of Adam's two moments. Default `[0.9, 0.999]`.
@@ -50,7 +51,7 @@ impl Default for TrainSettings {
             micro_batch: None,
             lr: 2e-4,
             warmup_steps: 0,
-            lr_schedule: LrSchedule::Constant,
+            lr_schedule: LrShape::Constant,
             weight_decay: 0.0,
             betas: [0.9, 0.999],
             adam_eps: 1e-8,
@@ -62,50 +63,6 @@ impl Default for TrainSettings {
             skip_nonfinite: 10,
         }
     }
-}
-
-/// Learning rate after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LrSchedule {
-    /// Stays at `lr`.
-    Constant,
-    /// Falls along half a cosine to 0 at `steps`.
-    Cosine,
-}
-
-/// Arithmetic of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit floats.
-    Fp32,
-    /// bfloat16 activations, fp32 weights.
-    Bf16,
-    /// `bf16` where the GPU, or the CPU, of every rank has instructions for it, else `fp32`.
-    Auto,
-}
-
-/// How the CPU computes 3x3 convolutions in fp32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Convolutions {
-    /// By Winograd's algorithm where the channels allow it: faster on every processor measured.
-    Auto,
-    /// By libtorch alone.
-    Direct,
-}
-
-/// Where the network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Device {
-    /// On a GPU of the rank's own where there are GPUs, else on the CPU.
-    Auto,
-    /// On the CPU.
-    Cpu,
-    /// On a GPU of the rank's own.
-    Cuda,
 }
 
 /// `[ema]`: exponential moving averages of the weights.

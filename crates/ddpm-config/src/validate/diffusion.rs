@@ -1,42 +1,34 @@
-//! `[diffusion]`: a noise schedule inside (0, 1), and an objective that trains what the network gives.
+//! `[diffusion]`: a noise schedule and an objective, with the parameters of those that are not chosen.
 
-use super::check::{in_range, inside_unit, positive_finite, require};
-use crate::{DiffusionSettings, Error, Loss, Schedule, Variance};
+use ddpm_spec::check::{in_range, require};
+use ddpm_spec::{LossKind, ScheduleKind, SpecError, Variance, WeightingKind};
+
+use super::DIFFUSION;
+use crate::DiffusionSettings;
 
 impl DiffusionSettings {
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    pub(super) fn validate(&self) -> Result<(), SpecError> {
         let timesteps = self.timesteps;
         in_range("diffusion.timesteps", timesteps, (2..=1_000_000).contains(&timesteps), "from 2 to 1000000")?;
         self.validate_betas()?;
-        in_range("diffusion.lambda", self.lambda, positive_finite(self.lambda), "above 0")?;
-        in_range("diffusion.min_snr_gamma", self.min_snr_gamma, positive_finite(self.min_snr_gamma), "above 0")?;
-        let p2 = self.p2_gamma;
-        in_range("diffusion.p2_gamma", p2, p2 >= 0.0 && p2.is_finite(), "0 or above")?;
-        in_range("diffusion.p2_k", self.p2_k, positive_finite(self.p2_k), "above 0")?;
+        // Parameters of what is not chosen must be valid too: all settings are written as JSON, which has no NaN.
+        self.loss_of(LossKind::Hybrid).validate(Variance::LearnedRange, DIFFUSION)?;
+        for kind in [WeightingKind::MinSnr, WeightingKind::P2] {
+            self.weighting_of(kind).validate(DIFFUSION)?;
+        }
         let share = self.label_dropout;
         in_range("diffusion.label_dropout", share, (0.0..1.0).contains(&share), "at least 0 and below 1")?;
-        let learned = self.variance == Variance::LearnedRange;
-        require(
-            learned || self.loss != Loss::Hybrid,
-            "diffusion.loss",
-            || "diffusion.loss = \"hybrid\" trains the variance, which diffusion.variance fixes".into(),
-            || "Set diffusion.variance = \"learned_range\", or diffusion.loss = \"simple\"".into(),
-        )?;
-        require(
-            !learned || self.loss != Loss::Simple,
-            "diffusion.variance",
-            || "diffusion.variance = \"learned_range\" is not trained by diffusion.loss = \"simple\"".into(),
-            || "Set diffusion.loss = \"hybrid\", or a fixed diffusion.variance".into(),
-        )
+        self.spec().validate(DIFFUSION)
     }
 
-    fn validate_betas(&self) -> Result<(), Error> {
-        let uses_start = matches!(self.schedule, Schedule::Linear | Schedule::Quadratic | Schedule::Sigmoid);
-        let uses_end = uses_start || self.schedule == Schedule::Constant;
+    fn validate_betas(&self) -> Result<(), SpecError> {
+        let uses_start =
+            matches!(self.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic | ScheduleKind::Sigmoid);
+        let uses_end = uses_start || self.schedule == ScheduleKind::Constant;
         for (key, set, used) in [
             ("diffusion.beta_start", self.beta_start.is_some(), uses_start),
             ("diffusion.beta_end", self.beta_end.is_some(), uses_end),
-            ("diffusion.betas", !self.betas.is_empty(), self.schedule == Schedule::List),
+            ("diffusion.betas", !self.betas.is_empty(), self.schedule == ScheduleKind::List),
         ] {
             let unset = if key == "diffusion.betas" { "[]" } else { "0" };
             require(
@@ -46,32 +38,16 @@ impl DiffusionSettings {
                 || format!("Remove it (or set it to {unset}), or choose another diffusion.schedule"),
             )?;
         }
-        if self.schedule == Schedule::List {
-            let (given, needed) = (self.betas.len(), self.timesteps as usize);
-            require(
-                given == needed,
-                "diffusion.betas",
-                || format!("diffusion.betas has {given} entries for diffusion.timesteps = {needed}"),
-                || format!("Give {needed} betas, or set diffusion.timesteps to {given}"),
-            )?;
-        }
-        for &beta in &self.betas {
-            in_range("diffusion.betas", beta, inside_unit(beta), "above 0 and below 1")?;
-        }
-        if !uses_end {
-            return Ok(());
-        }
-        let (start, end) = self.beta_range();
-        require(
-            inside_unit(end),
-            "diffusion.beta_end",
-            || match self.beta_end {
-                Some(end) => format!("diffusion.beta_end = {end} is out of range"),
-                None => format!("the default diffusion.beta_end for {} timesteps would be {end}", self.timesteps),
-            },
-            || "Give diffusion.beta_end a value above 0 and below 1".into(),
-        )?;
-        let limit = format!("above 0 and at most diffusion.beta_end = {end}");
-        in_range("diffusion.beta_start", start, !uses_start || (start > 0.0 && start <= end), limit)
+        self.beta_schedule().validate(self.timesteps as usize, DIFFUSION).map_err(|error| {
+            match (error.path.as_str(), self.beta_end) {
+                // The file does not have the number at fault.
+                ("diffusion.beta_end", None) => {
+                    let (timesteps, end) = (self.timesteps, self.beta_range().1);
+                    let problem = format!("the default diffusion.beta_end for {timesteps} timesteps would be {end}");
+                    SpecError { problem, ..error }
+                }
+                _ => error,
+            }
+        })
     }
 }

@@ -1,13 +1,22 @@
 //! What must hold between values before any device, file or rank is touched.
 
-mod check;
 mod diffusion;
 mod model;
 
-use check::{in_range, nearest_divisors, nearest_multiples, not_empty, positive, positive_finite, require, spelt};
+use ddpm_spec::check::{in_range, nearest_divisors, nearest_multiples, positive, positive_finite, require};
+use ddpm_spec::{Backend, DataKind, Labels, Naming, SpecError, Split};
 
-use crate::address::{check_address, check_path};
-use crate::{Backend, DataKind, DataSettings, Error, Labels, ModelKind, Settings, TrainSettings};
+use crate::address::{Misspelt, check_address, check_path};
+use crate::{DataSettings, Error, Settings, TrainSettings};
+
+/// The keys that the fields of specifications are read from.
+const DATA: Naming = Naming(|field| format!("data.{field}"));
+const DIFFUSION: Naming = Naming(|field| format!("diffusion.{field}"));
+const MODEL: Naming = Naming(|field| match field {
+    "image_size" => "data.image_size".into(),
+    "in_channels" => "data.channels".into(),
+    _ => format!("model.{field}"),
+});
 
 impl Settings {
     /// Checks every value's range and the values against each other.
@@ -21,8 +30,11 @@ impl Settings {
         not_empty("run.dir", &self.run.dir)?;
         spelt("run.dir", &self.run.dir, check_path)?;
         not_empty("run.name", &self.run.name)?;
+        let data = self.data_spec(Split::Train)?;
         self.data.validate()?;
-        self.model.validate(self.data.image_size)?;
+        data.validate(DATA)?;
+        self.model.validate()?;
+        self.architecture().validate(MODEL)?;
         self.diffusion.validate()?;
         self.train.validate()?;
         self.validate_classes()?;
@@ -49,12 +61,8 @@ impl Settings {
         positive("monitor.log_every", self.monitor.log_every)?;
         positive("monitor.sample_count", self.monitor.sample_count as u64)?;
         let (steps, all) = (self.monitor.sample_steps, self.diffusion.timesteps);
-        in_range(
-            "monitor.sample_steps",
-            steps,
-            (1..=all).contains(&steps),
-            format!("from 1 to diffusion.timesteps = {all}"),
-        )
+        let wanted = format!("from 1 to diffusion.timesteps = {all}");
+        Ok(in_range("monitor.sample_steps", steps, (1..=all).contains(&steps), wanted)?)
     }
 
     /// Checks what depends on the number of ranks: the global batch must divide among them, and each rank's slice
@@ -76,24 +84,24 @@ impl Settings {
             "train.global_batch",
             || format!("train.global_batch = {batch} does not divide among {world} ranks"),
             || {
-                let ranks = nearest_divisors(batch, world);
+                let ranks = nearest_divisors(batch as u64, world as u64);
                 let noun = if ranks == "1" { "rank" } else { "ranks" };
-                format!("Use {}, or run on {ranks} {noun}", nearest_multiples(batch, world))
+                format!("Use {}, or run on {ranks} {noun}", nearest_multiples(batch as u64, world as u64))
             },
         )?;
         let (slice, micro) = (batch / world, self.train.micro_batch.unwrap_or(batch / world));
-        require(
+        Ok(require(
             slice.is_multiple_of(micro),
             "train.micro_batch",
             || {
                 let ranks = if world == 1 { "the only rank".into() } else { format!("each of {world} ranks") };
                 format!("train.micro_batch = {micro} does not divide the {slice} images of {ranks}")
             },
-            || format!("Use {}, or 0 for the whole slice", nearest_divisors(slice, micro)),
-        )
+            || format!("Use {}, or 0 for the whole slice", nearest_divisors(slice as u64, micro as u64)),
+        )?)
     }
 
-    fn validate_classes(&self) -> Result<(), Error> {
+    fn validate_classes(&self) -> Result<(), SpecError> {
         let (data, diffusion) = (&self.data, &self.diffusion);
         let unlabelled = data.labels == Labels::None || (data.kind == DataKind::Folder && data.labels == Labels::Auto);
         require(
@@ -106,12 +114,6 @@ impl Settings {
             },
         )?;
         require(
-            self.model.kind != ModelKind::Classifier || self.model.classes.is_some_and(|classes| classes >= 2),
-            "model.classes",
-            || "a classifier needs model.classes, the two or more classes that it tells apart".into(),
-            || "Set model.classes to the number of classes of the data, such as 10 for digits".into(),
-        )?;
-        require(
             diffusion.label_dropout == 0.0 || self.model.classes.is_some(),
             "diffusion.label_dropout",
             || format!("diffusion.label_dropout = {} has no labels to drop", diffusion.label_dropout),
@@ -121,13 +123,7 @@ impl Settings {
 }
 
 impl DataSettings {
-    fn validate(&self) -> Result<(), Error> {
-        require(
-            self.kind != DataKind::Packed,
-            "data.kind",
-            || "data.kind = \"packed\" is not available in this version".into(),
-            || "Use \"folder\" or \"idx\"".into(),
-        )?;
+    fn validate(&self) -> Result<(), SpecError> {
         require(
             self.kind == DataKind::Synthetic || !self.path.is_empty(),
             "data.path",
@@ -152,16 +148,14 @@ impl DataSettings {
             || format!("data.labels = \"{}\" does not go with this data.kind", self.labels),
             || format!("Use {choices}"),
         )?;
-        in_range("data.count", self.count, self.count > 0, "at least 1")?;
-        in_range("data.image_size", self.image_size, (1..=4096).contains(&self.image_size), "from 1 to 4096")?;
-        in_range("data.channels", self.channels, matches!(self.channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
+        positive("data.count", self.count)?;
         positive("data.workers", self.workers as u64)?;
         positive("data.max_megapixels", self.max_megapixels.into())
     }
 }
 
 impl TrainSettings {
-    fn validate(&self) -> Result<(), Error> {
+    fn validate(&self) -> Result<(), SpecError> {
         positive("train.steps", self.steps)?;
         positive("train.global_batch", self.global_batch as u64)?;
         if let Some(micro) = self.micro_batch {
@@ -178,4 +172,22 @@ impl TrainSettings {
         let clip = self.grad_clip;
         in_range("train.grad_clip", clip, clip >= 0.0 && clip.is_finite(), "above 0, or 0 for none")
     }
+}
+
+fn not_empty(key: &str, text: &str) -> Result<(), SpecError> {
+    require(
+        !text.trim().is_empty(),
+        key,
+        || format!("{key} is empty"),
+        || "Give it a value, or leave the key out".into(),
+    )
+}
+
+/// Refuses a path or an address that `check` finds misspelt.
+fn spelt(key: &str, text: &str, check: fn(&str) -> Result<(), Misspelt>) -> Result<(), SpecError> {
+    check(text).map_err(|Misspelt { problem, fix }| SpecError {
+        path: key.into(),
+        problem: format!("{key} = {text:?} {problem}"),
+        fix,
+    })
 }

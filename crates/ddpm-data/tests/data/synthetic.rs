@@ -28,7 +28,7 @@ fn a_digit_is_a_function_of_seed_and_id() {
         assert_ne!(read(&*a, id).expect("valid").0, read(&*other, id).expect("valid").0);
     }
     assert_ne!(read(&*a, 3).expect("valid").0, read(&*a, 13).expect("valid").0, "two threes");
-    check_refused(source(SourceKind::Synthetic { count: 0, seed: 0 }, 32, 1), &["data.count is 0"]);
+    check_refused(source(SourceKind::Synthetic { count: 0, seed: 0 }, 32, 1), &["count = 0"]);
     check_refused(preview(&*a, 49, 2), &["image 50"]);
 }
 

@@ -2,14 +2,14 @@
 #![allow(dead_code, reason = "each test crate uses its part")]
 
 use ddpm_diffusion::{
-    BetaSchedule, Diffusion, Loss, Prediction, Settings, Stream, VarianceKind, Weighting, noise_batch,
+    BetaSchedule, Diffusion, DiffusionSpec, Loss, Prediction, Stream, Variance, Weighting, betas, noise_batch,
 };
 use tch::{Device, Kind, Tensor};
 
 /// A process whose network predicts eps.
-pub const SIMPLE: Settings = Settings {
+pub const SIMPLE: DiffusionSpec = DiffusionSpec {
     prediction: Prediction::Eps,
-    variance: VarianceKind::FixedSmall,
+    variance: Variance::FixedSmall,
     loss: Loss::Simple,
     weighting: Weighting::None,
 };
@@ -18,7 +18,7 @@ pub const SPREAD: f64 = 0.5;
 
 /// DDPM's schedule.
 pub fn linear(timesteps: usize) -> Diffusion {
-    Diffusion::new(BetaSchedule::linear(timesteps).betas(timesteps).unwrap(), SIMPLE, Device::Cpu).unwrap()
+    Diffusion::new(betas(&BetaSchedule::linear(timesteps), timesteps).unwrap(), SIMPLE, Device::Cpu).unwrap()
 }
 
 /// Standard normal draws `[batch, shape...]` in f64.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ddpm_comm::{World, agree, partition};
 use ddpm_data::Source;
-use ddpm_diffusion::{Diffusion, Spacing};
+use ddpm_diffusion::{Diffusion, kept_timesteps};
 use ddpm_model::images::{Images, floats};
 use ddpm_model::tensor_file::{self, Entry};
 use ddpm_model::{Error, Failure, Model, data, finite, gather, images, steps};
@@ -68,7 +68,7 @@ fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusi
     let source = model_data::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(args.steps, steps::ENCODING, timesteps);
-    let kept = Spacing::from(args.spacing).timesteps(timesteps, steps)?;
+    let kept = kept_timesteps(args.spacing.into(), timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 

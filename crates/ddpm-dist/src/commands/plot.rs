@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Direction, Sampler, Spacing, VarianceKind};
+use ddpm_diffusion::{Direction, Sampler, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, AtWork};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
@@ -49,7 +49,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             let device = model.on.resolve(world)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
             let draw = || {
-                if model.diffusion.settings().variance != VarianceKind::LearnedRange {
+                if model.diffusion.spec().variance != Variance::LearnedRange {
                     return process_charts::fixed_variance(&model.diffusion);
                 }
                 let source = model_data::open(&model, args, *count)?;
@@ -141,7 +141,7 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// A few images and their way from noise, all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
     let respace = || {
-        let kept = Spacing::Leading.timesteps(model.diffusion.timesteps(), steps)?;
+        let kept = kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), steps)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
         Ok::<_, Error>(model.diffusion.respaced(&kept)?)
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpm_comm::{World, agree};
-use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, Spacing, space_timesteps};
+use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
 use ddpm_model::{Classifier, Drawn, Error, Failure, Generation, Model, WeightChoice, pictures, steps};
 use indicatif::ProgressBar;
@@ -54,7 +54,7 @@ impl<'a> Order<'a> {
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
-            None => Spacing::from(args.spacing).timesteps(total, steps::count(args.steps, steps::DRAWING, total))?,
+            None => kept_timesteps(args.spacing.into(), total, steps::count(args.steps, steps::DRAWING, total))?,
         };
         // What `encode` wrote starts where it was encoded to.
         if noise.is_none() {

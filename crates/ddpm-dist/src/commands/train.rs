@@ -5,7 +5,7 @@ use std::time::Duration;
 use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_model::{Error, Failure, Learner, Place, architecture, data, diffusion, resolve_for_training};
+use ddpm_model::{Error, Failure, Learner, Place, data, diffusion, resolve_for_training};
 use ddpm_nn::Network;
 use ddpm_train::{Ending, Footprint, Monitor, Profile, StopRequest, TracedSteps, Trainer};
 use serde_json::json;
@@ -66,7 +66,7 @@ fn describe(
     json: bool,
 ) -> Result<(), Error> {
     let source = data::open(settings, Split::Train)?;
-    let network = Network::new(architecture(settings))?;
+    let network = Network::new(settings.architecture())?;
     diffusion(settings, tch::Device::Cpu)?;
     let parameters = network.layout().len() as u64;
     let world = comm.size() as u64;

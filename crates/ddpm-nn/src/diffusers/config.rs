@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use ddpm_spec::{MidAttention, UNetSpec};
 use serde_json::Value;
 
 use super::keys::Keys;
+use crate::NnError;
 use crate::error::EXPECTED;
-use crate::{MidAttention, NnError, UNetConfig};
 
 /// What a configuration says.
 pub(super) struct Described {
-    pub(super) config: UNetConfig,
+    pub(super) config: UNetSpec,
     /// Keys that no version of UNet2DModel knows.
     pub(super) ignored: Vec<String>,
     /// The groups of the norm before the bottom's attention, if the keys leave it open whether there is one.
@@ -84,7 +85,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
         (true, None) => (MidAttention::Normed { groups: norm_groups }, None),
     };
     fixed(&mut keys, 4 * channels[0])?;
-    let config = UNetConfig {
+    let config = UNetSpec {
         image_size,
         in_channels,
         out_channels,

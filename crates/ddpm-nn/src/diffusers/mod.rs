@@ -8,17 +8,18 @@ mod stored;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ddpm_spec::{MidAttention, UNetSpec};
 use tch::{Device, Tensor};
 
+use crate::NnError;
 use crate::arena::{Layout, LayoutEntry, Weights};
-use crate::{MidAttention, NnError, UNetConfig};
 use config::Described;
 use stored::{Stored, WeightFile};
 
 /// A U-Net in a folder: what it is, and the files that hold its numbers.
 #[derive(Debug)]
 pub struct SavedUNet {
-    config: UNetConfig,
+    config: UNetSpec,
     ignored: Vec<String>,
     files: Vec<WeightFile>,
 }
@@ -57,7 +58,7 @@ impl SavedUNet {
     }
 
     /// What the network is built from.
-    pub fn config(&self) -> &UNetConfig {
+    pub fn config(&self) -> &UNetSpec {
         &self.config
     }
 

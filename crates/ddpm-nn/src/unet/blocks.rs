@@ -1,10 +1,10 @@
 //! Blocks of the U-Net: residual ones, and the down, bottom and up paths made of them and of attention.
 
+use ddpm_spec::{MidAttention, UNetSpec};
 use tch::{TchError, Tensor};
 use tch_ext::{Activation, Normed};
 
 use super::attention::Attention;
-use super::{MidAttention, UNetConfig};
 use crate::arena::Weights;
 use crate::dropout::DropoutKeys;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
@@ -24,7 +24,7 @@ pub(super) struct BlockConfig {
 }
 
 impl BlockConfig {
-    pub(super) fn of(config: &UNetConfig) -> Self {
+    pub(super) fn of(config: &UNetSpec) -> Self {
         Self {
             layers: config.layers_per_block,
             groups: config.norm_groups,

@@ -1,30 +1,21 @@
 //! A classifier of noised images on the U-Net's way down (Dhariwal & Nichol 2021, section 4).
 
+use ddpm_spec::{ClassifierSpec, Naming};
 use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
-use super::UNetConfig;
 use super::encoder::Encoder;
 use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::layers::{GroupNorm, Linear, Scope, Start};
 use crate::network::Inputs;
 
-/// Sizes of the classifier.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClassifierConfig {
-    /// The U-Net whose way down and bottom it has; `out_channels` does not count. It is told no class.
-    pub encoder: UNetConfig,
-    /// Number of classes it tells apart.
-    pub classes: i64,
-}
-
 /// A classifier without its numbers: the U-Net's way down and bottom, then norm, SiLU, the mean over all positions and
 /// a linear map. The mean is the simple choice among the heads of Dhariwal & Nichol, whose best pools by attention:
 /// the bottom attends over all positions already.
 #[derive(Debug)]
 pub struct Classifier {
-    config: ClassifierConfig,
+    config: ClassifierSpec,
     encoder: Encoder,
     norm_out: GroupNorm,
     head: Linear,
@@ -36,15 +27,9 @@ impl Classifier {
     ///
     /// # Errors
     /// The configuration contradicts itself, or there are fewer than two classes.
-    pub fn new(config: ClassifierConfig, layout: &mut Layout) -> Result<Self, NnError> {
+    pub fn new(config: ClassifierSpec, layout: &mut Layout) -> Result<Self, NnError> {
+        config.validate(Naming::PLAIN)?;
         let unet = &config.encoder;
-        unet.check()?;
-        if config.classes < 2 || unet.classes.is_some() {
-            return Err(NnError::Architecture(format!(
-                "a classifier of {} classes, told {:?} of them, has nothing to tell; give it two or more and tell it none",
-                config.classes, unet.classes
-            )));
-        }
         let mut root = Scope::root(layout);
         let encoder = Encoder::new(&mut root, unet, &mut 0);
         let last = unet.channels[unet.channels.len() - 1];
@@ -55,7 +40,7 @@ impl Classifier {
     }
 
     /// What it was built from.
-    pub fn config(&self) -> &ClassifierConfig {
+    pub fn config(&self) -> &ClassifierSpec {
         &self.config
     }
 

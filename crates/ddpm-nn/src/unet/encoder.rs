@@ -1,8 +1,8 @@
 //! The way down: what the U-Net and the classifier have in common.
 
+use ddpm_spec::UNetSpec;
 use tch::{TchError, Tensor};
 
-use super::UNetConfig;
 use super::blocks::{BlockConfig, Down, Mid, Pass};
 use crate::arena::Weights;
 use crate::layers::{Conv2d, Embedding, Linear, Scope, Start};
@@ -35,7 +35,7 @@ pub(super) struct Encoded<'a> {
 
 impl Encoder {
     /// Declares the parameters of a checked configuration; `dropouts` counts the layers that drop activations.
-    pub(super) fn new(root: &mut Scope, config: &UNetConfig, dropouts: &mut u64) -> Self {
+    pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut u64) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let block = BlockConfig::of(config);

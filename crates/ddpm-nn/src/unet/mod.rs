@@ -4,14 +4,13 @@
 mod attention;
 mod blocks;
 mod classifier;
-mod config;
 mod encoder;
 
+use ddpm_spec::{Naming, UNetSpec};
 use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
-pub use classifier::{Classifier, ClassifierConfig};
-pub use config::{MidAttention, UNetConfig};
+pub use classifier::Classifier;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
@@ -23,7 +22,7 @@ use encoder::{Encoded, Encoder};
 /// A U-Net without its numbers; see [`Layout`] and [`Weights`].
 #[derive(Debug)]
 pub struct UNet {
-    config: UNetConfig,
+    config: UNetSpec,
     encoder: Encoder,
     up: Vec<Up>,
     norm_out: GroupNorm,
@@ -35,8 +34,8 @@ impl UNet {
     ///
     /// # Errors
     /// The configuration contradicts itself.
-    pub fn new(config: UNetConfig, layout: &mut Layout) -> Result<Self, NnError> {
-        config.check()?;
+    pub fn new(config: UNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
+        config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
         let mut dropouts = 0;
         let encoder = Encoder::new(&mut root, &config, &mut dropouts);
@@ -58,7 +57,7 @@ impl UNet {
     }
 
     /// What it was built from.
-    pub fn config(&self) -> &UNetConfig {
+    pub fn config(&self) -> &UNetSpec {
         &self.config
     }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
 use ddpm_comm::{Agreed, Collective, agree};
-use ddpm_config::{Difference, DifferenceKind, LrSchedule, Settings};
-use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, architecture, store_options};
+use ddpm_config::{Difference, DifferenceKind, LrShape, Settings};
+use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, store_options};
 use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
 
@@ -225,7 +225,7 @@ fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) 
             return Err(refuse(message).or(Remedy::Do("set them back".into())).or(Remedy::OtherRunDir));
         }
     }
-    let cosine = settings.train.lr_schedule == LrSchedule::Cosine;
+    let cosine = settings.train.lr_schedule == LrShape::Cosine;
     let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
         // The end of a cosine is part of its shape.
         let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
@@ -265,7 +265,7 @@ fn other_parameters(ours: &Settings, theirs: &Settings, differences: &[Differenc
 
 /// The parameters of the network that `settings` describe; none if they describe none.
 fn parameters(settings: &Settings) -> Option<Layout> {
-    Some(Network::new(architecture(settings)).ok()?.layout().clone())
+    Some(Network::new(settings.architecture()).ok()?.layout().clone())
 }
 
 /// The same of `theirs` with `key` as `ours` have it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ddpm_comm::agree;
-use ddpm_model::{Error, Failure, architecture};
+use ddpm_model::{Error, Failure};
 use ddpm_nn::{Gradients, Network, Weights};
 
 use ddpm_train::GradientSync;
@@ -20,7 +20,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
                        launch/local.sh 2 bench allreduce --config smoke";
         return Err(Error::config(message).into());
     }
-    let network = agree::unanimous(comm, Network::new(architecture(&bench.settings)).map_err(Error::from))?;
+    let network = agree::unanimous(comm, Network::new(bench.settings.architecture()).map_err(Error::from))?;
     let parameters = network.layout().len();
     let weights = Weights::initialise(network.layout(), bench.settings.seed, bench.place.device)?;
     let gradients = Gradients::attach(network.layout(), &weights)?;

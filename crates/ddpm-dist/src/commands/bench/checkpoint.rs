@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ddpm_checkpoint::{CheckpointError, Store, Want};
 use ddpm_comm::agree;
-use ddpm_model::{Error, Failure, architecture};
+use ddpm_model::{Error, Failure};
 use ddpm_nn::Network;
 use ddpm_telemetry::{peak_rss_mb, rss_mb};
 use ddpm_train::{Checkpoint, DataRecord, Saver, TrainState, read_together, restore};
@@ -35,7 +35,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result
 /// Saves the state and loads it again, `repeat` times.
 fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
-    let network = agree::unanimous(comm, Network::new(architecture(settings)).map_err(Error::from))?;
+    let network = agree::unanimous(comm, Network::new(settings.architecture()).map_err(Error::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     // A checkpoint records its data set, of which none is opened here.
     let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };

@@ -17,7 +17,7 @@ pub enum Labels {
     Folder,
     /// `attribute:NAME`: a column of the CelebA attribute list, -1 as class 0 and 1 as class 1.
     Attribute(String),
-    /// A label file for `idx`, told from the words above by a `/` or a `.` in it.
+    /// A label file for `idx`, distinguished from the words above by a `/` or a `.` in it.
     Path(String),
 }
 

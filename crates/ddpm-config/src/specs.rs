@@ -1,0 +1,158 @@
+//! From settings to specifications: what to build, in the types that the other crates build from.
+
+use std::path::{Path, PathBuf};
+
+use ddpm_spec::{
+    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, DiffusionSpec, FolderLabels, IdxLabels, Labels,
+    Loss, LossKind, MidAttention, ModelKind, ScheduleKind, SmallUNetSpec, SourceKind, SpecError, Split, UNetSpec,
+    Weighting, WeightingKind,
+};
+
+use crate::{DiffusionSettings, Settings};
+
+impl Settings {
+    /// The network that `[model]` describes, for the images of `[data]`.
+    pub fn architecture(&self) -> Architecture {
+        let (model, data) = (&self.model, &self.data);
+        let (image_size, in_channels) = (i64::from(data.image_size), i64::from(data.channels));
+        let out_channels = self.diffusion.variance.model_channels(in_channels);
+        let channels = model.channels.iter().map(|&width| i64::from(width)).collect();
+        let norm_groups = i64::from(model.norm_groups);
+        let unet = |channels, classes| UNetSpec {
+            image_size,
+            in_channels,
+            out_channels,
+            channels,
+            layers_per_block: i64::from(model.layers_per_block),
+            attention: model.attention.clone(),
+            residual_resampling: false,
+            head_dim: model.head_dim.map(i64::from),
+            norm_groups,
+            norm_eps: model.norm_eps,
+            mid_attention: MidAttention::Normed { groups: norm_groups },
+            dropout: model.dropout,
+            time_scale_shift: model.time_scale_shift,
+            downsample_padding: i64::from(model.downsample_padding),
+            flip_sin_to_cos: model.flip_sin_to_cos,
+            freq_shift: i64::from(model.freq_shift),
+            classes,
+        };
+        match model.kind {
+            ModelKind::Small => Architecture::Small(SmallUNetSpec {
+                image_size,
+                in_channels,
+                out_channels,
+                channels,
+                time_width: SmallUNetSpec::TIME_WIDTH,
+            }),
+            ModelKind::Unet => Architecture::UNet(unet(channels, self.class_rows())),
+            ModelKind::Classifier => Architecture::Classifier(ClassifierSpec {
+                encoder: unet(channels, None),
+                classes: model.classes.map_or(0, i64::from),
+            }),
+        }
+    }
+
+    /// Rows of the class table: one per class, and one for "no class" where labels are dropped.
+    fn class_rows(&self) -> Option<i64> {
+        self.null_class().map(|null| null + 1).or(self.model.classes.map(i64::from))
+    }
+
+    /// The row of the class table that means "no class", where labels are dropped in training: the last.
+    pub fn null_class(&self) -> Option<i64> {
+        self.model.classes.map(i64::from).filter(|_| self.diffusion.label_dropout > 0.0)
+    }
+
+    /// The data set that `[data]` describes.
+    ///
+    /// # Errors
+    /// [`SpecError`]: a kind that is not available, or a part of a data set that cannot be found from one IDX file.
+    pub fn data_spec(&self, split: Split) -> Result<DataSpec, SpecError> {
+        let d = &self.data;
+        let refuse =
+            |path: &str, problem: String, fix: &str| Err(SpecError { path: path.into(), problem, fix: fix.into() });
+        let kind = match d.kind {
+            // Held-out digits are drawn by another seed.
+            DataKind::Synthetic if split != Split::Train => SourceKind::Synthetic { count: d.count, seed: !self.seed },
+            DataKind::Synthetic => SourceKind::Synthetic { count: d.count, seed: self.seed },
+            DataKind::Packed => {
+                let problem = "data.kind = \"packed\" is not available in this version".into();
+                return refuse("data.kind", problem, "Use \"folder\" or \"idx\"");
+            }
+            DataKind::Idx if split != Split::Train && Path::new(&d.path).is_file() => {
+                let problem =
+                    format!("data.path is the file {}, which does not say where the {split} split is", d.path);
+                return refuse("data.path", problem, "Set data.path to that split's file and ask for the train split");
+            }
+            DataKind::Idx => SourceKind::Idx {
+                images: PathBuf::from(&d.path),
+                labels: match &d.labels {
+                    Labels::Path(path) => IdxLabels::At(PathBuf::from(path)),
+                    Labels::None => IdxLabels::None,
+                    _ => IdxLabels::Beside,
+                },
+                split,
+            },
+            DataKind::Folder => SourceKind::Folder {
+                root: PathBuf::from(&d.path),
+                split,
+                labels: match &d.labels {
+                    Labels::Folder => FolderLabels::SubFolder,
+                    Labels::Attribute(name) => FolderLabels::Attribute(name.clone()),
+                    _ => FolderLabels::None,
+                },
+            },
+        };
+        Ok(DataSpec {
+            kind,
+            image_size: d.image_size as usize,
+            channels: d.channels as usize,
+            crop: d.crop,
+            max_pixels: d.max_pixels(),
+            on_corrupt: d.on_corrupt,
+        })
+    }
+}
+
+impl DiffusionSettings {
+    /// What the network predicts and is trained for.
+    pub fn spec(&self) -> DiffusionSpec {
+        DiffusionSpec {
+            prediction: self.predict,
+            variance: self.variance,
+            loss: self.loss_of(self.loss),
+            weighting: self.weighting_of(self.weighting),
+        }
+    }
+
+    /// The loss of a kind, with the parameters set.
+    pub(crate) fn loss_of(&self, kind: LossKind) -> Loss {
+        match kind {
+            LossKind::Simple => Loss::Simple,
+            LossKind::Vlb => Loss::Vlb,
+            LossKind::Hybrid => Loss::Hybrid { lambda: self.lambda },
+        }
+    }
+
+    /// The weighting of a kind, with the parameters set.
+    pub(crate) fn weighting_of(&self, kind: WeightingKind) -> Weighting {
+        match kind {
+            WeightingKind::None => Weighting::None,
+            WeightingKind::MinSnr => Weighting::MinSnr { gamma: self.min_snr_gamma },
+            WeightingKind::P2 => Weighting::P2 { gamma: self.p2_gamma, k: self.p2_k },
+        }
+    }
+
+    /// The noise schedule.
+    pub fn beta_schedule(&self) -> BetaSchedule {
+        let (start, end) = self.beta_range();
+        match self.schedule {
+            ScheduleKind::Linear => BetaSchedule::Linear { start, end },
+            ScheduleKind::Quadratic => BetaSchedule::Quadratic { start, end },
+            ScheduleKind::Cosine => BetaSchedule::Cosine,
+            ScheduleKind::Sigmoid => BetaSchedule::Sigmoid { start, end },
+            ScheduleKind::Constant => BetaSchedule::Constant(end),
+            ScheduleKind::List => BetaSchedule::List(self.betas.clone()),
+        }
+    }
+}

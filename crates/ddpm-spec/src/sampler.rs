@@ -1,0 +1,45 @@
+//! How images are drawn from a trained network.
+
+use serde::{Deserialize, Serialize};
+
+/// How x_{t-1} follows from x_t and the network's output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampler {
+    /// A draw from p(x_{t-1} | x_t) (Ho et al. 2020, algorithm 2).
+    Ancestral,
+    /// DDIM (Song et al. 2020).
+    Ddim(Ddim),
+    /// Heun's method on the probability-flow ODE (Karras et al. 2022): deterministic, of second order, two evaluations a
+    /// step but for the last.
+    Heun,
+    /// DPM-Solver++ of second order, multistep (Lu et al. 2022): deterministic, for 10 to 30 steps.
+    DpmSolver,
+}
+
+/// DDIM's options.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ddim {
+    /// 0 is deterministic, 1 adds as much noise as the posterior has (Song et al. 2020, eq. 16).
+    pub eta: f64,
+    /// Which eps the step points along.
+    pub direction: Direction,
+}
+
+/// Which eps points from the predicted x_0 back to x_t. They differ only where x_0 was clipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The one that leads from x_t to the clipped x_0, as in the code of Nichol & Dhariwal.
+    FromXStart,
+    /// The model's own, as diffusers' `DDIMScheduler` has it by default.
+    FromModel,
+}
+
+/// Sampler of the grids drawn while training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GridSampler {
+    /// [`Sampler::Ancestral`].
+    Ddpm,
+    /// [`Sampler::Ddim`], deterministic.
+    Ddim,
+}

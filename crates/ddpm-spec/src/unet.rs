@@ -1,0 +1,171 @@
+//! The U-Net of Ho et al. (2020) and Nichol & Dhariwal (2021), by the meaning of diffusers' UNet2DModel.
+
+use crate::check::{
+    gcd, in_range, largest_divisor, nearest_divisors, nearest_multiples, one_per_level, positive_finite, require,
+};
+use crate::error::{Naming, SpecError};
+
+/// Wider layers have no room in any memory.
+const WIDEST: i64 = 65_536;
+/// More levels would need images larger than any that can be read.
+const MOST_LEVELS: usize = 12;
+
+/// The attention between the two residual blocks at the lowest resolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MidAttention {
+    /// There is none.
+    Absent,
+    /// Attention without a norm before it.
+    Unnormed,
+    /// A norm, then attention.
+    Normed {
+        /// Groups of the norm.
+        groups: i64,
+    },
+}
+
+/// Which member of the UNet2DModel family to build.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UNetSpec {
+    /// Side of the (square) images.
+    pub image_size: i64,
+    /// Channels of the images.
+    pub in_channels: i64,
+    /// Channels of the prediction: as many, or twice as many with a learned variance.
+    pub out_channels: i64,
+    /// Width of each level, highest resolution first.
+    pub channels: Vec<i64>,
+    /// Residual blocks per level on the way down (one more on the way up).
+    pub layers_per_block: i64,
+    /// Whether each level attends over positions.
+    pub attention: Vec<bool>,
+    /// Whether residual blocks halve and double the resolution between levels, rather than a convolution each.
+    pub residual_resampling: bool,
+    /// Channels per attention head; `None` (0 in a configuration file) is a single head over all channels.
+    pub head_dim: Option<i64>,
+    /// Groups of each group norm.
+    pub norm_groups: i64,
+    /// Added to the variance in each group norm.
+    pub norm_eps: f64,
+    /// The bottom's attention.
+    pub mid_attention: MidAttention,
+    /// Probability with which a residual block drops an activation.
+    pub dropout: f64,
+    /// Whether time scales and shifts the second norm (Nichol & Dhariwal 2021) or is added before it (Ho et al. 2020).
+    pub time_scale_shift: bool,
+    /// Padding of the strided convolutions: 1 all around, or 0 for one row and column at the far side only.
+    pub downsample_padding: i64,
+    /// Cosines before sines in the time embedding.
+    pub flip_sin_to_cos: bool,
+    /// Subtracted from half the width in the sinusoid's exponent.
+    pub freq_shift: i64,
+    /// Rows of the class table, if class-conditional.
+    pub classes: Option<i64>,
+}
+
+impl UNetSpec {
+    /// Checks that the network can be built.
+    ///
+    /// # Errors
+    /// [`SpecError`] in the field at fault, with the nearest values that work.
+    pub fn validate(&self, naming: Naming) -> Result<(), SpecError> {
+        let path = |field: &str| naming.path(field);
+        let levels = self.channels.len();
+        widths(&self.channels, naming)?;
+        one_per_level(&path("attention"), &self.attention, &path("channels"), levels)?;
+        let dropout = self.dropout;
+        in_range(&path("dropout"), dropout, (0.0..1.0).contains(&dropout), "at least 0 and below 1")?;
+        in_range(&path("norm_eps"), self.norm_eps, positive_finite(self.norm_eps), "above 0")?;
+        for (field, count) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("layers_per_block", self.layers_per_block),
+            ("norm_groups", self.norm_groups),
+            ("classes", self.classes.unwrap_or(1)),
+        ] {
+            in_range(&path(field), count, count >= 1, "at least 1")?;
+        }
+        for (field, value) in [("downsample_padding", self.downsample_padding), ("freq_shift", self.freq_shift)] {
+            in_range(&path(field), value, matches!(value, 0 | 1), "0 or 1")?;
+        }
+        self.validate_groups(naming)?;
+        // Half of the time embedding are sines, half cosines, and the exponent divides by half the width - freq_shift.
+        let first = self.channels[0];
+        let fits = first >= 4 && first % 2 == 0;
+        in_range(&format!("{}[0]", path("channels")), first, fits, "even and at least 4")?;
+        self.validate_heads(naming)?;
+        image_halves(self.image_size, levels, levels - 1, naming)
+    }
+
+    fn validate_groups(&self, naming: Naming) -> Result<(), SpecError> {
+        let (channels, norm_groups) = (naming.path("channels"), naming.path("norm_groups"));
+        let groups = self.norm_groups;
+        for &width in &self.channels {
+            require(
+                width > 0 && width % groups == 0,
+                &channels,
+                || format!("{width} in {channels} does not divide into {norm_groups} = {groups}"),
+                || {
+                    let widths = nearest_multiples(width.max(0) as u64, groups as u64);
+                    match self.channels.iter().map(|width| width.unsigned_abs()).fold(0, gcd) {
+                        0 | 1 => format!("Use {widths}"),
+                        common => {
+                            let groups = largest_divisor(common, groups as u64);
+                            format!("Use {widths}, or {norm_groups} = {groups}")
+                        }
+                    }
+                },
+            )?;
+        }
+        let (MidAttention::Normed { groups }, Some(&bottom)) = (self.mid_attention, self.channels.last()) else {
+            return Ok(());
+        };
+        let path = naming.path("mid_attention.groups");
+        require(
+            groups >= 1 && bottom % groups == 0,
+            &path,
+            || format!("{path} = {groups} does not divide the {bottom} channels of the bottom"),
+            || format!("Use {}", nearest_divisors(bottom as u64, groups.max(0) as u64)),
+        )
+    }
+
+    fn validate_heads(&self, naming: Naming) -> Result<(), SpecError> {
+        let Some(head) = self.head_dim else { return Ok(()) };
+        let path = naming.path("head_dim");
+        let bottom = self.channels.len() - 1;
+        for (level, &width) in self.channels.iter().enumerate() {
+            let at_bottom = level == bottom && self.mid_attention != MidAttention::Absent;
+            require(
+                !(self.attention[level] || at_bottom) || (head > 0 && width % head == 0),
+                &path,
+                || format!("{path} = {head} does not divide the {width} channels that attend at level {level}"),
+                || format!("Use {}, or 0 for one head", nearest_divisors(width as u64, head.max(0) as u64)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks how many levels there are, and that none is too wide.
+pub(crate) fn widths(channels: &[i64], naming: Naming) -> Result<(), SpecError> {
+    let path = naming.path("channels");
+    let wanted = format!("a list of 1 to {MOST_LEVELS} widths");
+    in_range(&path, format!("{channels:?}"), (1..=MOST_LEVELS).contains(&channels.len()), wanted)?;
+    let widest = channels.iter().copied().max().unwrap_or(0);
+    in_range(&path, widest, widest <= WIDEST, format!("at most {WIDEST}"))
+}
+
+/// Checks that images of side `size` can be halved so many times.
+pub(crate) fn image_halves(size: i64, levels: usize, halvings: usize, naming: Naming) -> Result<(), SpecError> {
+    let (path, channels) = (naming.path("image_size"), naming.path("channels"));
+    let multiple = 1i64 << halvings;
+    require(
+        size >= 1 && size % multiple == 0,
+        &path,
+        || format!("{path} = {size} is not a multiple of {multiple}, as the {levels} levels of the net need"),
+        || {
+            let sizes = nearest_multiples(size.max(0) as u64, multiple as u64);
+            format!("Use {sizes}, or fewer entries in {channels}")
+        },
+    )
+}

@@ -8,6 +8,8 @@ set -euo pipefail
 
 asked=      # whether the ranks were asked to stop
 since=      # when the first SIGINT or SIGTERM came, in $SECONDS
+first=      # the signal that asked first
+saves=      # whether the command has something to save
 ended=      # the signal that ended the ranks immediately
 stop_file=  # a descriptor of the file that is emptied to request a stop
 child=      # mpirun, or the program
@@ -25,8 +27,9 @@ ask() { # SIGNAL
     interrupted=yes
     # Comes before anything that could fail.
     [[ ! $stop_file ]] || : >"/dev/fd/$stop_file"
+    : "${first:=$1}"
     if [[ ! $asked && $1 != QUIT ]]; then
-        say "asked the ranks to save and stop; a second Ctrl-C or SIGTERM, 2 s from now or later, ends them at once"
+        say "asked the ranks to ${saves:+save and }stop; a second Ctrl-C or SIGTERM, 2 s from now or later, ends them at once"
     fi
     asked=yes
     case $1 in
@@ -47,12 +50,15 @@ pause() {
     [[ ! $child ]] || kill -CONT "$child" 2>/dev/null || true
 }
 
+# Without anything to save, Ctrl-C is 130, as for the program itself; the ranks see an emptied file, not the signal.
+stopped() { if [[ $first = INT && ! $saves ]]; then echo 130; else echo 75; fi; }
+
 # However this script ends, it does not leave ranks training.
 leave() {
     code=$?
     if [[ $asked && ! $child ]]; then
         say "stopped on request before the ranks were started"
-        code=75
+        code=$(stopped)
     elif [[ $child ]] && kill -0 "$child" 2>/dev/null; then
         : >"/dev/fd/$stop_file"
     fi
@@ -69,6 +75,14 @@ relay() {
     done 3>&1
     return $lost
 }
+
+for word in "${@:2}"; do
+    case $word in
+        -*) continue ;;
+        train | train-classifier | bench) saves=yes ;;
+    esac
+    break
+done
 
 for signal in INT TERM HUP USR1 QUIT; do trap "ask $signal" "$signal"; done
 trap pause TSTP
@@ -144,7 +158,7 @@ export DDPM_STOP_FILE=$folder/stop
 # While open, it can be emptied even after the folder was cleaned, and on a full disk.
 exec {stop_file}<"$DDPM_STOP_FILE"
 
-[[ ! $asked ]] || exit 75
+[[ ! $asked ]] || exit "$(stopped)"
 # The child gets its own session, so that the terminal's Ctrl-C reaches this script alone.
 if ((ranks == 1)); then
     setsid "$program" "${args[@]}" <&"$stdin" {stop_file}<&- &
@@ -176,6 +190,7 @@ if ((ranks > 1)); then
     fi
 fi
 
+if ((code == 75)); then code=$(stopped); fi
 if [[ $ended ]] && ((code != 0 && code != 75)); then
     code=$((128 + $(kill -l "$ended")))
 elif ((code > 128)); then

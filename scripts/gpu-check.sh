@@ -119,7 +119,7 @@ launch/local.sh 1 train --dry-run --config "${CONFIG:-cifar10}" --set data.kind=
 launch/local.sh 1 bench step --config "${CONFIG:-cifar10}" --set data.kind=synthetic --set data.count=4096 --steps 100000 \
     --set "train.global_batch=${BATCH:-64}" --set train.device=cuda >/dev/null 2>&1 &
 for _ in 1 2 3; do sleep 15; nvidia-smi --query-gpu=memory.used --format=csv,noheader | head -n 1; done
-kill -INT $! && wait $! || true
+kill -TERM $! && wait $! || true # a command in the background ignores SIGINT
 
 # --- training: how fast ---------------------------------------------------------------------------------------------
 field() { sed -E "s/.*\"$1\":([^,}]*).*/\1/" <<<"$2"; }

@@ -213,3 +213,26 @@ fn a_copy_into_a_runs_directory_is_where_the_run_finds_it() {
     let outcome = train_in(dir.path(), "--set run.dir=runs/a --set train.steps=12");
     assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
 }
+
+#[test]
+fn a_copied_run_has_checkpoints_of_its_own() {
+    let (dir, one, _) = two_projects("");
+    copy(&one, &dir.path().join("copied"));
+    let dropped = succeed(&mut within(dir.path(), "checkpoints drop copied/run --step 10 --force"));
+    assert!(dropped.stdout.contains("copied/ck"), "{}", dropped.stdout);
+    for (project, left) in [("one", true), ("copied", false)] {
+        let listed = succeed(&mut within(dir.path(), &format!("checkpoints list {project}/run")));
+        assert_eq!(listed.stdout.contains("step        10"), left, "{project}: {}", listed.stdout);
+    }
+}
+
+#[test]
+fn a_folder_may_have_a_name_that_a_shell_would_expand() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("cost$HOME");
+    let outcome = train_in(&folder, "--set run.dir=run");
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let listed = succeed(&mut within(&folder, "checkpoints list run"));
+    assert!(listed.stdout.contains("step        10"), "{}", listed.stdout);
+    drawn(&folder, "run");
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::kill::{alive, listens, ranks_below, suspended, tree};
 use common::{
-    finish, in_bash, last_logged, newest_manifest, program, signal, start, succeed, train_on, wait, wait_for,
+    finish, in_bash, last_logged, mpirun, newest_manifest, program, signal, start, succeed, train_on, wait, wait_for,
     wait_for_step,
 };
 use tempfile::TempDir;
@@ -220,14 +220,18 @@ fn ctrl_z_suspends_the_ranks() {
 
 #[test]
 fn what_has_nothing_to_save_ends_on_request() {
-    for (name, code) in [("INT", 130), ("TERM", 75), ("USR1", 75)] {
+    for (ranks, (name, code)) in
+        STARTS.into_iter().flat_map(|ranks| [("INT", 130), ("TERM", 75), ("USR1", 75)].map(|signal| (ranks, signal)))
+    {
         let dir = TempDir::new().unwrap();
         let config = dir.path().join("config");
         assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
-        let child = start(program().args(["data", "info", "--config"]).arg(&config));
+        let child = start(ranks.map_or_else(program, mpirun).args(["data", "info", "--config"]).arg(&config));
         wait_for(|| listens(child.id()));
         assert!(signal(name, child.id()));
         let outcome = finish(child);
-        assert_eq!((outcome.code, outcome.stderr.as_str()), (code, ""), "{name}");
+        assert_eq!(outcome.code, code, "{ranks:?} ranks, {name}: {}", outcome.stderr);
+        let said = if ranks.is_some() { "asked the ranks to stop;" } else { "" };
+        assert!(outcome.stderr.contains(said) && !outcome.stderr.contains("save"), "{}", outcome.stderr);
     }
 }

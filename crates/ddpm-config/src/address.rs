@@ -71,7 +71,10 @@ pub(crate) fn anchored(text: &str, folder: &Path) -> String {
         // Joined as text: the `.` of a literal path must stay.
         Ok(Meaning::Local) if Path::new(text).is_relative() && !folder.as_os_str().is_empty() => {
             let folder = folder.display().to_string();
-            format!("{}/{text}", folder.trim_end_matches('/'))
+            let folder = folder.trim_end_matches('/');
+            let joined = format!("{folder}/{text}");
+            // A folder may be named `$x`: `/./` marks a path that is meant literally.
+            if matches!(inspect(&joined), Ok(Meaning::Local)) { joined } else { format!("{folder}/./{text}") }
         }
         _ => text.to_owned(),
     }

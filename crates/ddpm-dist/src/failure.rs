@@ -110,6 +110,8 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::ResumeWith(key, value) => format!("resume from them with --set {key}={value}"),
         Remedy::NameData => "name a configuration with --data".into(),
         Remedy::LeaveWeightsOut => "leave --weights out".into(),
+        Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
+        Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),
         Remedy::RunOf(learner) => format!("name a run of `{}`", command(*learner)),
         Remedy::ResumeAs(learner) => format!("resume with `{}`", command(*learner)),
     }

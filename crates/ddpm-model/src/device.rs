@@ -26,6 +26,11 @@ impl Place {
     /// On the CPU.
     pub const CPU: Self = Self { device: Device::Cpu, memory: Memory::Host };
 
+    /// Whether products of bf16 are computed there, rather than emulated.
+    pub fn has_bf16(self) -> bool {
+        self.is_gpu() || tch_ext::multiplies_bf16()
+    }
+
     /// Whether it is a GPU.
     pub fn is_gpu(self) -> bool {
         self.memory != Memory::Host
@@ -43,7 +48,8 @@ struct Finding {
 /// The place of a rank that trains as `[train]` says, and operations that repeat their bits there if it says so.
 pub fn resolve_for_training(world: &World, train: &TrainSettings) -> Result<Place, Failure> {
     let place = place(world, train.device, "train.device")?;
-    let allowed = if train.deterministic && place.is_gpu() { check_cublas() } else { Ok(()) };
+    let or_else = "set train.deterministic to false";
+    let allowed = if train.deterministic && place.is_gpu() { check_cublas(or_else) } else { Ok(()) };
     agree::unanimous(world.collective().as_ref(), allowed)?;
     tch_ext::set_deterministic(train.deterministic)?;
     Ok(place)
@@ -52,6 +58,9 @@ pub fn resolve_for_training(world: &World, train: &TrainSettings) -> Result<Plac
 /// This rank's device where nothing is trained, with deterministic operations. `option` is what the user knows `wanted` by.
 pub fn resolve_device(world: &World, wanted: Wanted, option: &str) -> Result<Device, Failure> {
     let place = place(world, wanted, option)?;
+    let or_else = format!("set {option} to \"cpu\"");
+    let allowed = if place.is_gpu() { check_cublas(&or_else) } else { Ok(()) };
+    agree::unanimous(world.collective().as_ref(), allowed)?;
     tch_ext::set_deterministic(true)?;
     Ok(place.device)
 }
@@ -105,12 +114,12 @@ fn names(gpus: Gpus, host: &str) -> Vec<String> {
 }
 
 /// Refuses a cuBLAS that gives other bits each time.
-fn check_cublas() -> Result<(), Error> {
+fn check_cublas(or_else: &str) -> Result<(), Error> {
     let name = "CUBLAS_WORKSPACE_CONFIG";
     match std::env::var(name) {
         Ok(value) if !REPEATABLE_CUBLAS.contains(&value.as_str()) => Err(Error::config(format!(
-            "train.deterministic is set, but {name} = \"{value}\" lets cuBLAS give other bits each time. Unset {name}, or \
-             set train.deterministic to false"
+            "results should repeat bit for bit, but {name} = \"{value}\" lets cuBLAS give other bits each time. Unset {name}, \
+             or {or_else}"
         ))),
         _ => Ok(()),
     }

@@ -49,6 +49,10 @@ pub enum Remedy {
     NameData,
     /// Do not choose weights: there is only one set.
     LeaveWeightsOut,
+    /// Compute on the CPU.
+    ComputeOnCpu,
+    /// In training, allow operations that do not repeat their bits.
+    AllowNondeterminism,
     /// Name a run that trained this.
     RunOf(Learner),
     /// Resume with what trains this.

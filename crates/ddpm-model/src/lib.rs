@@ -1,4 +1,29 @@
 //! A trained model: open it, draw from it, guide it, classify with it.
+//!
+//! A model comes from a run, a run at a step (`runs/mnist@5000`), the store of a run, or a diffusers directory. All ranks open
+//! it together and draw their shares; image i depends on (seed, i) only.
+//!
+//! ```
+//! use ddpm_comm::World;
+//! use ddpm_diffusion::{Sampler, Spacing, kept_timesteps};
+//! use ddpm_model::{Generation, Model, WeightChoice};
+//! use tch::Device;
+//!
+//! let world = World::init().unwrap();
+//! let comm = world.collective();
+//! let source = "../../tests/golden/pipeline-digits"; // saved by diffusers
+//! let model = Model::open(comm.as_ref(), source, WeightChoice::SlowestAverage, Device::Cpu).unwrap();
+//! let kept = kept_timesteps(Spacing::Trailing, model.diffusion.timesteps(), 5).unwrap();
+//! let process = model.diffusion.respaced(&kept).unwrap();
+//! let drawn = Generation::of(&model, &process, Sampler::DpmSolver).gather(comm.as_ref(), 2, |_, _| ()).unwrap();
+//! let (channels, size) = model.network.image();
+//! assert_eq!(drawn.samples.len() as i64, 2 * channels * size * size);
+//! # world.finish(0)
+//! ```
+//!
+//! An [`Error`] has a kind, its cause, and remedies that a program words in its own options; a [`Failure`] says in its type
+//! whether all ranks return it, so that they can leave together.
+
 mod build;
 mod classifier;
 mod conversions;

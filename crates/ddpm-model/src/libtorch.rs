@@ -4,7 +4,7 @@ use ddpm_comm::abort;
 use tch::TchError;
 use tch_ext::Trouble;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Remedy};
 
 /// The exit status after a GPU has failed.
 const GPU_FAILED: i32 = 1;
@@ -56,9 +56,10 @@ impl Error {
                 let operation = words.split(" does not have ").next().unwrap_or_default();
                 let operation = operation.rsplit(": ").next().unwrap_or_default();
                 Self::config(format!(
-                    "libtorch's {operation} gives other bits each time, and train.deterministic allows no such operation. Set \
-                     it to false, or train.device to \"cpu\""
+                    "libtorch's {operation} gives other bits each time on a GPU, and results should repeat bit for bit"
                 ))
+                .or(Remedy::ComputeOnCpu)
+                .or(Remedy::AllowNondeterminism)
             }
         }
     }

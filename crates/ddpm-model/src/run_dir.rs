@@ -32,7 +32,7 @@ pub fn store_of(run: &str) -> Result<String, Error> {
 }
 
 /// The settings that a run wrote down, with its paths as they are now, seen from the run's directory: a run that was
-/// moved takes along what moved with it, and one of an earlier version, which wrote paths down as typed, shows by its own
+/// moved or copied takes along what came with it, and one of an earlier version, which wrote paths down as typed, shows by its own
 /// where it was started.
 pub fn resettled(mut settings: Settings, run: &Path) -> Settings {
     let seen = [std::path::absolute(run), run.canonicalize()].into_iter().flatten().collect::<Vec<_>>();
@@ -50,8 +50,8 @@ pub fn resettled(mut settings: Settings, run: &Path) -> Settings {
     let (Some(was), Some(is)) = (there.ancestors().nth(common), here.ancestors().nth(common)) else { return settings };
     for path in settings.paths_mut() {
         let moved = Path::new(&*path).strip_prefix(was).map(|rest| is.join(rest));
+        // Of a copied run, the original is still there: what was copied along belongs to the copy.
         if let Ok(moved) = moved
-            && !Path::new(&*path).exists()
             && moved.exists()
         {
             *path = moved.display().to_string();

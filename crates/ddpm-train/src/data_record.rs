@@ -48,7 +48,7 @@ impl DataRecord {
         let (before, after) = (held.images, now.images);
         let change = match before == after {
             true => format!(
-                "the data set has {after} images as it had when step {step} was saved, but other names or classes"
+                "the data set has {after} images as it had when step {step} was saved, but other images, names or classes"
             ),
             false => format!("the data set has {after} images, but had {before} when step {step} was saved"),
         };

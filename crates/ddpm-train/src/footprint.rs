@@ -40,8 +40,9 @@ pub struct Footprint {
     pub total: f64,
 }
 
-/// What a training with these settings on `world` ranks needs less memory with, as a sentence without its full stop.
-pub fn relief(settings: &Settings, world: usize) -> String {
+/// What reduces the memory of a training with these settings on `world` ranks, as a sentence without its full stop.
+/// `has_bf16` is whether the device multiplies bf16: emulating it saves little memory.
+pub fn relief(settings: &Settings, world: usize, has_bf16: bool) -> String {
     let (train, model) = (&settings.train, &settings.model);
     let slice = train.global_batch / world.max(1);
     let images = train.micro_batch.unwrap_or(slice);
@@ -54,7 +55,7 @@ pub fn relief(settings: &Settings, world: usize) -> String {
     if has_levels && model.checkpoint_activations.iter().filter(|on| **on).count() < levels {
         ways.push(format!("model.checkpoint_activations to {:?}", vec![true; levels]));
     }
-    if train.precision == Precision::Fp32 {
+    if train.precision == Precision::Fp32 && has_bf16 {
         ways.push("train.precision to \"bf16\"".into());
     }
     match ways.as_slice() {
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn advice_is_what_can_still_be_done() {
-        let advice = |world, more: &[&str]| relief(&settings(more), world);
+        let advice = |world, more: &[&str]| relief(&settings(more), world, true);
         let levels = settings(&[]).model.channels.len();
         assert_eq!(
             advice(2, &["train.global_batch=24"]),
@@ -166,6 +167,8 @@ mod tests {
         assert_eq!(advice(1, &["train.micro_batch=1", &all]), "Set train.precision to \"bf16\"");
         let nothing = advice(1, &["train.micro_batch=1", "train.precision=bf16", &all]);
         assert!(nothing.starts_with("Train a smaller model"), "{nothing}");
+        let emulated = relief(&settings(&["train.micro_batch=1", &all]), 1, false);
+        assert!(emulated.starts_with("Train a smaller model"), "{emulated}");
         let advised = Settings::load("smoke", &["train.global_batch=24".into(), "train.micro_batch=6".into()]);
         assert!(advised.unwrap().check_world(2).is_ok());
     }

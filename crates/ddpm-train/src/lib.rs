@@ -44,6 +44,8 @@ mod step;
 mod stop;
 mod task;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod trainer;
 

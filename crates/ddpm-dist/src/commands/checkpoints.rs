@@ -68,6 +68,8 @@ fn show(manifest: &Manifest, json: bool) -> Result<(), Error> {
         manifest.step, manifest.epoch, manifest.position, manifest.seed
     ))?;
     print(format_args!("written by  {}, attempt {}, lease {}", manifest.program, manifest.attempt, manifest.lease))?;
+    // Equal where two checkpoints were trained with equal settings.
+    print(format_args!("settings    hash {}", manifest.config_hash))?;
     print(format_args!("parameters  {} tensors", manifest.tensors.len()))?;
     for buffer in &manifest.buffers {
         print(format_args!("buffer      {:<16} {} numbers", buffer.name, buffer.len))?;
@@ -115,7 +117,8 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
     say(json, json!({ "deleted": deleted, "dry_run": dry_run, "warnings": warnings }), || {
         let steps: Vec<String> = deleted.iter().map(u64::to_string).collect();
         let verb = if dry_run { "would delete" } else { "deleted" };
-        if steps.is_empty() { format!("{verb} nothing") } else { format!("{verb} step {}", steps.join(", ")) }
+        let what = if steps.is_empty() { "nothing".into() } else { format!("step {}", steps.join(", ")) };
+        format!("{verb} {what} in {}", store.uri())
     })
 }
 
@@ -144,8 +147,10 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Er
         Ok(other)
     })?;
     say(json, json!({ "dropped": step, "newest": before }), || match before {
-        Some(newest) => format!("dropped step {step}; the newest sound checkpoint is of step {newest}"),
-        None => format!("dropped step {step}; {} has no sound checkpoint", store.uri()),
+        Some(newest) => {
+            format!("dropped step {step}; the newest valid checkpoint in {} is of step {newest}", store.uri())
+        }
+        None => format!("dropped step {step}; {} has no valid checkpoint", store.uri()),
     })
 }
 

@@ -26,8 +26,8 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
     world.watch(super::PATIENCE);
     let plan = plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
-    relieve_with(ddpm_train::relief(&plan.settings, comm.size()));
     let place = resolve_for_training(world, &plan.settings.train)?;
+    relieve_with(ddpm_train::relief(&plan.settings, comm.size(), place.has_bf16()));
     let comm = ddpm_train::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
         // Rank 0 tries out what a step takes of memory.

@@ -47,8 +47,8 @@ pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool
     })?;
     let settings = plan::settings(comm.as_ref(), command.config(), &places(command, &folder))?;
     world.watch(Duration::from_secs(settings.comm.timeout_s));
-    relieve_with(ddpm_train::relief(&settings, comm.size()));
     let place = resolve_for_training(world, &settings.train)?;
+    relieve_with(ddpm_train::relief(&settings, comm.size(), place.has_bf16()));
     let comm = ddpm_train::transport(world, settings.comm.backend, place.memory)?;
     let bench = Bench { world, comm, place, stop, settings };
     let report = match command {

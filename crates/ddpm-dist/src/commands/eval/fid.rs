@@ -95,7 +95,8 @@ impl Extractor {
             Self::Module(path, module) => tch::no_grad(|| module.forward_ts(&[images])).map_err(|error| {
                 let words = first_line(&error);
                 match Error::from(error) {
-                    error if error.kind() == ErrorKind::OutOfMemory => error,
+                    // A trouble of the machine, or of determinism, is no fault of the module.
+                    error if error.kind() != ErrorKind::Internal => error,
                     _ => refused(path, &format!("does not take images {:?} ({words})", images.size())),
                 }
             })?,

@@ -1,0 +1,64 @@
+//! Trains on a `Source` of one's own, here discs drawn on the fly, in any number of ranks:
+//! `mpirun -np 2 target/release/examples/own_source RUN_DIR`.
+
+use std::sync::Arc;
+
+use ddpm_comm::{World, abort};
+use ddpm_config::Settings;
+use ddpm_data::{DataError, ImageSpec, Source};
+use ddpm_model::{Error, Failure, Place};
+use ddpm_train::{Monitor, Plan, ResumeFrom, StopRequest, Trainer};
+
+/// A white disc on black; image `id` has its own place and radius.
+struct Discs;
+
+impl Source for Discs {
+    fn len(&self) -> u64 {
+        10_000
+    }
+
+    fn spec(&self) -> ImageSpec {
+        ImageSpec { channels: 1, size: 16 }
+    }
+
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    fn fingerprint(&self) -> u64 {
+        0 // A checkpoint records it, and a resume compares it: change it when the images change.
+    }
+
+    fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
+        let (x, y, radius) = ((id % 8 + 4) as f32, (id / 8 % 8 + 4) as f32, (id / 64 % 3 + 2) as f32);
+        for (i, pixel) in out.iter_mut().enumerate() {
+            let distance = ((i % 16) as f32 - x).hypot((i / 16) as f32 - y);
+            *pixel = if distance < radius { 255 } else { 0 };
+        }
+        Ok(None)
+    }
+
+    fn describe(&self) -> String {
+        "10000 discs".into()
+    }
+}
+
+fn main() {
+    let world = World::init().unwrap_or_else(|error| abort(1, &error.to_string()));
+    ddpm_telemetry::init_logging("info".parse().expect("a level"), world.rank(), false);
+    let run = train(&world, &std::env::args().nth(1).unwrap_or("runs/discs".into()));
+    run.unwrap_or_else(|failure| abort(1, &failure.to_string()));
+    world.finish(0)
+}
+
+fn train(world: &World, run_dir: &str) -> Result<(), Failure> {
+    let comm = world.collective();
+    let options = [format!("run.dir={run_dir:?}"), "train.steps=200".into(), "data.image_size=16".into()];
+    let settings = Settings::load("smoke", &options).map_err(Error::from)?;
+    let plan = Plan::resuming(comm.as_ref(), settings, ResumeFrom::Auto, &[], None)?;
+    let mut trainer = Trainer::over(Arc::new(Discs), &comm, Place::CPU, plan, &StopRequest::default())?;
+    let resumed = trainer.resumed();
+    let monitor = Monitor::open(&trainer.run(), resumed, "own_source")?;
+    trainer.observe(monitor);
+    trainer.train().map(drop)
+}

@@ -1,0 +1,99 @@
+//! Tests on one rank in this process: each part of the trainer by itself, on a network of a few hundred weights.
+
+mod build;
+mod restore;
+mod saver;
+mod select;
+mod step;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ddpm_comm::{Collective, Memory, World};
+use ddpm_config::Settings;
+use ddpm_data::{Loader, Source, Split};
+use ddpm_model::data;
+use tch::{Device, Kind, Tensor};
+
+use crate::build::loader;
+use crate::clock::Clock;
+use crate::data_record::DataRecord;
+use crate::gradient_sync::GradientSync;
+use crate::state::TrainState;
+use crate::step::{Stepped, step};
+use crate::task::Task;
+
+/// Settings of a run in `dir` on built-in digits, with more of them.
+fn settings(dir: &Path, more: &[&str]) -> Settings {
+    let small = [
+        "data.image_size=8",
+        "data.count=64",
+        "data.workers=1",
+        "model.channels=[8,8]",
+        "model.attention=[false,true]",
+        "model.layers_per_block=1",
+        "model.norm_groups=4",
+        "train.global_batch=8",
+        "train.steps=100",
+        "train.lr=1e-3",
+        "train.warmup_steps=0",
+        "ema.rates=[0.9,0.99]",
+    ];
+    let run_dir = format!("run.dir={:?}", dir.display().to_string());
+    let options = [&[run_dir.as_str()], &small[..], more].concat();
+    Settings::load("smoke", &options.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap()
+}
+
+fn collective() -> Arc<dyn Collective> {
+    World::init().unwrap().collective()
+}
+
+/// A trainer without its loop.
+struct Parts {
+    comm: Arc<dyn Collective>,
+    settings: Settings,
+    task: Task,
+    state: TrainState,
+    sync: GradientSync,
+    source: Arc<dyn Source>,
+    loader: Loader,
+}
+
+impl Parts {
+    fn fresh(comm: &Arc<dyn Collective>, settings: Settings) -> Self {
+        let task = Task::of(&settings, Device::Cpu, Kind::Float).unwrap();
+        let state = TrainState::fresh(&settings, &task.network, Device::Cpu).unwrap();
+        Self::with(comm, settings, task, state)
+    }
+
+    fn with(comm: &Arc<dyn Collective>, settings: Settings, task: Task, state: TrainState) -> Self {
+        let (layout, weights) = (task.network.layout(), &state.weights);
+        let sync = GradientSync::new(comm, Memory::Host, &settings.comm, layout, weights, &state.gradients).unwrap();
+        let source = data::open(&settings, Split::Train).unwrap();
+        let order = DataRecord::new(source.as_ref()).order(settings.seed);
+        let loader = loader(&settings, &source, order, state.step, 0, 1).unwrap();
+        Self { comm: Arc::clone(comm), settings, task, state, sync, source, loader }
+    }
+
+    fn record(&self) -> DataRecord {
+        DataRecord::new(self.source.as_ref())
+    }
+
+    fn step(&mut self) -> Result<Stepped, ddpm_model::Failure> {
+        let batch = self.loader.next().unwrap();
+        step(&self.task, &mut self.state, &mut self.sync, &batch, &mut Clock::started())
+    }
+
+    fn steps(&mut self, count: u64) {
+        (0..count).for_each(|_| drop(self.step().unwrap()));
+    }
+
+    /// All buffers that a checkpoint holds, as numbers.
+    fn numbers(&self) -> Vec<(String, Vec<f32>)> {
+        self.state.buffers().into_iter().map(|(name, flat)| (name, numbers(flat))).collect()
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    Vec::try_from(&tensor.detach().view(-1)).unwrap()
+}

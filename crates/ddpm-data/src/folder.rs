@@ -12,7 +12,8 @@ use crate::hash::Fingerprint;
 use crate::listing::Listing;
 use crate::pixels::Reader;
 use crate::skip::Skips;
-use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request};
+use crate::source::check_request;
+use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split};
 
 /// Linux's number of "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable name.
 const ELOOP: i32 = 40;

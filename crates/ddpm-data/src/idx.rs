@@ -8,7 +8,8 @@ use crate::classes::{self, Class};
 use crate::gzip::{self, Members};
 use crate::hash::Fingerprint;
 use crate::pixels::Notices;
-use crate::{DataError, IdxLabels, ImageSpec, Source, Split, check_request, pixels};
+use crate::source::check_request;
+use crate::{DataError, IdxLabels, ImageSpec, Source, Split, pixels};
 
 /// Unsigned bytes in three dimensions: count, rows, columns.
 const IMAGES: u32 = 0x0803;

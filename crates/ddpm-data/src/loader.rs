@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::hash::keyed;
-use crate::skip::read_or_next;
+use crate::replace::read_or_next;
 use crate::{DataError, ImageSpec, Order, Source};
 
 /// Stream of [`keyed`] that belongs to flips.

@@ -1,7 +1,8 @@
 //! Drawn digits: a labelled data set that needs no download.
 
 use crate::hash::{Draws, keyed};
-use crate::{Class, DataError, ImageSpec, Source, check_request, glyphs};
+use crate::source::check_request;
+use crate::{Class, DataError, ImageSpec, Source, glyphs};
 
 /// Stream of [`keyed`] that belongs to the digits.
 const STREAM: u64 = 2;

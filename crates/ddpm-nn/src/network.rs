@@ -5,22 +5,9 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
-use crate::dropout::DropoutKeys;
+use crate::inputs::Inputs;
 use crate::small::SmallUNet;
 use crate::unet::{Classifier, UNet};
-
-/// What a network is applied to.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// Noised images, f32 `[B, C, H, W]`.
-    pub x: &'a Tensor,
-    /// Timesteps, i64 `[B]`, 0-based, of the process trained on (never of a respaced one).
-    pub t: &'a Tensor,
-    /// Classes, i64 `[B]`, for a class-conditional network.
-    pub labels: Option<&'a Tensor>,
-    /// Given in training only.
-    pub dropout: Option<&'a DropoutKeys>,
-}
 
 /// A network without its numbers, and the table of its parameters.
 #[derive(Debug)]

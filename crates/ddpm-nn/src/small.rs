@@ -6,8 +6,8 @@ use tch_ext::Activation;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
+use crate::inputs::Inputs;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
-use crate::network::Inputs;
 use crate::time::sinusoidal_embedding;
 
 /// Half the channels of a level each: the widths are small and even.

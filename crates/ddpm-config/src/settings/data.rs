@@ -3,7 +3,7 @@
 use ddpm_spec::{DataKind, Labels, OnCorrupt};
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
 /// `[data]`: what the run learns from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

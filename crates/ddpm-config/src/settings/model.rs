@@ -3,7 +3,7 @@
 use ddpm_spec::ModelKind;
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
 /// `[model]`: the network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use ddpm_spec::{Convolutions, Device, LrShape, Precision};
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
 /// `[train]`: the optimisation (AdamW).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ mod colour;
 mod fit;
 mod jpeg;
 mod kinds;
+mod limits;
 mod png;
 mod segments;
 
@@ -17,10 +18,7 @@ use crate::{DataError, ImageSpec};
 pub(crate) use colour::Notices;
 pub(crate) use fit::{pad, scale};
 pub(crate) use kinds::name;
-
-/// Most bytes of a file and of a decoder's buffers beyond those of the pixels: thumbnails, profiles, a video behind
-/// the image.
-const OVERHEAD: u64 = 256 << 20;
+use limits::OVERHEAD;
 
 /// Turns image files into images of one shape, and says once what it does to their colours.
 pub(crate) struct Reader {
@@ -73,18 +71,6 @@ fn decode(bytes: &[u8], max_pixels: u64) -> Result<Pixels, String> {
         _ => return Err(kinds::refusal(bytes)),
     };
     Ok(Pixels::from(image))
-}
-
-/// Refuses an image of more than `max_pixels`, whose pixels might not fit into memory.
-fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
-    if u64::from(width) * u64::from(height) <= max_pixels {
-        return Ok(());
-    }
-    let megapixels = max_pixels / 1_000_000;
-    Err(format!(
-        "this image of {width}x{height} has more pixels than data.max_megapixels = {megapixels} allows; raise that where the \
-         memory is there"
-    ))
 }
 
 impl From<DynamicImage> for Pixels {

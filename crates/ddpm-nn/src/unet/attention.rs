@@ -1,9 +1,9 @@
 //! Self-attention of the U-Net.
 
+use ddpm_spec::UNetSpec;
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::{Activation, Normed};
 
-use super::blocks::BlockConfig;
 use crate::arena::Weights;
 use crate::layers::{GroupNorm, Linear, Scope, Start, kind_of_products};
 
@@ -19,9 +19,9 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn new(scope: &mut Scope, c: &BlockConfig, channels: i64, norm_groups: Option<i64>) -> Self {
+    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, norm_groups: Option<i64>) -> Self {
         Self {
-            norm: norm_groups.map(|groups| GroupNorm::new(&mut scope.sub("group_norm"), channels, groups, c.eps)),
+            norm: norm_groups.map(|groups| GroupNorm::new(&mut scope.sub("group_norm"), channels, groups, c.norm_eps)),
             to_q: Linear::new(&mut scope.sub("to_q"), channels, channels, Start::Default),
             to_k: Linear::new(&mut scope.sub("to_k"), channels, channels, Start::Default),
             to_v: Linear::new(&mut scope.sub("to_v"), channels, channels, Start::Default),

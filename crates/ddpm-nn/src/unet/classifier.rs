@@ -7,8 +7,8 @@ use tch_ext::Activation;
 use super::encoder::Encoder;
 use crate::NnError;
 use crate::arena::{Layout, Weights};
+use crate::inputs::Inputs;
 use crate::layers::{GroupNorm, Linear, Scope, Start};
-use crate::network::Inputs;
 
 /// A classifier without its numbers: the U-Net's way down and bottom, then norm, SiLU, the mean over all positions and
 /// a linear map. The mean is the simple choice among the heads of Dhariwal & Nichol, whose best pools by attention:

@@ -3,10 +3,10 @@
 use ddpm_spec::UNetSpec;
 use tch::{TchError, Tensor};
 
-use super::blocks::{BlockConfig, Down, Mid, Pass};
+use super::blocks::{Down, Mid, Pass, embedding_width};
 use crate::arena::Weights;
+use crate::inputs::Inputs;
 use crate::layers::{Conv2d, Embedding, Linear, Scope, Start};
-use crate::network::Inputs;
 use crate::time::sinusoidal_embedding;
 
 /// The embedding of the time (and class), the levels on the way down, and the bottom.
@@ -38,8 +38,7 @@ impl Encoder {
     pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut u64) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
-        let block = BlockConfig::of(config);
-        let width = block.embedding();
+        let width = embedding_width(config);
 
         let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.in_channels, first, 3, Start::Default);
         let mut time = root.sub("time_embedding");
@@ -51,10 +50,10 @@ impl Encoder {
                 let scope = &mut root.sub(format_args!("down_blocks.{level}"));
                 let input = channels[level.saturating_sub(1)];
                 let shrinks = level + 1 < channels.len();
-                Down::new(scope, &block, input, channels[level], config.attention[level], shrinks, dropouts)
+                Down::new(scope, config, input, channels[level], config.attention[level], shrinks, dropouts)
             })
             .collect();
-        let mid = Mid::new(&mut root.sub("mid_block"), &block, last, dropouts);
+        let mid = Mid::new(&mut root.sub("mid_block"), config, last, dropouts);
         Self {
             conv_in,
             time_width: first,

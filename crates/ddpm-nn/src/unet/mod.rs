@@ -14,9 +14,9 @@ pub use classifier::Classifier;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
+use crate::inputs::Inputs;
 use crate::layers::{Conv2d, GroupNorm, Scope, Start};
-use crate::network::Inputs;
-use blocks::{BlockConfig, Up, UpChannels};
+use blocks::{Up, UpChannels};
 use encoder::{Encoded, Encoder};
 
 /// A U-Net without its numbers; see [`Layout`] and [`Weights`].
@@ -39,7 +39,6 @@ impl UNet {
         let mut root = Scope::root(layout);
         let mut dropouts = 0;
         let encoder = Encoder::new(&mut root, &config, &mut dropouts);
-        let block = BlockConfig::of(&config);
         let channels = &config.channels;
         let (first, levels) = (channels[0], channels.len());
         let mut up = Vec::new();
@@ -49,7 +48,7 @@ impl UNet {
             let skip_of_last = channels[level.saturating_sub(1)];
             let scope = &mut root.sub(format_args!("up_blocks.{step}"));
             let sides = UpChannels { from_below, output: channels[level], skip_of_last };
-            up.push(Up::new(scope, &block, sides, config.attention[level], level > 0, &mut dropouts));
+            up.push(Up::new(scope, &config, sides, config.attention[level], level > 0, &mut dropouts));
         }
         let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), first, config.norm_groups, config.norm_eps);
         let conv_out = Conv2d::new(&mut root.sub("conv_out"), first, config.out_channels, 3, Start::Zero);

@@ -13,7 +13,7 @@ use crate::listing::Listing;
 use crate::pixels::Reader;
 use crate::skip::Skips;
 use crate::source::check_request;
-use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split};
+use crate::{DataError, FolderLabels, ImageShape, OnCorrupt, Source, Split};
 
 /// Linux's number of "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable name.
 const ELOOP: i32 = 40;
@@ -94,8 +94,8 @@ impl Source for Folder {
         self.images.len() as u64
     }
 
-    fn spec(&self) -> ImageSpec {
-        self.reader.spec
+    fn image(&self) -> ImageShape {
+        self.reader.image
     }
 
     fn classes(&self) -> Option<usize> {

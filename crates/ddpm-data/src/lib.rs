@@ -24,7 +24,7 @@ mod source;
 mod synthetic;
 
 pub use classes::{Class, class_phrases};
-pub use ddpm_spec::{DataSpec, FolderLabels, IdxLabels, OnCorrupt, SourceKind, Split};
+pub use ddpm_spec::{DataSpec, FolderLabels, IdxLabels, ImageShape, OnCorrupt, SourceKind, Split};
 pub use error::DataError;
 pub use findings::{Findings, PassedOver, some_of};
 pub use folder::class_folders;
@@ -32,4 +32,4 @@ pub use loader::{Batch, Loader, LoaderConfig};
 pub use open::{open, preview};
 pub use order::Order;
 pub use skip::Skips;
-pub use source::{ImageSpec, Source};
+pub use source::Source;

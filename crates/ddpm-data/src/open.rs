@@ -10,7 +10,7 @@ use crate::idx::Idx;
 use crate::loader::{Batch, label};
 use crate::pixels::Reader;
 use crate::replace::read_or_next;
-use crate::source::{ImageSpec, Source};
+use crate::source::Source;
 use crate::synthetic::Synthetic;
 
 /// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding, and
@@ -20,7 +20,7 @@ use crate::synthetic::Synthetic;
 /// Names the file or the setting that is wrong and how to fix it.
 pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
     spec.validate(Naming::PLAIN)?;
-    let image = ImageSpec { channels: spec.channels, size: spec.image_size };
+    let image = spec.image;
     let source: Arc<dyn Source> = match &spec.kind {
         SourceKind::Idx { images, labels, split } => Arc::new(Idx::open(images, labels, *split, image, spec.crop)?),
         SourceKind::Folder { root, split, labels } => {
@@ -39,7 +39,7 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
 /// # Errors
 /// Those of [`Source::read`]; ids beyond the end are refused.
 pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataError> {
-    let bytes = source.spec().bytes();
+    let bytes = source.image().values();
     let mut batch = Batch { first_position: first, images: vec![0; n * bytes], ..Batch::default() };
     for (id, out) in (first..).zip(batch.images.chunks_exact_mut(bytes)) {
         let (read, class) = read_or_next(source, id, out)?;

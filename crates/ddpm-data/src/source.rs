@@ -1,25 +1,11 @@
 //! What a data set is: images of one shape, each found by its id.
 
+use ddpm_spec::ImageShape;
+
 use crate::classes::Class;
 use crate::error::DataError;
 use crate::findings::Findings;
 use crate::skip::Skips;
-
-/// The shape of every image of a source: planar `C, H, W`, square, one byte a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageSpec {
-    /// 1 (grey) or 3 (RGB).
-    pub channels: usize,
-    /// Height and width in pixels.
-    pub size: usize,
-}
-
-impl ImageSpec {
-    /// Bytes of one image, `C * H * W`.
-    pub fn bytes(&self) -> usize {
-        self.channels * self.size * self.size
-    }
-}
 
 /// A data set: any number of images of one shape, each found by its id.
 #[expect(clippy::len_without_is_empty, reason = "an empty source cannot be opened")]
@@ -27,8 +13,8 @@ pub trait Source: Send + Sync {
     /// Number of images, at least 1 in any source from [`open`](crate::open); ids run from 0 to `len - 1`.
     fn len(&self) -> u64;
 
-    /// The shape of every image.
-    fn spec(&self) -> ImageSpec;
+    /// The shape of every image: planar, one byte a value.
+    fn image(&self) -> ImageShape;
 
     /// Number of classes, `None` where the images carry no labels.
     fn classes(&self) -> Option<usize>;
@@ -53,7 +39,7 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// Writes image `id` as planar `C, H, W` into `out` (exactly [`ImageSpec::bytes`] long) and returns its class.
+    /// Writes image `id` as planar `C, H, W` into `out` (exactly [`ImageShape::values`] bytes) and returns its class.
     ///
     /// # Errors
     /// [`DataError::Image`] where this one image cannot be used, [`DataError::Io`] where its file cannot be read,
@@ -66,7 +52,7 @@ pub trait Source: Send + Sync {
 
 /// Refuses an id beyond the end and a buffer of the wrong length, the two ways to misuse [`Source::read`].
 pub(crate) fn check_request(source: &dyn Source, id: u64, out: &[u8]) -> Result<(), DataError> {
-    let (len, bytes) = (source.len(), source.spec().bytes());
+    let (len, bytes) = (source.len(), source.image().values());
     if id < len && out.len() == bytes {
         return Ok(());
     }

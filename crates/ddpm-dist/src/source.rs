@@ -164,12 +164,12 @@ impl Model {
     /// know.
     pub fn open_data(&self, settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Failure> {
         let source = assemble::open_data(settings, split)?;
-        let (spec, (channels, size)) = (source.spec(), self.network.image());
-        if (spec.channels as i64, spec.size as i64) != (channels, size) {
+        let (found, image) = (source.image(), self.network.image());
+        if found != image {
             return Err(Failure::usage(format!(
-                "the model is of {channels}x{size}x{size} images (channels, height, width) and the data are \
-                 {0}x{1}x{1}; add --set data.image_size={size} --set data.channels={channels}",
-                spec.channels, spec.size
+                "the model is of {image} images (channels, height, width) and the data are {found}; add --set \
+                 data.image_size={} --set data.channels={}",
+                image.height, image.channels
             )));
         }
         match (self.classes, source.classes()) {

@@ -20,7 +20,7 @@ mod time;
 mod unet;
 
 pub use arena::{Gradients, Init, Layout, LayoutEntry, Param, Weights};
-pub use ddpm_spec::{Architecture, ClassifierSpec, MidAttention, SmallUNetSpec, UNetSpec};
+pub use ddpm_spec::{Architecture, ClassifierSpec, ImageShape, MidAttention, SmallUNetSpec, UNetSpec};
 pub use diffusers::SavedUNet;
 pub use dropout::DropoutKeys;
 pub use ema::Ema;

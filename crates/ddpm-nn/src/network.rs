@@ -1,6 +1,6 @@
 //! Any of the networks behind one interface.
 
-use ddpm_spec::Architecture;
+use ddpm_spec::{Architecture, ImageShape};
 use tch::{Kind, TchError, Tensor};
 
 use crate::NnError;
@@ -66,12 +66,12 @@ impl Network {
         }
     }
 
-    /// Channels and side of the images it is applied to.
-    pub fn image(&self) -> (i64, i64) {
+    /// The images that it is applied to.
+    pub fn image(&self) -> ImageShape {
         match &self.shape {
-            Shape::UNet(net) => (net.config().in_channels, net.config().image_size),
-            Shape::Small(net) => (net.config().in_channels, net.config().image_size),
-            Shape::Classifier(net) => (net.config().encoder.in_channels, net.config().encoder.image_size),
+            Shape::UNet(net) => net.config().image,
+            Shape::Small(net) => net.config().image,
+            Shape::Classifier(net) => net.config().encoder.image,
         }
     }
 

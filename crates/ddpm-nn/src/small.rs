@@ -61,7 +61,7 @@ impl SmallUNet {
     pub fn new(config: SmallUNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
         config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
-        let mut input = config.in_channels;
+        let mut input = config.image.channels as i64;
         let mut down = Vec::new();
         for (level, &width) in config.channels.iter().enumerate() {
             down.push(Triple::new(&mut root.sub(format_args!("down_blocks.{level}")), input, width));

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{in_range, positive};
 use crate::error::{Naming, SpecError};
-
-/// The largest side of an image, in pixels.
-const MAX_SIDE: usize = 4096;
+use crate::image::ImageShape;
 
 /// The name of a [`SourceKind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,10 +111,8 @@ pub enum SourceKind {
 pub struct DataSpec {
     /// Where the images are.
     pub kind: SourceKind,
-    /// Height and width of the result in pixels.
-    pub image_size: usize,
-    /// 1 (grey) or 3 (RGB).
-    pub channels: usize,
+    /// The shape of the result: square, with 1 channel (grey) or 3 (RGB).
+    pub image: ImageShape,
     /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
     pub crop: Option<u32>,
     /// Most pixels (width times height) of an image file; a larger one is not decoded, since it might not fit into
@@ -130,15 +126,14 @@ impl DataSpec {
     /// Checks the numbers; whether the files are there shows when the data set is opened.
     ///
     /// # Errors
-    /// [`SpecError`] in the field `count`, `image_size`, `channels` or `crop`.
+    /// [`SpecError`] in the field `count`, `crop`, or one of `image`.
     pub fn validate(&self, naming: Naming) -> Result<(), SpecError> {
         if let SourceKind::Synthetic { count, .. } = self.kind {
             positive(&naming.path("count"), count)?;
         }
-        let (size, channels) = (self.image_size, self.channels);
-        let within = format!("from 1 to {MAX_SIDE}");
-        in_range(&naming.path("image_size"), size, (1..=MAX_SIDE).contains(&size), within)?;
-        in_range(&naming.path("channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
+        self.image.validate(naming)?;
+        let channels = self.image.channels;
+        in_range(&naming.path("image.channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
         in_range(&naming.path("crop"), 0, self.crop != Some(0), "at least 1, or not set")
     }
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use image::DynamicImage;
 
-use crate::{DataError, ImageSpec};
+use crate::{DataError, ImageShape};
 pub(crate) use colour::Notices;
 pub(crate) use fit::{pad, scale};
 pub(crate) use kinds::name;
@@ -22,7 +22,7 @@ use limits::OVERHEAD;
 
 /// Turns image files into images of one shape, and says once what it does to their colours.
 pub(crate) struct Reader {
-    pub spec: ImageSpec,
+    pub image: ImageShape,
     crop: Option<u32>,
     max_pixels: u64,
     notices: Notices,
@@ -38,11 +38,11 @@ struct Pixels {
 }
 
 impl Reader {
-    pub(crate) fn new(spec: ImageSpec, crop: Option<u32>, max_pixels: u64) -> Self {
-        Reader { spec, crop, max_pixels, notices: Notices::default() }
+    pub(crate) fn new(image: ImageShape, crop: Option<u32>, max_pixels: u64) -> Self {
+        Reader { image, crop, max_pixels, notices: Notices::default() }
     }
 
-    /// Writes the image in `file`, which is at `path`, into `out`, planar, of `spec`.
+    /// Writes the image in `file`, which is at `path`, into `out`, planar, of the shape `image`.
     ///
     /// # Errors
     /// [`DataError::Io`] where the file cannot be read, [`DataError::Image`] where it holds no image that can be used.
@@ -55,10 +55,10 @@ impl Reader {
             let reason = format!("this file is larger than any image of {} megapixels", self.max_pixels / 1_000_000);
             return Err(unusable(reason));
         }
-        let image = decode(&bytes, self.max_pixels).map_err(unusable)?;
-        self.notices.converted(path, image.channels, self.spec.channels);
-        let Pixels { values, width, height, channels } = image.reduced_to(self.spec.channels);
-        scale(&values, (width, height), channels, self.crop, self.spec, out).map_err(unusable)
+        let decoded = decode(&bytes, self.max_pixels).map_err(unusable)?;
+        self.notices.converted(path, decoded.channels, self.image.channels);
+        let Pixels { values, width, height, channels } = decoded.reduced_to(self.image.channels);
+        scale(&values, (width, height), channels, self.crop, self.image, out).map_err(unusable)
     }
 }
 

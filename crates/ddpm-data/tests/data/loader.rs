@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ddpm_data::{
-    Batch, DataError, DataSpec, FolderLabels, ImageSpec, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind,
+    Batch, DataError, DataSpec, FolderLabels, ImageShape, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind,
     Split, open, preview,
 };
 use image::{GrayImage, ImageFormat, Luma};
@@ -210,8 +210,8 @@ impl Source for Counting {
     fn len(&self) -> u64 {
         100
     }
-    fn spec(&self) -> ImageSpec {
-        ImageSpec { channels: 1, size: 1 }
+    fn image(&self) -> ImageShape {
+        ImageShape::square(1, 1)
     }
     fn classes(&self) -> Option<usize> {
         None

@@ -56,14 +56,13 @@ impl Task {
         let network = Network::new(settings.architecture())?
             .computing_in(precision)
             .checkpointing(&settings.model.checkpoint_activations);
-        let size = i64::from(settings.data.image_size);
         Ok(Self {
             objective: Objective::of(settings),
             diffusion: assemble::diffusion(settings, device)?,
             network,
             seed: settings.seed,
             micro_batch: settings.train.micro_batch.unwrap_or(usize::MAX),
-            image: [i64::from(settings.data.channels), size, size],
+            image: settings.data.image().sizes(),
             dropout: settings.model.dropout > 0.0,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_spec::{MidAttention, UNetSpec};
+use ddpm_spec::{ImageShape, MidAttention, UNetSpec};
 use serde_json::Value;
 
 use super::keys::Keys;
@@ -86,8 +86,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
     };
     fixed(&mut keys, 4 * channels[0])?;
     let config = UNetSpec {
-        image_size,
-        in_channels,
+        image: ImageShape::square(in_channels as usize, image_size as usize),
         out_channels,
         channels,
         layers_per_block,

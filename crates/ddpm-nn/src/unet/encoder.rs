@@ -40,7 +40,7 @@ impl Encoder {
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let width = embedding_width(config);
 
-        let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.in_channels, first, 3, Start::Default);
+        let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.image.channels as i64, first, 3, Start::Default);
         let mut time = root.sub("time_embedding");
         let time_1 = Linear::new(&mut time.sub("linear_1"), first, width, Start::Default);
         let time_2 = Linear::new(&mut time.sub("linear_2"), width, width, Start::Default);

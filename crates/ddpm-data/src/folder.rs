@@ -143,11 +143,7 @@ fn unopened(path: &Path, error: io::Error) -> DataError {
         io::ErrorKind::PermissionDenied => format!("this file cannot be opened ({error})"),
         io::ErrorKind::NotFound if is_link => format!("this link leads nowhere ({error})"),
         _ if is_link && error.raw_os_error() == Some(ELOOP) => format!("this link leads in circles ({error})"),
-        io::ErrorKind::NotFound => {
-            let reason =
-                "this image has gone since the data set was opened; bring it back, or resume with --allow-change data";
-            return DataError::format(path, reason);
-        }
+        io::ErrorKind::NotFound => return DataError::Gone { path: path.to_path_buf() },
         _ => return DataError::io(path)(error),
     };
     DataError::Image { path: path.to_path_buf(), reason }

@@ -111,6 +111,11 @@ impl From<ddpm_data::DataError> for Failure {
     fn from(error: ddpm_data::DataError) -> Self {
         match error {
             ddpm_data::DataError::Spec(_) | ddpm_data::DataError::Setting(_) => Self::usage(error),
+            // The library does not know the option that allows it.
+            ddpm_data::DataError::Image { .. } | ddpm_data::DataError::Gone { .. } => {
+                let allowed = "After a removal, resume with --allow-change data.";
+                Self::new(Exit::Storage, format!("{error} {allowed}"))
+            }
             _ => Self::new(Exit::Storage, error),
         }
     }

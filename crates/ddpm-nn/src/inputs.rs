@@ -9,7 +9,7 @@ use crate::dropout::DropoutKeys;
 pub struct Inputs<'a> {
     /// Noised images, f32 `[B, C, H, W]`.
     pub x: &'a Tensor,
-    /// Timesteps, i64 `[B]`, 0-based, of the process trained on (never of a respaced one).
+    /// Timesteps, i64 `[B]`, 0-based, of the process that it was trained on (never of a respaced one).
     pub t: &'a Tensor,
     /// Classes, i64 `[B]`, for a class-conditional network.
     pub labels: Option<&'a Tensor>,

@@ -183,7 +183,7 @@ fn weights_of_another_network_are_refused_by_tensor_name() {
 }
 
 #[test]
-fn contradictory_architectures_are_refused() {
+fn architectures_that_cannot_be_built_are_refused() {
     let cases: [(UNetSpec, &str); 6] = [
         (UNetSpec { attention: vec![false], ..ho_cifar10() }, "attention has 1 entries for the 4 levels of channels"),
         (UNetSpec { norm_groups: 48, ..ho_cifar10() }, "128 in channels does not divide into norm_groups = 48"),

@@ -23,13 +23,13 @@ pub enum DataKind {
     Synthetic,
 }
 
-/// What an image that cannot be used does.
+/// What happens at an image that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnCorrupt {
-    /// Ends the run with an error that names the file.
+    /// The run ends with an error that names the file.
     Error,
-    /// Is replaced by the next one that can be used, with a warning, and counted.
+    /// The next one that can be used takes its place, with a warning; it is counted.
     Skip,
 }
 
@@ -118,7 +118,7 @@ pub struct DataSpec {
     /// Most pixels (width times height) of an image file; a larger one is not decoded, since it might not fit into
     /// memory.
     pub max_pixels: u64,
-    /// What to do about an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
+    /// What happens at an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
     pub on_corrupt: OnCorrupt,
 }
 

@@ -21,9 +21,9 @@ use crate::address::{self, same_place};
 pub struct Settings {
     /// Key of every random draw: weights, sample order, noise, timesteps. Default 0.
     pub seed: u64,
-    /// Where the run lives.
+    /// Where the run keeps its files.
     pub run: RunSettings,
-    /// What it learns from.
+    /// What the run learns from.
     pub data: DataSettings,
     /// The network.
     pub model: ModelSettings,
@@ -33,7 +33,7 @@ pub struct Settings {
     pub train: TrainSettings,
     /// Averaged copies of the weights.
     pub ema: EmaSettings,
-    /// How ranks talk to each other.
+    /// How ranks communicate.
     pub comm: CommSettings,
     /// What is saved, where and when.
     pub checkpoint: CheckpointSettings,
@@ -63,8 +63,8 @@ impl Settings {
         self.checkpoint.uri.clone().unwrap_or_else(|| format!("{}/checkpoints", self.run.dir))
     }
 
-    /// These settings with every relative path as seen from `folder`: what a run writes down, so that it means the same
-    /// wherever it is read.
+    /// These settings with every relative path joined to `folder`, as a run records them: they mean the same wherever
+    /// they are read.
     pub fn anchored(mut self, folder: &Path) -> Self {
         for path in self.paths_mut() {
             *path = address::anchored(path, folder);
@@ -82,8 +82,8 @@ impl Settings {
         [Some(&mut self.run.dir), data, labels, self.checkpoint.uri.as_mut()].into_iter().flatten()
     }
 
-    /// These settings with the paths of `other` where both may name the same files: a run writes paths down in full, and
-    /// people type them relative to where they are.
+    /// These settings with the paths of `other` where both may name the same files: a run records absolute paths, and
+    /// users type relative ones.
     pub(crate) fn respelt_as(mut self, other: &Self) -> Self {
         if same_place(&self.data.path, &other.data.path) {
             self.data.path.clone_from(&other.data.path);

@@ -1,4 +1,4 @@
-//! What must hold between values before any device, file or rank is touched.
+//! The checks of all settings, before any device, file or rank is touched.
 
 mod diffusion;
 mod model;
@@ -15,7 +15,7 @@ use crate::{DataSettings, Error, Settings, TrainSettings};
 impl Settings {
     /// Checks every value's range and the values against each other.
     ///
-    /// [`Settings::load`] has called it already; call it again after changing a field.
+    /// [`Settings::load`] calls it; call it again after changing a field.
     ///
     /// # Errors
     /// [`Error::Invalid`], naming the key, the value and values that work.

@@ -57,9 +57,9 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, TchError> {
         let [q32, k, v] = [q.f_to_kind(kind)?, k.f_to_kind(kind)?, v.f_to_kind(kind)?];
         return attend(&q32, &k, &v)?.f_to_kind(q.kind());
     }
-    // In bf16 the fused attention of the CPU calls a matrix product for each few rows, and most of its time goes into the
-    // calls. As long as the scores are of the size of what is kept anyway, three products do the same in half the time;
-    // the scale is split between both sides, as in Nichol & Dhariwal's code, to round before the sum grows.
+    // In bf16 the CPU's fused attention makes a matrix product for every few rows, and the calls take most of its time.
+    // While the scores take no more memory than what is kept anyway, three products do the same in half the time; the
+    // scale is split between both factors, as in Nichol & Dhariwal's code, so that rounding comes before the sum grows.
     if q.kind() == Kind::BFloat16 && q.device() == Device::Cpu && tokens <= 4 * width {
         let scale = (width as f64).powf(-0.25);
         let scores = q.f_mul_scalar(scale)?.f_matmul(&k.f_mul_scalar(scale)?.f_transpose(-1, -2)?)?;

@@ -1,4 +1,4 @@
-//! Blocks of the U-Net: residual ones, and the down, bottom and up paths made of them and of attention.
+//! Blocks of the U-Net: residual blocks, and the down, bottom and up paths built from them and from attention.
 
 use ddpm_spec::{MidAttention, UNetSpec};
 use tch::{TchError, Tensor};
@@ -14,7 +14,7 @@ pub(super) fn embedding_width(spec: &UNetSpec) -> i64 {
     4 * spec.channels[0]
 }
 
-/// What all blocks of one forward pass share.
+/// What all blocks share in one forward pass.
 pub(super) struct Pass<'a> {
     pub(super) w: &'a Weights,
     /// SiLU of the time (and class) embedding, `[B, 4 * channels[0]]`.
@@ -86,7 +86,7 @@ impl ResBlock {
         Self { resample: Some(resample), ..Self::new(scope, c, channels, channels, dropouts) }
     }
 
-    /// Of `x`, or of what comes from below and a skip, taken together along their channels.
+    /// The output for `x`: one tensor, or that of the level below and a skip, concatenated along their channels.
     fn forward<const N: usize>(&self, pass: &Pass, x: [&Tensor; N]) -> Result<Tensor, TchError> {
         let w = pass.w;
         let Normed { mut y, mut inputs } = self.norm_1.normed(w, x, Activation::Silu)?;
@@ -111,7 +111,7 @@ impl ResBlock {
         match (&self.shortcut, &inputs[..]) {
             (Some(conv), _) => h.f_add_(&conv.forward_all(w, inputs.each_ref())?),
             (None, [x]) => h.f_add_(x),
-            (None, _) => unreachable!("a block that joins two inputs has more channels than it gives"),
+            (None, _) => unreachable!("a block that joins two inputs has more input channels than output channels"),
         }
     }
 }
@@ -126,7 +126,7 @@ pub(super) struct Down {
 /// From a level to the next lower resolution.
 #[derive(Debug)]
 enum Downsample {
-    /// `pads_far_side`: by one row and column there, and nowhere else.
+    /// `pads_far_side`: by one row and column at the bottom and right only.
     Convolution {
         conv: Conv2d,
         pads_far_side: bool,
@@ -213,14 +213,14 @@ impl Mid {
     }
 }
 
-/// Channels that meet in one level on the way up.
+/// Channels of the inputs and outputs of one level on the way up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpChannels {
-    /// Of what comes from the level below.
+    /// Of the output of the level below.
     pub(super) from_below: i64,
     /// Of this level, and of all its skips but the last.
     pub(super) output: i64,
-    /// Of the last skip, which left the next higher level.
+    /// Of the last skip, which comes from the next higher level.
     pub(super) skip_of_last: i64,
 }
 
@@ -272,7 +272,7 @@ impl Up {
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor, TchError> {
         for (residual, attention) in &self.layers {
-            let skip = skips.pop().expect("as many skips leave the way down as enter the way up");
+            let skip = skips.pop().expect("the way up takes as many skips as the way down gives");
             x = forward_layer(pass, level, residual, attention.as_ref(), [&x, &skip])?;
         }
         match &self.upsample {
@@ -316,7 +316,7 @@ fn forward_layer<const N: usize>(
     };
     let backward_follows = || pass.embedding.requires_grad() || x.iter().any(|x| x.requires_grad());
     if !pass.checkpointed.get(level).is_some_and(|on| *on) || !backward_follows() {
-        // What the layer adds to the gradient of each input is summed by itself first, as it is under a checkpoint.
+        // The layer's contributions to each input's gradient are summed on their own first, as under a checkpoint.
         return run(pass, x.map(Tensor::alias).each_ref());
     }
     let (w, dropout) = (pass.w.shallow_clone(), pass.dropout.map(DropoutKeys::shallow_clone));

@@ -1,4 +1,4 @@
-//! The way down: what the U-Net and the classifier have in common.
+//! The way down, which the U-Net and the classifier share.
 
 use ddpm_spec::UNetSpec;
 use tch::{TchError, Tensor};
@@ -23,13 +23,13 @@ pub(super) struct Encoder {
     mid: Mid,
 }
 
-/// What leaves the bottom.
+/// The output of the bottom.
 pub(super) struct Encoded<'a> {
-    /// For the blocks that follow.
+    /// Shared with the blocks that follow.
     pub(super) pass: Pass<'a>,
     /// `[B, channels.last, h, w]`, at the lowest resolution.
     pub(super) x: Tensor,
-    /// What left each block on the way down, in that order.
+    /// The output of each block on the way down, in that order.
     pub(super) skips: Vec<Tensor>,
 }
 
@@ -78,7 +78,7 @@ impl Encoder {
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
             embedding = embedding.f_add_(&table.forward(w, labels)?)?;
         }
-        // Every residual block starts by this SiLU: once here instead of once in each.
+        // Every residual block would begin with this SiLU: it is computed once here.
         let pass = Pass { w, embedding: embedding.f_silu()?, dropout: inputs.dropout, checkpointed };
 
         let mut x = self.conv_in.forward(w, inputs.x)?;

@@ -6,7 +6,7 @@ mod blocks;
 mod classifier;
 mod encoder;
 
-use ddpm_spec::{Naming, UNetSpec};
+use ddpm_spec::{ImageShape, Naming, UNetSpec};
 use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
@@ -16,10 +16,11 @@ use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::inputs::Inputs;
 use crate::layers::{Conv2d, GroupNorm, Scope, Start};
+use crate::module::Module;
 use blocks::{Up, UpChannels};
 use encoder::{Encoded, Encoder};
 
-/// A U-Net without its numbers; see [`Layout`] and [`Weights`].
+/// A U-Net without its weights; see [`Layout`] and [`Weights`].
 #[derive(Debug)]
 pub struct UNet {
     config: UNetSpec,
@@ -33,7 +34,7 @@ impl UNet {
     /// Declares the network's parameters, in diffusers' names, in `layout`.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// The network cannot be built.
     pub fn new(config: UNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
         config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
@@ -59,9 +60,18 @@ impl UNet {
     pub fn config(&self) -> &UNetSpec {
         &self.config
     }
+}
 
-    /// The network's prediction, `[B, out_channels, H, W]`.
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {
+impl Module for UNet {
+    fn image(&self) -> ImageShape {
+        self.config.image
+    }
+
+    fn classes(&self) -> Option<i64> {
+        self.config.classes
+    }
+
+    fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {
         let Encoded { pass, mut x, mut skips } = self.encoder.forward(w, inputs, checkpointed)?;
         for (level, block) in (0..self.up.len()).rev().zip(&self.up) {
             x = block.forward(&pass, level, x, &mut skips)?;

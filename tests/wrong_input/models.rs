@@ -64,7 +64,7 @@ fn sampling() {
         ("DIR/run --threshold 99 --no-clip", 2, "cannot be used with", "--help"),
         ("DIR/run --corrector-steps 1 --corrector-snr 1", 2, "signal-to-noise ratio is 1", "Set it inside that range"),
         ("DIR/run --corrector-snr 0.1", 2, "not provided", "--corrector-steps"),
-        ("DIR/run --sampler dpmpp --corrector-steps 1", 2, "bears no corrector", "Leave the corrector out"),
+        ("DIR/run --sampler dpmpp --corrector-steps 1", 2, "allows no corrector", "Leave the corrector out"),
         ("DIR/run --class 3", 2, "knows no classes", "leave --class out"),
         ("DIR/classes --class 10", 2, "class 10 is out of range", "classes 0 to 9"),
         ("DIR/classes --class 1 --guidance 2", 2, "cannot be guided", "leave --guidance out"),

@@ -1,4 +1,4 @@
-//! Paths and addresses as people type them: what is meant for a shell, or for another program, is refused and respelt.
+//! Checks of paths and addresses: the syntax of a shell or of another program is refused, with the spelling that works.
 //!
 //! A path that has `.` or `..` in it as a segment of its own (`./~x`, `/data/./$x`) is taken literally.
 
@@ -30,7 +30,7 @@ const STORES: &[(&str, &[&str])] = &[
     ("az", &["az", "azure", "abfs", "abfss", "adl", "wasb", "wasbs"]),
 ];
 
-/// What a text stands for.
+/// What a text denotes.
 enum Meaning {
     /// A file or folder of this machine.
     Local,
@@ -38,19 +38,19 @@ enum Meaning {
     Store,
 }
 
-/// Refuses what is no path of this machine, for everything that is read and written directly.
+/// Refuses anything but a path of this machine: for files that are read or written directly.
 ///
 /// # Errors
-/// [`Misspelt`], with the spelling that was meant.
+/// [`Misspelt`], with the spelling that works.
 pub fn check_path(text: &str) -> Result<(), Misspelt> {
-    let local = "Give the path of a local file or folder; checkpoint.uri, --model and `checkpoints` take addresses";
+    let local = "Give the path of a local file or folder";
     match inspect(text) {
         Ok(Meaning::Local) => Ok(()),
         Ok(Meaning::Store) => Err(match text.strip_prefix("file://") {
             Some(path) => misspelt("is a URL where a path is needed", format!("Write {path}")),
-            None => misspelt("is the address of a store, and this is read or written on this machine", local.into()),
+            None => misspelt("is the address of a store where a local path is needed", local.into()),
         }),
-        // No other spelling of an address would do.
+        // Another spelling of an address would not be a path either.
         Err(Misspelt { problem, fix }) if fix.contains("://") => Err(misspelt(problem, local.into())),
         Err(misspelt) => Err(misspelt),
     }
@@ -60,7 +60,7 @@ pub fn check_path(text: &str) -> Result<(), Misspelt> {
 /// `memory://`.
 ///
 /// # Errors
-/// [`Misspelt`], with the spelling that was meant.
+/// [`Misspelt`], with the spelling that works.
 pub fn check_address(text: &str) -> Result<(), Misspelt> {
     inspect(text).map(drop)
 }
@@ -122,7 +122,7 @@ fn inspect(text: &str) -> Result<Meaning, Misspelt> {
     by_scheme(text)
 }
 
-/// What stands before a colon, if it stands where a scheme would, and what the rest means by it.
+/// Reads a text by the scheme before its first colon, if there is one.
 fn by_scheme(text: &str) -> Result<Meaning, Misspelt> {
     let head = text.split(['/', '\\']).next().unwrap_or(text);
     let name = head.split(':').next().unwrap_or(head);
@@ -151,17 +151,17 @@ fn by_scheme(text: &str) -> Result<Meaning, Misspelt> {
             "Write the path itself, without file:// and escapes".into(),
         )),
         "file" => {
-            // `file://` is followed by a host, which may be left out; nobody means a host by `file://folder`.
+            // `file://` may be followed by a host, but in `file://folder` the folder is what was meant.
             let path = rest.strip_prefix("//localhost").or_else(|| rest.strip_prefix("//")).unwrap_or(rest);
             Err(misspelt("is not how a local path is written", literally(path.into())))
         }
-        "http" | "https" => Err(misspelt("is a web address, which names no store here", of_web_address(&lower, tail))),
+        "http" | "https" => Err(misspelt("is a web address, not that of a store", of_web_address(&lower, tail))),
         "arn" => {
             let key = rest.rsplit(":::").next().unwrap_or(rest);
-            Err(misspelt("is a name for AWS's own tools", format!("Write s3://{key}")))
+            Err(misspelt("is a name that only AWS's own tools read", format!("Write s3://{key}")))
         }
         _ if rest.starts_with("//") => Err(misspelt(
-            format!("has the scheme {name}://, which names no store here"),
+            format!("has the scheme {name}://, which no store here has"),
             "Give a directory such as runs/mnist/checkpoints, or an address such as s3://bucket/prefix".into(),
         )),
         _ if head.ends_with(':') => Err(misspelt(
@@ -172,7 +172,7 @@ fn by_scheme(text: &str) -> Result<Meaning, Misspelt> {
     }
 }
 
-/// How a store is named that somebody knows by its web address.
+/// The address of the store behind a web address.
 fn of_web_address(scheme: &str, rest: &str) -> String {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let name = host.split(':').next().unwrap_or(host).to_ascii_lowercase();
@@ -211,7 +211,7 @@ fn variable(text: &str) -> Option<String> {
     })
 }
 
-/// The text as a shell would have given it, where all that it names has a value here.
+/// The text with `~` and variables expanded as by a shell, if all of them have values.
 fn expanded(text: &str) -> Option<String> {
     let value = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let mut text = match text.strip_prefix('~') {
@@ -219,7 +219,7 @@ fn expanded(text: &str) -> Option<String> {
         Some(_) => return None,
         None => text.to_owned(),
     };
-    // A value may have a $ of its own, and values that name each other would never end.
+    // A value may contain variables too, and these may refer to each other without end.
     for _ in 0..8 {
         let Some(name) = variable(&text) else { return Some(text) };
         text = text.replacen(&format!("${name}"), &value(name.trim_matches(['{', '}']))?, 1);

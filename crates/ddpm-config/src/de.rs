@@ -1,7 +1,7 @@
-//! Reads a TOML value into any `Deserialize` type, strictly, remembering where a fault lies.
+//! Reads a TOML value into any `Deserialize` type, strictly, keeping the key of a fault.
 //!
-//! serde tells its error type which names a struct or an enum would have taken; the `toml` crate flattens that into
-//! text. Kept apart, it gives the full key and the suggestion without a second list of keys.
+//! serde passes the names that a struct or an enum accepts to its error type; the `toml` crate flattens them into text.
+//! Kept separately, they give the full key and the suggestion without a second list of keys.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl Fault {
         Self { key: String::new(), kind }
     }
 
-    /// Prepends the name of the table or list entry the fault lies in.
+    /// Prepends the name of the table or list entry that contains the fault.
     fn inside(mut self, name: &str) -> Self {
         self.key = match self.key.chars().next() {
             None => name.to_owned(),

@@ -29,7 +29,7 @@ pub enum DifferenceKind {
     Free,
 }
 
-/// Sections, and keys of the others, that change freely. What is not here counts as learned, new keys included.
+/// Sections, and keys of other sections, that change freely. All other keys count as learned, new ones included.
 const FREE: &[&str] = &[
     "run",
     "comm",
@@ -69,8 +69,8 @@ impl fmt::Display for Difference {
 }
 
 impl Settings {
-    /// The keys in which `other` differs, in alphabetical order. Paths of data that differ only in where they are seen
-    /// from do not.
+    /// The keys in which `other` differs, in alphabetical order. A path of data that is relative in one and absolute in
+    /// the other counts as equal.
     pub fn diff(&self, other: &Self) -> Vec<Difference> {
         let other = other.clone().respelt_as(self);
         let differs = flatten(self).into_iter().zip(flatten(&other)).filter(|((_, ours), (_, theirs))| ours != theirs);

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, in one sentence, and how to fix it, in another.
+//! Errors in a configuration: each message says what is wrong in one sentence and how to fix it in another.
 
 use std::io;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ pub enum Error {
         /// The nearest name, or the names there are.
         hint: String,
     },
-    /// A word that is none of the key's choices.
+    /// A word that is not among the key's choices.
     #[error("`{key}` in {origin} is {found}, which is not one of {choices}. {hint}")]
     UnknownValue {
         /// The dotted key.

@@ -66,7 +66,7 @@ pub(crate) fn unknown_key(key: &str, origin: &str) -> Error {
     Error::UnknownKey { key: key.to_owned(), origin: origin.to_owned(), hint }
 }
 
-/// The candidate nearest to `name`, if one is near enough to be what was meant.
+/// The candidate nearest to `name`, if one is near enough.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
@@ -76,7 +76,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// Edits after which two names no longer look alike.
+/// The number of edits beyond which two names no longer look alike.
 fn tolerance(name: &str) -> usize {
     (name.chars().count() / 3).clamp(1, 3)
 }

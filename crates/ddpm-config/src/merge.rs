@@ -71,7 +71,7 @@ const NAMELESS: &str = "run";
 impl Place {
     /// What is at `path`, which exists.
     fn at(path: PathBuf) -> Self {
-        // The system's own names for what a process has open say nothing about a run.
+        // Paths of open files under /dev and /proc do not name a run.
         let named = path.is_file() && !path.starts_with("/dev") && !path.starts_with("/proc");
         if named { Self::File(path) } else { Self::Pipe(path) }
     }
@@ -117,7 +117,7 @@ impl Source {
             Some(Place::File(path) | Place::Text(path)) => path.parent().map(|folder| folder.join(given)),
             _ => None,
         };
-        // A preset extends presets only: a file of the same name in the current folder is another matter.
+        // A preset extends presets only, not a file of the same name in the current folder.
         let here = (!matches!(extended_by, Some(Place::Preset(_)))).then(|| PathBuf::from(given));
         if let Some(path) = [beside, here].into_iter().flatten().find(|path| path.exists() && !path.is_dir()) {
             let text = fs::read_to_string(&path).map_err(|source| Error::Read { file: path.clone(), source })?;
@@ -208,7 +208,7 @@ fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> Error {
     Error::Syntax { origin: origin.to_owned(), reason }
 }
 
-/// What is wrong with a text that is a whole number, but larger than TOML's. (The parser speaks of Rust's types.)
+/// What is wrong with a whole number beyond the range of TOML. (The parser's own message names Rust types.)
 fn out_of_range(text: &str) -> Option<String> {
     let digits = text.replace('_', "");
     let radix = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find(|(prefix, _)| digits.starts_with(prefix));
@@ -234,7 +234,7 @@ fn parse_override(text: &str) -> Result<Layer, Error> {
             if let Some(reason) = out_of_range(value) {
                 return Err(Error::Syntax { origin, reason });
             }
-            // What opens like a list, a table or a quoted string was meant to be one.
+            // A text that begins like a list, a table or a quoted string was meant as one.
             if value.starts_with(['[', '{', '"', '\'']) {
                 return Err(Error::Syntax { origin, reason: reason(value, &error) });
             }
@@ -245,7 +245,7 @@ fn parse_override(text: &str) -> Result<Layer, Error> {
         return Err(Error::UnknownKey {
             key: key.to_owned(),
             origin,
-            hint: "Write it in a configuration file, or give that file to --config.".into(),
+            hint: "Write it in a configuration file.".into(),
         });
     }
     let value =
@@ -305,7 +305,7 @@ fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     names.try_fold(first, |value, name| value.get(name))
 }
 
-/// Turns a fault of the strict reading into an error that names key, origin and remedy.
+/// Turns a fault found in reading into an error with key, origin and fix.
 fn explain(key: &str, kind: FaultKind, merged: &Table, layers: &[Layer]) -> Error {
     let whole = key.split('[').next().unwrap_or(key);
     let origin = layers.iter().rev().find(|layer| lookup(&layer.table, whole).is_some());
@@ -339,13 +339,13 @@ fn explain(key: &str, kind: FaultKind, merged: &Table, layers: &[Layer]) -> Erro
     }
 }
 
-/// Whether a number that was not written as a whole one is one nevertheless, within the range that was wanted.
+/// Whether a number written as a float is whole and within the wanted range.
 fn is_wanted(number: f64, wanted: &str) -> bool {
     let end = if wanted.ends_with("0 or more") { i64::MAX as f64 } else { f64::from(u32::MAX) };
     wanted.starts_with("a whole") && number.fract() == 0.0 && (0.0..end).contains(&number)
 }
 
-/// A value as it stands in a message.
+/// A value as messages show it.
 fn show(value: &Value) -> String {
     match value {
         Value::Table(_) => "a table".into(),

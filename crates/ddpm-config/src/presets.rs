@@ -3,7 +3,7 @@
 /// A built-in configuration file.
 #[derive(Debug, Clone, Copy)]
 pub struct Preset {
-    /// Name given to `--config`.
+    /// Its name, as [`Settings::load`](crate::Settings::load) takes it.
     pub name: &'static str,
     /// The file's text; its first comment says what it is for.
     pub text: &'static str,

@@ -3,24 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_spec::{
-    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, DiffusionSpec, FolderLabels, IdxLabels, Labels,
-    Loss, LossKind, MidAttention, ModelKind, ScheduleKind, SmallUNetSpec, SourceKind, SpecError, Split, UNetSpec,
-    Weighting, WeightingKind,
+    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, DiffusionSpec, FolderLabels, IdxLabels, ImageShape,
+    Labels, Loss, LossKind, MidAttention, ModelKind, ScheduleKind, SmallUNetSpec, SourceKind, SpecError, Split,
+    UNetSpec, Weighting, WeightingKind,
 };
 
-use crate::{DiffusionSettings, Settings};
+use crate::{DataSettings, DiffusionSettings, Settings};
 
 impl Settings {
     /// The network that `[model]` describes, for the images of `[data]`.
     pub fn architecture(&self) -> Architecture {
-        let (model, data) = (&self.model, &self.data);
-        let (image_size, in_channels) = (i64::from(data.image_size), i64::from(data.channels));
-        let out_channels = self.diffusion.variance.model_channels(in_channels);
+        let (model, image) = (&self.model, self.data.image());
+        let out_channels = self.diffusion.variance.model_channels(image.channels as i64);
         let channels = model.channels.iter().map(|&width| i64::from(width)).collect();
         let norm_groups = i64::from(model.norm_groups);
         let unet = |channels, classes| UNetSpec {
-            image_size,
-            in_channels,
+            image,
             out_channels,
             channels,
             layers_per_block: i64::from(model.layers_per_block),
@@ -39,8 +37,7 @@ impl Settings {
         };
         match model.kind {
             ModelKind::Small => Architecture::Small(SmallUNetSpec {
-                image_size,
-                in_channels,
+                image,
                 out_channels,
                 channels,
                 time_width: SmallUNetSpec::TIME_WIDTH,
@@ -103,14 +100,14 @@ impl Settings {
                 },
             },
         };
-        Ok(DataSpec {
-            kind,
-            image_size: d.image_size as usize,
-            channels: d.channels as usize,
-            crop: d.crop,
-            max_pixels: d.max_pixels(),
-            on_corrupt: d.on_corrupt,
-        })
+        Ok(DataSpec { kind, image: d.image(), crop: d.crop, max_pixels: d.max_pixels(), on_corrupt: d.on_corrupt })
+    }
+}
+
+impl DataSettings {
+    /// The shape that images are brought to.
+    pub fn image(&self) -> ImageShape {
+        ImageShape::square(self.channels as usize, self.image_size as usize)
     }
 }
 

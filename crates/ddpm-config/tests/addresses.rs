@@ -1,18 +1,18 @@
-//! Paths and addresses: what is none is refused with the spelling that works, and what a run writes down means the same
-//! from any folder.
+//! Paths and addresses: invalid ones are refused with the spelling that works, and recorded paths mean the same from any
+//! folder.
 
 use std::env;
 use std::path::Path;
 
 use ddpm_config::{DifferenceKind, Labels, Settings, check_address, check_path};
 
-/// The settings, or what is said of them.
+/// The settings, or the message of their error.
 fn load(sets: &[&str]) -> Result<Settings, String> {
     let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
     Settings::load("mnist", &sets).map_err(|error| error.to_string())
 }
 
-/// Asserts that each text is refused as an address, and that its remedy starts by "Write" and the other.
+/// Asserts that each text is refused as an address, and that the fix is "Write" with the spelling beside it.
 fn respelt(cases: &[(&str, &str)]) {
     for (text, wanted) in cases {
         let misspelt = check_address(text).expect_err(text);
@@ -25,7 +25,7 @@ fn respelt(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn what_looks_like_an_address_and_is_none_is_respelt() {
+fn misspelt_addresses_are_refused_with_the_right_spelling() {
     respelt(&[
         ("s3:/bkt/x", "s3://bkt/x"),
         ("s3//bkt/x", "s3://bkt/x"),
@@ -59,7 +59,7 @@ fn what_looks_like_an_address_and_is_none_is_respelt() {
 }
 
 #[test]
-fn what_a_shell_would_have_expanded_is_expanded_in_the_remedy() {
+fn shell_variables_are_expanded_in_the_fix() {
     let home = env::var("HOME").unwrap();
     respelt(&[
         ("~/ck", &format!("{home}/ck")),
@@ -75,7 +75,7 @@ fn what_a_shell_would_have_expanded_is_expanded_in_the_remedy() {
 }
 
 #[test]
-fn places_elsewhere_are_no_folders() {
+fn places_on_other_machines_are_not_folders() {
     for text in
         ["nas:/export/x", "me@host:/x", "C:/runs", "C:\\runs", "hdfs://host/x", "ftp://host/x", "hf://user/model"]
     {
@@ -142,7 +142,7 @@ fn anchored_settings_mean_the_same_from_any_folder() {
 }
 
 #[test]
-fn a_path_of_data_is_the_same_wherever_it_is_seen_from() {
+fn relative_and_absolute_paths_of_data_are_equal() {
     let learned = |ours: &Settings, theirs: &Settings| {
         let differences = ours.diff(theirs).into_iter().filter(|d| d.kind == DifferenceKind::Learned);
         differences.map(|d| d.key).collect::<Vec<_>>()

@@ -93,7 +93,7 @@ fn labels_are_one_string() {
 }
 
 #[test]
-fn differences_say_whether_a_resumed_run_may_take_them() {
+fn differences_say_whether_a_resumed_run_may_have_them() {
     let ours = load("smoke", &[]);
     assert!(ours.diff(&ours).is_empty());
     let sets = [
@@ -123,7 +123,7 @@ fn differences_say_whether_a_resumed_run_may_take_them() {
 }
 
 #[test]
-fn what_decides_the_result_is_learned_whatever_its_section() {
+fn keys_that_decide_the_result_count_as_learned_in_any_section() {
     let sets = [
         "diffusion.schedule=linear",
         "diffusion.predict=v",
@@ -145,7 +145,7 @@ fn what_decides_the_result_is_learned_whatever_its_section() {
 }
 
 #[test]
-fn keys_named_elsewhere_are_checked_too() {
+fn a_key_can_be_checked_on_its_own() {
     check_key("train.lr", "--allow-change").expect("a key");
     let error = check_key("train.lrr", "--allow-change").expect_err("no key").to_string();
     assert_eq!(error, "unknown key `train.lrr` in --allow-change. Did you mean `train.lr`?");

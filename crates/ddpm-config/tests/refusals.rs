@@ -1,4 +1,4 @@
-//! Wrong input of every sort is refused with the key, where it stands, and how to mend it.
+//! Wrong input of every sort is refused with the key, where it stands, and how to fix it.
 
 use std::fs;
 
@@ -83,7 +83,7 @@ fn wrong_types_name_the_type_wanted_and_the_value_found() {
 }
 
 #[test]
-fn what_is_not_toml_or_not_there() {
+fn invalid_toml_and_missing_files_are_refused() {
     check_file("[train]\nlr = = 3", &["FILE is not valid TOML: line 2, column 6"]);
     check_file("[train]\nlr = 1\nlr = 2", &["FILE is not valid TOML: line 3"]);
     check_file("seed = 1", &["`data.kind` is not set in FILE", "\"idx\", \"folder\" or \"synthetic\""]);
@@ -93,11 +93,11 @@ fn what_is_not_toml_or_not_there() {
     check_file("extends = 3", &["`extends` in FILE is 3, but must be a string"]);
     check("smoke", &["train.lr"], &["--set train.lr does not name a key and a value"]);
     check("smoke", &["train..lr=1"], &["Write it as --set a.b=value"]);
-    check("smoke", &["extends=mnist"], &["`extends`", "--config"]);
+    check("smoke", &["extends=mnist"], &["`extends`", "Write it in a configuration file."]);
 }
 
 #[test]
-fn whole_numbers_beyond_tomls_name_the_range() {
+fn whole_numbers_beyond_toml_name_the_range() {
     let range = "is out of range, and whole numbers go from -9223372036854775808 to 9223372036854775807";
     for number in [
         "9223372036854775808",
@@ -171,7 +171,7 @@ fn values_out_of_range_name_key_and_range() {
 }
 
 #[test]
-fn values_at_odds_name_what_works() {
+fn conflicting_values_name_what_works() {
     check("smoke", &["data.kind=packed"], &["not available in this version", "\"folder\" or \"idx\""]);
     check("smoke", &["data.kind=idx"], &["data.path is not set"]);
     check(

@@ -26,8 +26,7 @@ pub enum DataError {
     },
     /// One image cannot be used, now or ever; this is what [`crate::OnCorrupt::Skip`] steps over.
     #[error(
-        "{}: {reason}. Replace or remove the file (after a removal, resume with --allow-change data), or set \
-         data.on_corrupt = \"skip\".",
+        "{}: {reason}. Replace or remove the file, or set data.on_corrupt = \"skip\".",
         path.display()
     )]
     Image {
@@ -35,6 +34,12 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// An image has disappeared while the data set is open: the images that a run sees would change.
+    #[error("{}: this image has gone since the data set was opened. Bring it back.", path.display())]
+    Gone {
+        /// The image file.
+        path: PathBuf,
     },
     /// So many images in a row were corrupt that skipping is no answer.
     #[error("{tried} images in a row cannot be used, the last of them {last}. Check data.path.")]

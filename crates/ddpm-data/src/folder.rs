@@ -12,7 +12,8 @@ use crate::hash::Fingerprint;
 use crate::listing::Listing;
 use crate::pixels::Reader;
 use crate::skip::Skips;
-use crate::{DataError, FolderLabels, ImageSpec, OnCorrupt, Source, Split, check_request};
+use crate::source::check_request;
+use crate::{DataError, FolderLabels, ImageShape, OnCorrupt, Source, Split};
 
 /// Linux's number of "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable name.
 const ELOOP: i32 = 40;
@@ -93,8 +94,8 @@ impl Source for Folder {
         self.images.len() as u64
     }
 
-    fn spec(&self) -> ImageSpec {
-        self.reader.spec
+    fn image(&self) -> ImageShape {
+        self.reader.image
     }
 
     fn classes(&self) -> Option<usize> {
@@ -142,11 +143,7 @@ fn unopened(path: &Path, error: io::Error) -> DataError {
         io::ErrorKind::PermissionDenied => format!("this file cannot be opened ({error})"),
         io::ErrorKind::NotFound if is_link => format!("this link leads nowhere ({error})"),
         _ if is_link && error.raw_os_error() == Some(ELOOP) => format!("this link leads in circles ({error})"),
-        io::ErrorKind::NotFound => {
-            let reason =
-                "this image has gone since the data set was opened; bring it back, or resume with --allow-change data";
-            return DataError::format(path, reason);
-        }
+        io::ErrorKind::NotFound => return DataError::Gone { path: path.to_path_buf() },
         _ => return DataError::io(path)(error),
     };
     DataError::Image { path: path.to_path_buf(), reason }

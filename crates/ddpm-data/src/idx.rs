@@ -8,7 +8,8 @@ use crate::classes::{self, Class};
 use crate::gzip::{self, Members};
 use crate::hash::Fingerprint;
 use crate::pixels::Notices;
-use crate::{DataError, IdxLabels, ImageSpec, Source, Split, check_request, pixels};
+use crate::source::check_request;
+use crate::{DataError, IdxLabels, ImageShape, Source, Split, pixels};
 
 /// Unsigned bytes in three dimensions: count, rows, columns.
 const IMAGES: u32 = 0x0803;
@@ -24,7 +25,7 @@ pub(crate) struct Idx {
     height: usize,
     /// Width and height of the centred part that is used.
     window: (usize, usize),
-    spec: ImageSpec,
+    image: ImageShape,
 }
 
 impl Idx {
@@ -32,7 +33,7 @@ impl Idx {
         images: &Path,
         labels: &IdxLabels,
         split: Split,
-        spec: ImageSpec,
+        image: ImageShape,
         crop: Option<u32>,
     ) -> Result<Self, DataError> {
         let path = find(images, "images", 3, split)?;
@@ -51,7 +52,7 @@ impl Idx {
                 ),
             ));
         }
-        Notices::default().converted(&path, 1, spec.channels);
+        Notices::default().converted(&path, 1, image.channels);
         let labels = labels
             .map(|file| {
                 let (labels, dims) = load(&file, LABELS)?;
@@ -78,10 +79,10 @@ impl Idx {
                 ));
             }
             Some(side) => (side, side),
-            None if width.max(height) <= spec.size => (width, height),
+            None if width.max(height) <= image.width => (width, height),
             None => (square, square),
         };
-        Ok(Idx { path, pixels, labels, width, height, window, spec })
+        Ok(Idx { path, pixels, labels, width, height, window, image })
     }
 }
 
@@ -90,8 +91,8 @@ impl Source for Idx {
         (self.pixels.len() / (self.width * self.height)) as u64
     }
 
-    fn spec(&self) -> ImageSpec {
-        self.spec
+    fn image(&self) -> ImageShape {
+        self.image
     }
 
     fn classes(&self) -> Option<usize> {
@@ -115,12 +116,12 @@ impl Source for Idx {
         check_request(self, id, out)?;
         let id = id as usize;
         let bytes = self.width * self.height;
-        let image = &self.pixels[id * bytes..][..bytes];
-        if self.window.0.max(self.window.1) <= self.spec.size {
-            pixels::pad(image, (self.width, self.height), self.window, self.spec, out);
+        let stored = &self.pixels[id * bytes..][..bytes];
+        if self.window.0.max(self.window.1) <= self.image.width {
+            pixels::pad(stored, (self.width, self.height), self.window, self.image, out);
         } else {
             let (dims, crop) = ((self.width as u32, self.height as u32), Some(self.window.0 as u32));
-            pixels::scale(image, dims, 1, crop, self.spec, out)
+            pixels::scale(stored, dims, 1, crop, self.image, out)
                 .map_err(|reason| DataError::Image { path: self.path.clone(), reason })?;
         }
         Ok(self.labels.as_ref().map(|labels| u32::from(labels[id])))

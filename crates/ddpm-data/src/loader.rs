@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::hash::keyed;
-use crate::skip::read_or_next;
-use crate::{DataError, ImageSpec, Order, Source};
+use crate::replace::read_or_next;
+use crate::{DataError, ImageShape, Order, Source};
 
 /// Stream of [`keyed`] that belongs to flips.
 const STREAM: u64 = 3;
@@ -85,7 +85,7 @@ impl Loader {
         let window = (*prefetch).max(workers) as u64;
         let queue = Queue { claimed: start, wanted: start, done: BTreeMap::new(), spare: Vec::new(), skipped: 0 };
         let shared = Arc::new(Shared {
-            spec: source.spec(),
+            image: source.image(),
             source,
             order,
             config,
@@ -156,7 +156,7 @@ pub(crate) fn label(class: Option<u32>) -> i64 {
 
 struct Shared {
     source: Arc<dyn Source>,
-    spec: ImageSpec,
+    image: ImageShape,
     order: Order,
     config: LoaderConfig,
     window: u64,
@@ -208,7 +208,7 @@ impl Shared {
 
     fn fill(&self, step: u64, mut batch: Batch) -> Result<Batch, DataError> {
         let LoaderConfig { global_batch, slice, flip, flip_seed, .. } = &self.config;
-        let bytes = self.spec.bytes();
+        let bytes = self.image.values();
         batch.step = step;
         batch.first_position = step * *global_batch as u64 + slice.start as u64;
         batch.images.resize(slice.len() * bytes, 0);
@@ -225,7 +225,7 @@ impl Shared {
             batch.ids.push(id);
             batch.labels.push(label(class));
             if *flip && keyed(*flip_seed, STREAM, position) & 1 == 1 {
-                out.chunks_exact_mut(self.spec.size).for_each(<[u8]>::reverse);
+                out.chunks_exact_mut(self.image.width).for_each(<[u8]>::reverse);
             }
         }
         Ok(batch)

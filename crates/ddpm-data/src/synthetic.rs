@@ -1,7 +1,8 @@
 //! Drawn digits: a labelled data set that needs no download.
 
 use crate::hash::{Draws, keyed};
-use crate::{Class, DataError, ImageSpec, Source, check_request, glyphs};
+use crate::source::check_request;
+use crate::{Class, DataError, ImageShape, Source, glyphs};
 
 /// Stream of [`keyed`] that belongs to the digits.
 const STREAM: u64 = 2;
@@ -13,12 +14,12 @@ const FILL: f32 = 20.0 / 28.0;
 pub(crate) struct Synthetic {
     count: u64,
     seed: u64,
-    spec: ImageSpec,
+    image: ImageShape,
 }
 
 impl Synthetic {
-    pub(crate) fn new(count: u64, seed: u64, spec: ImageSpec) -> Self {
-        Synthetic { count, seed, spec }
+    pub(crate) fn new(count: u64, seed: u64, image: ImageShape) -> Self {
+        Synthetic { count, seed, image }
     }
 }
 
@@ -27,8 +28,8 @@ impl Source for Synthetic {
         self.count
     }
 
-    fn spec(&self) -> ImageSpec {
-        self.spec
+    fn image(&self) -> ImageShape {
+        self.image
     }
 
     fn classes(&self) -> Option<usize> {
@@ -50,11 +51,11 @@ impl Source for Synthetic {
         let mut draws = Draws::new(keyed(self.seed, STREAM, id));
         let ways = glyphs::shapes(class as usize);
         let shape = &ways[(draws.bits() % ways.len() as u64) as usize];
-        let pose = Pose::draw(&mut draws, self.spec.size as f32);
-        let (first, rest) = out.split_at_mut(self.spec.size * self.spec.size);
+        let pose = Pose::draw(&mut draws, self.image.width as f32);
+        let (first, rest) = out.split_at_mut(self.image.pixels());
         first.fill(0);
         for &[from, to] in shape {
-            stroke(first, self.spec.size, pose.place(from), pose.place(to), pose.half_width);
+            stroke(first, self.image.width, pose.place(from), pose.place(to), pose.half_width);
         }
         if !rest.is_empty() {
             let tint = tint(&mut draws);

@@ -1,4 +1,4 @@
-//! The bound's terms averaged over training, timestep by timestep, so that a noisy estimate can be read.
+//! The bound's terms averaged over training, timestep by timestep: a smoother estimate of the bound.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +13,12 @@ const SHARE: f64 = 0.3;
 ///
 /// A single step's estimate of the bound, T · mean(weight · vb), jumps by its own size from step to step, since terms
 /// differ by orders of magnitude between timesteps. Averaged per t before they are summed, they do not.
-/// The averages are the same on every rank when terms are gathered and taken in by position.
+/// The averages are the same on every rank when terms are gathered and recorded in position order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoundByTimestep {
     /// The average at each t; none before the first term.
     averages: Vec<Option<f64>>,
-    /// Terms seen at each t, as far as they decide the next one's share.
+    /// Number of terms seen at each t, up to where it still decides the next one's share.
     seen: Vec<u8>,
 }
 
@@ -33,11 +33,12 @@ impl BoundByTimestep {
         self.averages.len()
     }
 
-    /// Takes in (t, vb) pairs in position order; vb is in bits per dimension, without importance weights. The first
-    /// terms at a t count alike, later ones for three tenths. What is not finite is left out, since it would stay.
+    /// Records (t, vb) pairs in position order; vb is in bits per dimension, without importance weights. The first terms
+    /// at a t count equally, later ones with a share of three tenths. Terms that are not finite are left out, since one
+    /// would stay in the average.
     ///
     /// # Errors
-    /// A t that the process does not have; nothing is taken in then.
+    /// A t that the process does not have; nothing is recorded then.
     pub fn update(&mut self, terms: &[(usize, f32)]) -> Result<(), DiffusionError> {
         check_timesteps(terms, self.timesteps())?;
         for &(t, vb) in terms.iter().filter(|(_, vb)| vb.is_finite()) {
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn averages_begin_as_means_and_go_on_exponentially() {
+    fn averages_start_as_means_and_continue_exponentially() {
         let mut bound = BoundByTimestep::new(4);
         bound.update(&[(0, 3.0), (0, 5.0), (2, 1.0), (2, f32::NAN)]).unwrap();
         assert_eq!(bound.averages(), [Some(4.0), None, Some(1.0), None]);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_waits_until_every_timestep_was_seen() {
+    fn there_is_no_sum_before_every_timestep_was_seen() {
         let mut bound = BoundByTimestep::new(6);
         bound.update(&[(0, 1.0), (1, 2.0), (2, 4.0), (3, 8.0), (4, 16.0)]).unwrap();
         assert_eq!(bound.total(), None);
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timestep_that_is_not_there_is_refused_and_nothing_taken_in() {
+    fn an_unknown_timestep_is_refused_and_nothing_is_recorded() {
         let mut bound = BoundByTimestep::new(2);
         assert!(bound.update(&[(0, 1.0), (2, 1.0)]).is_err());
         assert_eq!(bound, BoundByTimestep::new(2));

@@ -3,10 +3,10 @@
 use ddpm_spec::SpecError;
 use tch::TchError;
 
-/// Whatever a network's forward pass fails with.
+/// The error of a network's forward pass.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can be wrong with a diffusion process or with what it is given.
+/// Errors of a diffusion process and of its inputs.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffusionError {
     /// A schedule of no timesteps was asked for.
@@ -24,9 +24,9 @@ pub enum DiffusionError {
         value: f64,
     },
 
-    /// A respacing that cannot be carried out.
+    /// A respacing that is not possible.
     #[error(
-        "cannot respace {timesteps} timesteps as \"{spec}\": {reason}. Use \"N\" or \"a,b,c\" with no section longer than its share, or \"ddimN\" with an N that a whole stride gives"
+        "cannot respace {timesteps} timesteps as \"{spec}\": {reason}. Use \"N\" or \"a,b,c\" with no section that keeps more timesteps than it has, or \"ddimN\" with an N that some whole stride gives"
     )]
     Spacing {
         /// The length of the process that is respaced.
@@ -38,7 +38,7 @@ pub enum DiffusionError {
     },
 
     /// More steps than the process has, or none.
-    #[error("{steps} steps were asked of a process of {timesteps}. Use 1 to {timesteps}")]
+    #[error("{steps} steps were asked of a process of {timesteps} timesteps. Use 1 to {timesteps}")]
     Steps {
         /// The length of the process that is respaced.
         timesteps: usize,
@@ -92,12 +92,12 @@ pub enum DiffusionError {
 
     /// A model output of the wrong shape.
     #[error(
-        "the model returned shape {found:?} where {expected:?} was due. Check its out_channels: learned_range needs twice the image's channels, the fixed variances just those"
+        "the model returned shape {found:?} where {expected:?} was expected. Check its out_channels: learned_range needs twice the image's channels, the fixed variances just those"
     )]
     ModelShape {
         /// The shape that the settings imply.
         expected: Vec<i64>,
-        /// The shape that came.
+        /// The shape that the model returned.
         found: Vec<i64>,
     },
 

@@ -1,4 +1,4 @@
-//! Langevin corrector steps: at one noise level, towards what the network holds likely there.
+//! Langevin corrector steps: at one noise level, towards images that are likely there according to the network.
 
 use ddpm_spec::Direction;
 use tch::{Kind, Tensor};
@@ -32,10 +32,10 @@ impl Langevin {
 impl Diffusion {
     /// x_t + h g + sqrt(2h) noise with the score g = -eps/sqrt(1 - abar_t) and, for each image on its own,
     /// h = 2 alpha_t (r |noise|/|g|)² (Song et al. 2021, algorithm 5, where the norms are means over the batch), for `t`
-    /// `[B]`. |noise|/|g| counts as at most 1, which it is for images in `[-1, 1]` but where a network errs.
+    /// `[B]`. |noise|/|g| is limited to 1, which it does not exceed for images in `[-1, 1]` unless the network is far off.
     ///
-    /// It leaves the distribution of x_t as it is but for the error of the finite step: about r² alpha_t of the variance
-    /// at its stationary point.
+    /// The distribution of x_t stays the same up to the error of the finite step: about r² alpha_t of the variance at its
+    /// stationary point.
     ///
     /// # Errors
     /// `snr` is outside (0, 1), or the model output's shape does not fit.

@@ -1,9 +1,50 @@
 //! The mathematics of denoising diffusion: schedules, objectives, respacing and samplers.
 //!
-//! A [`Diffusion`] holds one noise process: its `f64` tables, what the network predicts and what it is trained for.
-//! Everything else is a method on it or a small type beside it:
+//! A [`Diffusion`] holds one noise process: its `f64` tables, what the network predicts and what it is trained for. The
+//! network itself is a function of images and timesteps:
 //!
-//! | file | what |
+//! ```
+//! use ddpm_diffusion::{
+//!     BetaSchedule, Clip, Ddim, Diffusion, DiffusionSpec, Direction, Loss, ModelError, Prediction, SampleOptions,
+//!     Sampler, Spacing, Stream, Variance, Weighting, betas, kept_timesteps, noise_batch,
+//! };
+//! use tch::{Device, Kind, Tensor};
+//!
+//! let spec = DiffusionSpec {
+//!     prediction: Prediction::Eps,
+//!     variance: Variance::FixedSmall,
+//!     loss: Loss::Simple,
+//!     weighting: Weighting::None,
+//! };
+//! let process = Diffusion::new(betas(&BetaSchedule::Cosine, 1000)?, spec, Device::Cpu)?;
+//! // A stand-in for a network: it predicts no noise at all.
+//! let model = |x: &Tensor, _t: &Tensor| -> Result<Tensor, ModelError> { Ok(x.zeros_like()) };
+//!
+//! // Training: the loss of two images, each at its own timestep.
+//! let x_start = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));
+//! let noise = noise_batch(0, Stream::Noise, &[0, 1], &[1, 8, 8]);
+//! let t = Tensor::from_slice(&[10i64, 900]);
+//! let x_t = process.q_sample(&x_start, &t, &noise);
+//! let terms = process.training_terms(&model(&x_t, &t)?, &x_start, &x_t, &t, &noise)?;
+//! assert_eq!(terms.loss.size(), [2]);
+//!
+//! // Sampling: two images in 20 steps of DDIM.
+//! let short = process.respaced(&kept_timesteps(Spacing::Trailing, 1000, 20)?)?;
+//! let options = SampleOptions {
+//!     sampler: Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel }),
+//!     corrector: None,
+//!     clip: Clip::Unit,
+//!     seed: 0,
+//!     indices: &[0, 1],
+//!     classifier: None,
+//! };
+//! let start = noise_batch(0, Stream::Sample, options.indices, &[1, 8, 8]);
+//! let images = short.sample(&options, start, model, |step| assert_eq!(step.steps, 20))?;
+//! assert_eq!(images.size(), [2, 1, 8, 8]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | file | contents |
 //! |---|---|
 //! | `schedule` | [`betas`]: the noise schedules |
 //! | `tables` | [`Diffusion`] and its per-timestep constants |

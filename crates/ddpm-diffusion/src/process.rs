@@ -6,10 +6,10 @@ use tch::{Kind, Tensor};
 use crate::DiffusionError;
 use crate::tables::{Diffusion, Row};
 
-/// What is done to the predicted x_0 before a reverse step uses it.
+/// How the predicted x_0 is clipped before a reverse step uses it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clip {
-    /// Nothing.
+    /// Not at all.
     None,
     /// Clamped to `[-1, 1]`.
     Unit,
@@ -98,7 +98,7 @@ impl Diffusion {
         }
     }
 
-    /// What a perfect network returns for x_0 and the noise in x_t: the regression target.
+    /// The regression target: what a perfect network returns for x_0 and the noise in x_t.
     pub fn target(&self, kind: Prediction, x_start: &Tensor, noise: &Tensor, t: &Tensor) -> Tensor {
         match kind {
             Prediction::Eps => noise.shallow_clone(),
@@ -160,7 +160,7 @@ impl Diffusion {
         let (predicted, variance_channels) = self.split(model_output, gradient)?;
         let noise_scale = self.at(Row::SqrtOneMinusAlphasCumprod, t, gradient);
         let noise_to_signal = self.at(Row::SqrtRecipM1AlphasCumprod, t, gradient);
-        // The same shift of eps, as it shows in x_0 and in v.
+        // The same shift of eps, in terms of x_0 and of v.
         let guided = match self.spec().prediction {
             Prediction::Eps => predicted - noise_scale * gradient,
             Prediction::XStart => predicted + noise_scale * noise_to_signal * gradient,
@@ -182,7 +182,7 @@ impl Diffusion {
         let channels = expected[1];
         expected[1] = self.spec().variance.model_channels(channels);
         check_shape(model_output, expected)?;
-        // A network under reduced precision still leaves sums and logarithms of small numbers to the images' kind.
+        // A network may compute in reduced precision; sums and logarithms of small numbers are taken in the images' kind.
         let output = model_output.to_kind(x_t.kind());
         Ok(match self.spec().variance {
             Variance::FixedSmall | Variance::FixedLarge => (output, None),

@@ -5,7 +5,7 @@ use ddpm_spec::Spacing;
 use crate::schedule::linspace;
 use crate::{Diffusion, DiffusionError};
 
-/// The timesteps to keep of `timesteps`, ascending, by a written rule.
+/// The timesteps to keep of `timesteps`, ascending, by a rule given as text.
 ///
 /// - `"N"`: N timesteps evenly spaced with both ends kept;
 /// - `"a,b,c"`: the process is cut into as many equal sections as there are numbers (the first ones take the remainder),
@@ -15,7 +15,7 @@ use crate::{Diffusion, DiffusionError};
 /// Positions are rounded to the nearest timestep, ties to the even one.
 ///
 /// # Errors
-/// The rule cannot be read, a section is shorter than what it is to keep, or no whole stride leaves N.
+/// The rule is not one of these, a section keeps more timesteps than it has, or no whole stride leaves N.
 pub fn space_timesteps(timesteps: usize, spec: &str) -> Result<Vec<usize>, DiffusionError> {
     let refuse = |reason: String| DiffusionError::Spacing { timesteps, spec: spec.to_owned(), reason };
     let number = |text: &str| match text.trim().parse::<usize>() {
@@ -36,7 +36,7 @@ pub fn space_timesteps(timesteps: usize, spec: &str) -> Result<Vec<usize>, Diffu
     for (section, &count) in counts.iter().enumerate() {
         let size = size + usize::from(section < longer);
         if size < count {
-            return Err(refuse(format!("section {section} has {size} timesteps and is to keep {count}")));
+            return Err(refuse(format!("section {section} has {size} timesteps and should keep {count}")));
         }
         let stride = if count == 1 { 1.0 } else { (size - 1) as f64 / (count - 1) as f64 };
         // Summed rather than multiplied: where a position falls on a tie, published lists depend on the sum's rounding.

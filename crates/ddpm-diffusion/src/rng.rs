@@ -2,7 +2,7 @@
 //!
 //! A draw's generator is ChaCha with 8 rounds: the key spells the seed and the stream, the nonce is the position (the
 //! index of a training sample in the run, or of an image to be sampled). No state is carried from one draw to the next,
-//! so it does not matter which rank draws, in which batch, or after how many restarts.
+//! so the draws are the same on any rank, in any batch and after any number of restarts.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +14,7 @@ use tch::Tensor;
 pub enum Stream {
     /// A training sample's t.
     Timestep,
-    /// Where a step's strata start; the position is the step.
+    /// The offset of a step's strata; the position is the step.
     StratumOffset,
     /// The noise in a training sample's x_t.
     Noise,
@@ -37,7 +37,7 @@ pub enum Stream {
         /// Which of the steps there, from 0.
         step: u64,
     },
-    /// The noise on an image that is noised to be looked at.
+    /// The noise in pictures of the forward process.
     Picture,
 }
 
@@ -70,7 +70,7 @@ pub fn noise_rows(seed: u64, rows: &[(Stream, u64)], shape: &[i64]) -> Tensor {
 }
 
 fn generator(seed: u64, stream: Stream, position: u64) -> ChaCha8Rng {
-    // These numbers are part of what a run's seed means: never renumber them.
+    // These numbers are part of the meaning of a run's seed: never renumber them.
     let (tag, detail, further) = match stream {
         Stream::Timestep => (0u64, 0, 0),
         Stream::StratumOffset => (1, 0, 0),

@@ -15,13 +15,13 @@ pub struct SampleOptions<'a> {
     pub sampler: Sampler,
     /// Corrector steps between the sampler's.
     pub corrector: Option<Langevin>,
-    /// What is done to each predicted x_0.
+    /// How each predicted x_0 is clipped.
     pub clip: Clip,
     /// The seed of the noise added on the way.
     pub seed: u64,
-    /// Each image's own index, `[B]`: image i is the same in whatever batch it is sampled.
+    /// Each image's own index, `[B]`: image i is the same in any batch.
     pub indices: &'a [u64],
-    /// A classifier's pull towards its class, if there is one.
+    /// Guidance by a classifier.
     pub classifier: Option<ClassGradient<'a>>,
 }
 
@@ -37,14 +37,14 @@ impl std::fmt::Debug for ClassGradient<'_> {
     }
 }
 
-/// What an observer of the loop is shown after each step: enough for a progress bar or a collected trajectory.
+/// What an observer of the loop sees after each step: enough for a progress bar or a collected trajectory.
 #[derive(Debug)]
 pub struct Step<'a> {
     /// Steps done, from 1 to `steps`.
     pub done: usize,
     /// Steps in all.
     pub steps: usize,
-    /// The original timestep that was left.
+    /// The original timestep that the step started from.
     pub t: i64,
     /// The images after the step and its corrections, `[B, C, H, W]`.
     pub x: &'a Tensor,
@@ -70,8 +70,8 @@ impl Diffusion {
     ///
     /// # Errors
     /// The model fails or returns a wrong shape, the number of indices is not the batch, an option is out of range,
-    /// DPM-Solver++ is to be corrected (it extrapolates from its last step, which a correction makes untrue), or a
-    /// classifier is to guide Heun's sampler or a corrector.
+    /// DPM-Solver++ has a corrector (it extrapolates from its last step, which a correction invalidates), or a classifier
+    /// guides Heun's sampler or a corrector.
     pub fn sample(
         &self,
         options: &SampleOptions,
@@ -85,7 +85,7 @@ impl Diffusion {
         }
         if options.corrector.is_some() && options.sampler == Sampler::DpmSolver {
             return Err(DiffusionError::Conflict {
-                problem: "DPM-Solver++ extrapolates from its last step and bears no corrector between its steps",
+                problem: "DPM-Solver++ extrapolates from its last step and allows no corrector in between",
                 remedy: "Leave the corrector out, or choose the ancestral, ddim or heun sampler",
             });
         }

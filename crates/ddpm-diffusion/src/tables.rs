@@ -7,13 +7,13 @@ use crate::weighting::weight;
 use crate::{DiffusionError, schedule};
 
 /// `alphas_cumprod` at the last timestep above which x_T still shows x_0: such a schedule deserves a warning, because
-/// sampling starts from pure noise, which the network has then never seen.
+/// sampling starts from pure noise, which the network has never seen in training.
 pub const VISIBLE_SIGNAL: f64 = 1e-2;
 
 /// A Gaussian diffusion process of T timesteps with its tables, every one indexed by 0-based t.
 ///
-/// The tables are computed and kept in `f64`; tensor arithmetic casts a gathered value to the kind of the images last
-/// of all. Copies of the tables stay on `device`, so a training step uploads none.
+/// The tables are computed and kept in `f64`; tensor arithmetic casts a gathered value to the kind of the images
+/// last. Copies of the tables stay on `device`, so a training step uploads nothing.
 #[derive(Debug)]
 pub struct Diffusion {
     /// beta_t.
@@ -93,7 +93,7 @@ impl Diffusion {
         let posterior_variance = per_step(&|beta, abar, prev| beta * (1.0 - prev) / (1.0 - abar));
         let posterior_mean_coef1 = per_step(&|beta, abar, prev| beta * prev.sqrt() / (1.0 - abar));
         let posterior_mean_coef2 = per_step(&|beta, abar, prev| (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - abar));
-        // A process of one timestep has no t = 1 to borrow from; its own beta is the only scale there is.
+        // A process of one timestep has no t = 1; its own beta is the only scale there is.
         let first = posterior_variance.get(1).copied().unwrap_or(betas[0]);
         let posterior_log_variance_clipped =
             [first].iter().chain(&posterior_variance[1..]).map(|variance| variance.ln()).collect();

@@ -1,4 +1,4 @@
-//! Which timestep each training sample gets: uniform, stratified, or where the loss is large.
+//! The timestep of each training sample: uniform, stratified, or in proportion to recent losses.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -11,7 +11,7 @@ use crate::rng::{Stream, uniform};
 
 /// Losses remembered for each timestep (Nichol & Dhariwal 2021, section 3.3).
 const HISTORY: usize = 10;
-/// The share of draws that stay uniform, so that no timestep is ever forgotten.
+/// The share of draws that stay uniform, so that every timestep is drawn now and then.
 const UNIFORM_SHARE: f64 = 0.001;
 
 /// How t is drawn. Every draw depends on (seed, position) and, for the last, on the shared history of losses.
@@ -94,11 +94,11 @@ impl LossSecondMoment {
         self.history.iter().all(|losses| losses.len() == HISTORY)
     }
 
-    /// Takes in one step's (t, loss) pairs in position order: the objective's own losses, before importance weighting.
-    /// Losses that are not finite are left out, since one would outlast its step.
+    /// Records one step's (t, loss) pairs in position order: the objective's own losses, before importance weighting.
+    /// Losses that are not finite are left out, since one would stay in the history after its step.
     ///
     /// # Errors
-    /// A t that the process does not have; nothing is taken in then.
+    /// A t that the process does not have; nothing is recorded then.
     pub fn update(&mut self, losses: &[(usize, f32)]) -> Result<(), DiffusionError> {
         check_timesteps(losses, self.timesteps())?;
         for &(t, loss) in losses.iter().filter(|(_, loss)| loss.is_finite()) {
@@ -144,7 +144,7 @@ impl LossSecondMoment {
     }
 }
 
-/// Refuses pairs of which one has a t that the process does not have.
+/// Refuses pairs with a t that the process does not have.
 pub(crate) fn check_timesteps(pairs: &[(usize, f32)], timesteps: usize) -> Result<(), DiffusionError> {
     match pairs.iter().find(|(t, _)| *t >= timesteps) {
         Some(&(t, _)) => Err(DiffusionError::TimestepOutOfRange { t, timesteps }),
@@ -153,7 +153,7 @@ pub(crate) fn check_timesteps(pairs: &[(usize, f32)], timesteps: usize) -> Resul
 }
 
 /// The stratum of a position: its slot in the global batch, shifted by an offset drawn anew each step, so that no slot
-/// keeps to one part of the timesteps.
+/// is tied to one part of the timesteps.
 fn stratum(seed: u64, position: u64, global_batch: NonZeroU64) -> f64 {
     let (step, slot) = (position / global_batch, position % global_batch);
     let size = global_batch.get() as f64;
@@ -161,7 +161,7 @@ fn stratum(seed: u64, position: u64, global_batch: NonZeroU64) -> f64 {
     (slot as f64 + offset) % size
 }
 
-/// `value` rounded down, and below `timesteps` where rounding took it there.
+/// `value` rounded down, and kept below `timesteps`, which rounding may reach.
 fn below(value: f64, timesteps: usize) -> usize {
     (value as usize).min(timesteps.saturating_sub(1))
 }

@@ -72,7 +72,7 @@ const SPREAD: f64 = 0.5;
 /// Data weighted by exp(w x_0) are normal with mean w SPREAD²: so far must guidance by log p(y | x_0) = w x_0 + const
 /// carry the samples, whose noisy gradient is w d E[x_0 | x_t] / d x_t.
 #[test]
-fn a_linear_classifier_carries_gaussian_samples_as_far_as_bayes_says() {
+fn a_linear_classifier_shifts_gaussian_samples_by_bayes_rule() {
     let process = process(1000, Prediction::Eps, Variance::FixedSmall);
     let abar = Tensor::from_slice(&process.alphas_cumprod);
     let at = |t: &Tensor| abar.index_select(0, t).view([-1, 1, 1, 1]);

@@ -153,7 +153,7 @@ fn check_spacings(timesteps: usize, steps: usize) {
 }
 
 #[test]
-fn every_number_of_steps_reaches_from_noise_to_image() {
+fn every_number_of_steps_spans_noise_to_image() {
     for timesteps in 1..=120 {
         for steps in 1..=timesteps {
             check_spacings(timesteps, steps);

@@ -103,7 +103,7 @@ fn an_observer_sees_every_step_with_the_networks_timesteps() {
 }
 
 #[test]
-fn heun_evaluates_twice_a_step_but_for_the_last() {
+fn heun_evaluates_twice_a_step_except_the_last() {
     let process = linear(100).respaced(&[0, 30, 60]).unwrap();
     let mut given = Vec::new();
     let model = |x: &Tensor, t: &Tensor| {
@@ -124,7 +124,7 @@ fn heun_evaluates_twice_a_step_but_for_the_last() {
 }
 
 #[test]
-fn corrector_steps_leave_the_marginal_as_it_is() {
+fn corrector_steps_preserve_the_marginal() {
     // x_t of normal data, whose score is known: many corrections of exact draws must keep mean and variance.
     let process = linear(1000);
     let indices: Vec<u64> = (0..8).collect();
@@ -153,7 +153,7 @@ fn corrector_steps_leave_the_marginal_as_it_is() {
 }
 
 #[test]
-fn a_corrector_mends_a_coarse_sampler() {
+fn a_corrector_improves_a_coarse_sampler() {
     let original = linear(1000);
     let process = original.respaced(&space_timesteps(1000, "20").unwrap()).unwrap();
     let x = noise_batch(7, Stream::Sample, &[0, 1, 2, 3], &[1, 40, 40]).to_kind(Kind::Double);

@@ -39,9 +39,9 @@ impl Classifier {
             let fix = "train a classifier on the model's own [data] and [diffusion]";
             Err(Error::config(format!("the classifier does not fit the model: {what}; {fix}")))
         };
-        let ((channels, size), (c, s)) = (self.0.network.image(), model.network.image());
-        if (channels, size) != (c, s) {
-            return refuse(format!("it knows images of {channels}x{size}x{size}, the model draws {c}x{s}x{s}"));
+        let (known, drawn) = (self.0.network.image(), model.network.image());
+        if known != drawn {
+            return refuse(format!("it knows images of {known}, the model draws {drawn}"));
         }
         let (ours, theirs) = (&self.0.diffusion.alphas_cumprod, &model.diffusion.alphas_cumprod);
         if ours.len() != theirs.len() {

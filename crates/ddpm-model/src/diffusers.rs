@@ -57,7 +57,7 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, 
     let scheduler = SchedulerConfig::read(&path)?;
     // The files were read: what they ask for is a matter of configuration.
     let variance = scheduler.variance().map_err(|error| error.within(&path))?;
-    let channels = [config.in_channels, config.out_channels];
+    let channels = [config.image.channels as i64, config.out_channels];
     refuse_channels(directory, channels, variance).map_err(|error| error.within(&path))?;
     let network = Network::new(Architecture::UNet(config)).map_err(|error| Error::from(error).within(directory))?;
     Ok(Pretrained {

@@ -155,11 +155,10 @@ impl<'a> Generation<'a> {
 
     fn draw_batch(&self, batch: Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Error> {
         let device = self.weights.flat().device();
-        let (channels, size) = self.network.image();
         let indices: Vec<u64> = batch.clone().map(|i| i as u64).collect();
         let noise = match self.init_noise {
             Some(noise) => noise.narrow(0, batch.start as i64, batch.len() as i64),
-            None => noise_batch(self.seed, Stream::Sample, &indices, &[channels, size, size]),
+            None => noise_batch(self.seed, Stream::Sample, &indices, &self.network.image().sizes()),
         };
         let labels = self.labels.map(|labels| Tensor::from_slice(&labels[batch]).to_device(device));
         let pull = self.classifier.zip(labels.as_ref());

@@ -27,8 +27,8 @@ pub fn read(source: &dyn Source, first: u64, count: usize, device: Device) -> Re
 
 /// The images of a batch of `source`.
 pub fn of_batch(source: &dyn Source, batch: Batch, device: Device) -> Result<Images, Error> {
-    let [channels, size] = [source.spec().channels, source.spec().size].map(|n| n as i64);
-    let shape = [batch.labels.len() as i64, channels, size, size];
+    let [channels, height, width] = source.image().sizes();
+    let shape = [batch.labels.len() as i64, channels, height, width];
     Ok(Images { x_start: from_bytes(&batch.images, shape, device)?, labels: batch.labels })
 }
 

@@ -16,8 +16,7 @@
 //! let kept = kept_timesteps(Spacing::Trailing, model.diffusion.timesteps(), 5).unwrap();
 //! let process = model.diffusion.respaced(&kept).unwrap();
 //! let drawn = Generation::of(&model, &process, Sampler::DpmSolver).gather(comm.as_ref(), 2, |_, _| ()).unwrap();
-//! let (channels, size) = model.network.image();
-//! assert_eq!(drawn.samples.len() as i64, 2 * channels * size * size);
+//! assert_eq!(drawn.samples.len(), 2 * model.network.image().values());
 //! # world.finish(0)
 //! ```
 //!

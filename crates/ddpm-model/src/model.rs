@@ -148,15 +148,14 @@ impl Model {
     /// know.
     pub fn open_data(&self, settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Error> {
         let source = data::open(settings, split)?;
-        let (spec, (channels, size)) = (source.spec(), self.network.image());
-        if (spec.channels as i64, spec.size as i64) != (channels, size) {
+        let (found, image) = (source.image(), self.network.image());
+        if found != image {
             return Err(Error::config(format!(
-                "the model is of {channels}x{size}x{size} images (channels, height, width) and the data are {0}x{1}x{1}",
-                spec.channels, spec.size
+                "the model is of {image} images (channels, height, width) and the data are {found}"
             ))
             .or(Remedy::Set(vec![
-                ("data.image_size".into(), size.to_string()),
-                ("data.channels".into(), channels.to_string()),
+                ("data.image_size".into(), image.height.to_string()),
+                ("data.channels".into(), image.channels.to_string()),
             ])));
         }
         match (self.classes, source.classes()) {

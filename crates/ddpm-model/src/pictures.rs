@@ -31,13 +31,12 @@ pub fn single(image: &[u8], channels: usize, size: usize) -> Result<Picture, Err
 
 /// The first images of a data set on their way to noise: a row per image, x_t from t = 0 to T-1.
 pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> Result<Picture, Error> {
-    let spec = source.spec();
+    let image = source.image();
     let count = STRIP_IMAGES.min(source.len() as usize);
-    let shape = [spec.channels as i64, spec.size as i64, spec.size as i64];
     let device = diffusion.device();
     let x_start = images::read(source, 0, count, device)?.x_start;
     let positions: Vec<u64> = (0..count as u64).collect();
-    let noise = noise_batch(seed, Stream::Picture, &positions, &shape).to_device(device);
+    let noise = noise_batch(seed, Stream::Picture, &positions, &image.sizes()).to_device(device);
     let last = diffusion.timesteps() - 1;
     let states: Vec<Tensor> = (0..STRIP_TIMES)
         .map(|column| {
@@ -46,7 +45,7 @@ pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> R
         })
         .collect();
     let strip = Tensor::stack(&states, 1).to_kind(Kind::Float).contiguous().view(-1);
-    grid(&Vec::<f32>::try_from(&strip)?, spec.channels, spec.size, STRIP_TIMES)
+    grid(&Vec::<f32>::try_from(&strip)?, image.channels, image.height, STRIP_TIMES)
 }
 
 /// Images on their way from noise: a row per image, of `trajectories` f32 `[rows, steps, C, size, size]`.

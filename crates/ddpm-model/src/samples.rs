@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use ddpm_config::DataSettings;
-use ddpm_data::{DataError, DataSpec, FolderLabels, OnCorrupt, Source, SourceKind, Split, class_folders, some_of};
+use ddpm_data::{
+    DataError, DataSpec, FolderLabels, ImageShape, OnCorrupt, Source, SourceKind, Split, class_folders, some_of,
+};
 use tch::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind};
@@ -20,18 +22,16 @@ pub struct Labelled {
     pub labels: Option<Vec<i64>>,
 }
 
-/// Images of `(channels, size)` in a safetensors file or a folder. Where `classes` are distinguished, a folder's sub-folders,
+/// Images of the shape `image` in a safetensors file or a folder. Where `classes` are distinguished, a folder's sub-folders,
 /// as many, are the classes in the order of their names.
-pub fn read(path: &Path, image: (i64, i64), classes: Option<i64>) -> Result<Labelled, Error> {
-    let (channels, size) = image;
+pub fn read(path: &Path, image: ImageShape, classes: Option<i64>) -> Result<Labelled, Error> {
     if !path.is_dir() {
-        let read = tensor_file::read(path, "samples", None, [channels, size, size])?;
+        let read = tensor_file::read(path, "samples", None, image.sizes())?;
         return Ok(Labelled { images: read.values, labels: read.labels });
     }
     let source = ddpm_data::open(&DataSpec {
         kind: SourceKind::Folder { root: path.into(), split: Split::Train, labels: folder_labels(path, classes)? },
-        image_size: size as usize,
-        channels: channels as usize,
+        image,
         crop: None,
         max_pixels: DataSettings::default().max_pixels(),
         on_corrupt: OnCorrupt::Error,

@@ -61,8 +61,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Declares a parameter and gives its handle.
-    pub(crate) fn declare(&mut self, name: String, shape: &[i64], init: Init) -> Param {
+    /// Declares a parameter and returns its handle.
+    pub fn declare(&mut self, name: String, shape: &[i64], init: Init) -> Param {
         let entry = LayoutEntry { name, shape: shape.to_vec(), offset: self.len, init };
         self.len += entry.len();
         self.entries.push(entry);
@@ -89,7 +89,7 @@ impl Layout {
     }
 }
 
-/// Values of all parameters: one flat f32 buffer and a view per parameter.
+/// The values of all parameters: one flat f32 buffer and a view per parameter.
 #[derive(Debug)]
 pub struct Weights {
     flat: Tensor,
@@ -105,7 +105,7 @@ impl Index<Param> for Weights {
 }
 
 impl Weights {
-    /// Views into `flat` (f32, `[layout.len()]`), which the caller may go on using: they share memory.
+    /// Views into `flat` (f32, `[layout.len()]`), which the caller may continue to use: they share memory.
     ///
     /// # Errors
     /// `flat` has another length or dtype than the layout needs.
@@ -127,7 +127,7 @@ impl Weights {
     /// # Errors
     /// Memory runs out.
     pub fn initialise(layout: &Layout, seed: u64, device: Device) -> Result<Self, NnError> {
-        // libtorch's memory, as much as there are weights: where that is more than there is, it says so.
+        // Allocated by libtorch, which returns an error if memory runs out; a Vec would abort.
         let mut flat = Tensor::f_zeros([layout.len()], (Kind::Float, Device::Cpu))?;
         tch_ext::with_f32_mut(&mut flat, |values| Self::draw(layout, seed, values))?;
         Self::over(layout, flat.f_to_device_(device, Kind::Float, false, false)?)
@@ -150,7 +150,7 @@ impl Weights {
         }
     }
 
-    /// The same numbers, gradients and memory under other handles.
+    /// Another handle to the same values, gradients and memory.
     pub(crate) fn shallow_clone(&self) -> Self {
         let views = self.views.iter().map(Tensor::shallow_clone).collect();
         Self { flat: self.flat.shallow_clone(), views }
@@ -191,7 +191,7 @@ impl Gradients {
         &self.flat
     }
 
-    /// Forgets what was accumulated, keeping the memory.
+    /// Sets the gradients to zero in place.
     ///
     /// # Errors
     /// libtorch fails.

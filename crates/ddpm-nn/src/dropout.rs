@@ -1,9 +1,9 @@
-//! Dropout whose mask is a function of the run's position, not of a generator's state.
+//! Dropout whose mask depends on the run's position, not on a generator's state.
 
 use tch::{Kind, TchError, Tensor};
 
-/// One key per sample of a batch; each layer derives its masks from them, so a sample is dropped out alike on any rank,
-/// in any micro-batch and after any resume.
+/// One key per sample of a batch; each layer derives its masks from them, so a sample's masks are the same on any
+/// rank, in any micro-batch and after any resume.
 #[derive(Debug)]
 pub struct DropoutKeys {
     keys: Tensor,
@@ -37,8 +37,8 @@ impl DropoutKeys {
         Self { keys: self.keys.shallow_clone() }
     }
 
-    /// `x` (`[B, ...]`) with each element kept with probability `1 - rate` and scaled by its inverse; `layer` tells
-    /// the layers of a network apart.
+    /// `x` (`[B, ...]`) with each element kept with probability `1 - rate` and scaled by its inverse; `layer` distinguishes
+    /// the layers of a network.
     pub(crate) fn apply(&self, x: &Tensor, rate: f64, layer: u64) -> Result<Tensor, TchError> {
         let size = x.size();
         let per_sample: i64 = size[1..].iter().product();

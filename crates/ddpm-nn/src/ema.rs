@@ -31,7 +31,7 @@ impl Ema {
         Ok(Self { rate, warmup, updates, flat: flat.f_to_device_(device, flat.kind(), false, true)? })
     }
 
-    /// The rate it was asked for.
+    /// The rate that it was created with.
     pub fn rate(&self) -> f64 {
         self.rate
     }
@@ -46,7 +46,7 @@ impl Ema {
         &self.flat
     }
 
-    /// Takes in the present `weights` (f32 flat).
+    /// Updates the average with the current `weights` (f32 flat).
     ///
     /// # Errors
     /// The weights have another length, or libtorch fails.

@@ -1,14 +1,14 @@
-//! What can go wrong in this crate.
+//! Errors of this crate.
 
 use std::path::PathBuf;
 
 use ddpm_spec::SpecError;
 
-/// What a folder should hold that is given as a model's.
+/// What the folder of a model should contain.
 pub(crate) const EXPECTED: &str = "expected a diffusers directory: unet/config.json or config.json, and beside it \
                                    diffusion_pytorch_model.safetensors or .bin";
 
-/// An architecture that cannot be built, or weights that do not fit it.
+/// A network that cannot be built, or weights that do not fit it.
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
     /// The network cannot be built.

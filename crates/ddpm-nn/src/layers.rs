@@ -1,4 +1,4 @@
-//! Layers as handles into the arena: a convolution, a linear map, a group norm, an embedding table.
+//! Layers as handles into the arena: convolution, linear map, group norm, embedding table.
 
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::{Activation, Normed, PerChannel};
@@ -6,31 +6,36 @@ use tch_ext::{Activation, Normed, PerChannel};
 use crate::arena::{Init, Layout, Param, Weights};
 
 /// Where a layer's parameters are declared: a layout and the prefix of their names.
-pub(crate) struct Scope<'a> {
+#[derive(Debug)]
+pub struct Scope<'a> {
     layout: &'a mut Layout,
     prefix: String,
 }
 
 impl<'a> Scope<'a> {
-    pub(crate) fn root(layout: &'a mut Layout) -> Self {
+    /// Names without a prefix.
+    pub fn root(layout: &'a mut Layout) -> Self {
         Self { layout, prefix: String::new() }
     }
 
     /// The scope `prefix.name`.
-    pub(crate) fn sub(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
+    pub fn sub(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
         let prefix = format!("{}{name}.", self.prefix);
         Scope { layout: self.layout, prefix }
     }
 
-    fn param(&mut self, name: &str, shape: &[i64], init: Init) -> Param {
+    /// Declares the parameter `prefix.name`.
+    pub fn param(&mut self, name: &str, shape: &[i64], init: Init) -> Param {
         self.layout.declare(format!("{}{name}", self.prefix), shape, init)
     }
 }
 
-/// Whether a layer starts as PyTorch starts it, or at zero as the last layer of a residual branch does.
+/// How a layer's parameters start.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Start {
+pub enum Start {
+    /// As in PyTorch.
     Default,
+    /// At zero, for the last layer of a residual branch (Ho et al. 2020, appendix B).
     Zero,
 }
 
@@ -43,8 +48,9 @@ impl Start {
     }
 }
 
+/// A square convolution with bias.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Conv2d {
+pub struct Conv2d {
     weight: Param,
     bias: Param,
     stride: i64,
@@ -52,8 +58,8 @@ pub(crate) struct Conv2d {
 }
 
 impl Conv2d {
-    /// A `kernel`×`kernel` convolution with bias that keeps the image's size at stride 1.
-    pub(crate) fn new(scope: &mut Scope, input: i64, output: i64, kernel: i64, start: Start) -> Self {
+    /// A `kernel`×`kernel` convolution of `input` channels to `output`, of stride 1 and padded to keep the image's size.
+    pub fn new(scope: &mut Scope, input: i64, output: i64, kernel: i64, start: Start) -> Self {
         let init = start.init(input * kernel * kernel);
         Self {
             weight: scope.param("weight", &[output, input, kernel, kernel], init),
@@ -63,12 +69,16 @@ impl Conv2d {
         }
     }
 
-    pub(crate) fn with_stride(self, stride: i64, padding: i64) -> Self {
+    /// The same with another stride and padding.
+    pub fn with_stride(self, stride: i64, padding: i64) -> Self {
         Self { stride, padding, ..self }
     }
 
-    /// The result is of the kind of `x`.
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
+    /// The convolution of `x` `[B, input, H, W]`, in the kind of `x`.
+    ///
+    /// # Errors
+    /// libtorch fails: shapes do not fit, or memory runs out.
+    pub fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
         let (weight, bias) = (&w[self.weight], &w[self.bias]);
         let (output, input, kernel, _) = weight.size4()?;
         if (kernel, self.stride, self.padding) == (3, 1, 1) && tch_ext::winograd_applies(x, input, output) {
@@ -77,7 +87,7 @@ impl Conv2d {
         self.convolve(x, weight, Some(bias))
     }
 
-    /// The convolution of the channels of all `inputs` together, which are not copied for that: a sum of convolutions.
+    /// The convolution of the concatenated `inputs`, computed as a sum of convolutions instead of copying them together.
     pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Result<Tensor, TchError> {
         let (weight, bias) = (&w[self.weight], &w[self.bias]);
         let (mut sum, mut from) = (None::<Tensor>, 0);
@@ -102,8 +112,8 @@ impl Conv2d {
     }
 }
 
-/// The kind in which products with `x` are computed: its own, but f32 for bf16 on a CPU without instructions for it, where
-/// libtorch would take ten times as long.
+/// The kind in which products with `x` are computed: its own, except that bf16 is computed in f32 on a CPU without
+/// instructions for it, where libtorch would take ten times as long.
 pub(crate) fn kind_of_products(x: &Tensor) -> Kind {
     match x.kind() {
         Kind::BFloat16 if x.device() == Device::Cpu && !tch_ext::multiplies_bf16() => Kind::Float,
@@ -111,28 +121,34 @@ pub(crate) fn kind_of_products(x: &Tensor) -> Kind {
     }
 }
 
+/// A linear map with bias.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Linear {
+pub struct Linear {
     weight: Param,
     bias: Param,
 }
 
 impl Linear {
-    pub(crate) fn new(scope: &mut Scope, input: i64, output: i64, start: Start) -> Self {
+    /// A map of `input` numbers to `output`.
+    pub fn new(scope: &mut Scope, input: i64, output: i64, start: Start) -> Self {
         let init = start.init(input);
         Self { weight: scope.param("weight", &[output, input], init), bias: scope.param("bias", &[output], init) }
     }
 
-    /// The result is of the kind of `x`.
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
+    /// The map of `x` `[..., input]`, in the kind of `x`.
+    ///
+    /// # Errors
+    /// libtorch fails: shapes do not fit, or memory runs out.
+    pub fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
         let kind = kind_of_products(x);
         let (weight, bias) = (w[self.weight].f_to_kind(kind)?, w[self.bias].f_to_kind(kind)?);
         x.f_to_kind(kind)?.f_linear(&weight, Some(bias))?.f_to_kind(x.kind())
     }
 }
 
+/// Group normalisation (Wu & He 2018), with a gain and a bias for each channel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GroupNorm {
+pub struct GroupNorm {
     weight: Param,
     bias: Param,
     groups: i64,
@@ -140,7 +156,8 @@ pub(crate) struct GroupNorm {
 }
 
 impl GroupNorm {
-    pub(crate) fn new(scope: &mut Scope, channels: i64, groups: i64, eps: f64) -> Self {
+    /// Normalises `groups` equal parts of the `channels`; `eps` is added to their variance.
+    pub fn new(scope: &mut Scope, channels: i64, groups: i64, eps: f64) -> Self {
         Self {
             weight: scope.param("weight", &[channels], Init::Ones),
             bias: scope.param("bias", &[channels], Init::Zeros),
@@ -149,12 +166,15 @@ impl GroupNorm {
         }
     }
 
-    /// The norm of images `[B, C, H, W]`, and what follows it.
-    pub(crate) fn forward(&self, w: &Weights, x: &Tensor, activation: Activation) -> Result<Tensor, TchError> {
+    /// The norm of `x` `[B, channels, H, W]`, and the activation after it.
+    ///
+    /// # Errors
+    /// libtorch fails: shapes do not fit, or memory runs out.
+    pub fn forward(&self, w: &Weights, x: &Tensor, activation: Activation) -> Result<Tensor, TchError> {
         Ok(self.normed(w, [x], activation)?.y)
     }
 
-    /// The same of the channels of all `inputs` together, and the inputs for what goes around the norm.
+    /// The same for the concatenation of all of `x`, together with the inputs, for the branch around the norm.
     pub(crate) fn normed<const N: usize>(
         &self,
         w: &Weights,
@@ -197,17 +217,23 @@ impl GroupNorm {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Embedding {
+/// A table of vectors.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedding {
     weight: Param,
 }
 
 impl Embedding {
-    pub(crate) fn new(scope: &mut Scope, rows: i64, width: i64) -> Self {
+    /// `rows` vectors of `width` numbers.
+    pub fn new(scope: &mut Scope, rows: i64, width: i64) -> Self {
         Self { weight: scope.param("weight", &[rows, width], Init::Normal) }
     }
 
-    pub(crate) fn forward(&self, w: &Weights, indices: &Tensor) -> Result<Tensor, TchError> {
+    /// The vectors `[B, width]` of `indices`, i64 `[B]`.
+    ///
+    /// # Errors
+    /// libtorch fails: an index is out of range, or memory runs out.
+    pub fn forward(&self, w: &Weights, indices: &Tensor) -> Result<Tensor, TchError> {
         Tensor::f_embedding(&w[self.weight], indices, -1, false, false)
     }
 }

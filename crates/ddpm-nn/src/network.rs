@@ -1,56 +1,42 @@
-//! Any of the networks behind one interface.
+//! Any network behind one interface.
 
-use ddpm_spec::Architecture;
+use ddpm_spec::{Architecture, ImageShape};
 use tch::{Kind, TchError, Tensor};
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
-use crate::dropout::DropoutKeys;
+use crate::inputs::Inputs;
+use crate::module::Module;
 use crate::small::SmallUNet;
 use crate::unet::{Classifier, UNet};
 
-/// What a network is applied to.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// Noised images, f32 `[B, C, H, W]`.
-    pub x: &'a Tensor,
-    /// Timesteps, i64 `[B]`, 0-based, of the process trained on (never of a respaced one).
-    pub t: &'a Tensor,
-    /// Classes, i64 `[B]`, for a class-conditional network.
-    pub labels: Option<&'a Tensor>,
-    /// Given in training only.
-    pub dropout: Option<&'a DropoutKeys>,
-}
-
-/// A network without its numbers, and the table of its parameters.
+/// A network without its weights: its layers, the table of its parameters, and how it computes.
 #[derive(Debug)]
 pub struct Network {
-    shape: Shape,
+    module: Box<dyn Module>,
     layout: Layout,
     precision: Kind,
     checkpointed: Vec<bool>,
 }
 
-#[derive(Debug)]
-enum Shape {
-    UNet(Box<UNet>),
-    Small(Box<SmallUNet>),
-    Classifier(Box<Classifier>),
-}
-
 impl Network {
-    /// Builds the network.
+    /// Builds a network of this crate.
     ///
     /// # Errors
-    /// The architecture contradicts itself.
+    /// The architecture cannot be built: [`NnError::Spec`] with the field at fault.
     pub fn new(architecture: Architecture) -> Result<Self, NnError> {
         let mut layout = Layout::default();
-        let shape = match architecture {
-            Architecture::UNet(config) => Shape::UNet(Box::new(UNet::new(config, &mut layout)?)),
-            Architecture::Small(config) => Shape::Small(Box::new(SmallUNet::new(config, &mut layout)?)),
-            Architecture::Classifier(config) => Shape::Classifier(Box::new(Classifier::new(config, &mut layout)?)),
+        let module: Box<dyn Module> = match architecture {
+            Architecture::UNet(spec) => Box::new(UNet::new(spec, &mut layout)?),
+            Architecture::Small(spec) => Box::new(SmallUNet::new(spec, &mut layout)?),
+            Architecture::Classifier(spec) => Box::new(Classifier::new(spec, &mut layout)?),
         };
-        Ok(Self { shape, layout, precision: Kind::Float, checkpointed: Vec::new() })
+        Ok(Self::of(layout, module))
+    }
+
+    /// A network of your own: `module`, whose parameters are declared in `layout`. It computes in f32.
+    pub fn of(layout: Layout, module: Box<dyn Module>) -> Self {
+        Self { module, layout, precision: Kind::Float, checkpointed: Vec::new() }
     }
 
     /// The same network computing convolutions, attention and what lies between them in `precision`, f32 or bf16.
@@ -59,9 +45,9 @@ impl Network {
         Self { precision, ..self }
     }
 
-    /// The same network keeping less for backward: at each of these levels (highest resolution first; the bottom goes with
-    /// the last) a layer, that is a residual block and the attention after it, keeps its inputs only and is computed again
-    /// in backward. Results and gradients are the same, bit for bit. The small U-Net has no such levels.
+    /// The same network keeping less for backward: at each of these levels (highest resolution first; the bottom belongs
+    /// to the last) a layer, that is a residual block and the attention after it, keeps only its inputs and is computed
+    /// again in backward. Results and gradients are the same, bit for bit. The small U-Net has no such levels.
     pub fn checkpointing(self, levels: &[bool]) -> Self {
         Self { checkpointed: levels.to_vec(), ..self }
     }
@@ -71,36 +57,24 @@ impl Network {
         &self.layout
     }
 
-    /// Number of classes it can be asked for (a null class included), if class-conditional.
+    /// Number of classes that it can be conditioned on (a null class included), if class-conditional.
     pub fn classes(&self) -> Option<i64> {
-        match &self.shape {
-            Shape::UNet(net) => net.config().classes,
-            Shape::Small(_) | Shape::Classifier(_) => None,
-        }
+        self.module.classes()
     }
 
-    /// Channels and side of the images it is applied to.
-    pub fn image(&self) -> (i64, i64) {
-        match &self.shape {
-            Shape::UNet(net) => (net.config().in_channels, net.config().image_size),
-            Shape::Small(net) => (net.config().in_channels, net.config().image_size),
-            Shape::Classifier(net) => (net.config().encoder.in_channels, net.config().encoder.image_size),
-        }
+    /// The images that it is applied to.
+    pub fn image(&self) -> ImageShape {
+        self.module.image()
     }
 
-    /// The prediction at `inputs` with the numbers `w`: f32 `[B, out_channels, H, W]`; of a classifier, logits
+    /// The prediction at `inputs` with the weights `w`: f32 `[B, out_channels, H, W]`; for a classifier, logits
     /// `[B, classes]`.
     ///
     /// # Errors
     /// libtorch fails: memory runs out, or the inputs are not what [`Inputs`] says.
     pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Result<Tensor, TchError> {
         let x = tch_ext::channels_last(inputs.x)?.f_to_kind(self.precision)?;
-        let inputs = &Inputs { x: &x, ..*inputs };
-        let output = match &self.shape {
-            Shape::UNet(net) => net.forward(w, inputs, &self.checkpointed)?,
-            Shape::Small(net) => net.forward(w, inputs)?,
-            Shape::Classifier(net) => net.forward(w, inputs, &self.checkpointed)?,
-        };
-        output.f_to_kind(Kind::Float)
+        let inputs = Inputs { x: &x, ..*inputs };
+        self.module.forward(w, &inputs, &self.checkpointed)?.f_to_kind(Kind::Float)
     }
 }

@@ -1,15 +1,15 @@
-//! How noisy the gradient is: the gradient noise scale.
+//! The gradient noise scale: how noisy the gradient is.
 
 use serde::{Deserialize, Serialize};
 
-/// How long a step's estimates count: the last hundred or so steps.
+/// The share of a step's estimates in the average, which thus covers the last hundred or so steps.
 const SHARE: f64 = 0.01;
 
 /// The gradient noise scale tr(Σ)/|G|² (McCandlish et al. 2018, appendix A.1), by which Nichol & Dhariwal (2021, section
 /// 3.3) compare objectives: G is the true gradient and Σ the covariance of one sample's. It is the number of images in a
 /// batch at which noise and signal are equal.
 ///
-/// Averaging over the ranks gives both estimates for nothing: E|g_B|² = |G|² + tr(Σ)/B for a batch of B, and each step
+/// Averaging over the ranks yields both estimates at no cost: E|g_B|² = |G|² + tr(Σ)/B for a batch of B, and each step
 /// holds the norms of two sizes, a rank's batch and the global one. Both estimates are averaged over steps before they are
 /// divided, because a single step's may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,13 +18,13 @@ pub struct GradientNoise {
     variance: f64,
     /// |G|², times the weight.
     signal: f64,
-    /// What the estimates so far sum up to; below 1 while they are few.
+    /// Sum of the weights of the estimates so far; below 1 while there are few.
     weight: f64,
 }
 
 impl GradientNoise {
-    /// Takes in one step: `parts` are the norms of the gradients of equal parts of the batch (one per rank), `whole` is
-    /// the norm of their mean, from `batch` samples. One part alone says nothing, nor does a norm that is not finite.
+    /// Records one step: `parts` are the norms of the gradients of equal parts of the batch (one per rank), `whole` is
+    /// the norm of their mean, from `batch` samples. A single part gives no estimate, nor does a norm that is not finite.
     pub fn update(&mut self, parts: &[f64], whole: f64, batch: usize) {
         let small = batch as f64 / parts.len() as f64;
         let large = batch as f64;
@@ -45,7 +45,7 @@ impl GradientNoise {
         (self.weight > 0.0).then(|| self.variance / self.weight)
     }
 
-    /// tr(Σ)/|G|², in images; none where so little of the gradient is signal that its estimate is not above 0.
+    /// tr(Σ)/|G|², in images; none while the estimate of |G|² is not above 0.
     pub fn scale(&self) -> Option<f64> {
         (self.variance > 0.0 && self.signal > 0.0).then(|| self.variance / self.signal)
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_part_or_a_norm_that_is_not_finite_says_nothing() {
+    fn a_single_part_or_a_non_finite_norm_gives_no_estimate() {
         let mut noise = GradientNoise::default();
         noise.update(&[3.0], 3.0, 8);
         noise.update(&[3.0, f64::NAN], f64::NAN, 8);

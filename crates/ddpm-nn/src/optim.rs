@@ -71,7 +71,7 @@ impl AdamW {
     }
 }
 
-/// Scales `gradients` (f32 flat) of norm `norm` so that it is at most `max_norm`; 0 clips nothing. A norm that is not
+/// Scales `gradients` (f32 flat), whose norm is `norm`, to a norm of at most `max_norm`; 0 turns clipping off. A norm that is not
 /// finite leaves them as they are: the step must be skipped.
 ///
 /// # Errors

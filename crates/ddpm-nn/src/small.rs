@@ -1,13 +1,14 @@
 //! The small U-Net of MNIST tutorials: four levels of plain convolutions, time entering on the way up.
 
-use ddpm_spec::{Naming, SmallUNetSpec};
+use ddpm_spec::{ImageShape, Naming, SmallUNetSpec};
 use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
+use crate::inputs::Inputs;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
-use crate::network::Inputs;
+use crate::module::Module;
 use crate::time::sinusoidal_embedding;
 
 /// Half the channels of a level each: the widths are small and even.
@@ -43,7 +44,7 @@ struct UpLevel {
     triple: Triple,
 }
 
-/// The small U-Net without its numbers.
+/// The small U-Net without its weights.
 #[derive(Debug)]
 pub struct SmallUNet {
     config: SmallUNetSpec,
@@ -61,7 +62,7 @@ impl SmallUNet {
     pub fn new(config: SmallUNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
         config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
-        let mut input = config.in_channels;
+        let mut input = config.image.channels as i64;
         let mut down = Vec::new();
         for (level, &width) in config.channels.iter().enumerate() {
             down.push(Triple::new(&mut root.sub(format_args!("down_blocks.{level}")), input, width));
@@ -83,9 +84,14 @@ impl SmallUNet {
     pub fn config(&self) -> &SmallUNetSpec {
         &self.config
     }
+}
 
-    /// The network's prediction, `[B, out_channels, H, W]`.
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs) -> Result<Tensor, TchError> {
+impl Module for SmallUNet {
+    fn image(&self) -> ImageShape {
+        self.config.image
+    }
+
+    fn forward(&self, w: &Weights, inputs: &Inputs, _: &[bool]) -> Result<Tensor, TchError> {
         let time = sinusoidal_embedding(inputs.t, self.config.time_width, false, 0.0)?;
         let mut x = inputs.x.shallow_clone();
         let mut skips = Vec::new();

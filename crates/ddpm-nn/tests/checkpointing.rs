@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use ddpm_nn::{Architecture, ClassifierSpec, DropoutKeys, Gradients, Inputs, MidAttention, Network, UNetSpec, Weights};
+use ddpm_nn::{
+    Architecture, ClassifierSpec, DropoutKeys, Gradients, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights,
+};
 use tch::{Device, Kind, Tensor};
 use tch_ext::GradHooks;
 
@@ -11,8 +13,7 @@ const LEVELS: usize = 3;
 /// Three levels with attention, one of several heads, at the last two.
 fn unet() -> UNetSpec {
     UNetSpec {
-        image_size: 16,
-        in_channels: 3,
+        image: ImageShape::square(3, 16),
         out_channels: 3,
         channels: vec![8, 16, 24],
         layers_per_block: 2,
@@ -42,7 +43,7 @@ fn outcome(architecture: &Architecture, precision: Kind, checkpointed: &[bool]) 
     let fired = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&fired);
     let _hooks = GradHooks::attach(weights.views(), move |index| log.lock().unwrap().push(index)).unwrap();
-    let (channels, size) = network.image();
+    let [channels, size, _] = network.image().sizes();
     let x = Tensor::randn([2, channels, size, size], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let t = Tensor::from_slice(&[3i64, 70]);
     let labels = network.classes().map(|_| Tensor::from_slice(&[1i64, 2]));

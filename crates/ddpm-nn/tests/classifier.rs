@@ -1,12 +1,11 @@
 //! The classifier: where it starts, what it shares with the U-Net, and its gradient with respect to the image.
 
-use ddpm_nn::{Architecture, ClassifierSpec, Inputs, MidAttention, Network, UNetSpec, Weights};
+use ddpm_nn::{Architecture, ClassifierSpec, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 
 fn encoder() -> UNetSpec {
     UNetSpec {
-        image_size: 8,
-        in_channels: 1,
+        image: ImageShape::square(1, 8),
         out_channels: 1,
         channels: vec![8, 16],
         layers_per_block: 1,

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec, UNetSpec, Weights, clip,
+    AdamW, Architecture, Ema, ImageShape, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec, UNetSpec, Weights,
+    clip,
 };
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -90,8 +91,7 @@ fn a_network_with_residual_resampling() {
 
 fn ho_cifar10() -> UNetSpec {
     UNetSpec {
-        image_size: 32,
-        in_channels: 3,
+        image: ImageShape::square(3, 32),
         out_channels: 3,
         channels: vec![128, 256, 256, 256],
         layers_per_block: 2,
@@ -133,8 +133,7 @@ fn published_sizes() {
 #[test]
 fn every_parameter_of_the_small_unet_is_used() {
     let config = SmallUNetSpec {
-        image_size: 32,
-        in_channels: 1,
+        image: ImageShape::square(1, 32),
         out_channels: 1,
         channels: vec![4, 10, 20, 40],
         time_width: 60,
@@ -184,7 +183,7 @@ fn weights_of_another_network_are_refused_by_tensor_name() {
 }
 
 #[test]
-fn contradictory_architectures_are_refused() {
+fn architectures_that_cannot_be_built_are_refused() {
     let cases: [(UNetSpec, &str); 6] = [
         (UNetSpec { attention: vec![false], ..ho_cifar10() }, "attention has 1 entries for the 4 levels of channels"),
         (UNetSpec { norm_groups: 48, ..ho_cifar10() }, "128 in channels does not divide into norm_groups = 48"),
@@ -193,7 +192,7 @@ fn contradictory_architectures_are_refused() {
             "mid_attention.groups = 48 does not divide the 256 channels",
         ),
         (UNetSpec { head_dim: Some(48), ..ho_cifar10() }, "head_dim = 48 does not divide the 256 channels"),
-        (UNetSpec { image_size: 28, ..ho_cifar10() }, "image_size = 28 is not a multiple of 8"),
+        (UNetSpec { image: ImageShape::square(3, 28), ..ho_cifar10() }, "image.height = 28 is not a multiple of 8"),
         (UNetSpec { dropout: 1.0, ..ho_cifar10() }, "dropout = 1 is out of range"),
     ];
     for (config, expected) in cases {

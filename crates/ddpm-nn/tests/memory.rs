@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Gradients, Inputs, MidAttention, Network, NnError, SmallUNetSpec, UNetSpec, Weights,
+    AdamW, Architecture, Ema, Gradients, ImageShape, Inputs, MidAttention, Network, NnError, SmallUNetSpec, UNetSpec,
+    Weights,
 };
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::Trouble;
@@ -92,8 +93,7 @@ fn with_too_little<P, T>(what: &str, prepare: impl Fn() -> P, work: impl Fn(P) -
 
 fn unet() -> Architecture {
     Architecture::UNet(UNetSpec {
-        image_size: 64,
-        in_channels: 1,
+        image: ImageShape::square(1, 64),
         out_channels: 1,
         channels: vec![16, 32],
         layers_per_block: 1,
@@ -114,8 +114,7 @@ fn unet() -> Architecture {
 
 fn small() -> Architecture {
     Architecture::Small(SmallUNetSpec {
-        image_size: 64,
-        in_channels: 1,
+        image: ImageShape::square(1, 64),
         out_channels: 1,
         channels: vec![16, 32],
         time_width: 60,

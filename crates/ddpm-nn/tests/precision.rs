@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_nn::{Architecture, Gradients, Inputs, Network, SavedUNet, SmallUNetSpec, Weights};
+use ddpm_nn::{Architecture, Gradients, ImageShape, Inputs, Network, SavedUNet, SmallUNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 
 /// The prediction and the gradient of all weights.
@@ -10,7 +10,7 @@ fn outcome(architecture: &Architecture, precision: Kind, weights: impl Fn(&Netwo
     let network = Network::new(architecture.clone()).unwrap().computing_in(precision);
     let weights = weights(&network);
     let gradients = Gradients::attach(network.layout(), &weights).unwrap();
-    let (channels, size) = network.image();
+    let [channels, size, _] = network.image().sizes();
     tch::manual_seed(0);
     let x = Tensor::randn([2, channels, size, size], (Kind::Float, Device::Cpu));
     let t = Tensor::from_slice(&[3i64, 70]);
@@ -46,8 +46,7 @@ fn the_unet_computes_in_bf16() {
 #[test]
 fn the_small_unet_computes_in_bf16() {
     let architecture = Architecture::Small(SmallUNetSpec {
-        image_size: 16,
-        in_channels: 1,
+        image: ImageShape::square(1, 16),
         out_channels: 1,
         channels: vec![4, 8],
         time_width: 16,

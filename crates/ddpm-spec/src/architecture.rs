@@ -15,8 +15,8 @@ pub enum ModelKind {
     Unet,
     /// [`Architecture::Small`]; of `[model]` it uses `channels` only.
     Small,
-    /// [`Architecture::Classifier`]: what `train-classifier` trains. Of `[diffusion]` it uses the noise and the timesteps
-    /// only, and of `[monitor]` nothing that draws samples.
+    /// [`Architecture::Classifier`]: it uses only the noise and the timesteps of `[diffusion]`, and nothing of
+    /// `[monitor]` that draws samples.
     Classifier,
 }
 

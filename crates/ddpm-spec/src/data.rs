@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{in_range, positive};
 use crate::error::{Naming, SpecError};
-
-/// The largest side of an image, in pixels.
-const MAX_SIDE: usize = 4096;
+use crate::image::ImageShape;
 
 /// The name of a [`SourceKind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +23,13 @@ pub enum DataKind {
     Synthetic,
 }
 
-/// What an image that cannot be used does.
+/// What happens at an image that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnCorrupt {
-    /// Ends the run with an error that names the file.
+    /// The run ends with an error that names the file.
     Error,
-    /// Is replaced by the next one that can be used, with a warning, and counted.
+    /// The next one that can be used takes its place, with a warning; it is counted.
     Skip,
 }
 
@@ -113,16 +111,14 @@ pub enum SourceKind {
 pub struct DataSpec {
     /// Where the images are.
     pub kind: SourceKind,
-    /// Height and width of the result in pixels.
-    pub image_size: usize,
-    /// 1 (grey) or 3 (RGB).
-    pub channels: usize,
+    /// The shape of the result: square, with 1 channel (grey) or 3 (RGB).
+    pub image: ImageShape,
     /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
     pub crop: Option<u32>,
     /// Most pixels (width times height) of an image file; a larger one is not decoded, since it might not fit into
     /// memory.
     pub max_pixels: u64,
-    /// What to do about an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
+    /// What happens at an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
     pub on_corrupt: OnCorrupt,
 }
 
@@ -130,15 +126,14 @@ impl DataSpec {
     /// Checks the numbers; whether the files are there shows when the data set is opened.
     ///
     /// # Errors
-    /// [`SpecError`] in the field `count`, `image_size`, `channels` or `crop`.
+    /// [`SpecError`] in the field `count`, `crop`, or one of `image`.
     pub fn validate(&self, naming: Naming) -> Result<(), SpecError> {
         if let SourceKind::Synthetic { count, .. } = self.kind {
             positive(&naming.path("count"), count)?;
         }
-        let (size, channels) = (self.image_size, self.channels);
-        let within = format!("from 1 to {MAX_SIDE}");
-        in_range(&naming.path("image_size"), size, (1..=MAX_SIDE).contains(&size), within)?;
-        in_range(&naming.path("channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
+        self.image.validate(naming)?;
+        let channels = self.image.channels;
+        in_range(&naming.path("image.channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
         in_range(&naming.path("crop"), 0, self.crop != Some(0), "at least 1, or not set")
     }
 }

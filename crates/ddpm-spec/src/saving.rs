@@ -1,23 +1,23 @@
-//! What a save does that fails or comes due too early.
+//! What happens when a save fails, or is due before the last one is done.
 
 use serde::{Deserialize, Serialize};
 
-/// What a save that failed for good does.
+/// What happens after a save has failed for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// Is logged and counted; training continues.
+    /// The failure is logged and counted; training continues.
     Warn,
-    /// Ends the run.
+    /// The run ends.
     Abort,
 }
 
-/// What a save does that comes due while the last one is in flight.
+/// What happens when a save is due while the last one is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenBusy {
-    /// Holds training until the last one is done.
+    /// Training waits until the last one is done.
     Wait,
-    /// Is left out.
+    /// The save is skipped.
     Skip,
 }

@@ -2,15 +2,14 @@
 
 use crate::check::in_range;
 use crate::error::{Naming, SpecError};
+use crate::image::ImageShape;
 use crate::unet::{image_halves, widths};
 
 /// Sizes of the small U-Net.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SmallUNetSpec {
-    /// Side of the (square) images; each level halves it.
-    pub image_size: i64,
-    /// Channels of the images.
-    pub in_channels: i64,
+    /// The images, as in and out of the network; each level halves both sides.
+    pub image: ImageShape,
     /// Channels of the prediction.
     pub out_channels: i64,
     /// Width of each level, highest resolution first; the tutorial has 4, 10, 20, 40.
@@ -28,16 +27,15 @@ impl SmallUNetSpec {
     /// # Errors
     /// [`SpecError`] in the field at fault.
     pub fn validate(&self, naming: Naming) -> Result<(), SpecError> {
+        self.image.validate(naming)?;
         widths(&self.channels, naming)?;
         let even = |width: i64| width >= 2 && width % 2 == 0;
         for &width in &self.channels {
             in_range(&naming.path("channels"), width, even(width), "even and at least 2 in the small net")?;
         }
         in_range(&naming.path("time_width"), self.time_width, even(self.time_width), "even and at least 2")?;
-        for (field, count) in [("in_channels", self.in_channels), ("out_channels", self.out_channels)] {
-            in_range(&naming.path(field), count, count >= 1, "at least 1")?;
-        }
+        in_range(&naming.path("out_channels"), self.out_channels, self.out_channels >= 1, "at least 1")?;
         let levels = self.channels.len();
-        image_halves(self.image_size, levels, levels, naming)
+        image_halves(self.image, levels, levels, naming)
     }
 }

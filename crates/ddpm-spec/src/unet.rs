@@ -4,6 +4,7 @@ use crate::check::{
     gcd, in_range, largest_divisor, nearest_divisors, nearest_multiples, one_per_level, positive_finite, require,
 };
 use crate::error::{Naming, SpecError};
+use crate::image::ImageShape;
 
 /// Wider layers have no room in any memory.
 const WIDEST: i64 = 65_536;
@@ -27,10 +28,8 @@ pub enum MidAttention {
 /// Which member of the UNet2DModel family to build.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UNetSpec {
-    /// Side of the (square) images.
-    pub image_size: i64,
-    /// Channels of the images.
-    pub in_channels: i64,
+    /// The images, as in and out of the network; each level but the last halves both sides.
+    pub image: ImageShape,
     /// Channels of the prediction: as many, or twice as many with a learned variance.
     pub out_channels: i64,
     /// Width of each level, highest resolution first.
@@ -71,13 +70,13 @@ impl UNetSpec {
     pub fn validate(&self, naming: Naming) -> Result<(), SpecError> {
         let path = |field: &str| naming.path(field);
         let levels = self.channels.len();
+        self.image.validate(naming)?;
         widths(&self.channels, naming)?;
         one_per_level(&path("attention"), &self.attention, &path("channels"), levels)?;
         let dropout = self.dropout;
         in_range(&path("dropout"), dropout, (0.0..1.0).contains(&dropout), "at least 0 and below 1")?;
         in_range(&path("norm_eps"), self.norm_eps, positive_finite(self.norm_eps), "above 0")?;
         for (field, count) in [
-            ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("layers_per_block", self.layers_per_block),
             ("norm_groups", self.norm_groups),
@@ -94,7 +93,7 @@ impl UNetSpec {
         let fits = first >= 4 && first % 2 == 0;
         in_range(&format!("{}[0]", path("channels")), first, fits, "even and at least 4")?;
         self.validate_heads(naming)?;
-        image_halves(self.image_size, levels, levels - 1, naming)
+        image_halves(self.image, levels, levels - 1, naming)
     }
 
     fn validate_groups(&self, naming: Naming) -> Result<(), SpecError> {
@@ -155,17 +154,21 @@ pub(crate) fn widths(channels: &[i64], naming: Naming) -> Result<(), SpecError> 
     in_range(&path, widest, widest <= WIDEST, format!("at most {WIDEST}"))
 }
 
-/// Checks that images of side `size` can be halved so many times.
-pub(crate) fn image_halves(size: i64, levels: usize, halvings: usize, naming: Naming) -> Result<(), SpecError> {
-    let (path, channels) = (naming.path("image_size"), naming.path("channels"));
-    let multiple = 1i64 << halvings;
-    require(
-        size >= 1 && size % multiple == 0,
-        &path,
-        || format!("{path} = {size} is not a multiple of {multiple}, as the {levels} levels of the net need"),
-        || {
-            let sizes = nearest_multiples(size.max(0) as u64, multiple as u64);
-            format!("Use {sizes}, or fewer entries in {channels}")
-        },
-    )
+/// Checks that both sides of an image can be halved so many times.
+pub(crate) fn image_halves(image: ImageShape, levels: usize, halvings: usize, naming: Naming) -> Result<(), SpecError> {
+    let multiple = 1 << halvings;
+    let channels = naming.path("channels");
+    for (field, side) in [("image.height", image.height), ("image.width", image.width)] {
+        let path = naming.path(field);
+        require(
+            side.is_multiple_of(multiple),
+            &path,
+            || format!("{path} = {side} is not a multiple of {multiple}, as the {levels} levels of the net need"),
+            || {
+                let sizes = nearest_multiples(side as u64, multiple as u64);
+                format!("Use {sizes}, or fewer entries in {channels}")
+            },
+        )?;
+    }
+    Ok(())
 }

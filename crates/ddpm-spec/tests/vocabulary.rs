@@ -3,9 +3,9 @@
 use std::fmt::Debug;
 
 use ddpm_spec::{
-    Backend, BetaSchedule, Convolutions, DataKind, DataSpec, Device, GridSampler, Labels, LossKind, LrShape, ModelKind,
-    Naming, OnCorrupt, OnFailure, Precision, Prediction, ScheduleKind, SourceKind, SpecError, TimestepSampling,
-    Variance, WeightingKind, WhenBusy,
+    Backend, BetaSchedule, Convolutions, DataKind, DataSpec, Device, GridSampler, ImageShape, Labels, LossKind,
+    LrShape, ModelKind, Naming, OnCorrupt, OnFailure, Precision, Prediction, ScheduleKind, SourceKind, SpecError,
+    TimestepSampling, Variance, WeightingKind, WhenBusy,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,8 +79,7 @@ fn errors_carry_the_path_that_the_caller_gives() {
 fn data_sets_that_cannot_be_opened_are_refused() {
     let valid = DataSpec {
         kind: SourceKind::Synthetic { count: 10, seed: 0 },
-        image_size: 8,
-        channels: 1,
+        image: ImageShape::square(1, 8),
         crop: None,
         max_pixels: 100,
         on_corrupt: OnCorrupt::Error,
@@ -88,8 +87,9 @@ fn data_sets_that_cannot_be_opened_are_refused() {
     assert!(valid.validate(Naming::PLAIN).is_ok());
     for (path, spec) in [
         ("count", DataSpec { kind: SourceKind::Synthetic { count: 0, seed: 0 }, ..valid.clone() }),
-        ("image_size", DataSpec { image_size: 0, ..valid.clone() }),
-        ("channels", DataSpec { channels: 2, ..valid.clone() }),
+        ("image.height", DataSpec { image: ImageShape::square(1, 0), ..valid.clone() }),
+        ("image.width", DataSpec { image: ImageShape { width: 9, ..valid.image }, ..valid.clone() }),
+        ("image.channels", DataSpec { image: ImageShape::square(2, 8), ..valid.clone() }),
         ("crop", DataSpec { crop: Some(0), ..valid.clone() }),
     ] {
         assert_eq!(spec.validate(Naming::PLAIN).unwrap_err().path, path);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_comm::{World, abort};
 use ddpm_config::Settings;
-use ddpm_data::{DataError, ImageSpec, Source};
+use ddpm_data::{DataError, ImageShape, Source};
 use ddpm_model::{Error, Failure, Place};
 use ddpm_train::{Monitor, Plan, ResumeFrom, StopRequest, Trainer};
 
@@ -17,8 +17,8 @@ impl Source for Discs {
         10_000
     }
 
-    fn spec(&self) -> ImageSpec {
-        ImageSpec { channels: 1, size: 16 }
+    fn image(&self) -> ImageShape {
+        ImageShape::square(1, 16)
     }
 
     fn classes(&self) -> Option<usize> {

@@ -24,8 +24,8 @@ fn draw(world: &World, store: &str, out: &Path) -> Result<(), Failure> {
     let sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel });
     let drawn = Generation::of(&model, &process, sampler).gather(comm.as_ref(), 16, |_, _| ())?;
     if world.rank() == 0 {
-        let (channels, size) = model.network.image();
-        let grid = pictures::grid(&drawn.samples, channels as usize, size as usize, 4)?;
+        let image = model.network.image();
+        let grid = pictures::grid(&drawn.samples, image.channels, image.height, 4)?;
         grid.save_png(out).map_err(|error| Error::file(out, error))?;
         println!("{} -> {}", model.description, out.display());
     }

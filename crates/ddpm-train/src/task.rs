@@ -55,7 +55,6 @@ impl Task {
         let network = Network::new(settings.architecture())?
             .computing_in(precision)
             .checkpointing(&settings.model.checkpoint_activations);
-        let size = i64::from(settings.data.image_size);
         Ok(Self {
             objective: Objective::of(settings),
             diffusion: diffusion(settings, device)?,
@@ -63,7 +62,7 @@ impl Task {
             seed: settings.seed,
             global_batch: settings.train.global_batch,
             micro_batch: settings.train.micro_batch.unwrap_or(usize::MAX),
-            image: [i64::from(settings.data.channels), size, size],
+            image: settings.data.image().sizes(),
             lr: build::lr_schedule(settings),
             grad_clip: settings.train.grad_clip,
             skip_nonfinite: settings.train.skip_nonfinite,

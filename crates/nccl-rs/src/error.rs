@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::nccl::{MINIMUM, NCCL_VARIABLE, Version};
+use crate::version::{MINIMUM, NCCL_VARIABLE, Version};
 
 /// Why NCCL or CUDA could not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@
 //! let mut memory = DeviceMemory::new(cuda, 8)?;
 //! memory.upload(&[1.0f32, 2.0].map(f32::to_ne_bytes).concat(), compute.handle())?;
 //! let pending = comm.all_reduce(&mut [memory.slice(DType::F32, compute.handle())], Reduction::Mean)?;
-//! let done = pending.is_done()?; // nobody has to ask: `compute` goes on when it is
+//! let done = pending.is_done()?; // need not be asked: `compute` continues when it is
 //! # let _ = done;
 //! comm.finish()
 //! # }
@@ -41,12 +41,18 @@
 mod buffer;
 mod communicator;
 mod cuda;
+mod device_memory;
 mod error;
 mod library;
 mod nccl;
+mod stream;
+mod version;
 
 pub use buffer::{DType, DeviceSlice, Reduction};
 pub use communicator::{Communicator, Pending};
-pub use cuda::{CUDART_VARIABLE, Cuda, DeviceMemory, Event, Stream, StreamHandle};
+pub use cuda::{CUDART_VARIABLE, Cuda};
+pub use device_memory::DeviceMemory;
 pub use error::Error;
-pub use nccl::{MINIMUM, NCCL_VARIABLE, Nccl, UniqueId, Version};
+pub use nccl::{Nccl, UniqueId};
+pub use stream::{Event, Stream, StreamHandle};
+pub use version::{MINIMUM, NCCL_VARIABLE, Version};

@@ -68,8 +68,8 @@ impl Loaded {
 macro_rules! functions {
     ($table:ident { $($name:ident($($argument:ty),*) -> $result:ty;)* }) => {
         #[allow(non_snake_case)] // the C names
-        struct $table {
-            $($name: unsafe extern "C" fn($($argument),*) -> $result,)*
+        pub(crate) struct $table {
+            $(pub(crate) $name: unsafe extern "C" fn($($argument),*) -> $result,)*
         }
 
         impl $table {

@@ -1,18 +1,12 @@
 //! The NCCL library: its version, its words, and the id by which ranks find each other.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::Error;
 use crate::library::{Loaded, functions};
-
-/// The environment variable with the path of NCCL's library.
-pub const NCCL_VARIABLE: &str = "DDPM_NCCL_LIB";
-
-/// The oldest NCCL that is taken: the first with `ncclCommFinalize`.
-pub const MINIMUM: Version = Version(21_400);
+use crate::version::{MINIMUM, NCCL_VARIABLE, Version};
 
 functions!(Functions {
     ncclGetErrorString(c_int) -> *const c_char;
@@ -199,21 +193,8 @@ impl Nccl {
     /// # Safety
     /// As for [`Nccl::finish`].
     pub(crate) unsafe fn abort(&self, comm: *mut c_void) {
-        // SAFETY: by the contract. There is nobody left to tell of a failure.
+        // SAFETY: by the contract. Nothing is left that a failure could be reported to.
         let _ = unsafe { (self.functions.ncclCommAbort)(comm) };
-    }
-}
-
-/// A version of NCCL, as its library numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(i32);
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // 2.8.4 is 2804, 2.10.3 is 21003: from 2.9 on there is a digit more.
-        let (major, rest) =
-            if self.0 < 10_000 { (self.0 / 1000, self.0 % 1000) } else { (self.0 / 10_000, self.0 % 10_000) };
-        write!(f, "{major}.{}.{}", rest / 100, rest % 100)
     }
 }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
-use crate::check;
+use crate::message::check;
 
 unsafe extern "C" {
     fn tch_ext_checkpoint(

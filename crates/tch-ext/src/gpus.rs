@@ -8,7 +8,8 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use nccl_rs::{CUDART_VARIABLE, Cuda, DType, DeviceSlice, StreamHandle};
 use tch::{Device, TchError, Tensor};
 
-use crate::{check, contiguous_f32};
+use crate::message::check;
+use crate::slice::contiguous_f32;
 
 unsafe extern "C" {
     fn tch_ext_set_deterministic(on: bool) -> *mut c_char;

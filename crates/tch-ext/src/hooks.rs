@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
-use crate::check;
+use crate::message::check;
 
 unsafe extern "C" {
     fn tch_ext_set_grad_hook(

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 
 use tch::TchError;
 
-use crate::check;
+use crate::message::check;
 
 unsafe extern "C" {
     fn tch_ext_begin_watch(watch: *mut *mut c_void) -> *mut c_char;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tch::TchError;
 
-use crate::check;
+use crate::message::check;
 
 type Each = extern "C" fn(*mut c_void, *const c_char, bool, bool, i64, i64);
 

@@ -8,6 +8,7 @@
 //! (`legacy.rs`).
 
 mod archive;
+mod dtype;
 mod error;
 mod legacy;
 mod machine;
@@ -16,8 +17,9 @@ mod reader;
 mod state_dict;
 mod tensor;
 
+pub use dtype::Dtype;
 pub use error::PickleError;
-pub use tensor::{Dtype, Tensor};
+pub use tensor::Tensor;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! them is as good as any other table.
 
 use crate::PickleError;
-use crate::tensor::Dtype;
+use crate::dtype::Dtype;
 
 /// An object's place in the table.
 pub(crate) type Id = u32;

@@ -3,9 +3,9 @@
 use ddpm_spec::{DataKind, Labels, OnCorrupt};
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
-/// `[data]`: what the run learns from.
+/// `[data]`: the images that the run learns from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSettings {
@@ -29,7 +29,7 @@ pub struct DataSettings {
     pub flip: bool,
     /// Decoding threads per rank. Default 1.
     pub workers: usize,
-    /// What an unreadable image does. Default `error`.
+    /// What happens at an unreadable image. Default `error`.
     pub on_corrupt: OnCorrupt,
     /// Largest image file of a `folder` that is decoded, in millions of pixels; larger ones are unreadable. Default 200.
     pub max_megapixels: u32,

@@ -3,7 +3,7 @@
 use ddpm_spec::{LossKind, Prediction, ScheduleKind, TimestepSampling, Variance, WeightingKind};
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
 /// `[diffusion]`: the process and its objective. Timesteps are 0-based; t = 0 has the least noise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

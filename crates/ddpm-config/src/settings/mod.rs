@@ -6,113 +6,15 @@
 mod data;
 mod diffusion;
 mod model;
+mod optional;
+mod run;
 mod services;
 mod train;
-
-use std::path::Path;
-
-use ddpm_spec::Labels;
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::address::{self, same_place};
 
 pub use data::DataSettings;
 pub use diffusion::DiffusionSettings;
 pub use model::ModelSettings;
 pub(crate) use model::{default_attention, default_channels};
+pub use run::{RunSettings, Settings};
 pub use services::{CheckpointSettings, CommSettings, MonitorSettings};
 pub use train::{EmaSettings, TrainSettings};
-
-/// Everything that defines a run, resolved and of the right types.
-///
-/// [`Settings::load`](crate::Settings::load) returns it validated. It serialises to TOML (`config.toml`) and to JSON
-/// (broadcast to the ranks, kept in checkpoints), and reads back equal from either.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Key of every random draw: weights, sample order, noise, timesteps. Default 0.
-    pub seed: u64,
-    /// Where the run lives.
-    pub run: RunSettings,
-    /// What it learns from.
-    pub data: DataSettings,
-    /// The network.
-    pub model: ModelSettings,
-    /// The diffusion process and its objective.
-    pub diffusion: DiffusionSettings,
-    /// The optimisation.
-    pub train: TrainSettings,
-    /// Averaged copies of the weights.
-    pub ema: EmaSettings,
-    /// How ranks talk to each other.
-    pub comm: CommSettings,
-    /// What is saved, where and when.
-    pub checkpoint: CheckpointSettings,
-    /// What is reported while training.
-    pub monitor: MonitorSettings,
-}
-
-/// `[run]`: where the run lives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RunSettings {
-    /// Folder of the run's files. Default `runs/<name>`.
-    pub dir: String,
-    /// Name shown in logs. Default: the configuration file's name without its extension.
-    pub name: String,
-}
-
-impl Default for RunSettings {
-    fn default() -> Self {
-        Self { dir: "runs/run".into(), name: "run".into() }
-    }
-}
-
-impl Settings {
-    /// Where checkpoints go: `checkpoint.uri`, or `<run.dir>/checkpoints`.
-    pub fn checkpoint_uri(&self) -> String {
-        self.checkpoint.uri.clone().unwrap_or_else(|| format!("{}/checkpoints", self.run.dir))
-    }
-
-    /// These settings with every relative path as seen from `folder`: what a run writes down, so that it means the same
-    /// wherever it is read.
-    pub fn anchored(mut self, folder: &Path) -> Self {
-        for path in self.paths_mut() {
-            *path = address::anchored(path, folder);
-        }
-        self
-    }
-
-    /// Every path or address among the settings that is set.
-    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        let labels = match &mut self.data.labels {
-            Labels::Path(path) => Some(path),
-            _ => None,
-        };
-        let data = Some(&mut self.data.path).filter(|path| !path.is_empty());
-        [Some(&mut self.run.dir), data, labels, self.checkpoint.uri.as_mut()].into_iter().flatten()
-    }
-
-    /// These settings with the paths of `other` where both may name the same files: a run writes paths down in full, and
-    /// people type them relative to where they are.
-    pub(crate) fn respelt_as(mut self, other: &Self) -> Self {
-        if same_place(&self.data.path, &other.data.path) {
-            self.data.path.clone_from(&other.data.path);
-        }
-        if let (Labels::Path(ours), Labels::Path(theirs)) = (&mut self.data.labels, &other.data.labels)
-            && same_place(ours, theirs)
-        {
-            ours.clone_from(theirs);
-        }
-        self
-    }
-}
-
-/// Reads 0 as "not set", so that `--set` and an extending file can undo a value, which TOML itself cannot.
-fn zero_is_none<'de, D, N>(deserializer: D) -> Result<Option<N>, D::Error>
-where
-    D: Deserializer<'de>,
-    N: Deserialize<'de> + PartialEq + Default,
-{
-    Ok(Option::<N>::deserialize(deserializer)?.filter(|n| *n != N::default()))
-}

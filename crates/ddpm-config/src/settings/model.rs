@@ -3,7 +3,7 @@
 use ddpm_spec::ModelKind;
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
 /// `[model]`: the network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct ModelSettings {
     /// Self-attention at each level, as long as `channels`. Default: the last level but one; none for `small`.
     pub attention: Vec<bool>,
     /// Whether each level's blocks keep only their inputs for backward and are computed again there: less memory, more
-    /// time, the same numbers. As long as `channels`, or empty for none; the bottom goes with the last level. Default `[]`.
+    /// time, the same numbers. As long as `channels`, or empty for none; the bottom belongs to the last level. Default `[]`.
     pub checkpoint_activations: Vec<bool>,
     /// Channels per attention head; absent or 0: one head over all channels.
     #[serde(deserialize_with = "zero_is_none")]

@@ -1,15 +1,15 @@
-//! What surrounds the training: `[comm]`, `[checkpoint]` and `[monitor]`.
+//! The services around the training: `[comm]`, `[checkpoint]` and `[monitor]`.
 
 use ddpm_spec::{Backend, GridSampler, OnFailure, WhenBusy};
 use serde::{Deserialize, Serialize};
 
-/// `[comm]`: how ranks talk to each other.
+/// `[comm]`: how ranks communicate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommSettings {
     /// Library that averages gradients. Default `auto`.
     pub backend: Backend,
-    /// Size of a gradient bucket, in MiB. Default 4.
+    /// Size of a gradient bucket, in MiB. Default 1.
     pub bucket_mb: f64,
     /// Average a bucket while backward computes the next. Default true.
     pub overlap: bool,
@@ -36,20 +36,20 @@ pub struct CheckpointSettings {
     pub keep_last: usize,
     /// Checkpoints at multiples of this many steps are kept for good; 0: none. Default 0.
     pub keep_every: u64,
-    /// What a save that failed for good does. Default `warn`.
+    /// What happens after a save has failed for good. Default `warn`.
     pub on_failure: OnFailure,
     /// Size of an upload part, in MiB, at least 8. Default 8.
     pub part_mb: u32,
     /// Parts in flight per rank. Default 4.
     pub concurrency: usize,
-    /// What a save does that comes due while the last one is in flight. Default `wait`.
+    /// What happens when a save is due while the last one is in flight. Default `wait`.
     pub when_busy: WhenBusy,
-    /// Promises that no other job writes to the store, for stores without conditional writes. Default false.
+    /// States that no other job writes to the store, for stores without conditional writes. Default false.
     pub exclusive: bool,
-    /// Seconds after which a writer that gave no sign of life may be replaced: how long a relaunch waits for a job that
-    /// was killed. Default 30.
+    /// Seconds without a renewal after which a writer may be replaced: how long a relaunch waits for a job that was
+    /// killed. Default 30.
     pub lease_s: u64,
-    /// Seconds for which a request to the store that failed is repeated. Default 60.
+    /// Seconds for which a failed request to the store is repeated. Default 60.
     pub retry_s: u64,
 }
 

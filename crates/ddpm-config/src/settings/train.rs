@@ -3,7 +3,7 @@
 use ddpm_spec::{Convolutions, Device, LrShape, Precision};
 use serde::{Deserialize, Serialize};
 
-use super::zero_is_none;
+use super::optional::zero_is_none;
 
 /// `[train]`: the optimisation (AdamW).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,10 +36,10 @@ pub struct TrainSettings {
     pub convolutions: Convolutions,
     /// Where the network computes. Default `auto`.
     pub device: Device,
-    /// Whether operations on a GPU give the same bits each time, even where others are faster; the CPU's do in any case.
+    /// Whether operations on a GPU give the same bits each time, even where others are faster; those on the CPU always do.
     /// Default true.
     pub deterministic: bool,
-    /// So many non-finite gradients in a row end the run; fewer are skipped. At least 1. Default 10.
+    /// Number of non-finite gradients in a row that ends the run; fewer are skipped. Default 10.
     pub skip_nonfinite: u32,
 }
 
@@ -73,7 +73,7 @@ pub struct EmaSettings {
     pub rates: Vec<f64>,
     /// Steps between updates. Default 1.
     pub every: u64,
-    /// After n updates the decay is min(rate, (1 + n)/(10 + n)), so that a short run is not ruled by its initial
+    /// After n updates the decay is min(rate, (1 + n)/(10 + n)), so that a short run is not dominated by its initial
     /// weights. Default true.
     pub warmup: bool,
 }

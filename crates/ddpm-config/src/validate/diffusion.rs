@@ -3,7 +3,7 @@
 use ddpm_spec::check::{in_range, require};
 use ddpm_spec::{LossKind, ScheduleKind, SpecError, Variance, WeightingKind};
 
-use super::DIFFUSION;
+use super::paths::DIFFUSION;
 use crate::DiffusionSettings;
 
 impl DiffusionSettings {

@@ -1,27 +1,21 @@
-//! What must hold between values before any device, file or rank is touched.
+//! The checks of all settings, before any device, file or rank is touched.
 
 mod diffusion;
 mod model;
+mod paths;
 
 use ddpm_spec::check::{in_range, nearest_divisors, nearest_multiples, positive, positive_finite, require};
-use ddpm_spec::{Backend, DataKind, Labels, Naming, SpecError, Split};
+use ddpm_spec::{Backend, DataKind, Labels, SpecError, Split};
+
+use paths::{DATA, MODEL};
 
 use crate::address::{Misspelt, check_address, check_path};
 use crate::{DataSettings, Error, Settings, TrainSettings};
 
-/// The keys that the fields of specifications are read from.
-const DATA: Naming = Naming(|field| format!("data.{field}"));
-const DIFFUSION: Naming = Naming(|field| format!("diffusion.{field}"));
-const MODEL: Naming = Naming(|field| match field {
-    "image_size" => "data.image_size".into(),
-    "in_channels" => "data.channels".into(),
-    _ => format!("model.{field}"),
-});
-
 impl Settings {
     /// Checks every value's range and the values against each other.
     ///
-    /// [`Settings::load`] has called it already; call it again after changing a field.
+    /// [`Settings::load`] calls it; call it again after changing a field.
     ///
     /// # Errors
     /// [`Error::Invalid`], naming the key, the value and values that work.

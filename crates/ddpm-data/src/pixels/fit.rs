@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use crate::ImageSpec;
+use crate::ImageShape;
 
 thread_local! {
     /// The resizer's own buffers and the interleaved result, kept from image to image.
     static SCRATCH: RefCell<(Resizer, Vec<u8>)> = RefCell::default();
 }
 
-/// Cuts the centred square of side `crop` (by default the largest) out of interleaved pixels and scales it to `spec`,
+/// Cuts the centred square of side `crop` (by default the largest) out of interleaved pixels and scales it to `image`,
 /// planar, into `out`: Lanczos3 where it shrinks, Catmull-Rom where it grows. `channels` is that of the pixels; grey
 /// pixels fill all planes of an RGB image. The error is a phrase on what is wrong.
 pub(crate) fn scale(
@@ -20,22 +20,22 @@ pub(crate) fn scale(
     (width, height): (u32, u32),
     channels: usize,
     crop: Option<u32>,
-    spec: ImageSpec,
+    image: ImageShape,
     out: &mut [u8],
 ) -> Result<(), String> {
     let side = crop.unwrap_or(width.min(height));
     if side > width.min(height) {
         return Err(format!("this image of {width}x{height} is smaller than data.crop = {side}"));
     }
-    let filter = if side as usize > spec.size { FilterType::Lanczos3 } else { FilterType::CatmullRom };
+    let filter = if side as usize > image.width { FilterType::Lanczos3 } else { FilterType::CatmullRom };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let whole = ImageRef::new(width, height, pixels, kind).map_err(|error| error.to_string())?;
     // A view of the square, not the resizer's crop option: with that, the filter reads pixels beyond the square.
     let square = CroppedImage::new(&whole, (width - side) / 2, (height - side) / 2, side, side)
         .map_err(|error| error.to_string())?;
-    let plane = spec.size * spec.size;
-    let size = spec.size as u32;
+    let plane = image.pixels();
+    let size = image.width as u32;
     SCRATCH.with_borrow_mut(|(resizer, interleaved)| {
         interleaved.resize(plane * channels, 0);
         let mut target = Image::from_slice_u8(size, size, interleaved, kind).map_err(|error| error.to_string())?;
@@ -55,15 +55,15 @@ pub(crate) fn pad(
     pixels: &[u8],
     (width, height): (usize, usize),
     window: (usize, usize),
-    spec: ImageSpec,
+    image: ImageShape,
     out: &mut [u8],
 ) {
     let (left, top) = ((width - window.0) / 2, (height - window.1) / 2);
-    let (x, y) = ((spec.size - window.0) / 2, (spec.size - window.1) / 2);
+    let (x, y) = ((image.width - window.0) / 2, (image.width - window.1) / 2);
     out.fill(0);
-    for out in out.chunks_exact_mut(spec.size * spec.size) {
+    for out in out.chunks_exact_mut(image.pixels()) {
         let rows = pixels.chunks_exact(width).skip(top).take(window.1);
-        for (row, out) in rows.zip(out.chunks_exact_mut(spec.size).skip(y)) {
+        for (row, out) in rows.zip(out.chunks_exact_mut(image.width).skip(y)) {
             out[x..x + window.0].copy_from_slice(&row[left..left + window.0]);
         }
     }

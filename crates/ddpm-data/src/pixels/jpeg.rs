@@ -9,7 +9,8 @@
 use image::{DynamicImage, GrayImage, RgbImage};
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
-use super::{check_size, colour, segments};
+use super::limits::check_size;
+use super::{colour, segments};
 
 /// Most scans of a progressive file. Encoders make about ten; thousands of empty ones keep a decoder busy for hours.
 const MAX_SCANS: u32 = 500;

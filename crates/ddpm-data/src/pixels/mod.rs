@@ -4,6 +4,7 @@ mod colour;
 mod fit;
 mod jpeg;
 mod kinds;
+mod limits;
 mod png;
 mod segments;
 
@@ -13,18 +14,15 @@ use std::path::Path;
 
 use image::DynamicImage;
 
-use crate::{DataError, ImageSpec};
+use crate::{DataError, ImageShape};
 pub(crate) use colour::Notices;
 pub(crate) use fit::{pad, scale};
 pub(crate) use kinds::name;
-
-/// Most bytes of a file and of a decoder's buffers beyond those of the pixels: thumbnails, profiles, a video behind
-/// the image.
-const OVERHEAD: u64 = 256 << 20;
+use limits::OVERHEAD;
 
 /// Turns image files into images of one shape, and says once what it does to their colours.
 pub(crate) struct Reader {
-    pub spec: ImageSpec,
+    pub image: ImageShape,
     crop: Option<u32>,
     max_pixels: u64,
     notices: Notices,
@@ -40,11 +38,11 @@ struct Pixels {
 }
 
 impl Reader {
-    pub(crate) fn new(spec: ImageSpec, crop: Option<u32>, max_pixels: u64) -> Self {
-        Reader { spec, crop, max_pixels, notices: Notices::default() }
+    pub(crate) fn new(image: ImageShape, crop: Option<u32>, max_pixels: u64) -> Self {
+        Reader { image, crop, max_pixels, notices: Notices::default() }
     }
 
-    /// Writes the image in `file`, which is at `path`, into `out`, planar, of `spec`.
+    /// Writes the image in `file`, which is at `path`, into `out`, planar, of the shape `image`.
     ///
     /// # Errors
     /// [`DataError::Io`] where the file cannot be read, [`DataError::Image`] where it holds no image that can be used.
@@ -57,10 +55,10 @@ impl Reader {
             let reason = format!("this file is larger than any image of {} megapixels", self.max_pixels / 1_000_000);
             return Err(unusable(reason));
         }
-        let image = decode(&bytes, self.max_pixels).map_err(unusable)?;
-        self.notices.converted(path, image.channels, self.spec.channels);
-        let Pixels { values, width, height, channels } = image.reduced_to(self.spec.channels);
-        scale(&values, (width, height), channels, self.crop, self.spec, out).map_err(unusable)
+        let decoded = decode(&bytes, self.max_pixels).map_err(unusable)?;
+        self.notices.converted(path, decoded.channels, self.image.channels);
+        let Pixels { values, width, height, channels } = decoded.reduced_to(self.image.channels);
+        scale(&values, (width, height), channels, self.crop, self.image, out).map_err(unusable)
     }
 }
 
@@ -73,18 +71,6 @@ fn decode(bytes: &[u8], max_pixels: u64) -> Result<Pixels, String> {
         _ => return Err(kinds::refusal(bytes)),
     };
     Ok(Pixels::from(image))
-}
-
-/// Refuses an image of more than `max_pixels`, whose pixels might not fit into memory.
-fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
-    if u64::from(width) * u64::from(height) <= max_pixels {
-        return Ok(());
-    }
-    let megapixels = max_pixels / 1_000_000;
-    Err(format!(
-        "this image of {width}x{height} has more pixels than data.max_megapixels = {megapixels} allows; raise that where the \
-         memory is there"
-    ))
 }
 
 impl From<DynamicImage> for Pixels {

@@ -6,7 +6,7 @@ use std::io::{self, Cursor};
 use image::codecs::png::PngDecoder;
 use image::{DynamicImage, ImageDecoder, ImageError, Limits};
 
-use super::{OVERHEAD, check_size};
+use super::limits::{OVERHEAD, check_size};
 
 /// The end of a PNG: a chunk without content, and its checksum.
 const IEND: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";

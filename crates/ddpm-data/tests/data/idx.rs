@@ -157,8 +157,8 @@ fn wrong_requests_and_settings_are_refused() {
     let source_28 = source(kind(&path, None), 28, 1).expect("valid");
     assert!(matches!(source_28.read(3, &mut [0; 784]), Err(DataError::Request { id: 3, len: 3, .. })));
     assert!(matches!(source_28.read(0, &mut [0; 783]), Err(DataError::Request { buffer: 783, .. })));
-    check_refused(source(kind(&path, None), 28, 2), &["channels = 2"]);
-    check_refused(source(kind(&path, None), 0, 1), &["image_size = 0"]);
+    check_refused(source(kind(&path, None), 28, 2), &["image.channels = 2"]);
+    check_refused(source(kind(&path, None), 0, 1), &["image.height = 0"]);
     let valid = SourceKind::Idx { images: dir.path().to_path_buf(), labels: IdxLabels::Beside, split: Split::Valid };
     check_refused(source(valid, 28, 1), &["no valid split"]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ddpm_data::{
-    Batch, DataError, DataSpec, FolderLabels, ImageSpec, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind,
+    Batch, DataError, DataSpec, FolderLabels, ImageShape, Loader, LoaderConfig, OnCorrupt, Order, Source, SourceKind,
     Split, open, preview,
 };
 use image::{GrayImage, ImageFormat, Luma};
@@ -181,7 +181,7 @@ fn files_that_vanish_are_not_skipped() {
     let (dir, source) = folder_with(&[], OnCorrupt::Skip);
     std::fs::remove_file(dir.path().join("6.png")).expect("written above");
     let loader = Loader::new(source, Order::new(10, 0), config(10)).expect("valid");
-    check_refused(loader.next(), &["6.png", "has gone since", "--allow-change data"]);
+    check_refused(loader.next(), &["6.png", "has gone since", "Bring it back."]);
 }
 
 #[test]
@@ -210,8 +210,8 @@ impl Source for Counting {
     fn len(&self) -> u64 {
         100
     }
-    fn spec(&self) -> ImageSpec {
-        ImageSpec { channels: 1, size: 1 }
+    fn image(&self) -> ImageShape {
+        ImageShape::square(1, 1)
     }
     fn classes(&self) -> Option<usize> {
         None

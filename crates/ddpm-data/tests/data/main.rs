@@ -14,11 +14,12 @@ mod synthetic;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ddpm_data::{DataError, DataSpec, OnCorrupt, Source, SourceKind, open};
+use ddpm_data::{DataError, DataSpec, ImageShape, OnCorrupt, Source, SourceKind, open};
 
 /// `kind` at `image_size` with `channels`, whole files of up to a megapixel.
 fn spec(kind: SourceKind, image_size: usize, channels: usize) -> DataSpec {
-    DataSpec { kind, image_size, channels, crop: None, max_pixels: 1_000_000, on_corrupt: OnCorrupt::Error }
+    let image = ImageShape::square(channels, image_size);
+    DataSpec { kind, image, crop: None, max_pixels: 1_000_000, on_corrupt: OnCorrupt::Error }
 }
 
 /// Opens `kind` at `image_size` with `channels`, without crop.
@@ -41,7 +42,7 @@ fn check_refused<T>(result: Result<T, DataError>, parts: &[&str]) {
 
 /// One image of a source and its class.
 fn read(source: &dyn Source, id: u64) -> Result<(Vec<u8>, Option<u32>), DataError> {
-    let mut out = vec![0xaa; source.spec().bytes()];
+    let mut out = vec![0xaa; source.image().values()];
     let class = source.read(id, &mut out)?;
     Ok((out, class))
 }

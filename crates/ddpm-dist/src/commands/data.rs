@@ -21,10 +21,10 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
     let DataCommand::Info { config, check, out } = command;
     let settings = Settings::load(&config.config, &config.overrides)?;
     let source = data::open(&settings, Split::Train)?;
-    let spec = source.spec();
+    let shape = source.image();
     let skips = settings.data.on_corrupt == OnCorrupt::Skip;
     let looked_at = if *check { source.len() } else { PREVIEW.min(source.len()) };
-    let mut image = vec![0; spec.bytes()];
+    let mut image = vec![0; shape.values()];
     let mut preview = Vec::new();
     let mut labels: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut read, mut failed, mut sum) = (0u64, 0u64, 0.0);
@@ -49,26 +49,20 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
         }
     }
     if let (Some(path), false) = (out, preview.is_empty()) {
-        let grid = pictures::grid_u8(&preview, spec.channels, spec.size, COLUMNS)?;
+        let grid = pictures::grid_u8(&preview, shape.channels, shape.height, COLUMNS)?;
         grid.save_png(path).map_err(|e| Error::file(path, e))?;
     }
     let mean = sum / read.max(1) as f64;
     if json {
         print(json!({
-            "images": source.len(), "channels": spec.channels, "size": spec.size, "classes": source.classes(),
+            "images": source.len(), "channels": shape.channels, "size": shape.height, "classes": source.classes(),
             "class_table": class_table(source.as_ref()), "passed_over": source.findings().passed_over.0,
             "warnings": source.findings().warnings, "read": read, "failed": failed, "mean_pixel": mean,
             "labels_read": labels,
         }))?;
     } else {
         print(source.describe())?;
-        print(format_args!(
-            "images   {} of {}x{}x{} (channels, height, width)",
-            source.len(),
-            spec.channels,
-            spec.size,
-            spec.size
-        ))?;
+        print(format_args!("images   {} of {shape} (channels, height, width)", source.len(),))?;
         print(format_args!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string())))?;
         let table = source.class_table();
         for class in class_phrases(&table).take(CLASSES_SHOWN) {

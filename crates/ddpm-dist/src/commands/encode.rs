@@ -83,7 +83,7 @@ fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar)
 
 fn write(args: &EncodeArgs, model: &Model, source: &dyn Source, noise: &[f32]) -> Result<(), Error> {
     let originals = images::read(source, 0, args.count, model.diffusion.device())?;
-    let (channels, size) = model.network.image();
+    let [channels, size, _] = model.network.image().sizes();
     let shape = [args.count, channels as usize, size as usize, size as usize];
     let mut entries =
         vec![Entry::floats("noise", &shape, noise), Entry::floats("images", &shape, &floats(&originals.x_start)?)];

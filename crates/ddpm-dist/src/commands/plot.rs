@@ -41,7 +41,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             let model = Model::open(comm, &model.model, model.weights, device)?;
             let steps = steps::count(*steps, steps::DRAWING, model.diffusion.timesteps());
             let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), steps, *seed)?;
-            let (channels, size) = model.network.image();
+            let [channels, size, _] = model.network.image().sizes();
             let strip = || pictures::reverse_strip(&drawn.trajectories, steps, channels as usize, size as usize);
             save(comm, out, strip)
         }

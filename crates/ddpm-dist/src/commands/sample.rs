@@ -41,7 +41,7 @@ impl<'a> Order<'a> {
         model: Model,
         classifier: Option<Classifier>,
     ) -> Result<Self, Error> {
-        let (channels, size) = model.network.image();
+        let [channels, size, _] = model.network.image().sizes();
         if let Some(classifier) = &classifier {
             classifier.check_guides(&model)?;
         }
@@ -115,7 +115,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let (channels, size) = model.network.image();
+    let [channels, size, _] = model.network.image().sizes();
     let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
     let columns = match (args.class, &order.labels) {
         // A row of each class, all of one length.

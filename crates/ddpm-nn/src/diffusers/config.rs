@@ -2,31 +2,31 @@
 
 use std::path::Path;
 
-use ddpm_spec::{MidAttention, UNetSpec};
+use ddpm_spec::{ImageShape, MidAttention, UNetSpec};
 use serde_json::Value;
 
 use super::keys::Keys;
 use crate::NnError;
 use crate::error::EXPECTED;
 
-/// What a configuration says.
+/// A configuration as read.
 pub(super) struct Described {
     pub(super) config: UNetSpec,
     /// Keys that no version of UNet2DModel knows.
     pub(super) ignored: Vec<String>,
-    /// The groups of the norm before the bottom's attention, if the keys leave it open whether there is one.
-    pub(super) norm_groups_unsaid: Option<i64>,
+    /// The groups of the norm before the bottom's attention, if only the weights show whether there is one.
+    pub(super) norm_groups_if_present: Option<i64>,
 }
 
-/// Wider layers than any memory has room for are a mistake in the file.
+/// Anything beyond these is a mistake in the file.
 const WIDEST: i64 = 1 << 16;
 const MOST_LAYERS: i64 = 1 << 10;
 const MOST_CLASSES: i64 = 1 << 24;
 
-/// The layers below this version made all their norms of 32 groups, whatever `norm_num_groups` said.
+/// Before this version most norms had 32 groups, whatever `norm_num_groups` said.
 const FIRST_WITH_GROUPS: (u64, u64) = (0, 4);
 
-/// How one level's block ends in the next.
+/// How the resolution changes from one level to the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Resampling {
     Convolution,
@@ -78,7 +78,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
     let scales = [("default", false), ("scale_shift", true)];
     let time_scale_shift = keys.choice("resnet_time_scale_shift", false, &scales)?;
     let mid_groups = keys.whole_or_null("attn_norm_num_groups", None, 1..=WIDEST)?;
-    let (mid_attention, norm_groups_unsaid) = match (keys.flag("add_attention", true)?, mid_groups) {
+    let (mid_attention, norm_groups_if_present) = match (keys.flag("add_attention", true)?, mid_groups) {
         (false, _) => (MidAttention::Absent, None),
         (true, Some(groups)) => (MidAttention::Normed { groups }, None),
         (true, None) if time_scale_shift => (MidAttention::Unnormed, Some(norm_groups)),
@@ -86,8 +86,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
     };
     fixed(&mut keys, 4 * channels[0])?;
     let config = UNetSpec {
-        image_size,
-        in_channels,
+        image: ImageShape::square(in_channels as usize, image_size as usize),
         out_channels,
         channels,
         layers_per_block,
@@ -104,7 +103,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
         freq_shift: keys.whole("freq_shift", Some(0), 0..=1)?,
         classes: keys.whole_or_null("num_class_embeds", None, 1..=MOST_CLASSES)?,
     };
-    Ok(Described { config, ignored: keys.rest(), norm_groups_unsaid })
+    Ok(Described { config, ignored: keys.rest(), norm_groups_if_present })
 }
 
 /// Keys of which only the usual value is implemented.
@@ -139,7 +138,7 @@ fn image_size(keys: &mut Keys) -> Result<i64, NnError> {
     }
 }
 
-/// Of each level, highest resolution first, whether it attends; and whether residual blocks change the resolution.
+/// Whether each level attends, highest resolution first; and whether residual blocks change the resolution.
 fn levels(keys: &mut Keys) -> Result<(Vec<bool>, bool), NnError> {
     let kinds = [("conv", Resampling::Convolution), ("resnet", Resampling::Residual)];
     let attending = [

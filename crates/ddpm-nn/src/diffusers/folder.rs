@@ -12,14 +12,14 @@ const STEM: &str = "diffusion_pytorch_model";
 /// Formats, in the order of preference.
 const FORMATS: [&str; 2] = ["safetensors", "bin"];
 
-/// Whether a folder is a model's, whole or not.
-pub(super) fn is_a_models(directory: &Path) -> bool {
+/// Whether a folder contains a model, complete or not.
+pub(super) fn contains_model(directory: &Path) -> bool {
     let has_weights = FORMATS.iter().any(|format| directory.join(format!("{STEM}.{format}")).is_file());
     has_weights || config(directory).is_file() || directory.join("unet").is_dir()
 }
 
-/// The configuration of the U-Net: in its folder of a pipeline, or at the root, as the oldest pipelines and a model that
-/// was saved alone have it.
+/// The configuration of the U-Net: in its folder of a pipeline, or at the root, as in the oldest pipelines and for a
+/// model that was saved alone.
 pub(super) fn config(directory: &Path) -> PathBuf {
     let [inner, own] = [directory.join("unet/config.json"), directory.join("config.json")];
     if own.is_file() && !inner.is_file() { own } else { inner }
@@ -59,10 +59,10 @@ pub(super) fn weights(folder: &Path) -> Result<Vec<PathBuf>, NnError> {
             return shards(&folder.join(index));
         }
     }
-    unreachable!("a variant is that of a file that is looked for")
+    unreachable!("every variant comes from a file that is looked for here")
 }
 
-/// The variant of a whole file or an index, "" if it has none; shards are no concern here.
+/// The variant of a whole file or an index, "" if it has none; shards do not count.
 fn variant(name: &str) -> Option<&str> {
     let rest = name.strip_prefix(STEM)?.strip_prefix('.')?;
     for format in FORMATS {

@@ -1,4 +1,4 @@
-//! Keys of a configuration, each with the value that is meant where an older version did not write it.
+//! Keys of a configuration, each with its default where an older version did not write it.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::NnError;
 
-/// The keys of a JSON object that nobody asked for yet.
+/// The keys of a JSON object that have not been read yet.
 pub(super) struct Keys {
     path: PathBuf,
     values: Map<String, Value>,
@@ -84,7 +84,7 @@ impl Keys {
         }
     }
 
-    /// Which of `choices` a text is.
+    /// The meaning of a text, one of `choices`.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> Result<T, NnError> {
         match self.take(key) {
             None => Ok(default),
@@ -108,7 +108,7 @@ impl Keys {
         items.ok_or_else(|| self.refuse(key, &value))
     }
 
-    /// A key of which only some values are implemented, the one that its absence means among them.
+    /// A key of which only some values are implemented, its default among them.
     pub(super) fn only(&mut self, key: &str, accepts: impl Fn(&Value) -> bool) -> Result<(), NnError> {
         match self.take(key) {
             Some(value) if !accepts(&value) => Err(self.refuse(key, &value)),
@@ -116,7 +116,7 @@ impl Keys {
         }
     }
 
-    /// The names of the keys that are left. Those that begin with an underscore are notes of diffusers' own.
+    /// The names of the keys that are left, without diffusers' own notes, which begin with an underscore.
     pub(super) fn rest(self) -> Vec<String> {
         self.values.into_iter().map(|(key, _)| key).filter(|key| !key.starts_with('_')).collect()
     }

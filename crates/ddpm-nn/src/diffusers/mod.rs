@@ -1,4 +1,4 @@
-//! Reading a U-Net that diffusers saved, in the layout of any of its versions.
+//! Reads a U-Net that diffusers saved, in the layout of any of its versions.
 
 mod config;
 mod folder;
@@ -16,7 +16,7 @@ use crate::arena::{Layout, LayoutEntry, Weights};
 use config::Described;
 use stored::{Stored, WeightFile};
 
-/// A U-Net in a folder: what it is, and the files that hold its numbers.
+/// A U-Net in a folder: its configuration, and the files with its weights.
 #[derive(Debug)]
 pub struct SavedUNet {
     config: UNetSpec,
@@ -28,13 +28,13 @@ pub struct SavedUNet {
 const RENAMED: [(&str, &str); 4] =
     [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
 
-/// Present in versions below 0.17 whatever the other keys say, and in later ones only if they ask for it.
+/// Always present below version 0.17, and later only if the other keys ask for it.
 const MID_NORM: &str = "mid_block.attentions.0.group_norm.weight";
 
 impl SavedUNet {
-    /// Whether `directory` has something of what [`open`](Self::open) looks for in it.
+    /// Whether `directory` contains any of the files that [`open`](Self::open) reads.
     pub fn is_in(directory: &Path) -> bool {
-        folder::is_a_models(directory)
+        folder::contains_model(directory)
     }
 
     /// Reads the configuration and opens the weights of the U-Net in `directory`: `unet/config.json` or `config.json`,
@@ -44,10 +44,10 @@ impl SavedUNet {
     /// A file is missing or damaged, or the configuration asks for a part of UNet2DModel that is not implemented.
     pub fn open(directory: &Path) -> Result<Self, NnError> {
         let path = folder::config(directory);
-        let Described { mut config, ignored, norm_groups_unsaid } = config::read(&path)?;
+        let Described { mut config, ignored, norm_groups_if_present } = config::read(&path)?;
         let files = folder::weights(path.parent().unwrap_or(directory))?;
         let files = files.into_iter().map(WeightFile::read).collect::<Result<Vec<_>, _>>()?;
-        if let Some(groups) = norm_groups_unsaid {
+        if let Some(groups) = norm_groups_if_present {
             for file in &files {
                 if file.tensors()?.contains_key(MID_NORM) {
                     config.mid_attention = MidAttention::Normed { groups };
@@ -67,7 +67,7 @@ impl SavedUNet {
         &self.ignored
     }
 
-    /// The numbers of a network laid out as `layout`, as f32; the files must hold exactly its tensors, in f64, f32, f16 or
+    /// The weights of a network laid out as `layout`, as f32; the files must hold exactly its tensors, in f64, f32, f16 or
     /// bf16.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl SavedUNet {
             }
         }
         let path = self.path();
-        // All shapes first: what is allocated then has as many numbers as the files.
+        // All shapes first: no more is then allocated than the files hold.
         for entry in layout.entries() {
             match found.get(&entry.name) {
                 Some((path, tensor)) => check(path, entry, tensor)?,
@@ -119,7 +119,7 @@ impl SavedUNet {
     }
 }
 
-/// The name that a tensor has today.
+/// The current name of a tensor.
 fn current_name(name: &str) -> String {
     if name.contains(".attentions.") {
         for (old, new) in RENAMED {
@@ -131,8 +131,8 @@ fn current_name(name: &str) -> String {
     name.into()
 }
 
-/// Whether a tensor is what the layout has in this place. Matrices of attention blocks that were made of 1x1 convolutions
-/// have one or two dimensions more, of length 1.
+/// Checks a tensor against the layout. Attention blocks used to be 1x1 convolutions, whose matrices have one or two more
+/// dimensions, of length 1.
 fn check(path: &Path, entry: &LayoutEntry, tensor: &Stored) -> Result<(), NnError> {
     let shape = tensor.shape();
     let of_convolution = entry.shape.len() == 2

@@ -38,7 +38,7 @@ impl WeightFile {
             let tensors = torch_pickle::tensors(&self.bytes).map_err(|e| pickle(&self.path, e))?;
             return Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Torch(tensor))).collect());
         }
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| match impostor(&self.bytes) {
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| match mistaken_for_weights(&self.bytes) {
             Some((what, fix)) => unreadable(&self.path, what, fix),
             None => unreadable(&self.path, format!("it is neither safetensors ({e}) nor written by torch.save"), AGAIN),
         })?;
@@ -74,7 +74,7 @@ impl Stored<'_> {
         matches!(self.kind().as_str(), "F64" | "F32" | "F16" | "BF16")
     }
 
-    /// Its numbers as f32, of which there must be as many as `into` has room for.
+    /// Its numbers as f32; `into` must have the same length.
     pub(super) fn floats(&self, path: &Path, into: &mut [f32]) -> Result<(), NnError> {
         let bytes = match self {
             Self::Safetensors(view) => Cow::Borrowed(view.data()),
@@ -111,8 +111,8 @@ fn pickle(path: &Path, error: PickleError) -> NnError {
     unreadable(path, error, fix)
 }
 
-/// What a file is that is often found in the place of weights, and what to do.
-fn impostor(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+/// Recognises what is often found instead of weights, and says what to do.
+fn mistaken_for_weights(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let start = bytes.trim_ascii_start();
     if bytes.is_empty() {
         Some(("it is empty", AGAIN))

@@ -1,9 +1,9 @@
 //! Self-attention of the U-Net.
 
+use ddpm_spec::UNetSpec;
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::{Activation, Normed};
 
-use super::blocks::BlockConfig;
 use crate::arena::Weights;
 use crate::layers::{GroupNorm, Linear, Scope, Start, kind_of_products};
 
@@ -19,9 +19,9 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn new(scope: &mut Scope, c: &BlockConfig, channels: i64, norm_groups: Option<i64>) -> Self {
+    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, norm_groups: Option<i64>) -> Self {
         Self {
-            norm: norm_groups.map(|groups| GroupNorm::new(&mut scope.sub("group_norm"), channels, groups, c.eps)),
+            norm: norm_groups.map(|groups| GroupNorm::new(&mut scope.sub("group_norm"), channels, groups, c.norm_eps)),
             to_q: Linear::new(&mut scope.sub("to_q"), channels, channels, Start::Default),
             to_k: Linear::new(&mut scope.sub("to_k"), channels, channels, Start::Default),
             to_v: Linear::new(&mut scope.sub("to_v"), channels, channels, Start::Default),
@@ -57,9 +57,9 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, TchError> {
         let [q32, k, v] = [q.f_to_kind(kind)?, k.f_to_kind(kind)?, v.f_to_kind(kind)?];
         return attend(&q32, &k, &v)?.f_to_kind(q.kind());
     }
-    // In bf16 the fused attention of the CPU calls a matrix product for each few rows, and most of its time goes into the
-    // calls. As long as the scores are of the size of what is kept anyway, three products do the same in half the time;
-    // the scale is split between both sides, as in Nichol & Dhariwal's code, to round before the sum grows.
+    // In bf16 the CPU's fused attention makes a matrix product for every few rows, and the calls take most of its time.
+    // While the scores take no more memory than what is kept anyway, three products do the same in half the time; the
+    // scale is split between both factors, as in Nichol & Dhariwal's code, so that rounding comes before the sum grows.
     if q.kind() == Kind::BFloat16 && q.device() == Device::Cpu && tokens <= 4 * width {
         let scale = (width as f64).powf(-0.25);
         let scores = q.f_mul_scalar(scale)?.f_matmul(&k.f_mul_scalar(scale)?.f_transpose(-1, -2)?)?;

@@ -1,4 +1,4 @@
-//! Blocks of the U-Net: residual ones, and the down, bottom and up paths made of them and of attention.
+//! Blocks of the U-Net: residual blocks, and the down, bottom and up paths built from them and from attention.
 
 use ddpm_spec::{MidAttention, UNetSpec};
 use tch::{TchError, Tensor};
@@ -9,43 +9,12 @@ use crate::arena::Weights;
 use crate::dropout::DropoutKeys;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
 
-/// What all blocks of one network share.
-pub(super) struct BlockConfig {
-    layers: i64,
-    groups: i64,
-    pub(super) eps: f64,
-    mid_attention: MidAttention,
-    pub(super) head_dim: Option<i64>,
-    dropout: f64,
-    scale_shift: bool,
-    downsample_padding: i64,
-    residual_resampling: bool,
-    embedding: i64,
+/// Width of the time (and class) embedding.
+pub(super) fn embedding_width(spec: &UNetSpec) -> i64 {
+    4 * spec.channels[0]
 }
 
-impl BlockConfig {
-    pub(super) fn of(config: &UNetSpec) -> Self {
-        Self {
-            layers: config.layers_per_block,
-            groups: config.norm_groups,
-            eps: config.norm_eps,
-            mid_attention: config.mid_attention,
-            head_dim: config.head_dim,
-            dropout: config.dropout,
-            scale_shift: config.time_scale_shift,
-            downsample_padding: config.downsample_padding,
-            residual_resampling: config.residual_resampling,
-            embedding: 4 * config.channels[0],
-        }
-    }
-
-    /// Width of the time (and class) embedding.
-    pub(super) fn embedding(&self) -> i64 {
-        self.embedding
-    }
-}
-
-/// What all blocks of one forward pass share.
+/// What all blocks share in one forward pass.
 pub(super) struct Pass<'a> {
     pub(super) w: &'a Weights,
     /// SiLU of the time (and class) embedding, `[B, 4 * channels[0]]`.
@@ -93,19 +62,19 @@ struct ResBlock {
 }
 
 impl ResBlock {
-    fn new(scope: &mut Scope, c: &BlockConfig, input: i64, output: i64, dropouts: &mut u64) -> Self {
+    fn new(scope: &mut Scope, c: &UNetSpec, input: i64, output: i64, dropouts: &mut u64) -> Self {
         let dropout_layer = *dropouts;
         *dropouts += 1;
-        let projected = if c.scale_shift { 2 * output } else { output };
+        let projected = if c.time_scale_shift { 2 * output } else { output };
         Self {
-            norm_1: GroupNorm::new(&mut scope.sub("norm1"), input, c.groups, c.eps),
+            norm_1: GroupNorm::new(&mut scope.sub("norm1"), input, c.norm_groups, c.norm_eps),
             conv_1: Conv2d::new(&mut scope.sub("conv1"), input, output, 3, Start::Default),
-            embedding: Linear::new(&mut scope.sub("time_emb_proj"), c.embedding, projected, Start::Default),
-            norm_2: GroupNorm::new(&mut scope.sub("norm2"), output, c.groups, c.eps),
+            embedding: Linear::new(&mut scope.sub("time_emb_proj"), embedding_width(c), projected, Start::Default),
+            norm_2: GroupNorm::new(&mut scope.sub("norm2"), output, c.norm_groups, c.norm_eps),
             conv_2: Conv2d::new(&mut scope.sub("conv2"), output, output, 3, Start::Zero),
             shortcut: (input != output)
                 .then(|| Conv2d::new(&mut scope.sub("conv_shortcut"), input, output, 1, Start::Default)),
-            scale_shift: c.scale_shift,
+            scale_shift: c.time_scale_shift,
             resample: None,
             dropout: c.dropout,
             dropout_layer,
@@ -113,11 +82,11 @@ impl ResBlock {
     }
 
     /// A block from one level to the next, of as many channels.
-    fn resampling(scope: &mut Scope, c: &BlockConfig, channels: i64, resample: Resample, dropouts: &mut u64) -> Self {
+    fn resampling(scope: &mut Scope, c: &UNetSpec, channels: i64, resample: Resample, dropouts: &mut u64) -> Self {
         Self { resample: Some(resample), ..Self::new(scope, c, channels, channels, dropouts) }
     }
 
-    /// Of `x`, or of what comes from below and a skip, taken together along their channels.
+    /// The output for `x`: one tensor, or that of the level below and a skip, concatenated along their channels.
     fn forward<const N: usize>(&self, pass: &Pass, x: [&Tensor; N]) -> Result<Tensor, TchError> {
         let w = pass.w;
         let Normed { mut y, mut inputs } = self.norm_1.normed(w, x, Activation::Silu)?;
@@ -142,7 +111,7 @@ impl ResBlock {
         match (&self.shortcut, &inputs[..]) {
             (Some(conv), _) => h.f_add_(&conv.forward_all(w, inputs.each_ref())?),
             (None, [x]) => h.f_add_(x),
-            (None, _) => unreachable!("a block that joins two inputs has more channels than it gives"),
+            (None, _) => unreachable!("a block that joins two inputs has more input channels than output channels"),
         }
     }
 }
@@ -157,7 +126,7 @@ pub(super) struct Down {
 /// From a level to the next lower resolution.
 #[derive(Debug)]
 enum Downsample {
-    /// `pads_far_side`: by one row and column there, and nowhere else.
+    /// `pads_far_side`: by one row and column at the bottom and right only.
     Convolution {
         conv: Conv2d,
         pads_far_side: bool,
@@ -168,14 +137,14 @@ enum Downsample {
 impl Down {
     pub(super) fn new(
         scope: &mut Scope,
-        c: &BlockConfig,
+        c: &UNetSpec,
         input: i64,
         output: i64,
         attends: bool,
         shrinks: bool,
         dropouts: &mut u64,
     ) -> Self {
-        let layers = (0..c.layers)
+        let layers = (0..c.layers_per_block)
             .map(|j| {
                 let from = if j == 0 { input } else { output };
                 layer(scope, c, j, from, output, attends, dropouts)
@@ -227,7 +196,7 @@ pub(super) struct Mid {
 }
 
 impl Mid {
-    pub(super) fn new(scope: &mut Scope, c: &BlockConfig, channels: i64, dropouts: &mut u64) -> Self {
+    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, dropouts: &mut u64) -> Self {
         let before = ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, dropouts);
         let mut attention = |groups| Attention::new(&mut scope.sub("attentions.0"), c, channels, groups);
         let attention = match c.mid_attention {
@@ -244,14 +213,14 @@ impl Mid {
     }
 }
 
-/// Channels that meet in one level on the way up.
+/// Channels of the inputs and outputs of one level on the way up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpChannels {
-    /// Of what comes from the level below.
+    /// Of the output of the level below.
     pub(super) from_below: i64,
     /// Of this level, and of all its skips but the last.
     pub(super) output: i64,
-    /// Of the last skip, which left the next higher level.
+    /// Of the last skip, which comes from the next higher level.
     pub(super) skip_of_last: i64,
 }
 
@@ -272,16 +241,16 @@ enum Upsample {
 impl Up {
     pub(super) fn new(
         scope: &mut Scope,
-        c: &BlockConfig,
+        c: &UNetSpec,
         sides: UpChannels,
         attends: bool,
         grows: bool,
         dropouts: &mut u64,
     ) -> Self {
-        let layers = (0..=c.layers)
+        let layers = (0..=c.layers_per_block)
             .map(|j| {
                 let from = if j == 0 { sides.from_below } else { sides.output };
-                let skip = if j == c.layers { sides.skip_of_last } else { sides.output };
+                let skip = if j == c.layers_per_block { sides.skip_of_last } else { sides.output };
                 layer(scope, c, j, from + skip, sides.output, attends, dropouts)
             })
             .collect();
@@ -303,7 +272,7 @@ impl Up {
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor, TchError> {
         for (residual, attention) in &self.layers {
-            let skip = skips.pop().expect("as many skips leave the way down as enter the way up");
+            let skip = skips.pop().expect("the way up takes as many skips as the way down gives");
             x = forward_layer(pass, level, residual, attention.as_ref(), [&x, &skip])?;
         }
         match &self.upsample {
@@ -316,7 +285,7 @@ impl Up {
 
 fn layer(
     scope: &mut Scope,
-    c: &BlockConfig,
+    c: &UNetSpec,
     index: i64,
     input: i64,
     output: i64,
@@ -324,8 +293,8 @@ fn layer(
     dropouts: &mut u64,
 ) -> (ResBlock, Option<Attention>) {
     let residual = ResBlock::new(&mut scope.sub(format_args!("resnets.{index}")), c, input, output, dropouts);
-    let attention =
-        attends.then(|| Attention::new(&mut scope.sub(format_args!("attentions.{index}")), c, output, Some(c.groups)));
+    let attention = attends
+        .then(|| Attention::new(&mut scope.sub(format_args!("attentions.{index}")), c, output, Some(c.norm_groups)));
     (residual, attention)
 }
 
@@ -347,7 +316,7 @@ fn forward_layer<const N: usize>(
     };
     let backward_follows = || pass.embedding.requires_grad() || x.iter().any(|x| x.requires_grad());
     if !pass.checkpointed.get(level).is_some_and(|on| *on) || !backward_follows() {
-        // What the layer adds to the gradient of each input is summed by itself first, as it is under a checkpoint.
+        // The layer's contributions to each input's gradient are summed on their own first, as under a checkpoint.
         return run(pass, x.map(Tensor::alias).each_ref());
     }
     let (w, dropout) = (pass.w.shallow_clone(), pass.dropout.map(DropoutKeys::shallow_clone));

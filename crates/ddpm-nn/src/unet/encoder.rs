@@ -1,12 +1,12 @@
-//! The way down: what the U-Net and the classifier have in common.
+//! The way down, which the U-Net and the classifier share.
 
 use ddpm_spec::UNetSpec;
 use tch::{TchError, Tensor};
 
-use super::blocks::{BlockConfig, Down, Mid, Pass};
+use super::blocks::{Down, Mid, Pass, embedding_width};
 use crate::arena::Weights;
+use crate::inputs::Inputs;
 use crate::layers::{Conv2d, Embedding, Linear, Scope, Start};
-use crate::network::Inputs;
 use crate::time::sinusoidal_embedding;
 
 /// The embedding of the time (and class), the levels on the way down, and the bottom.
@@ -23,13 +23,13 @@ pub(super) struct Encoder {
     mid: Mid,
 }
 
-/// What leaves the bottom.
+/// The output of the bottom.
 pub(super) struct Encoded<'a> {
-    /// For the blocks that follow.
+    /// Shared with the blocks that follow.
     pub(super) pass: Pass<'a>,
     /// `[B, channels.last, h, w]`, at the lowest resolution.
     pub(super) x: Tensor,
-    /// What left each block on the way down, in that order.
+    /// The output of each block on the way down, in that order.
     pub(super) skips: Vec<Tensor>,
 }
 
@@ -38,10 +38,9 @@ impl Encoder {
     pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut u64) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
-        let block = BlockConfig::of(config);
-        let width = block.embedding();
+        let width = embedding_width(config);
 
-        let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.in_channels, first, 3, Start::Default);
+        let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.image.channels as i64, first, 3, Start::Default);
         let mut time = root.sub("time_embedding");
         let time_1 = Linear::new(&mut time.sub("linear_1"), first, width, Start::Default);
         let time_2 = Linear::new(&mut time.sub("linear_2"), width, width, Start::Default);
@@ -51,10 +50,10 @@ impl Encoder {
                 let scope = &mut root.sub(format_args!("down_blocks.{level}"));
                 let input = channels[level.saturating_sub(1)];
                 let shrinks = level + 1 < channels.len();
-                Down::new(scope, &block, input, channels[level], config.attention[level], shrinks, dropouts)
+                Down::new(scope, config, input, channels[level], config.attention[level], shrinks, dropouts)
             })
             .collect();
-        let mid = Mid::new(&mut root.sub("mid_block"), &block, last, dropouts);
+        let mid = Mid::new(&mut root.sub("mid_block"), config, last, dropouts);
         Self {
             conv_in,
             time_width: first,
@@ -79,7 +78,7 @@ impl Encoder {
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
             embedding = embedding.f_add_(&table.forward(w, labels)?)?;
         }
-        // Every residual block starts by this SiLU: once here instead of once in each.
+        // Every residual block would begin with this SiLU: it is computed once here.
         let pass = Pass { w, embedding: embedding.f_silu()?, dropout: inputs.dropout, checkpointed };
 
         let mut x = self.conv_in.forward(w, inputs.x)?;

@@ -6,7 +6,7 @@ mod blocks;
 mod classifier;
 mod encoder;
 
-use ddpm_spec::{Naming, UNetSpec};
+use ddpm_spec::{ImageShape, Naming, UNetSpec};
 use tch::{TchError, Tensor};
 use tch_ext::Activation;
 
@@ -14,12 +14,13 @@ pub use classifier::Classifier;
 
 use crate::NnError;
 use crate::arena::{Layout, Weights};
+use crate::inputs::Inputs;
 use crate::layers::{Conv2d, GroupNorm, Scope, Start};
-use crate::network::Inputs;
-use blocks::{BlockConfig, Up, UpChannels};
+use crate::module::Module;
+use blocks::{Up, UpChannels};
 use encoder::{Encoded, Encoder};
 
-/// A U-Net without its numbers; see [`Layout`] and [`Weights`].
+/// A U-Net without its weights; see [`Layout`] and [`Weights`].
 #[derive(Debug)]
 pub struct UNet {
     config: UNetSpec,
@@ -33,13 +34,12 @@ impl UNet {
     /// Declares the network's parameters, in diffusers' names, in `layout`.
     ///
     /// # Errors
-    /// The configuration contradicts itself.
+    /// The network cannot be built.
     pub fn new(config: UNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
         config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
         let mut dropouts = 0;
         let encoder = Encoder::new(&mut root, &config, &mut dropouts);
-        let block = BlockConfig::of(&config);
         let channels = &config.channels;
         let (first, levels) = (channels[0], channels.len());
         let mut up = Vec::new();
@@ -49,7 +49,7 @@ impl UNet {
             let skip_of_last = channels[level.saturating_sub(1)];
             let scope = &mut root.sub(format_args!("up_blocks.{step}"));
             let sides = UpChannels { from_below, output: channels[level], skip_of_last };
-            up.push(Up::new(scope, &block, sides, config.attention[level], level > 0, &mut dropouts));
+            up.push(Up::new(scope, &config, sides, config.attention[level], level > 0, &mut dropouts));
         }
         let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), first, config.norm_groups, config.norm_eps);
         let conv_out = Conv2d::new(&mut root.sub("conv_out"), first, config.out_channels, 3, Start::Zero);
@@ -60,9 +60,18 @@ impl UNet {
     pub fn config(&self) -> &UNetSpec {
         &self.config
     }
+}
 
-    /// The network's prediction, `[B, out_channels, H, W]`.
-    pub(crate) fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {
+impl Module for UNet {
+    fn image(&self) -> ImageShape {
+        self.config.image
+    }
+
+    fn classes(&self) -> Option<i64> {
+        self.config.classes
+    }
+
+    fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {
         let Encoded { pass, mut x, mut skips } = self.encoder.forward(w, inputs, checkpointed)?;
         for (level, block) in (0..self.up.len()).rev().zip(&self.up) {
             x = block.forward(&pass, level, x, &mut skips)?;

@@ -38,8 +38,7 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
         let source = data::open(&settings, args.split.into())?;
         let count = args.count.unwrap_or(source.len());
         check_count(source.as_ref(), count)?;
-        let spec = source.spec();
-        let samples = samples::read(&args.samples, (spec.channels as i64, spec.size as i64), None)?;
+        let samples = samples::read(&args.samples, source.image(), None)?;
         Ok::<_, Error>((source, count as usize, grey_levels(&samples.images), Extractor::open(&args.features, device)?))
     };
     let (source, count, samples, extractor) = agree::unanimous(comm, open())?;

@@ -194,7 +194,6 @@ impl Task {
 
 impl Feed {
     fn of(task: &Task) -> Result<Self, Error> {
-        let spec = task.source.spec();
         let config = LoaderConfig {
             global_batch: task.batch,
             slice: 0..task.batch,
@@ -207,7 +206,7 @@ impl Feed {
         let order = Order::new(task.source.len(), task.seed);
         Ok(Self {
             loader: Loader::new(Arc::clone(&task.source), order, config)?,
-            shape: [spec.channels, spec.size, spec.size].map(|n| n as i64),
+            shape: task.source.image().sizes(),
             device: task.model.weights.flat().device(),
             batch: None,
         })

@@ -1,0 +1,17 @@
+//! How large an image file may be.
+
+/// Most bytes of a file and of a decoder's buffers beyond those of the pixels: thumbnails, profiles, a video behind
+/// the image.
+pub(super) const OVERHEAD: u64 = 256 << 20;
+
+/// Refuses an image of more than `max_pixels`, whose pixels might not fit into memory.
+pub(super) fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
+    if u64::from(width) * u64::from(height) <= max_pixels {
+        return Ok(());
+    }
+    let megapixels = max_pixels / 1_000_000;
+    Err(format!(
+        "this image of {width}x{height} has more pixels than data.max_megapixels = {megapixels} allows; raise that where the \
+         memory is there"
+    ))
+}

@@ -1,0 +1,81 @@
+//! A tensor's memory as a slice.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use tch::{TchError, Tensor};
+
+/// Lends the memory of a contiguous f32 tensor on the CPU to `body`, so that it can be reduced or copied in place.
+///
+/// While it is lent, `body` must leave the tensor and its views alone.
+///
+/// # Errors
+/// The tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is lent already.
+pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
+    contiguous_f32(tensor, "the CPU", |device| device == tch::Device::Cpu)?;
+    let len = tensor.numel();
+    if len == 0 {
+        return Ok(body(&mut []));
+    }
+    let first = tensor.data_ptr().cast::<f32>();
+    let loan = Loan::of(first as usize..first as usize + len * size_of::<f32>())?;
+    // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on; it lives as long as the
+    // borrow; and the loan is the only one of this memory, so no other slice overlaps it.
+    let values = unsafe { std::slice::from_raw_parts_mut(first, len) };
+    let result = body(values);
+    drop(loan);
+    Ok(result)
+}
+
+/// Refuses a tensor whose memory is no plain run of f32 on `place`.
+pub(crate) fn contiguous_f32(
+    tensor: &Tensor,
+    place: &str,
+    there: impl Fn(tch::Device) -> bool,
+) -> Result<(), TchError> {
+    let (kind, device) = (tensor.kind(), tensor.device());
+    if kind == tch::Kind::Float && there(device) && tensor.is_contiguous() {
+        return Ok(());
+    }
+    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is needed, not {kind:?} on {device:?}")))
+}
+
+/// Memory that is lent as a slice: two tensors may share theirs, two slices must not.
+struct Loan(Range<usize>);
+
+static LOANS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
+
+impl Loan {
+    fn of(memory: Range<usize>) -> Result<Self, TchError> {
+        let mut loans = LOANS.lock().unwrap_or_else(PoisonError::into_inner);
+        if loans.iter().any(|other| other.start < memory.end && memory.start < other.end) {
+            return Err(TchError::Kind("the tensor's memory is lent already".into()));
+        }
+        loans.push(memory.clone());
+        Ok(Self(memory))
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        LOANS.lock().unwrap_or_else(PoisonError::into_inner).retain(|memory| *memory != self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn memory_is_lent_in_place_and_only_if_contiguous() {
+        let mut flat = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]);
+        with_f32_mut(&mut flat.narrow(0, 1, 2), |v| v.iter_mut().for_each(|v| *v *= 10.0)).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [1.0, 20.0, 30.0, 4.0]);
+        let mut view = flat.narrow(0, 2, 2);
+        let twice = with_f32_mut(&mut flat, |_| with_f32_mut(&mut view, |_| ()).is_err());
+        assert!(twice.unwrap(), "memory was lent twice");
+        assert!(with_f32_mut(&mut flat.view([2, 2]).transpose(0, 1), |_| ()).is_err());
+        assert!(with_f32_mut(&mut flat.to_kind(Kind::Double), |_| ()).is_err());
+    }
+}

@@ -95,6 +95,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// A library's message, followed by the command that helps.
+fn with_advice(error: &impl fmt::Display, advice: &str) -> String {
+    format!("{}; {advice}.", error.to_string().trim_end_matches('.'))
+}
+
 impl From<ddpm_config::Error> for Failure {
     fn from(error: ddpm_config::Error) -> Self {
         Self::usage(error)
@@ -112,10 +117,16 @@ impl From<ddpm_data::DataError> for Failure {
 
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
-        match error {
-            // Two jobs write to one store: this one must not go on.
-            CheckpointError::Fenced { .. } | CheckpointError::Held { .. } | CheckpointError::LeaseLost { .. } => {
-                Self::new(Exit::ResumeRefused, error)
+        match &error {
+            // Two jobs write to one store: this one must stop.
+            CheckpointError::Held { uri, .. } => {
+                let advice = format!("if it was killed, `ddpm-dist checkpoints unlock {uri}` frees the store");
+                Self::new(Exit::ResumeRefused, with_advice(&error, &advice))
+            }
+            CheckpointError::Fenced { .. } | CheckpointError::LeaseLost { .. } => Self::new(Exit::ResumeRefused, error),
+            CheckpointError::DamagedLease { uri, .. } => {
+                let advice = format!("`ddpm-dist checkpoints unlock --force {uri}` does so");
+                Self::new(Exit::Storage, with_advice(&error, &advice))
             }
             CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => Self::usage(error),
             _ => Self::new(Exit::Storage, error),

@@ -1,11 +1,11 @@
 //! Ranks: the MPI world, the collectives that training needs, and how a run ends when a rank fails.
 //!
-//! A *rank* is one process of the run, numbered 0 to `size - 1`. [`World::init`] joins the run: under
-//! a launcher (mpirun, srun) all ranks form one MPI world, otherwise the process is a world of its
-//! own, and MPI is not touched. [`World::collective`] gives the operations in which all ranks take
-//! part; the caller does not see which kind of world it is in.
+//! A *rank* is one process of the run, numbered 0 to `size - 1`. [`World::init`] joins the run: under a launcher
+//! (mpirun, srun) all ranks form one MPI world; otherwise the process is a world with a single rank, and MPI is not
+//! initialized. [`World::collective`] returns the operations in which all ranks take part; callers need not know which
+//! kind of world they are in.
 //!
-//! ```no_run
+//! ```
 //! use ddpm_comm::{Reduce, Verdict, Vote, World, abort, install_panic_hook, set_step};
 //!
 //! let world = World::init().unwrap_or_else(|error| abort(2, &error.to_string()));
@@ -22,40 +22,41 @@
 //!         Verdict::Failed { rank, message } => abort(1, &format!("rank {rank} failed: {message}")),
 //!     }
 //! }
+//! assert!(grads.iter().all(|&grad| grad == (world.size() - 1) as f32 / 2.0)); // the mean of the ranks' numbers
 //! world.finish(0)
 //! ```
 //!
-//! Gradients in the memory of GPUs go over NCCL: [`World::select`] says whether a run has it, and returns a collective
-//! that reduces each [`Buffer`] where it is. All else (votes, plans, metrics) stays on MPI.
+//! Gradients in GPU memory are reduced by NCCL: [`World::select`] determines whether a run can use it, and returns a
+//! collective that reduces each [`Buffer`] in place. Everything else (votes, plans, metrics) uses MPI.
 //!
 //! # Invariants
 //!
-//! - Every rank reaches every collective in the same order, with the same lengths, reduction and
-//!   root; only the gatherings and [`Collective::vote`] take what differs in length.
-//!   MPI does not check this. Collectives may be called from any thread, one at a time: they wait
-//!   for each other within a rank, but two threads that call them unordered break the first rule. That goes for the
-//!   thread of an [`Averager`] too: between its `begin` and `finish`, no rank calls another collective.
-//! - A rank that cannot go on says so with [`Vote::Failed`] at the next vote, so that all leave
-//!   together; where no vote is near, it calls [`abort`]. It never just leaves: its peers would wait
-//!   for it. A [`World`] dropped without [`World::finish`] therefore ends the run.
-//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the
-//!   same world size and length. A NaN on one rank is a NaN on all.
-//! - MPI's errors stay fatal: a collective that returns has succeeded. NCCL's are made so: they abort the run, when they
-//!   show themselves, and so does an operation on the GPU that outlasts [`World::watch`]'s timeout.
-//! - Nothing may be left to do after [`World::finish`]: once a rank has exited with a code other than
-//!   0, mpirun kills the ranks that have not.
+//! - Every rank calls every collective in the same order, with the same lengths, reduction and root; only the gathers
+//!   and [`Collective::vote`] accept different lengths. MPI does not check this. Collectives may be called from any
+//!   thread: within a rank they exclude each other, but two threads that call them without synchronization violate the
+//!   order. That includes the thread of an [`Averager`]: between its `begin` and `finish`, no rank calls another
+//!   collective.
+//! - A rank that cannot continue casts [`Vote::Failed`] at the next vote, so that all ranks leave together; outside of a
+//!   vote it calls [`abort`]. It never just exits: its peers would wait for it. A [`World`] dropped without
+//!   [`World::finish`] therefore ends the run.
+//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the same world size and
+//!   length. A NaN on one rank is a NaN on all.
+//! - MPI errors are fatal: a collective that returns has succeeded. NCCL errors are made fatal: they abort the run when
+//!   they are detected, and so does an operation on the GPU that exceeds the timeout of [`World::watch`].
+//! - [`World::finish`] must be the last thing a rank does: once a rank has exited with a code other than 0, mpirun kills
+//!   the ranks that have not.
 //!
-//! # Which end for which case
+//! # How a run ends
 //!
 //! | case | call | effect |
 //! |---|---|---|
 //! | all ranks agree to end | [`World::finish`] | finalizes MPI, exits with the code |
-//! | this rank met an error | [`abort`] | shows it once with rank and step, ends all ranks |
+//! | this rank has an error | [`abort`] | prints it once with rank and step, ends all ranks |
 //! | this rank panicked | [`install_panic_hook`] | the same, with code 101 |
 //! | a collective takes too long | [`World::watch`] | the same, with code 1 |
-//! | this rank was killed | (mpirun) | another one of its machine names it ([`World::watch`]), and mpirun ends them all within 3 seconds |
-//! | mpirun was killed | (Open MPI) | every rank ends itself |
-#![allow(unsafe_code)] // One MPI call that rsmpi lacks, and `_exit`.
+//! | this rank was killed | (mpirun) | another rank of its machine reports it ([`World::watch`]), and mpirun ends all ranks within 3 seconds |
+//! | mpirun was killed | (Open MPI) | every rank exits by itself |
+#![allow(unsafe_code)] // An MPI call that rsmpi lacks, and `_exit`.
 
 mod abort;
 mod average;

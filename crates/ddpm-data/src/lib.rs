@@ -1,8 +1,39 @@
-//! Image data sets as square u8 images, the order a run sees them in, and the loader that decodes ahead.
+//! Image data sets as square u8 images, the order in which a run sees them, and the loader that decodes ahead.
 //!
-//! A [`Source`] maps an id in `0..len` to one image and its class. An [`Order`] maps a position in the run to an id,
-//! a [`Loader`] joins the two for one rank's slice of every global batch. Each is a pure function of its settings, so
-//! what a step trains on depends neither on the number of ranks nor on how often the run was restarted.
+//! A [`Source`] maps an id in `0..len` to one image and its class. An [`Order`] maps a position in the run to an id. A
+//! [`Loader`] combines the two for one rank's slice of every global batch. All are pure functions of their settings, so
+//! the images of a step depend neither on the number of ranks nor on restarts.
+//!
+//! ```
+//! use ddpm_data::{DataSpec, Loader, LoaderConfig, OnCorrupt, Order, SourceKind, open};
+//!
+//! # fn main() -> Result<(), ddpm_data::DataError> {
+//! let source = open(&DataSpec {
+//!     kind: SourceKind::Synthetic { count: 1000, seed: 0 }, // Or Idx { .. }, Folder { .. }.
+//!     image_size: 16,
+//!     channels: 1,
+//!     crop: None,
+//!     max_pixels: 1 << 20,
+//!     on_corrupt: OnCorrupt::Error,
+//! })?;
+//! let order = Order::new(source.len(), 42);
+//! let config = LoaderConfig {
+//!     global_batch: 64,
+//!     slice: 0..32, // This is rank 0 of 2.
+//!     start_step: 0,
+//!     workers: 2,
+//!     prefetch: 4,
+//!     flip: false,
+//!     flip_seed: 0,
+//! };
+//! let loader = Loader::new(source, order, config)?;
+//! let batch = loader.next()?;
+//! assert_eq!((batch.step, batch.images.len(), batch.labels.len()), (0, 32 * 16 * 16, 32));
+//! assert_eq!(batch.ids[5], order.id_at(5));
+//! loader.recycle(batch);
+//! # Ok(())
+//! # }
+//! ```
 
 mod celeba;
 mod classes;
@@ -25,16 +56,16 @@ use std::sync::Arc;
 
 pub use classes::{Class, class_phrases};
 pub use error::DataError;
-pub use findings::{Findings, PassedOver, some_of};
+pub use findings::{Findings, IgnoredFiles, some_of};
 pub use folder::class_folders;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use order::Order;
 pub use skip::Skips;
 
-/// Largest height and width of the images of a source.
+/// Maximum height and width of the images of a source.
 const MAX_SIDE: usize = 16384;
 
-/// The shape of every image of a source: planar `C, H, W`, square, one byte a value.
+/// The shape of every image of a source: planar `C, H, W`, square, one byte per value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageSpec {
     /// 1 (grey) or 3 (RGB).
@@ -50,7 +81,7 @@ impl ImageSpec {
     }
 }
 
-/// A data set: any number of images of one shape, each found by its id.
+/// A data set: any number of images of one shape, indexed by id.
 #[expect(clippy::len_without_is_empty, reason = "an empty source cannot be opened")]
 pub trait Source: Send + Sync {
     /// Number of images, at least 1 in any source from [`open`]; ids run from 0 to `len - 1`.
@@ -59,25 +90,25 @@ pub trait Source: Send + Sync {
     /// The shape of every image.
     fn spec(&self) -> ImageSpec;
 
-    /// Number of classes, `None` where the images carry no labels.
+    /// Number of classes, `None` if the images have no labels.
     fn classes(&self) -> Option<usize>;
 
-    /// The classes by number, with their names and numbers of images; empty where the images carry no labels.
+    /// The classes in order, with their names and numbers of images; empty if the images have no labels.
     fn class_table(&self) -> Vec<Class> {
         Vec::new()
     }
 
-    /// A hash of which image and which class belongs to which id, the same wherever the data set lies. Of files it covers
-    /// the names, not the content.
+    /// A hash of the mapping from ids to images and classes, independent of the location of the data set. For files it
+    /// covers the names, not the contents.
     fn fingerprint(&self) -> u64;
 
-    /// What a user should know of the data set beside its images.
+    /// What a user should know about the data set apart from its images.
     fn findings(&self) -> Findings {
         Findings::default()
     }
 
-    /// The permission to step over images that cannot be used, where [`DataSpec::on_corrupt`] gave it: [`Loader`] and
-    /// [`preview`] take the next one that can, and name each once in a warning.
+    /// The permission to skip unusable images, if [`DataSpec::on_corrupt`] gave it: [`Loader`] and [`preview`] use the
+    /// next usable image instead, and warn once for each that they skip.
     fn skips(&self) -> Option<&Skips> {
         None
     }
@@ -85,22 +116,22 @@ pub trait Source: Send + Sync {
     /// Writes image `id` as planar `C, H, W` into `out` (exactly [`ImageSpec::bytes`] long) and returns its class.
     ///
     /// # Errors
-    /// [`DataError::Image`] where this one image cannot be used, [`DataError::Io`] where its file cannot be read,
-    /// [`DataError::Request`] where `id` or the length of `out` is wrong. `out` then holds nothing of use.
+    /// [`DataError::Image`] if this one image is unusable, [`DataError::Io`] if its file cannot be read,
+    /// [`DataError::Request`] if `id` or the length of `out` is wrong. The content of `out` is then unspecified.
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError>;
 
-    /// One phrase for the log: how many images, of what, from where.
+    /// One phrase for the log: the number of images, their kind and location.
     fn describe(&self) -> String;
 }
 
 /// Which part of a data set to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// What models are trained on.
+    /// The training images.
     Train,
     /// CelebA's validation images; IDX sets have none.
     Valid,
-    /// What was held out.
+    /// The held-out test images.
     Test,
 }
 
@@ -119,18 +150,18 @@ impl std::fmt::Display for Split {
 pub enum FolderLabels {
     /// No classes.
     None,
-    /// The first folder below the root: all folders there, with images or without, numbered in sorted order.
+    /// The first folder below the root: all folders there, with or without images, numbered in sorted order.
     SubFolder,
     /// A column of CelebA's `list_attr_celeba`: class 0 for -1, class 1 for 1.
     Attribute(String),
 }
 
-/// What to do about an image that cannot be used.
+/// What to do about an unusable image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCorrupt {
     /// Stop with an error that names the file.
     Error,
-    /// Warn, and use the next id that can be used in its place.
+    /// Warn, and use the next usable image in its place.
     Skip,
 }
 
@@ -139,7 +170,7 @@ pub enum OnCorrupt {
 pub enum IdxLabels {
     /// No classes; label files are not read.
     None,
-    /// The standard label file of the folder that holds the images, if it is there; none where the images are a file.
+    /// The standard label file in the folder of images, if it exists; no labels if the images are given as a file.
     Beside,
     /// This label file, or the standard one in this folder.
     At(PathBuf),
@@ -150,32 +181,33 @@ pub enum IdxLabels {
 pub enum SourceKind {
     /// MNIST's format, plain or gzip.
     Idx {
-        /// The image file, or a folder that holds the standard files of MNIST or Fashion-MNIST.
+        /// The image file, or a folder with the standard files of MNIST or Fashion-MNIST.
         images: PathBuf,
         /// Where classes come from.
         labels: IdxLabels,
-        /// Which of a folder's files to use; of no effect where `images` names a file.
+        /// Which of a folder's files to use; no effect if `images` is a file.
         split: Split,
     },
-    /// JPEG and PNG files below a folder, CelebA's layout included.
+    /// JPEG and PNG files below a folder, including CelebA.
     Folder {
         /// The folder, searched with all its sub-folders.
         root: PathBuf,
-        /// The part to use. Where CelebA's `list_eval_partition` is missing, `Train` is all images, and others are refused.
+        /// The split to use. Without CelebA's `list_eval_partition`, `Train` means all images, and other splits are
+        /// refused.
         split: Split,
         /// Where classes come from.
         labels: FolderLabels,
     },
     /// The built-in drawn digits.
     Synthetic {
-        /// How many digits there are in an epoch.
+        /// The number of digits in an epoch.
         count: u64,
-        /// Seed of their shapes; another seed gives other digits.
+        /// Seed of their shapes; another seed gives different digits.
         seed: u64,
     },
 }
 
-/// A data set and the shape its images are brought to.
+/// A data set and the shape to which its images are converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataSpec {
     /// Where the images are.
@@ -184,30 +216,31 @@ pub struct DataSpec {
     pub image_size: usize,
     /// 1 (grey) or 3 (RGB).
     pub channels: usize,
-    /// Side of the centred square that is cut out before scaling; `None` takes the largest one.
+    /// Side of the centred square that is cut out before scaling; `None` uses the largest one.
     pub crop: Option<u32>,
-    /// Most pixels (width times height) of an image file; a larger one is not decoded, for it might not fit into memory.
+    /// Maximum number of pixels (width times height) of an image file; a larger image is not decoded, because it might
+    /// not fit into memory.
     pub max_pixels: u64,
-    /// What to do about an image that cannot be used: it does not decode, cannot be opened, or is not in CelebA's lists.
+    /// What to do about an unusable image: one that does not decode, cannot be opened, or is not in CelebA's lists.
     pub on_corrupt: OnCorrupt,
 }
 
-/// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding, and
-/// logs what it [found](Findings).
+/// Opens a data set: reads IDX files completely, lists folders, checks everything that can be checked without decoding,
+/// and logs its [findings](Findings).
 ///
 /// # Errors
-/// Names the file or the setting that is wrong and how to mend it.
+/// Names the invalid file or setting and how to fix it.
 pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
     let image = ImageSpec { channels: spec.channels, size: spec.image_size };
     if !matches!(image.channels, 1 | 3) {
         return Err(DataError::Setting(format!(
-            "data.channels is {}, but images have 1 channel (grey) or 3 (RGB); set one of these",
+            "data.channels is {}, but images have 1 channel (grey) or 3 (RGB); use one of these",
             image.channels
         )));
     }
     if !(1..=MAX_SIDE).contains(&image.size) || spec.crop == Some(0) {
         return Err(DataError::Setting(format!(
-            "data.image_size is {} and data.crop is {}; image_size can be 1 to {}, crop can be left out or at least 1",
+            "data.image_size is {} and data.crop is {}; image_size must be 1 to {}, crop must be unset or at least 1",
             image.size,
             spec.crop.map_or("not set".into(), |side| side.to_string()),
             MAX_SIDE
@@ -227,11 +260,11 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
     Ok(source)
 }
 
-/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set. One
-/// that cannot be used is replaced as in training, where the source [`skips`](Source::skips).
+/// Reads `n` images starting at id `first`, in the order of their ids: for previews and statistics of a data set.
+/// Unusable images are replaced as in training if the source [`skips`](Source::skips) them.
 ///
 /// # Errors
-/// Those of [`Source::read`]; ids beyond the end are refused.
+/// Those of [`Source::read`]; ids beyond the end are an error.
 pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataError> {
     let bytes = source.spec().bytes();
     let mut batch = Batch { first_position: first, images: vec![0; n * bytes], ..Batch::default() };
@@ -244,7 +277,7 @@ pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataE
     Ok(batch)
 }
 
-/// Refuses an id beyond the end and a buffer of the wrong length, the two ways to misuse [`Source::read`].
+/// Checks the arguments of [`Source::read`]: the id must exist, and the buffer must have the right length.
 fn check_request(source: &dyn Source, id: u64, out: &[u8]) -> Result<(), DataError> {
     let (len, bytes) = (source.len(), source.spec().bytes());
     if id < len && out.len() == bytes {

@@ -1,20 +1,19 @@
-//! Images that cannot be used, stepped over where the user says so: which one takes the place of each.
+//! Skipping unusable images, if the user allows it: which image replaces each.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::{DataError, Source};
 
-/// Images in a row that cannot be used after which there is no point in looking for one that can.
-const GIVE_UP: u64 = 1000;
+/// The number of consecutive unusable images after which to give up.
+const MAX_ATTEMPTS: u64 = 1000;
 
-/// The permission to step over images, with the ids of those that have been: each is named once.
+/// The permission to skip images, with the ids of those that were skipped, each of which is logged once.
 #[derive(Debug, Default)]
 pub struct Skips(Mutex<HashSet<u64>>);
 
-/// Reads image `id`; or, where it cannot be used and the source [`skips`](Source::skips), the next one that can:
-/// `id + 1` modulo the number of images and so on, which is the same choice on any rank of any world. Gives the id that
-/// was read, and its class.
+/// Reads image `id` or, if it is unusable and the source [`skips`](Source::skips) such images, the next usable one (in
+/// cyclic order), the same on every rank and for any number of ranks. Returns the id that was read, and its class.
 ///
 /// # Errors
 /// Those of [`Source::read`], and [`DataError::NothingDecodes`].
@@ -30,7 +29,7 @@ pub(crate) fn read_or_next(source: &dyn Source, mut id: u64, out: &mut [u8]) -> 
             tracing::warn!(id, "skipped: {}", error.fault());
         }
         tried += 1;
-        if tried == n.min(GIVE_UP) {
+        if tried == n.min(MAX_ATTEMPTS) {
             return Err(DataError::NothingDecodes { tried, last: error.fault() });
         }
         id = (id + 1) % n;

@@ -6,7 +6,7 @@ use ddpm_comm::{Memory, World};
 use ddpm_config::{Device as Wanted, TrainSettings};
 use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
-use tch_ext::Gpus;
+use tch_ext::{Gpus, NoGpu};
 
 use crate::cli::DeviceArgs;
 use crate::coordinator::unanimous;
@@ -31,6 +31,16 @@ impl Place {
     /// Whether it is a GPU.
     pub fn is_gpu(self) -> bool {
         self.memory != Memory::Host
+    }
+}
+
+/// How to make GPUs usable, as the beginning of a sentence.
+pub fn gpu_remedy(why: &NoGpu) -> &'static str {
+    match why {
+        NoGpu::NoDriver => "Install NVIDIA's driver",
+        NoGpu::CpuOnly(_) => "Install a libtorch with CUDA (DDPM_TORCH=cuda scripts/setup.sh)",
+        NoGpu::NoBackend(_) => "Install what is missing (docs/gpu.md)",
+        NoGpu::NoneVisible(_) => "Compare with `nvidia-smi -L`, which lists the GPUs that the driver knows",
     }
 }
 
@@ -83,12 +93,12 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
             tch_ext::make_current(device)?;
             Ok(Place { device, memory: Memory::Device(index) })
         }
-        (_, Err(why)) if why.is_a_surprise() => {
+        (_, Err(why)) if why.is_unexpected() => {
             tracing::warn!(
                 "there is an NVIDIA driver on {}, but the network computes on the CPU: {why}. {}, or set {option} to \
                  \"cpu\" if that is meant",
                 world.host(),
-                why.remedy()
+                gpu_remedy(&why)
             );
             Ok(Place::CPU)
         }

@@ -6,6 +6,7 @@ use std::fmt;
 
 use ddpm_checkpoint::CheckpointError;
 use ddpm_comm::abort;
+use ddpm_data::DataError;
 
 pub use libtorch::{relieve_by_batch, relieve_with};
 
@@ -106,10 +107,20 @@ impl From<ddpm_config::Error> for Failure {
     }
 }
 
-impl From<ddpm_data::DataError> for Failure {
-    fn from(error: ddpm_data::DataError) -> Self {
-        match error {
-            ddpm_data::DataError::Setting(_) => Self::usage(error),
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        match &error {
+            DataError::Setting(_) => Self::usage(error),
+            DataError::MissingFile { .. } => {
+                Self::new(Exit::Storage, with_advice(&error, "scripts/datasets.sh downloads it"))
+            }
+            DataError::Vanished { .. } => {
+                Self::new(Exit::Storage, with_advice(&error, "or resume without it, with --allow-change data"))
+            }
+            DataError::Image { .. } => {
+                let advice = "after a removal, resume with --allow-change data";
+                Self::new(Exit::Storage, with_advice(&error, advice))
+            }
             _ => Self::new(Exit::Storage, error),
         }
     }

@@ -8,24 +8,24 @@ use std::sync::OnceLock;
 use crate::library::{Loaded, functions};
 use crate::{DType, DeviceSlice, Error};
 
-/// The environment variable with the path of the CUDA runtime's library.
+/// The environment variable for the path of the CUDA runtime library.
 pub const CUDART_VARIABLE: &str = "DDPM_CUDART_LIB";
 
 /// `cudaErrorNoDevice`, `cudaErrorNotReady`.
 const NO_DEVICE: c_int = 100;
 const NOT_READY: c_int = 600;
-/// `cudaStreamNonBlocking`: not ordered by the default stream; `cudaEventDisableTiming`; `cudaMemcpyDefault`: the
-/// direction follows from the addresses.
+/// `cudaStreamNonBlocking`: not synchronized with the default stream; `cudaEventDisableTiming`; `cudaMemcpyDefault`:
+/// the direction follows from the addresses.
 const NON_BLOCKING: c_uint = 1;
 const DISABLE_TIMING: c_uint = 2;
-const EITHER_WAY: c_int = 4;
-/// Bytes before and of the UUID in `cudaDeviceProp`, which every version of CUDA begins with a name of 256 bytes and it;
-/// and room for all of that struct, of which versions have about 1 KiB.
-const UUID_AT: usize = 256;
+const COPY_DEFAULT: c_int = 4;
+/// Offset and size of the UUID in `cudaDeviceProp`, which in every version of CUDA begins with a name of 256 bytes and
+/// the UUID; and an upper bound on the size of that struct, which is about 1 KiB.
+const UUID_OFFSET: usize = 256;
 const UUID_LEN: usize = 16;
-const PROPERTIES: usize = 8192;
-/// Room for an address such as `0000:3b:00.0`, with the zero at its end.
-const ADDRESS: usize = 32;
+const PROPERTIES_SIZE: usize = 8192;
+/// Buffer size for an address such as `0000:3b:00.0`, zero-terminated.
+const ADDRESS_SIZE: usize = 32;
 
 functions!(Functions {
     cudaGetErrorString(c_int) -> *const c_char;
@@ -47,17 +47,17 @@ functions!(Functions {
     cudaMemcpyAsync(*mut c_void, *const c_void, usize, c_int, *mut c_void) -> c_int;
 });
 
-/// The CUDA runtime, loaded to the end of the process.
+/// The CUDA runtime, loaded until the end of the process.
 pub struct Cuda {
     library: Loaded,
     functions: Functions,
 }
 
 impl Cuda {
-    /// Finds and loads the runtime; see the [crate](crate) for where. Later calls return the same.
+    /// Finds and loads the runtime; see the [crate](crate) for where. Later calls return the same library.
     ///
     /// # Errors
-    /// There is none, or it lacks a function.
+    /// If the runtime is not found or lacks a function.
     pub fn load() -> Result<&'static Self, Error> {
         static LOADED: OnceLock<Cuda> = OnceLock::new();
         if let Some(loaded) = LOADED.get() {
@@ -71,16 +71,16 @@ impl Cuda {
     /// Loads the runtime from a file.
     ///
     /// # Errors
-    /// It does not load, or lacks a function.
+    /// If the library does not load or lacks a function.
     pub fn open(path: &Path) -> Result<&'static Self, Error> {
         let library = Loaded::open(path, CUDART_VARIABLE)?;
         Ok(Box::leak(Box::new(Self { functions: Functions::of(&library)?, library })))
     }
 
-    /// How many GPUs this process sees; `CUDA_VISIBLE_DEVICES` says which.
+    /// The number of GPUs that this process sees; `CUDA_VISIBLE_DEVICES` selects them.
     ///
     /// # Errors
-    /// There is no driver, or one older than the runtime.
+    /// If there is no driver, or it is older than the runtime.
     pub fn device_count(&self) -> Result<usize, Error> {
         let mut count = 0;
         // SAFETY: the function writes one int.
@@ -93,16 +93,16 @@ impl Cuda {
         }
     }
 
-    /// What tells a GPU from all others, on whatever machine: `GPU-` and its UUID, as nvidia-smi has it.
+    /// A globally unique identifier of a GPU: `GPU-` and its UUID, in the format of nvidia-smi.
     ///
     /// # Errors
-    /// There is no such GPU.
+    /// If there is no such GPU.
     pub fn uuid(&self, device: usize) -> Result<String, Error> {
-        let mut properties = [0u64; PROPERTIES / size_of::<u64>()];
+        let mut properties = [0u64; PROPERTIES_SIZE / size_of::<u64>()];
         // SAFETY: the function fills a struct that is smaller, and needs no more than this alignment.
         let code = unsafe { (self.functions.cudaGetDeviceProperties)(properties.as_mut_ptr().cast(), device as c_int) };
         self.check("cudaGetDeviceProperties", code)?;
-        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_AT).take(UUID_LEN);
+        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_OFFSET).take(UUID_LEN);
         let mut uuid = String::from("GPU");
         for (index, byte) in bytes.enumerate() {
             let dash = if matches!(index, 0 | 4 | 6 | 8 | 10) { "-" } else { "" };
@@ -111,32 +111,33 @@ impl Cuda {
         Ok(uuid)
     }
 
-    /// A GPU's address on its machine's PCI bus, such as `0000:3b:00.0`. Slices of one GPU (MIG) have it in common.
+    /// A GPU's address on its machine's PCI bus, such as `0000:3b:00.0`. Slices of one GPU (MIG) share it.
     ///
     /// # Errors
-    /// There is no such GPU.
+    /// If there is no such GPU.
     pub fn pci_address(&self, device: usize) -> Result<String, Error> {
-        let mut text = [0; ADDRESS];
-        // SAFETY: the function writes a text with its end, and no more than the bytes that it is told of.
-        let code =
-            unsafe { (self.functions.cudaDeviceGetPCIBusId)(text.as_mut_ptr(), ADDRESS as c_int, device as c_int) };
+        let mut text = [0; ADDRESS_SIZE];
+        // SAFETY: the function writes a zero-terminated text, and no more than the given number of bytes.
+        let code = unsafe {
+            (self.functions.cudaDeviceGetPCIBusId)(text.as_mut_ptr(), ADDRESS_SIZE as c_int, device as c_int)
+        };
         self.check("cudaDeviceGetPCIBusId", code)?;
-        // SAFETY: the text ends within the array.
+        // SAFETY: the text is terminated within the array.
         Ok(unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
     }
 
-    /// Whether this is the tests' stand-in of the kind that takes the host's memory for that of its GPUs.
-    pub fn is_stand_in(&self) -> bool {
-        // SAFETY: the function is looked for, and not called.
-        unsafe { self.library.function::<unsafe extern "C" fn()>("host_memory_stands_in").is_ok() }
+    /// Whether this is the fake library of the tests, in the variant that treats host memory as GPU memory.
+    pub fn is_fake(&self) -> bool {
+        // SAFETY: the function is only looked up, not called.
+        unsafe { self.library.function::<unsafe extern "C" fn()>("host_memory_is_gpu_memory").is_ok() }
     }
 
     /// Makes a GPU the calling thread's current one.
     ///
     /// # Errors
-    /// There is no such GPU, or it is not available.
+    /// If there is no such GPU, or it is not available.
     pub fn set_device(&self, device: usize) -> Result<(), Error> {
-        // SAFETY: any number is allowed; a wrong one is an error.
+        // SAFETY: any number is allowed; an invalid one is an error.
         self.check("cudaSetDevice", unsafe { (self.functions.cudaSetDevice)(device as c_int) })
     }
 
@@ -146,11 +147,11 @@ impl Cuda {
         }
         self.forget_error();
         // SAFETY: any code is allowed; the string is the runtime's own constant.
-        let words = unsafe { CStr::from_ptr((self.functions.cudaGetErrorString)(code)) };
-        Err(Error::Cuda { call, code, words: words.to_string_lossy().into_owned() })
+        let message = unsafe { CStr::from_ptr((self.functions.cudaGetErrorString)(code)) };
+        Err(Error::Cuda { call, code, message: message.to_string_lossy().into_owned() })
     }
 
-    /// The runtime keeps a thread's last error for whoever asks next; libtorch would take ours for its own.
+    /// Clears the runtime's last error of this thread; otherwise libtorch would take ours for its own.
     fn forget_error(&self) {
         // SAFETY: no preconditions.
         let _ = unsafe { (self.functions.cudaGetLastError)() };
@@ -163,23 +164,23 @@ impl fmt::Debug for Cuda {
     }
 }
 
-/// A live stream that is somebody else's.
+/// A live stream owned elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamHandle(*mut c_void);
 
-// SAFETY: CUDA's streams may be used from any thread.
+// SAFETY: CUDA streams may be used from any thread.
 unsafe impl Send for StreamHandle {}
 // SAFETY: as above.
 unsafe impl Sync for StreamHandle {}
 
 impl StreamHandle {
-    /// The default stream, which libtorch computes on unless told otherwise.
+    /// The default stream, on which libtorch computes unless configured otherwise.
     pub const DEFAULT: Self = Self(std::ptr::null_mut());
 
     /// A `cudaStream_t`.
     ///
     /// # Safety
-    /// It is a stream of the runtime that [`Cuda::load`] finds, and alive as long as the handle is used.
+    /// `stream` belongs to the runtime that [`Cuda::load`] finds, and stays alive as long as the handle is used.
     pub unsafe fn from_raw(stream: *mut c_void) -> Self {
         Self(stream)
     }
@@ -189,7 +190,7 @@ impl StreamHandle {
     }
 }
 
-/// A stream of our own: a queue of work for the current GPU, not ordered by the default stream.
+/// An owned stream: a queue of work for the current GPU, not synchronized with the default stream.
 #[derive(Debug)]
 pub struct Stream {
     cuda: &'static Cuda,
@@ -200,7 +201,7 @@ impl Stream {
     /// A new stream on the thread's current GPU.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn new(cuda: &'static Cuda) -> Result<Self, Error> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: one handle is written.
@@ -217,15 +218,15 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed here only. Work under way is finished first, behind our back.
+        // SAFETY: created in `new`, destroyed only here. CUDA finishes work in progress first.
         let _ = unsafe { (self.cuda.functions.cudaStreamDestroy)(self.handle.0) };
     }
 }
 
 /// A point in a stream's work.
 ///
-/// Whoever asks for it or drops it has its GPU as the thread's current one from then on: a thread that has none yet would
-/// take the first, and memory there for a context of its own.
+/// Querying or dropping it makes its GPU the calling thread's current one: a thread without a current GPU would
+/// otherwise use the first one and allocate memory there for a context.
 #[derive(Debug)]
 pub struct Event {
     cuda: &'static Cuda,
@@ -237,10 +238,10 @@ pub struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
-    /// An event of this GPU's streams that is not recorded yet.
+    /// An event for this GPU's streams, not recorded yet.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn new(cuda: &'static Cuda, device: usize) -> Result<Self, Error> {
         cuda.set_device(device)?;
         let mut raw = std::ptr::null_mut();
@@ -250,30 +251,30 @@ impl Event {
         Ok(Self { cuda, device, raw })
     }
 
-    /// Puts the event behind all that is enqueued on `stream` now.
+    /// Records the event after all work currently enqueued on `stream`.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn record(&self, stream: StreamHandle) -> Result<(), Error> {
         // SAFETY: both are alive: the event is ours, the stream by the contract of its handle.
         let code = unsafe { (self.cuda.functions.cudaEventRecord)(self.raw, stream.0) };
         self.cuda.check("cudaEventRecord", code)
     }
 
-    /// Holds all that is enqueued on `stream` from now on until the event has happened. The event may be dropped.
+    /// Makes all later work on `stream` wait for the event. The event may be dropped afterwards.
     ///
     /// # Errors
-    /// CUDA fails.
-    pub fn hold(&self, stream: StreamHandle) -> Result<(), Error> {
+    /// If CUDA fails.
+    pub fn make_wait(&self, stream: StreamHandle) -> Result<(), Error> {
         // SAFETY: as in `record`.
         let code = unsafe { (self.cuda.functions.cudaStreamWaitEvent)(stream.0, self.raw, 0) };
         self.cuda.check("cudaStreamWaitEvent", code)
     }
 
-    /// Whether the GPU has come past it; does not wait.
+    /// Whether the GPU has passed the event; does not block.
     ///
     /// # Errors
-    /// The GPU failed.
+    /// If the GPU failed.
     pub fn is_done(&self) -> Result<bool, Error> {
         self.cuda.set_device(self.device)?;
         // SAFETY: the event is ours and alive.
@@ -290,12 +291,12 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         let _ = self.cuda.set_device(self.device);
-        // SAFETY: created in `new`, destroyed here only. CUDA keeps what waits for it.
+        // SAFETY: created in `new`, destroyed only here. CUDA keeps it as long as work waits for it.
         let _ = unsafe { (self.cuda.functions.cudaEventDestroy)(self.raw) };
     }
 }
 
-/// Memory of a GPU, for what does not have libtorch to allocate it: checks and measurements.
+/// GPU memory allocated without libtorch, for tests and benchmarks.
 #[derive(Debug)]
 pub struct DeviceMemory {
     cuda: &'static Cuda,
@@ -304,10 +305,10 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    /// Memory of the thread's current GPU, not initialized.
+    /// Allocates uninitialized memory on the thread's current GPU.
     ///
     /// # Errors
-    /// There is not enough.
+    /// If there is not enough memory.
     pub fn new(cuda: &'static Cuda, bytes: usize) -> Result<Self, Error> {
         let mut pointer = std::ptr::null_mut();
         // SAFETY: one pointer is written.
@@ -315,28 +316,28 @@ impl DeviceMemory {
         Ok(Self { cuda, pointer, bytes })
     }
 
-    /// Fills it from the host, after what is enqueued on `stream`; waits for the end.
+    /// Copies `from` to its beginning, after the work enqueued on `stream`; waits until done.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     ///
     /// # Panics
-    /// There is more than fits.
+    /// If `from` does not fit.
     pub fn upload(&mut self, from: &[u8], stream: StreamHandle) -> Result<(), Error> {
         assert!(from.len() <= self.bytes, "{} bytes do not fit into {}", from.len(), self.bytes);
         // SAFETY: both are valid for `from.len()` bytes, and are borrowed until `copy` has waited.
         unsafe { self.copy(self.pointer, from.as_ptr().cast(), from.len(), stream) }
     }
 
-    /// Copies its beginning to the host, after what is enqueued on `stream`; waits for the end.
+    /// Copies its beginning to `to`, after the work enqueued on `stream`; waits until done.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     ///
     /// # Panics
-    /// There is less than asked for.
+    /// If `to` is longer than the memory.
     pub fn download(&self, to: &mut [u8], stream: StreamHandle) -> Result<(), Error> {
-        assert!(to.len() <= self.bytes, "there are no {} bytes in {}", to.len(), self.bytes);
+        assert!(to.len() <= self.bytes, "{} bytes were requested of {}", to.len(), self.bytes);
         // SAFETY: as in `upload`.
         unsafe { self.copy(to.as_mut_ptr().cast(), self.pointer, to.len(), stream) }
     }
@@ -352,13 +353,13 @@ impl DeviceMemory {
     ) -> Result<(), Error> {
         let cuda = &self.cuda.functions;
         // SAFETY: by the contract, and the wait below.
-        let code = unsafe { (cuda.cudaMemcpyAsync)(to, from, bytes, EITHER_WAY, stream.0) };
+        let code = unsafe { (cuda.cudaMemcpyAsync)(to, from, bytes, COPY_DEFAULT, stream.0) };
         self.cuda.check("cudaMemcpyAsync", code)?;
         // SAFETY: the stream is alive by the contract of its handle.
         self.cuda.check("cudaStreamSynchronize", unsafe { (cuda.cudaStreamSynchronize)(stream.0) })
     }
 
-    /// All of it as numbers, for a collective.
+    /// The whole memory as a slice for a collective.
     pub fn slice(&mut self, dtype: DType, stream: StreamHandle) -> DeviceSlice<'_> {
         // SAFETY: the memory is ours for `bytes` bytes; `cudaFree` waits for all work on the GPU before it releases.
         unsafe { DeviceSlice::from_raw_parts(self.pointer, self.bytes / dtype.size(), dtype, stream) }
@@ -367,7 +368,7 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed here only; waits for the GPU.
+        // SAFETY: allocated in `new`, freed only here; waits for the GPU.
         let _ = unsafe { (self.cuda.functions.cudaFree)(self.pointer) };
     }
 }

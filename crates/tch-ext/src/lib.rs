@@ -1,6 +1,23 @@
-//! The only C++ of the project: what tch does not expose of libtorch.
+//! The only C++ of the project: functions of libtorch that tch does not expose.
 //!
-//! Each function borrows its tensors for the call only and turns a C++ exception into [`TchError::Torch`].
+//! ```
+//! use tch::{Device, Kind, Tensor};
+//!
+//! # fn main() -> Result<(), tch::TchError> {
+//! // Two parameters whose gradients are views of one flat buffer, filled by backward.
+//! let grads = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+//! let weight = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).set_requires_grad(true);
+//! let bias = Tensor::from_slice(&[0.5f32]).set_requires_grad(true);
+//! tch_ext::set_grad(&weight, &grads.narrow(0, 0, 3))?;
+//! tch_ext::set_grad(&bias, &grads.narrow(0, 3, 1))?;
+//! (weight.square().sum(Kind::Float) + &bias).backward();
+//! let mut buffer = grads;
+//! tch_ext::with_f32_mut(&mut buffer, |values| assert_eq!(values, [2.0, 4.0, 6.0, 1.0]))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each function borrows its tensors only for the call and converts C++ exceptions to [`TchError::Torch`].
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
@@ -12,21 +29,21 @@ use torch_sys::C_tensor;
 
 mod checkpoint;
 mod convolution;
+mod failure;
 mod gpus;
 mod group_norm;
 mod hooks;
-mod memory;
+mod memory_watch;
 mod profiler;
-mod trouble;
 
 pub use checkpoint::checkpoint;
 pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, winograd_applies};
+pub use failure::TorchFailure;
 pub use gpus::{Gpus, NoGpu, load_cuda_backend, make_current, set_deterministic, with_f32_on_gpu};
-pub use group_norm::{Activation, Normed, PerChannel, as_on_gpus, group_norm};
+pub use group_norm::{Activation, Normed, PerChannel, composite_group_norm, group_norm};
 pub use hooks::GradHooks;
-pub use memory::MemoryWatch;
+pub use memory_watch::MemoryWatch;
 pub use profiler::{Cost, CostKind, Profiler, in_range};
-pub use trouble::Trouble;
 
 unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);
@@ -48,25 +65,25 @@ unsafe extern "C" {
 
 /// Makes `grad` the gradient tensor of the leaf `param`.
 ///
-/// Backward then accumulates into `grad`'s memory, which may be a view into a larger buffer, for as long as nobody
-/// resets the gradient to "undefined": clear it with `zero_`, never with `Tensor::zero_grad`, which drops the view.
+/// Backward then accumulates into `grad`'s memory, which may be a view of a larger buffer, until the gradient is reset
+/// to "undefined": clear it with `zero_`, never with `Tensor::zero_grad`, which drops the view.
 ///
 /// # Errors
-/// `grad` differs from `param` in shape, dtype or device.
+/// If `grad` differs from `param` in shape, dtype or device.
 pub fn set_grad(param: &Tensor, grad: &Tensor) -> Result<(), TchError> {
     // SAFETY: both pointers come from live tensors and are used during the call only; libtorch keeps its own
     // reference to `grad`'s storage.
     unsafe { check(tch_ext_set_grad(param.as_ptr().cast_mut(), grad.as_ptr())) }
 }
 
-/// `images` `[B, C, H, W]` with the channels of a pixel adjacent in memory, the layout in which the CPU's convolutions
-/// are fastest; operations downstream keep it. Shape and values are the same, and gradients flow through.
+/// Converts `images` `[B, C, H, W]` to the channels-last memory format, in which convolutions on the CPU are fastest;
+/// operations downstream keep it. Shape and values are unchanged, and gradients flow through.
 ///
 /// # Errors
-/// The tensor has not four dimensions.
+/// If the tensor does not have four dimensions.
 pub fn channels_last(images: &Tensor) -> Result<Tensor, TchError> {
     let mut copy = std::ptr::null_mut();
-    // SAFETY: `images` is a live tensor; on success `copy` is a new tensor that nobody else owns, which from_ptr takes.
+    // SAFETY: `images` is a live tensor; on success `copy` is a new tensor, whose ownership from_ptr takes.
     unsafe {
         check(tch_ext_channels_last(images.as_ptr(), &mut copy))?;
         Ok(Tensor::from_ptr(copy))
@@ -82,11 +99,11 @@ pub struct AdamWOptions {
     pub betas: [f64; 2],
     /// Decoupled weight decay; the parameter shrinks by `lr * weight_decay`.
     pub weight_decay: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
 }
 
-/// The buffers that an AdamW step reads and updates; all but `step` of one shape, dtype and device.
+/// The buffers of an AdamW step; all but `step` have the same shape, dtype and device.
 #[derive(Debug)]
 pub struct AdamWBuffers<'a> {
     /// Updated in place.
@@ -97,14 +114,14 @@ pub struct AdamWBuffers<'a> {
     pub exp_avg: &'a Tensor,
     /// Second moment, updated in place.
     pub exp_avg_sq: &'a Tensor,
-    /// f32 scalar: the number of this step, counted from 1. The caller advances it.
+    /// f32 scalar: the number of this step, counted from 1. The caller increments it.
     pub step: &'a Tensor,
 }
 
 /// One step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) in a single fused pass over memory.
 ///
 /// # Errors
-/// The buffers differ in shape, dtype or device.
+/// If the buffers differ in shape, dtype or device.
 pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<(), TchError> {
     let AdamWOptions { lr, betas: [beta1, beta2], weight_decay, eps } = options;
     // SAFETY: all pointers come from live tensors and are used during the call only.
@@ -124,12 +141,12 @@ pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<
     }
 }
 
-/// Lends the memory of a contiguous f32 tensor on the CPU to `body`, so that it can be reduced or copied in place.
+/// Passes the memory of a contiguous f32 tensor on the CPU to `body`, to be reduced or copied in place.
 ///
-/// While it is lent, `body` must leave the tensor and its views alone.
+/// `body` must not access the tensor or its views in any other way.
 ///
 /// # Errors
-/// The tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is lent already.
+/// If the tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is already borrowed.
 pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
     contiguous_f32(tensor, "the CPU", |device| device == tch::Device::Cpu)?;
     let len = tensor.numel();
@@ -146,16 +163,16 @@ pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) 
     Ok(result)
 }
 
-/// Refuses a tensor whose memory is no plain run of f32 on `place`.
-fn contiguous_f32(tensor: &Tensor, place: &str, there: impl Fn(tch::Device) -> bool) -> Result<(), TchError> {
+/// Refuses a tensor that is not contiguous f32 on `place`.
+fn contiguous_f32(tensor: &Tensor, place: &str, is_there: impl Fn(tch::Device) -> bool) -> Result<(), TchError> {
     let (kind, device) = (tensor.kind(), tensor.device());
-    if kind == tch::Kind::Float && there(device) && tensor.is_contiguous() {
+    if kind == tch::Kind::Float && is_there(device) && tensor.is_contiguous() {
         return Ok(());
     }
-    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is needed, not {kind:?} on {device:?}")))
+    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is required, not {kind:?} on {device:?}")))
 }
 
-/// Memory that is lent as a slice: two tensors may share theirs, two slices must not.
+/// Memory that is borrowed as a slice: two tensors may share memory, two slices must not.
 struct Loan(Range<usize>);
 
 static LOANS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
@@ -164,7 +181,7 @@ impl Loan {
     fn of(memory: Range<usize>) -> Result<Self, TchError> {
         let mut loans = LOANS.lock().unwrap_or_else(PoisonError::into_inner);
         if loans.iter().any(|other| other.start < memory.end && memory.start < other.end) {
-            return Err(TchError::Kind("the tensor's memory is lent already".into()));
+            return Err(TchError::Kind("the tensor's memory is already borrowed".into()));
         }
         loans.push(memory.clone());
         Ok(Self(memory))
@@ -177,10 +194,10 @@ impl Drop for Loan {
     }
 }
 
-/// Turns the shim's message, if any, into an error.
+/// Converts the shim's message, if any, to an error.
 ///
 /// # Safety
-/// `message` is null or a string that the shim allocated and that nobody else frees.
+/// `message` is null or a string allocated by the shim, whose ownership passes to this function.
 unsafe fn check(message: *mut c_char) -> Result<(), TchError> {
     if message.is_null() {
         return Ok(());
@@ -209,19 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_lent_in_place_and_only_if_contiguous() {
+    fn memory_is_borrowed_in_place_and_only_if_contiguous() {
         let mut flat = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]);
         with_f32_mut(&mut flat.narrow(0, 1, 2), |v| v.iter_mut().for_each(|v| *v *= 10.0)).unwrap();
         assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [1.0, 20.0, 30.0, 4.0]);
         let mut view = flat.narrow(0, 2, 2);
         let twice = with_f32_mut(&mut flat, |_| with_f32_mut(&mut view, |_| ()).is_err());
-        assert!(twice.unwrap(), "memory was lent twice");
+        assert!(twice.unwrap(), "memory was borrowed twice");
         assert!(with_f32_mut(&mut flat.view([2, 2]).transpose(0, 1), |_| ()).is_err());
         assert!(with_f32_mut(&mut flat.to_kind(Kind::Double), |_| ()).is_err());
     }
 
     #[test]
-    fn a_gradient_of_another_shape_is_refused() {
+    fn a_gradient_with_a_different_shape_is_refused() {
         let param = Tensor::ones([2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
         let wrong = Tensor::zeros([3], (Kind::Float, tch::Device::Cpu));
         assert!(matches!(set_grad(&param, &wrong), Err(TchError::Torch(_))));

@@ -58,7 +58,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
     if json {
         print(json!({
             "images": source.len(), "channels": spec.channels, "size": spec.size, "classes": source.classes(),
-            "class_table": class_table(source.as_ref()), "passed_over": source.findings().passed_over.0,
+            "class_table": class_table(source.as_ref()), "passed_over": source.findings().ignored.0,
             "warnings": source.findings().warnings, "read": read, "failed": failed, "mean_pixel": mean,
             "labels_read": labels,
         }))?;
@@ -79,7 +79,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Failure> {
         if table.len() > CLASSES_SHOWN {
             print(format_args!("         and {} more; --json lists all", table.len() - CLASSES_SHOWN))?;
         }
-        let others = source.findings().passed_over;
+        let others = source.findings().ignored;
         if !others.0.is_empty() {
             print(format_args!("others   {others} (not read)"))?;
         }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use ddpm_comm::abort;
-use tch_ext::Trouble;
+use tch_ext::TorchFailure;
 
 use super::{Exit, Failure};
 
@@ -35,7 +35,7 @@ impl Failure {
     /// A GPU that has failed ends the run here, after the message: nothing that lies on it can be let go in order any more.
     pub fn of_libtorch(words: &str) -> Self {
         let first = words.lines().next().unwrap_or_default();
-        let known = Trouble::of(words).map(|trouble| Self::of_trouble(&trouble, first));
+        let known = TorchFailure::of(words).map(|failure| Self::of_machine(&failure, first));
         known.unwrap_or_else(|| Self::internal(format!("libtorch: {first}")))
     }
 
@@ -50,17 +50,17 @@ impl Failure {
         }
         let words = message.split_once(LIBTORCH_PANICKED).map(|(_, words)| words.replace("\\n", "\n"))?;
         let first = words.lines().next().unwrap_or_default();
-        Trouble::of(&words).map(|trouble| Self::of_trouble(&trouble, first))
+        TorchFailure::of(&words).map(|failure| Self::of_machine(&failure, first))
     }
 
-    fn of_trouble(trouble: &Trouble, words: &str) -> Self {
-        match trouble {
-            Trouble::Memory { on_gpu, asked } => Self::out_of_memory(*on_gpu, asked.as_deref()),
-            Trouble::Gpu => abort(
+    fn of_machine(failure: &TorchFailure, words: &str) -> Self {
+        match failure {
+            TorchFailure::OutOfMemory { on_gpu, requested } => Self::out_of_memory(*on_gpu, requested.as_deref()),
+            TorchFailure::Gpu => abort(
                 Exit::Internal.code(),
                 &format!("error: the GPU failed: {words}. See nvidia-smi and the kernel's log (dmesg) for its state"),
             ),
-            Trouble::Undetermined => {
+            TorchFailure::Nondeterministic => {
                 let operation = words.split(" does not have ").next().unwrap_or_default();
                 let operation = operation.rsplit(": ").next().unwrap_or_default();
                 Self::usage(format!(

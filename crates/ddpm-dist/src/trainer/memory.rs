@@ -4,7 +4,7 @@ use ddpm_config::{ModelKind, Precision, Settings};
 use ddpm_data::Batch;
 use serde::Serialize;
 use tch::{Device, Kind};
-use tch_ext::{MemoryWatch, as_on_gpus};
+use tch_ext::{MemoryWatch, composite_group_norm};
 
 use super::state::TrainState;
 use super::step::{Task, weighted_mean};
@@ -81,7 +81,7 @@ impl Footprint {
     /// A save in flight is not in it.
     pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Failure> {
         if on_gpu {
-            as_on_gpus(|| Self::measured(settings, world, precision, true))
+            composite_group_norm(|| Self::measured(settings, world, precision, true))
         } else {
             Self::measured(settings, world, precision, false)
         }

@@ -63,6 +63,6 @@ fn a_killed_rank_ends_the_run_and_is_named() {
     let outcome = disturbed("KILL");
     assert_eq!(outcome.code, 128 + 9, "{}", outcome.stderr);
     let named = outcome.stderr.lines().find(|line| line.contains("rank 1 was killed or crashed")).unwrap_or_default();
-    assert!(named.starts_with("rank 0 step ") && named.contains("Its last sign of life: "), "{}", outcome.stderr);
+    assert!(named.starts_with("rank 0 step ") && named.contains("Its last status: "), "{}", outcome.stderr);
     assert!(named.contains(" of step "), "{named}");
 }

@@ -291,11 +291,11 @@ fn files_and_folders_that_may_not_be_read_are_named_and_no_more() {
     let outcome = succeed(&mut unprivileged(info(&images, &skip, &["--check", "--json"])));
     let found: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!([&found["images"], &found["read"], &found["failed"]].map(Value::as_u64), [9, 7, 2].map(Some), "{found}");
-    for part in ["02.png: this file cannot be opened (Permission denied", "gone.png: this link leads nowhere"] {
+    for part in ["02.png: this file cannot be opened (Permission denied", "gone.png: this link is broken"] {
         assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
     }
     let warnings = found["warnings"].to_string();
-    assert!(warnings.contains("cannot be read, so none of their images is used: locked"), "{warnings}");
+    assert!(warnings.contains("cannot be read, so their images are not used: locked"), "{warnings}");
     refused(&mut unprivileged(info(&images, &[], &["--check"])), 4, &["2 of 9 images cannot be read"]);
 
     let mut command = unprivileged(train(1, &images, &at("run"), 3, &["--set", skip[0]]));
@@ -323,7 +323,7 @@ fn classes_are_shown_by_name_and_what_is_passed_over_by_ending() {
     {
         assert!(outcome.stdout.contains(line), "{line:?} is not in: {}", outcome.stdout);
     }
-    for part in ["passed over: 2 .webp, 1 .gif, 1 .txt. Only JPEG and PNG", "keep their numbers: 1 (bee)"] {
+    for part in ["ignored: 2 .webp, 1 .gif, 1 .txt. Only JPEG and PNG", "keep their numbers: 1 (bee)"] {
         assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
     }
     let found: Value = serde_json::from_str(&succeed(&mut info(&at("images"), &labels, &["--json"])).stdout).unwrap();

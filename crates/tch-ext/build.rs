@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-changed=cpp");
-    let lib = PathBuf::from(
-        std::env::var("DEP_TCH_LIBTORCH_LIB")
-            .expect("torch-sys did not say where libtorch is: run scripts/setup.sh, which writes .cargo/config.toml"),
-    );
+    let lib =
+        PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect(
+            "torch-sys did not report where libtorch is: run scripts/setup.sh, which writes .cargo/config.toml",
+        ));
     let include = lib.with_file_name("include");
     let sources = || {
         let mut build = cc::Build::new();
@@ -26,14 +26,14 @@ fn main() {
         .file("cpp/processor.cpp")
         .file("cpp/profiler.cpp")
         .file("cpp/checkpoint.cpp")
-        .file("cpp/memory.cpp")
+        .file("cpp/memory_watch.cpp")
         .compile("tch_ext_shim");
     for kernels in ["group_norm", "winograd"] {
         let compile = |processor: &str, flags: &[&str]| {
             let name = format!("{kernels}_{processor}");
             let mut build = sources();
             build.file(format!("cpp/{kernels}_kernels.cpp")).define("KERNELS", name.as_str());
-            // Vectors wider than the processor's are passed between functions of this one file only.
+            // Vectors wider than the processor's are passed only between functions of this file.
             build.flag_if_supported("-Wno-psabi").flags(flags).compile(&name);
         };
         compile("any", &[]);
@@ -42,7 +42,7 @@ fn main() {
             compile("avx512", &["-march=x86-64-v4"]);
         }
     }
-    // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their threads.
+    // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their own threads.
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
 }

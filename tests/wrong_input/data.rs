@@ -96,18 +96,18 @@ fn data() {
     fs::write(at("celeba/list_attr_celeba.txt"), "1\nSmiling Young\n00.jpg 1 -1\n").unwrap();
 
     let cases = [
-        ("data.path=DIR/absent", 4, "absent: cannot be read (No such file", "Check that the path is right"),
-        ("data.path=DIR/empty", 4, "holds no train-images-idx3-ubyte", "scripts/datasets.sh"),
-        ("data.path=DIR/short", 4, "promises 2048 bytes but only 2043", "fetch it again"),
-        ("data.path=DIR/vast", 4, "more than can exist", "fetch the file again"),
-        ("data.path=DIR/seven", 4, "starts with 0x00000803, this one with 0x00000801", "name the file of images"),
+        ("data.path=DIR/absent", 4, "absent: cannot be read (No such file", "Check that the path is correct"),
+        ("data.path=DIR/empty", 4, "contains no train-images-idx3-ubyte", "scripts/datasets.sh"),
+        ("data.path=DIR/short", 4, "announces 2048 bytes but only 2043", "download it again"),
+        ("data.path=DIR/vast", 4, "more than can exist", "download the file again"),
+        ("data.path=DIR/seven", 4, "starts with 0x00000803, this one with 0x00000801", "give the file of images"),
         ("data.path=DIR/images --set data.labels=DIR/seven", 4, "7 labels for the 8 images", "the same split"),
         ("data.path=DIR/images --set model.classes=10", 2, "carries no labels", "set data.labels"),
         ("data.path=DIR/images --set data.crop=20", 4, "smaller than data.crop = 20", "lower data.crop"),
     ];
     check(dir.path(), "data info --config smoke --set data.kind=idx --set", &cases);
     let cases = [
-        ("data.path=DIR/absent", 4, "absent: cannot be read (No such file", "Check that the path is right"),
+        ("data.path=DIR/absent", 4, "absent: cannot be read (No such file", "Check that the path is correct"),
         ("data.path=DIR/empty", 4, "no .jpg, .jpeg or .png file", "point data.path at"),
         ("data.path=DIR/cut", 4, "00.jpg: this JPEG is truncated", "data.on_corrupt = \"skip\""),
         ("data.path=DIR/garbled", 4, "00.jpg: this JPEG is truncated", "Replace or remove the file"),
@@ -123,8 +123,13 @@ fn data() {
         ("data.path=DIR/damaged", 4, "00.jpg: this JPEG is damaged", "data.on_corrupt = \"skip\""),
         ("data.path=DIR/damaged --check", 4, "1 of 1 images cannot be read", "remove the files named above"),
         ("data.path=DIR/cut --check", 4, "1 of 1 images cannot be read", "remove the files named above"),
-        ("data.path=DIR/loose --set data.labels=folder", 4, "lies in none", "move it into one"),
-        ("data.path=DIR/celeba --set data.labels=attribute:Smilng", 4, "no attribute 'Smilng'", "'Smiling' is meant"),
+        ("data.path=DIR/loose --set data.labels=folder", 4, "is not in one", "move it into a sub-folder"),
+        (
+            "data.path=DIR/celeba --set data.labels=attribute:Smilng",
+            4,
+            "no attribute 'Smilng'",
+            "did you mean 'Smiling'?",
+        ),
     ];
     check(dir.path(), "data info --config smoke --set data.kind=folder --set", &cases);
 }

@@ -96,7 +96,7 @@ fn servers() {
     let list = "checkpoints list s3://bucket/run";
 
     let remedy = format!("write AWS_ENDPOINT_URL=http://{bare}");
-    check_each(dir.path(), "", &[(list, 2, "is no URL", leak(remedy))], with(&[("AWS_ENDPOINT_URL", bare)]));
+    check_each(dir.path(), "", &[(list, 2, "is not a URL", leak(remedy))], with(&[("AWS_ENDPOINT_URL", bare)]));
     let hosted = [("AWS_ENDPOINT_URL", endpoint.as_str()), ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")];
     let remedy = format!("set AWS_ENDPOINT_URL=http://bucket.{bare}");
     check_each(dir.path(), "", &[(list, 2, "does not begin with it", leak(remedy))], with(&hosted));

@@ -1,9 +1,9 @@
-//! The fault rig as a program: an S3 server on a directory that fails by rule, for tests of whole runs.
+//! The fault rig as a program: an S3 server on a directory that fails by rule, for tests of complete runs.
 //!
-//! `fault_rig ROOT PORT [RULES]` serves ROOT on PORT (0 for any that is free), prints its endpoint as one line, and then
-//! reads lines from standard input: each is a JSON array of rules that replace those before it, such as
-//! `[{"op": "PutObject", "key": "manifest/", "times": 1, "fault": "lose_answer"}]`. It answers each with a line that lists
-//! those of the replaced rules that never fired, `[]` if all did. It ends with its input. The bucket is `bucket`; the
+//! `fault_rig ROOT PORT [RULES]` serves ROOT on PORT (0 for any free port), prints its endpoint as one line, and then
+//! reads lines from standard input: each is a JSON array of rules that replace the previous ones, such as `[{"op":
+//! "PutObject", "key": "manifest/", "times": 1, "fault": "lose_answer"}]`. It replies to each with a line that lists
+//! the replaced rules that never fired, `[]` if all did. It exits at the end of its input. The bucket is `bucket`; the
 //! credentials are in `Rig::env`.
 
 use std::{env, error::Error, io, path::Path};

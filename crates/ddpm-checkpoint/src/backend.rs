@@ -1,4 +1,4 @@
-//! Addresses of stores, and the clients that reach them.
+//! Parses store addresses and builds the clients that reach them.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -10,26 +10,27 @@ use object_store::{
 use crate::{
     CheckpointError,
     client::Connector,
-    endpoint::{Agents, check_bucket, check_s3, checked},
-    trouble::Provider,
+    diagnosis::Provider,
+    endpoint::{CredentialServices, check_bucket, check_s3, check_variable},
 };
 
-/// The least part of a multipart upload that every store takes, R2's rule of equal parts included.
+/// The smallest part size of a multipart upload that every store accepts, including R2, which wants parts of equal
+/// size.
 pub(crate) const MIN_PART: usize = 8 << 20;
 
-/// How a store is talked to. One request and its repetitions end within `retry_timeout + request_timeout`; an operation
-/// is a handful of them.
+/// Limits on the requests to a store. One request with its retries ends within `retry_timeout + request_timeout`; an
+/// operation takes a handful of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
     /// Bytes per part of an upload and per request of a download: a multiple of 4, and 8 MiB (the default) or more.
     pub part_bytes: usize,
     /// Parts, or requests, in flight at once; one upload holds at most `concurrency + 1` parts in memory. Default: 4.
     pub concurrency: usize,
-    /// Time for one request, from its first byte to the answer's last. A request moves one part at most, so the default
-    /// of 60 s lets four parts of 8 MiB share a line of 600 kB/s. Connecting may take 5 s of it.
+    /// Time limit of one request, from its first byte to the last byte of the response. A request transfers at most one
+    /// part, so the default of 60 s lets four parts of 8 MiB share a link of 600 kB/s. Connecting may take 5 s of it.
     pub request_timeout: Duration,
-    /// A request that failed (no connection, time-out, 429, 5xx) is tried again, with growing and jittered pauses, until
-    /// this long after it was first sent. Default: 60 s.
+    /// A request that failed (no connection, timeout, 429, 5xx) is retried with jittered exponential backoff until this
+    /// long after it was first sent. Default: 60 s.
     pub retry_timeout: Duration,
 }
 
@@ -41,7 +42,7 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// What is wrong with the options, if anything is.
+    /// Checks the options; an error says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         match self {
             Self { concurrency: 0, .. } => Err("a store needs at least one request in flight".into()),
@@ -56,7 +57,8 @@ impl StoreOptions {
         ClientOptions::new().with_connect_timeout(Duration::from_secs(5)).with_timeout(self.request_timeout)
     }
 
-    /// Bounded by time; the number of retries only guards against a store that refuses at once, for ever.
+    /// Retries are bounded by time; the limit on their number only guards against a store that always refuses
+    /// immediately.
     fn retry(&self) -> RetryConfig {
         let backoff =
             BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(10), base: 3.0 };
@@ -64,37 +66,37 @@ impl StoreOptions {
     }
 }
 
-/// What an address stands for.
-pub(crate) enum Place<'a> {
-    /// A directory, not looked at yet.
+/// What an address refers to.
+pub(crate) enum Location<'a> {
+    /// A directory, not accessed yet.
     Directory(&'a str),
-    /// Anything else, ready to be asked.
+    /// An object store, ready for requests.
     Objects(Arc<dyn ObjectStore>),
 }
 
-/// What to write in place of an address that is none.
+/// The valid forms of an address, for error messages.
 const FORMS: &str = "give a directory such as runs/mnist/checkpoints, or an address such as s3://bucket/prefix";
 
-/// Understands an address. Nothing is sent. Credentials, region and endpoint come from `env`, in the spelling of each
-/// provider's own tools: `AWS_*`, `GOOGLE_*`, `AZURE_*`.
-pub(crate) fn place<'a>(
+/// Parses an address without sending anything. Credentials, region and endpoint come from `env`, under the names that
+/// each provider's own tools use: `AWS_*`, `GOOGLE_*`, `AZURE_*`.
+pub(crate) fn resolve<'a>(
     uri: &'a str,
     options: &StoreOptions,
     env: &[(String, String)],
-) -> Result<Place<'a>, CheckpointError> {
+) -> Result<Location<'a>, CheckpointError> {
     let address = |reason: String| CheckpointError::Address { uri: uri.into(), reason };
     let (scheme, rest) = match uri.split_once("://") {
         None if uri.is_empty() => return Err(address(format!("the path is empty; {FORMS}"))),
-        // A path may have a colon in it.
-        Some((scheme, _)) if scheme.contains('/') => return Ok(Place::Directory(uri)),
-        None => return Ok(Place::Directory(uri)),
-        Some(("memory", "")) => return Ok(Place::Objects(Arc::new(InMemory::new()))),
-        Some(("file", path)) if path.starts_with('/') && !path.contains('%') => return Ok(Place::Directory(path)),
+        // A path may contain a colon.
+        Some((scheme, _)) if scheme.contains('/') => return Ok(Location::Directory(uri)),
+        None => return Ok(Location::Directory(uri)),
+        Some(("memory", "")) => return Ok(Location::Objects(Arc::new(InMemory::new()))),
+        Some(("file", path)) if path.starts_with('/') && !path.contains('%') => return Ok(Location::Directory(path)),
         Some(("file", _)) => return Err(address("a file:// address takes an absolute path without % escapes".into())),
         Some(parts) => parts,
     };
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let connector = |provider| Connector::new(uri, provider, options.retry_timeout, Agents::of(env));
+    let connector = |provider| Connector::new(uri, provider, options.retry_timeout, CredentialServices::of(env));
     let build = || -> Result<Arc<dyn ObjectStore>, String> {
         if ["s3", "gs", "az"].contains(&scheme) {
             check_bucket(bucket)?;
@@ -126,10 +128,10 @@ pub(crate) fn place<'a>(
     };
     let objects = build().map_err(address)?;
     let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|e| address(format!("{e}; {FORMS}")))?;
-    Ok(Place::Objects(Arc::new(PrefixStore::new(objects, prefix))))
+    Ok(Location::Objects(Arc::new(PrefixStore::new(objects, prefix))))
 }
 
-/// Hands every variable that starts with `prefix` and that the builder knows to `with`.
+/// Applies `with` to every variable that starts with `prefix` and that the builder knows.
 fn configure<B, K: FromStr>(
     builder: B,
     env: &[(String, String)],
@@ -138,7 +140,7 @@ fn configure<B, K: FromStr>(
 ) -> Result<B, String> {
     let mut ours = env.iter().filter(|(name, value)| name.starts_with(prefix) && !value.is_empty());
     ours.try_fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
-        Ok(key) => Ok(with(builder, key, checked(name, value)?)),
+        Ok(key) => Ok(with(builder, key, check_variable(name, value)?)),
         Err(_) => Ok(builder),
     })
 }
@@ -146,5 +148,5 @@ fn configure<B, K: FromStr>(
 fn shared<T: ObjectStore>(built: object_store::Result<T>) -> Result<Arc<dyn ObjectStore>, String> {
     built
         .map(|objects| Arc::new(objects) as _)
-        .map_err(|e| format!("{e}; see the variables of its provider in the manual"))
+        .map_err(|e| format!("{e}; see the manual for the provider's environment variables"))
 }

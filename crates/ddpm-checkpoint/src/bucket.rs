@@ -1,4 +1,4 @@
-//! The objects of one run: what every part of the protocol reads from them, and how their failures are told apart.
+//! The objects of one run: the reads that every part of the protocol shares, and how store errors are classified.
 
 use std::{
     fs, io,
@@ -14,18 +14,18 @@ use ulid::Ulid;
 use crate::{
     CheckpointError, Failpoint, Manifest, SCHEMA, StoreOptions,
     layout::{MANIFESTS, aside_path, manifest_path, step_of_manifest},
-    manifest::{Unsealed, unseal},
+    manifest::{UnsealError, unseal},
 };
 
-/// No manifest is larger, so a broken store cannot fill the memory.
+/// Upper limit on the size of a manifest, so that a broken store cannot exhaust memory.
 pub(crate) const MANIFEST_LIMIT: u64 = 64 << 20;
 
-/// The asynchronous half of a [`Store`](crate::Store), shared with the work that it has in the background.
+/// The asynchronous half of a [`Store`](crate::Store), shared with its background tasks.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     pub uri: String,
     pub objects: Arc<dyn ObjectStore>,
-    /// The directory, if the store is one: what object_store lacks for directories is done on it directly.
+    /// The directory, if the store is one: operations that object_store does not offer for directories use it directly.
     pub root: Option<PathBuf>,
     pub options: StoreOptions,
 }
@@ -45,7 +45,7 @@ impl Bucket {
         Ok(steps)
     }
 
-    /// The manifest of `step`, its checksum and its agreement with itself checked.
+    /// The manifest of `step`, after checking its checksum and consistency.
     pub async fn manifest(&self, step: u64) -> Result<Manifest, CheckpointError> {
         let path = manifest_path(step);
         let (manifest, _): (Manifest, _) = self.read_sealed(&path).await?;
@@ -56,7 +56,7 @@ impl Bucket {
         Ok(manifest)
     }
 
-    /// Takes a manifest out of the line, to a name of its own.
+    /// Takes a manifest out of the history by renaming it to a unique name.
     pub async fn set_aside(&self, step: u64) -> Result<(), CheckpointError> {
         let (from, aside) = (manifest_path(step), aside_path(step));
         tracing::warn!(step, %aside, "checkpoint set aside: training continues from an earlier step");
@@ -65,18 +65,18 @@ impl Bucket {
         Ok(())
     }
 
-    /// A sealed object and the version that it has, for a conditional update.
+    /// Reads a sealed object and its version, for a conditional update.
     pub async fn read_sealed<T: DeserializeOwned>(&self, path: &Path) -> Result<(T, UpdateVersion), CheckpointError> {
         let found = self.objects.get(path).await.map_err(|e| self.unread(path, e))?;
         if found.meta.size > MANIFEST_LIMIT {
-            let reason = format!("it has {} bytes, no more than {MANIFEST_LIMIT} are read", found.meta.size);
+            let reason = format!("it has {} bytes, more than the limit of {MANIFEST_LIMIT}", found.meta.size);
             return Err(self.damaged(path, reason));
         }
         let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
         let bytes = found.bytes().await.map_err(|e| self.unread(path, e))?;
         let value = unseal(&bytes).map_err(|why| match why {
-            Unsealed::Damaged(reason) => self.damaged(path, reason),
-            Unsealed::Newer(schema) => CheckpointError::Incompatible {
+            UnsealError::Damaged(reason) => self.damaged(path, reason),
+            UnsealError::Newer(schema) => CheckpointError::Incompatible {
                 uri: self.uri.clone(),
                 path: path.to_string(),
                 schema,
@@ -90,12 +90,13 @@ impl Bucket {
         CheckpointError::Damaged { uri: self.uri.clone(), path: path.to_string(), reason: reason.into() }
     }
 
-    /// A failure of the store while it changed or listed something. Even "not found" is one: the bucket, or the upload.
+    /// An error of the store while changing or listing something. Here "not found" is an error too: the bucket or the
+    /// upload is missing.
     pub fn failed(&self, action: &'static str, path: &Path, error: object_store::Error) -> CheckpointError {
         store_error(&self.uri, action, path.as_ref(), error)
     }
 
-    /// Sorts a failure to read: absent, or unknown.
+    /// Classifies a read error: the object does not exist, or its state is unknown.
     pub fn unread(&self, path: &Path, error: object_store::Error) -> CheckpointError {
         match error {
             object_store::Error::NotFound { .. } => {
@@ -116,15 +117,15 @@ pub(crate) fn store_error(
     CheckpointError::Store { uri: uri.into(), action, path: path.into(), source: source.into() }
 }
 
-/// Waits before try number `tries` (from 0) of something that was refused: twice as long each time, half of it random,
-/// so that rivals part ways.
+/// Waits before retry number `tries` (from 0) of something that was refused: exponential backoff, half of it random, so
+/// that competing writers desynchronise.
 pub(crate) async fn pause(tries: u32) {
     let longest = 200u64 << tries.min(5);
     tokio::time::sleep(Duration::from_millis(longest / 2 + Ulid::generate().random() as u64 % (longest / 2))).await;
 }
 
-/// object_store lists a directory that is missing, or a file in its place, as empty. A store whose root vanished (a
-/// lost mount) must not look like one without checkpoints.
+/// object_store lists a missing directory, or a file in its place, as empty. A store whose root has disappeared (a lost
+/// mount) must not look like one without checkpoints.
 fn check_listable(root: &FsPath) -> io::Result<()> {
     fs::read_dir(root)?;
     let manifests = root.join(MANIFESTS);

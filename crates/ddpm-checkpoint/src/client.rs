@@ -1,8 +1,8 @@
-//! The HTTP client below a store's: it sees each request before its repetitions hide what is wrong.
+//! The HTTP client underneath object_store's: it sees each request before retries hide what is wrong.
 //!
-//! What can be known at once is not repeated: a host that does not exist, credentials that are not there, a request that
-//! was refused. What is repeated is reported. And an answer counts only if it is one of a store: object_store takes any
-//! XML for an empty listing, a list of buckets or an error page included.
+//! Permanent errors are not retried: a host that does not exist, missing credentials, a request that was refused.
+//! Retries are logged. And a response is accepted only if it comes from an object store: object_store parses any XML as
+//! an empty listing, even a list of buckets or an error page.
 
 use std::{
     collections::BTreeSet,
@@ -23,64 +23,63 @@ use reqwest::{
 };
 
 use crate::{
-    endpoint::Agents,
-    trouble::{Provider, Trouble, deepest},
+    diagnosis::{Diagnosis, Provider, deepest},
+    endpoint::CredentialServices,
 };
 
-/// Failures in a row are an outage once they have lasted so long, and so is a single one that took [`LONG`]. It is
-/// reported then, and every [`AGAIN`].
+/// Consecutive failures count as an outage once they have lasted this long, and so does a single one that took
+/// [`SINGLE_FAILURE`]. An outage is logged then, and again every [`REPORT_INTERVAL`].
 const OUTAGE: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(4);
-const AGAIN: Duration = Duration::from_secs(30);
+const SINGLE_FAILURE: Duration = Duration::from_secs(4);
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Makes the clients of one store.
+/// Builds the HTTP clients of one store.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector(Arc<Watch>);
 
-/// What is known of a store's servers.
+/// What is known about a store's servers.
 #[derive(Debug)]
 struct Watch {
     uri: String,
     provider: Provider,
     retry_timeout: Duration,
-    agents: Agents,
+    services: CredentialServices,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The failures since a request last succeeded.
+    /// The failures since the last successful request.
     outage: Option<Outage>,
-    /// The hosts that have answered.
-    met: BTreeSet<String>,
+    /// The hosts that have responded at least once.
+    responding: BTreeSet<String>,
 }
 
 #[derive(Debug)]
 struct Outage {
     since: Instant,
     failures: u32,
-    /// When it was last reported.
+    /// When it was last logged.
     reported: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Client {
-    below: HttpClient,
+    inner: HttpClient,
     watch: Arc<Watch>,
 }
 
 impl Connector {
-    /// For the store at `uri`, whose requests are repeated for `retry_timeout`, and for whose credentials `agents` are
-    /// asked.
-    pub fn new(uri: &str, provider: Provider, retry_timeout: Duration, agents: Agents) -> Self {
-        Self(Arc::new(Watch { uri: uri.into(), provider, retry_timeout, agents, state: Mutex::default() }))
+    /// For the store at `uri`, whose requests are retried for `retry_timeout` and whose credentials come from `services`.
+    pub fn new(uri: &str, provider: Provider, retry_timeout: Duration, services: CredentialServices) -> Self {
+        Self(Arc::new(Watch { uri: uri.into(), provider, retry_timeout, services, state: Mutex::default() }))
     }
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let below = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Client { below, watch: Arc::clone(&self.0) }))
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Client { inner, watch: Arc::clone(&self.0) }))
     }
 }
 
@@ -93,129 +92,131 @@ impl HttpService for Client {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(self.ask(request))
+        Box::pin(self.send(request))
     }
 }
 
 impl Client {
-    async fn ask(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let begun = Instant::now();
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let started = Instant::now();
         let host = request.uri().authority().map_or(String::new(), |host| host.to_string());
-        let (watch, credentials) = (&self.watch, self.watch.asks_for_credentials(&host));
+        let (watch, credentials) = (&self.watch, self.watch.serves_credentials(&host));
         let lists = request.method() == Method::GET && is_listing(request.uri().query().unwrap_or_default());
-        let answer = match self.below.execute(request).await {
-            Ok(answer) => answer,
+        let response = match self.inner.execute(request).await {
+            Ok(response) => response,
             Err(error) => {
-                let trouble = match credentials {
-                    true => Trouble::no_credentials(watch.provider, host.clone(), deepest(&error)),
-                    false => Trouble::unreachable(watch.provider, host.clone(), &error),
+                let diagnosis = match credentials {
+                    true => Diagnosis::no_credentials(watch.provider, host.clone(), deepest(&error)),
+                    false => Diagnosis::unreachable(watch.provider, host.clone(), &error),
                 };
-                // A server that has answered before may come back; one that never has is misspelt or not there.
-                let kind = match trouble.is_final() && !watch.has_met(&host) {
+                // A server that has responded before may come back; one that never has is misspelt or does not exist.
+                let kind = match diagnosis.is_permanent() && !watch.has_responded(&host) {
                     true => HttpErrorKind::Unknown,
                     false => error.kind(),
                 };
                 if kind != HttpErrorKind::Unknown {
-                    watch.failed(begun, &trouble);
+                    watch.record_failure(started, &diagnosis);
                 }
-                return Err(HttpError::new(kind, trouble));
+                return Err(HttpError::new(kind, diagnosis));
             }
         };
-        watch.meets(host.clone());
-        let status = answer.status();
+        watch.mark_responding(host.clone());
+        let status = response.status();
         if credentials {
-            let older = status == StatusCode::FORBIDDEN && watch.agents.falls_back;
-            return match status.is_client_error() && !older {
-                true => Err(refused(Trouble::no_credentials(watch.provider, host, status.to_string()))),
-                false => Ok(answer),
+            let can_fall_back = status == StatusCode::FORBIDDEN && watch.services.imds_v1_fallback;
+            return match status.is_client_error() && !can_fall_back {
+                true => Err(permanent(Diagnosis::no_credentials(watch.provider, host, status.to_string()))),
+                false => Ok(response),
             };
         }
         let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
         if status.is_server_error() || busy.contains(&status) {
-            let (parts, body) = answer.into_parts();
-            let trouble = Trouble::refused(watch.provider, host, status, &body.bytes().await?, None);
-            watch.failed(begun, &trouble);
-            return Ok(HttpResponse::from_parts(parts, trouble.words().into()));
+            let (parts, body) = response.into_parts();
+            let diagnosis = Diagnosis::refused(watch.provider, host, status, &body.bytes().await?, None);
+            watch.record_failure(started, &diagnosis);
+            return Ok(HttpResponse::from_parts(parts, diagnosis.summary().into()));
         }
-        watch.succeeded();
-        let is_text = is_text_for_people(answer.headers());
+        watch.record_success();
+        let is_text = declares_web_page(response.headers());
         if status.is_success() && !lists && !is_text {
-            return Ok(answer);
+            return Ok(response);
         }
-        let (parts, body) = answer.into_parts();
+        let (parts, body) = response.into_parts();
         let body = body.bytes().await?;
         if is_text && is_web_page(&body) {
-            return Err(refused(Trouble::web_page(watch.provider, host, status)));
+            return Err(permanent(Diagnosis::web_page(watch.provider, host, status)));
         }
         if status.is_success() {
-            return match lists.then(|| Trouble::no_listing(watch.provider, host, &body)).flatten() {
-                Some(trouble) => Err(refused(trouble)),
+            return match lists.then(|| Diagnosis::no_listing(watch.provider, host, &body)).flatten() {
+                Some(diagnosis) => Err(permanent(diagnosis)),
                 None => Ok(HttpResponse::from_parts(parts, body.into())),
             };
         }
         let region = parts.headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
-        let trouble = Trouble::refused(watch.provider, host, status, &body, region);
-        // These are answers that the protocol knows what to do with.
-        let absent = status == StatusCode::NOT_FOUND && !lists && !trouble.is_about_the_bucket();
+        let diagnosis = Diagnosis::refused(watch.provider, host, status, &body, region);
+        // The protocol handles these responses itself.
+        let absent = status == StatusCode::NOT_FOUND && !lists && !diagnosis.is_about_the_bucket();
         let conditions = [StatusCode::NOT_MODIFIED, StatusCode::CONFLICT, StatusCode::PRECONDITION_FAILED];
         match absent || conditions.contains(&status) {
             true => Ok(HttpResponse::from_parts(parts, body.into())),
-            false => Err(refused(trouble)),
+            false => Err(permanent(diagnosis)),
         }
     }
 }
 
 impl Watch {
-    /// Whether a host is where credentials come from: an instance's metadata, a container's agent, a token service.
-    fn asks_for_credentials(&self, host: &str) -> bool {
+    /// Whether a host serves credentials: instance metadata, a container's agent, a token service.
+    fn serves_credentials(&self, host: &str) -> bool {
         let known = ["169.254.", "[fd00:ec2", "metadata.google.internal", "sts.", "oauth2.google", "login.microsoft"];
-        known.iter().any(|start| host.starts_with(start)) || self.agents.hosts.iter().any(|agent| agent == host)
+        known.iter().any(|start| host.starts_with(start)) || self.services.hosts.iter().any(|agent| agent == host)
     }
 
-    fn failed(&self, begun: Instant, trouble: &Trouble) {
+    fn record_failure(&self, started: Instant, diagnosis: &Diagnosis) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let outage = state.outage.get_or_insert(Outage { since: begun, failures: 0, reported: None });
+        let outage = state.outage.get_or_insert(Outage { since: started, failures: 0, reported: None });
         outage.failures += 1;
-        let least = if outage.failures > 1 { OUTAGE } else { LONG };
-        if outage.since.elapsed() >= least && outage.reported.is_none_or(|reported| reported.elapsed() >= AGAIN) {
+        let least = if outage.failures > 1 { OUTAGE } else { SINGLE_FAILURE };
+        if outage.since.elapsed() >= least
+            && outage.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL)
+        {
             outage.reported = Some(Instant::now());
-            tracing::warn!("{}: {}; trying again, for up to {:?}", self.uri, trouble.words(), self.retry_timeout);
+            tracing::warn!("{}: {}; retrying for up to {:?}", self.uri, diagnosis.summary(), self.retry_timeout);
         }
     }
 
-    fn succeeded(&self) {
+    fn record_success(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Outage { since, reported: Some(_), .. }) = state.outage.take() {
-            tracing::info!("{} answers again, after {:.0} s", self.uri, since.elapsed().as_secs_f64());
+            tracing::info!("{} responds again after {:.0} s", self.uri, since.elapsed().as_secs_f64());
         }
     }
 
-    fn has_met(&self, host: &str) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).met.contains(host)
+    fn has_responded(&self, host: &str) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).responding.contains(host)
     }
 
-    fn meets(&self, host: String) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).met.insert(host);
+    fn mark_responding(&self, host: String) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).responding.insert(host);
     }
 }
 
-/// An answer that will be the same however often it is asked for.
-fn refused(trouble: Trouble) -> HttpError {
-    HttpError::new(HttpErrorKind::Unknown, trouble)
+/// A permanent error: a retry would get the same response.
+fn permanent(diagnosis: Diagnosis) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, diagnosis)
 }
 
-/// Whether a query asks for a listing: S3's and Google's, or Azure's.
+/// Whether a query requests a listing: S3's and Google's form, or Azure's.
 fn is_listing(query: &str) -> bool {
     query.split('&').any(|pair| ["list-type=2", "comp=list"].contains(&pair))
 }
 
-/// Whether an answer is said to be a web page; some servers say so of everything.
-fn is_text_for_people(headers: &HeaderMap) -> bool {
+/// Whether the headers declare a web page; some servers declare everything as one.
+fn declares_web_page(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.starts_with("text/html") || kind.starts_with("application/xhtml")
 }
 
-/// Whether it is one.
+/// Whether the body is a web page.
 fn is_web_page(body: &[u8]) -> bool {
     let start = body.trim_ascii_start();
     ["<!doctype html", "<html"]

@@ -1,4 +1,4 @@
-//! The commit: one manifest, created whole or not at all.
+//! The commit: one manifest, created atomically.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,23 +12,23 @@ use crate::{
     manifest::seal,
 };
 
-/// How often a manifest is sent that turns out not to be there.
+/// How often to send a manifest that turns out not to be stored.
 const TRIES: u32 = 4;
 
-/// A commit under way.
+/// A commit in progress.
 pub type Commit = Pending<()>;
 
 impl Store {
-    /// Starts to commit a checkpoint whose shards are all written, in the background: the manifest appears whole or not
-    /// at all, and only if no other writer committed this step. [`start_retention`](Self::start_retention) comes after it.
+    /// Commits a checkpoint whose shards are all written, in the background: the manifest appears atomically, and only
+    /// if no other writer has committed this step. [`start_retention`](Self::start_retention) comes after it.
     ///
-    /// With a lease, its generation goes into the manifest, and it is renewed before the manifest is sent. Without one the
-    /// caller promises that no other writer is there.
+    /// With a lease, its generation is recorded in the manifest, and the lease is renewed before the manifest is sent.
+    /// Without one, the caller promises that there is no other writer.
     ///
     /// # Errors
-    /// Given by the [`Commit`]: `Fenced` if another's manifest is there, `LeaseLost`, `Damaged` if a shard cannot be
-    /// seen from here, `Invalid` if the manifest contradicts itself, `Store` if the store failed and nothing was
-    /// committed as far as can be told. After `Store` the step may be saved again, under the same nonce.
+    /// Returned by the [`Commit`]: `Fenced` if another writer's manifest exists, `LeaseLost`, `Damaged` if a shard is
+    /// not visible from here, `Invalid` if the manifest is inconsistent, `Store` if the store failed and nothing was
+    /// committed as far as is known. After `Store` the step may be saved again, under the same nonce.
     pub fn start_commit(&self, mut manifest: Manifest, lease: Option<&Lease>) -> Commit {
         let (bucket, holder) = (Arc::clone(&self.bucket), lease.map(Lease::holder));
         self.spawn(async move {
@@ -49,13 +49,13 @@ impl Bucket {
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err(invalid(format!("it takes {} bytes, more than {MANIFEST_LIMIT}", bytes.len())));
         }
-        // Ranks that write to disks of their own succeed one by one, and only here is it seen.
+        // Ranks that write to separate disks each succeed; only this check detects it.
         self.check_sizes(manifest).await?;
         self.put_manifest(manifest, bytes.into(), holder).await
     }
 
-    /// Creates the manifest. Whatever the store answers but success, "already exists" after a repetition below us
-    /// included, what is there decides: our nonce, nothing, or another's.
+    /// Creates the manifest. On any error ("already exists" may just be the effect of a retry inside the client) the
+    /// stored manifest decides: it has our nonce, or another writer's, or there is none.
     pub async fn put_manifest(
         &self,
         manifest: &Manifest,
@@ -73,9 +73,10 @@ impl Bucket {
                 return Ok(());
             };
             match self.manifest(manifest.step).await {
-                // This try of ours, or one at this step before that was given up for lost: the same state.
+                // Written by this attempt, or by an earlier one at this step that was given up for lost: the same
+                // state.
                 Ok(found) if found.nonce == manifest.nonce => return Ok(()),
-                // Sent before its lease passed to us, arrived after we had looked: it is not of our line.
+                // Sent before the lease passed to us, but arrived after we looked: it is not part of our history.
                 Ok(found) if tries + 1 < TRIES && holder.is_some_and(|ours| ours.succeeds(found.lease)) => {
                     self.set_aside(manifest.step).await?;
                 }
@@ -93,6 +94,6 @@ impl Bucket {
                 Err(e) => return Err(e),
             }
         }
-        unreachable!("the last try returns")
+        unreachable!("the last attempt returns")
     }
 }

@@ -1,17 +1,17 @@
-//! Copies of checkpoints from one store to another.
+//! Copying checkpoints from one store to another.
 
 use object_store::path::Path;
 
 use crate::{CheckpointError, Manifest, Store, bucket::Bucket, manifest::seal, upload::Writer};
 
 impl Store {
-    /// Copies the checkpoint of `step` to another store: shards first, the manifest last, then the copy is read back
-    /// and verified whole. What was copied is verified on the way, so a damaged checkpoint is never committed there.
-    /// Safe to repeat. Gives the manifest, the same in both stores.
+    /// Copies the checkpoint of `step` to another store: shards first, the manifest last; then the copy is read back
+    /// and fully verified. The data is also verified while it is copied, so a damaged checkpoint is never committed
+    /// there. Safe to repeat. Returns the manifest, which is the same in both stores.
     ///
     /// # Errors
-    /// `NotFound`, `Damaged`, `Incompatible`, `Store`, each with the store that it concerns; `Fenced` if the other store
-    /// has another checkpoint of this step.
+    /// `NotFound`, `Damaged`, `Incompatible`, `Store`, each naming the store concerned; `Fenced` if the other store has
+    /// a different checkpoint of this step.
     pub fn copy_checkpoint(&self, step: u64, to: &Store) -> Result<Manifest, CheckpointError> {
         self.block_on(copy(&self.bucket, step, &to.bucket))
     }

@@ -1,11 +1,11 @@
-//! What can go wrong with a checkpoint, told apart by what the caller can do about it.
+//! What can go wrong with a checkpoint, classified by what the caller can do about it.
 
 use std::time::SystemTime;
 
-use crate::trouble::explain;
+use crate::diagnosis::explain;
 
-/// A failure of a checkpoint operation. "Damaged" and "not found" are facts about the checkpoint; "store" means that
-/// nothing is known about it.
+/// The error of a checkpoint operation. "Damaged" and "not found" are facts about the checkpoint; "store" means that
+/// its state is unknown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -16,15 +16,15 @@ pub enum CheckpointError {
         uri: String,
         /// The object, relative to the store; its name starts with the step.
         path: String,
-        /// What does not hold.
+        /// What is wrong.
         reason: String,
     },
-    /// Not one of the store's checkpoints verifies.
+    /// None of the store's checkpoints is valid.
     #[error("no checkpoint in {uri} verifies ({reasons}). Restore one from a copy, or start a new run elsewhere.")]
     NoneVerifies {
         /// The store.
         uri: String,
-        /// Each step with what does not hold.
+        /// Each step with what is wrong.
         reasons: String,
     },
     /// There is no store at this address.
@@ -33,26 +33,26 @@ pub enum CheckpointError {
         /// The store.
         uri: String,
     },
-    /// The store was read, and what was asked for is not there.
+    /// The store was read, and the requested object does not exist.
     #[error("{path} is not in {uri}{hint}. Name one that is there, or check the address.")]
     NotFound {
         /// The store.
         uri: String,
         /// What was looked for.
         path: String,
-        /// What is there instead; empty, or starting with a colon.
+        /// What exists instead; empty, or starting with a colon.
         hint: String,
     },
-    /// The store did not answer, refused, or is out of space: whether a checkpoint is there cannot be told.
+    /// The store did not respond, refused, or is out of space: whether a checkpoint exists is unknown.
     #[error("the store {uri} failed to {action} {path}: {}.", explain(source.as_ref()))]
     Store {
         /// The store.
         uri: String,
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
         /// The object, relative to the store.
         path: String,
-        /// The store's own words.
+        /// The store's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another writer has committed this step.
@@ -63,29 +63,37 @@ pub enum CheckpointError {
     Fenced {
         /// The store.
         uri: String,
-        /// The step both wanted.
+        /// The step that both tried to commit.
         step: u64,
-        /// The attempt whose manifest stands.
+        /// The attempt that was committed.
         attempt: String,
     },
-    /// Another writer's lease is alive.
+    /// Another writer holds the lease.
     #[error(
-        "{uri} is being written by {owner}, whose lease runs for another {} s. Wait for it to end, stop it, or give \
-         this run a store of its own; if it was killed, `ddpm-dist checkpoints unlock {uri}` frees the store.",
+        "{uri} is being written by {owner}, whose lease runs for another {} s. Wait for that run to end, stop it, or \
+         give this run its own store.",
         seconds_until(*until)
     )]
     Held {
         /// The store.
         uri: String,
-        /// Who holds the lease, in its own words.
+        /// Who holds the lease, as the holder describes itself.
         owner: String,
         /// When the lease ends unless it is renewed.
         until: SystemTime,
     },
-    /// This writer's lease ran out and another took it.
+    /// `lease.json` cannot be read, so the holder of the lease is unknown.
+    #[error("lease.json in {uri} is damaged: {reason}. Replace the lease once no run is using the store.")]
+    DamagedLease {
+        /// The store.
+        uri: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// This writer's lease expired and another writer took it.
     #[error(
-        "the lease on {uri}, generation {generation}, is now held by {owner}. This run can save nothing more there: \
-         stop it, or give it a store of its own."
+        "the lease on {uri}, generation {generation}, is now held by {owner}. This run can no longer save there: stop \
+         it, or give it its own store."
     )]
     LeaseLost {
         /// The store.
@@ -95,33 +103,33 @@ pub enum CheckpointError {
         /// Who holds it now.
         owner: String,
     },
-    /// The lease of this writer was deleted, and perhaps all else.
+    /// This writer's lease was deleted, and perhaps everything else.
     #[error(
-        "{} deleted while this run was writing to {uri}, so it can save nothing more there. Start it again; if \
-         checkpoints are gone that are wanted, restore them from a copy first.",
+        "{} deleted while this run was writing to {uri}, so it can no longer save there. Start it again; if \
+         checkpoints are missing, restore them from a copy first.",
         if *emptied { "the store was" } else { "lease.json, by which the run holds the store, was" }
     )]
     Vanished {
         /// The store.
         uri: String,
-        /// Whether the run's identity is gone too, which is written before all else and never deleted.
+        /// Whether the run's identity, which is written first and never deleted, is gone too.
         emptied: bool,
     },
-    /// The store lets one writer overwrite what another created.
+    /// The store lets one writer overwrite an object that another one created.
     #[error(
         "the store {uri} does not enforce conditional writes: {reason}. Use one that does, or set checkpoint.exclusive \
-         = true to promise that only one run ever writes there."
+         = true to guarantee that only one run ever writes there."
     )]
     Unconditional {
         /// The store.
         uri: String,
-        /// What it let happen.
+        /// What it allowed.
         reason: String,
     },
     /// The object was written by a later version of the program.
     #[error(
-        "{path} in {uri} has schema {schema}, this program reads up to {supported}. Use the version that wrote \
-         it, or a later one."
+        "{path} in {uri} has schema {schema}, but this program reads schemas up to {supported}. Use the version that \
+         wrote it, or a later one."
     )]
     Incompatible {
         /// The store.
@@ -133,20 +141,20 @@ pub enum CheckpointError {
         /// The newest schema known here.
         supported: u32,
     },
-    /// The address names no store that this build can open, or the environment says nothing sensible of its server.
+    /// The address is not one that this build can open, or the environment's settings for its server are invalid.
     #[error("cannot open the store {uri:?}: {reason}.")]
     Address {
         /// The address as given.
         uri: String,
-        /// Why not, and what to change.
+        /// What is wrong, and what to change.
         reason: String,
     },
-    /// The caller's values contradict each other; nothing was written.
-    #[error("refused to write {path}: {reason}. This is a fault in the calling program, please report it.")]
+    /// The caller's arguments are inconsistent; nothing was written.
+    #[error("refused to write {path}: {reason}. This is a bug in the calling program, please report it.")]
     Invalid {
         /// What would have been written or read.
         path: String,
-        /// What does not hold.
+        /// What is wrong.
         reason: String,
     },
 }

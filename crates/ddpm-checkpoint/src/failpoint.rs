@@ -1,66 +1,66 @@
-//! Failpoints: the steps of the protocol at which a test may have a process killed.
+//! Failpoints: the steps of the protocol at which a test can kill a process.
 //!
-//! Built with the feature `failpoints`, which only tests switch on, `DDPM_FAILPOINT=NAME:RANK:N` makes rank RANK kill
-//! itself with SIGKILL when it comes to NAME for the N-th time. Built without it, nothing is left of them.
+//! With the feature `failpoints`, which only tests enable, `DDPM_FAILPOINT=NAME:RANK:N` makes rank RANK kill itself
+//! with SIGKILL when it reaches NAME for the N-th time. Without it they compile to nothing.
 
 macro_rules! failpoints {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A step of the protocol, right after which a process may die. The name in `DDPM_FAILPOINT` is the variant's.
+        /// A step of the protocol, right after which a process may die. `DDPM_FAILPOINT` uses the name of the variant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Failpoint { $($(#[$doc])* $name,)* }
 
         impl Failpoint {
-            /// All there are, in the order of the protocol.
+            /// All failpoints, in the order of the protocol.
             pub const ALL: &[Self] = &[$(Self::$name),*];
         }
     };
 }
 
 failpoints! {
-    /// The next thing is to write the lease; for a directory, its lock is held.
+    /// About to write the lease; for a directory, its lock is held.
     LeaseLocked,
-    /// The lease is taken.
+    /// The lease has been acquired.
     LeaseAcquired,
-    /// The run's identity is written.
+    /// The run's identity has been written.
     RunWritten,
-    /// A rank knows which checkpoint to go on from.
+    /// A rank knows which checkpoint to resume from.
     ResumeChosen,
     /// A rank has read and verified a shard.
     ShardRead,
-    /// A manifest newer than the checkpoint to go on from is set aside.
+    /// A manifest newer than the checkpoint to resume from has been set aside.
     SetAside,
     /// A rank has copied its share of the state.
     SnapshotTaken,
-    /// The store knows of a rank's upload.
+    /// The store has registered a rank's upload.
     UploadBegun,
-    /// A part of a shard is on the store.
+    /// A part of a shard has been stored.
     PartSent,
-    /// All parts are there; the next thing is to complete the upload (for a directory, to rename the file).
+    /// All parts have been stored; about to complete the upload (for a directory, to rename the file).
     PartsSent,
     /// The upload is complete.
     UploadCompleted,
-    /// Every rank has been told of a rank's shard.
+    /// Every rank has learned of a rank's shard.
     ShardReported,
-    /// The lease is renewed.
+    /// The lease has been renewed.
     LeaseRenewed,
-    /// All is ready; the next thing is to create the manifest.
+    /// About to create the manifest.
     CommitReady,
-    /// The manifest is there.
+    /// The manifest has been created.
     ManifestCreated,
-    /// Retention is about to choose what it deletes.
+    /// Retention is about to choose what to delete.
     RetentionBegun,
-    /// The manifest of an old checkpoint is deleted, its shards are not.
+    /// The manifest of an old checkpoint has been deleted, its shards have not.
     ManifestDeleted,
-    /// One shard of an old checkpoint is deleted.
+    /// One shard of an old checkpoint has been deleted.
     ShardDeleted,
-    /// A rank knows that the save is committed.
+    /// A rank knows that the save has been committed.
     SaveDone,
-    /// The lease is given back.
+    /// The lease has been released.
     LeaseReleased,
 }
 
 impl Failpoint {
-    /// Whether every rank comes here, or rank 0 alone.
+    /// Whether every rank reaches it, or only rank 0.
     pub fn on_every_rank(self) -> bool {
         use Failpoint::*;
         matches!(
@@ -77,7 +77,7 @@ impl Failpoint {
         )
     }
 
-    /// Dies here, if `DDPM_FAILPOINT` says so.
+    /// Kills the process here if `DDPM_FAILPOINT` says so.
     #[cfg(feature = "failpoints")]
     pub fn reach(self) {
         use std::{
@@ -88,7 +88,7 @@ impl Failpoint {
             },
         };
 
-        // The rank as Open MPI's launcher tells it: this crate knows of none.
+        // The rank from Open MPI's launcher: this crate has no notion of ranks.
         static NAMED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
             let asked = env::var("DDPM_FAILPOINT").ok()?;
             let mut words = asked.split(':');
@@ -103,7 +103,7 @@ impl Failpoint {
         }
     }
 
-    /// Nothing: this build has no failpoints.
+    /// Does nothing: this build has no failpoints.
     #[cfg(not(feature = "failpoints"))]
     #[inline(always)]
     pub fn reach(self) {}

@@ -1,4 +1,4 @@
-//! Names of objects, names of attempts, and who holds which range of a buffer.
+//! Object names, attempts, and the range of a buffer that each rank holds.
 
 use std::{fmt, ops::Range, str::FromStr, time::SystemTime};
 
@@ -6,9 +6,9 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-/// The folder of the commits.
+/// The folder of the committed manifests.
 pub(crate) const MANIFESTS: &str = "manifest";
-/// The folder of the manifests taken out of the line.
+/// The folder of the manifests taken out of the history.
 pub(crate) const ASIDE: &str = "aside";
 /// The folder of the shards.
 pub(crate) const SHARDS: &str = "ckpt";
@@ -24,24 +24,24 @@ pub fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
     bound(rank)..bound(rank + 1)
 }
 
-/// A string that no other call has ever given: proof of authorship for [`Manifest::nonce`](crate::Manifest::nonce).
+/// A globally unique string, which identifies the writer in [`Manifest::nonce`](crate::Manifest::nonce).
 pub fn nonce() -> String {
     Ulid::generate().to_string()
 }
 
-/// One try at saving one step, the same on every rank: rank 0 draws it and sends its 26 characters to the others. Two
-/// tries at one step never share an object.
+/// One attempt at saving one step, the same on every rank: rank 0 generates it and sends its 26 characters to the
+/// others. Two attempts at one step never share an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Attempt(Ulid);
 
 impl Attempt {
-    /// Draws a fresh attempt.
+    /// Generates a new attempt.
     pub fn generate() -> Self {
         Self(Ulid::generate())
     }
 
-    /// When the attempt was drawn, by the clock of rank 0.
+    /// When the attempt was generated, by the clock of rank 0.
     pub fn time(&self) -> SystemTime {
         self.0.datetime()
     }
@@ -87,12 +87,12 @@ pub(crate) fn lease_path() -> Path {
     Path::from("lease.json")
 }
 
-/// A name for a probe, never used again.
+/// A unique name for a probe.
 pub(crate) fn probe_path() -> Path {
     Path::from(format!("probe/{}", Ulid::generate()))
 }
 
-/// Where a rewind puts a manifest: a name of its own each time, so that nothing is ever overwritten.
+/// Where a rewind moves a manifest: a unique name each time, so that nothing is ever overwritten.
 pub(crate) fn aside_path(step: u64) -> Path {
     Path::from(format!("{ASIDE}/{step:012}-{}.json", Ulid::generate()))
 }
@@ -105,20 +105,21 @@ pub(crate) fn shard_path(step: u64, attempt: &Attempt, rank: usize, world: usize
     Path::from(format!("{}/r{rank:05}-of-{world:05}.safetensors", attempt_folder(step, attempt)))
 }
 
-/// The step that a manifest's file name stands for; `None` for a foreign file.
+/// Parses the step from a manifest's file name; `None` for an unrelated file.
 pub(crate) fn step_of_manifest(name: &str) -> Option<u64> {
     let step = name.strip_suffix(".json")?.parse().ok()?;
     (name == format!("{step:012}.json")).then_some(step)
 }
 
-/// The step and attempt that an attempt folder's name stands for; `None` for a foreign folder.
+/// Parses the step and attempt from an attempt folder's name; `None` for an unrelated folder.
 pub(crate) fn attempt_of_folder(name: &str) -> Option<(u64, Attempt)> {
     let (step, attempt) = name.split_once('-')?;
     let (step, attempt) = (step.parse().ok()?, attempt.parse().ok()?);
     (name == format!("{step:012}-{attempt}")).then_some((step, attempt))
 }
 
-/// The step of a manifest set aside, and when that was, from its file name; `None` for a foreign file.
+/// Parses the file name of a manifest that was set aside: its step, and when it was set aside. `None` for an unrelated
+/// file.
 pub(crate) fn set_aside_of(name: &str) -> Option<(u64, SystemTime)> {
     let (step, ulid) = attempt_of_folder(name.strip_suffix(".json")?)?;
     Some((step, ulid.time()))

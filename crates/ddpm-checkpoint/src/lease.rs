@@ -1,17 +1,17 @@
-//! The lease: which run may write to a store now.
+//! The lease: which run may currently write to a store.
 //!
-//! `lease.json` names a generation, an owner and an expiry. It is taken and renewed by conditional writes, each on
-//! condition that nobody changed it since it was read, so of two runs that want it one gets it. A run that lost it (it
-//! was frozen, or cut off, for longer than the lease runs) finds another generation there, and stops.
+//! `lease.json` records a generation, an owner and an expiry time. It is acquired and renewed by conditional writes
+//! that succeed only if the lease is unchanged since it was read, so exactly one of two competing runs gets it. A run
+//! that lost it (frozen, or disconnected, for longer than the lease lasts) finds another generation there, and stops.
 //!
-//! Clocks decide only when a lease may be taken over, never who holds it. A clock that is ahead by more than a lease's
-//! length takes over a run that is alive, which is then fenced, as it must be; one that is behind waits longer. What is
-//! assumed is that a request is not delayed on its way for longer than the lease runs; a manifest that is, and lands
-//! after the takeover, is set aside by the rightful writer when it meets it.
+//! Clocks decide only when a lease may be taken over, never who holds it. A machine whose clock is ahead by more than
+//! the length of a lease takes over from a live run, which is then correctly fenced; one whose clock is behind waits
+//! longer. The protocol assumes that no request is delayed in transit for longer than a lease lasts; if a manifest is,
+//! and arrives after the takeover, the current writer sets it aside when it finds it.
 //!
-//! Object stores compare and write in one step. A directory cannot, so there the comparison is made under an exclusive
-//! `flock` on `lease.lock`, held for these few milliseconds only: right among the processes of one machine, and on NFS
-//! among machines where the mount has locks (NFSv4, or v3 with lockd; not with `nolock` or `local_lock=flock`).
+//! Object stores compare and write atomically. A directory cannot, so there the comparison is made under an exclusive
+//! `flock` on `lease.lock`, held only for a few milliseconds: correct among the processes of one machine, and among
+//! machines on NFS if the mount supports locks (NFSv4, or v3 with lockd; not with `nolock` or `local_lock=flock`).
 
 use std::{
     fs::{File, TryLockError},
@@ -31,11 +31,11 @@ use crate::{
     manifest::seal,
 };
 
-/// How often a write is repeated that turns out not to have happened, or the lock is asked for.
+/// How often to retry a write that did not take effect, or to try to take the lock.
 const TRIES: u32 = 6;
 
-/// The right to write to a store, renewed in the background every third of its length for as long as this lives.
-/// Dropped without [`release`](Self::release), it runs out by itself.
+/// The right to write to a store, renewed in the background after every third of its length while this value is alive.
+/// If dropped without [`release`](Self::release), it expires.
 #[derive(Debug)]
 pub struct Lease {
     holder: Arc<Holder>,
@@ -43,53 +43,54 @@ pub struct Lease {
     runtime: Arc<Runtime>,
 }
 
-/// What `lease.json` says.
+/// The content of `lease.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub schema: u32,
     pub generation: u64,
     pub owner: String,
-    /// When the owner took it; 0 where an earlier version of the program did.
+    /// When the owner acquired it; 0 if written by an earlier version of the program.
     #[serde(default)]
     pub taken_unix_ms: u64,
     /// 0 once released.
     pub expiry_unix_ms: u64,
-    /// Of whoever took it, the same through all renewals.
+    /// Identifies the holder; unchanged by renewals.
     pub nonce: String,
 }
 
-/// One holding of the lease.
+/// One lease_status of the lease.
 #[derive(Debug)]
 pub(crate) struct Holder {
     bucket: Arc<Bucket>,
-    /// The number of this holding: one more than the last one's.
+    /// The number of this lease_status: one more than the previous one's.
     pub generation: u64,
     owner: String,
     taken_unix_ms: u64,
     nonce: String,
     ttl: Duration,
-    /// The version that the next renewal must find.
+    /// The object version that the next renewal expects.
     version: Mutex<UpdateVersion>,
-    /// How it was lost, once that is known.
-    lost: OnceLock<Loss>,
+    /// How the lease was lost, once that is known.
+    lost: OnceLock<LossReason>,
 }
 
 /// How a lease was lost.
 #[derive(Debug)]
-enum Loss {
+enum LossReason {
     /// To another owner.
     To(String),
-    /// Its record was deleted; whether the rest of the store was too.
+    /// `lease.json` was deleted; `emptied` if the rest of the store was too.
     Deleted { emptied: bool },
 }
 
 impl Store {
-    /// Takes the lease for `ttl`, renewed until it is released or dropped. To be called by rank 0 before anything is
+    /// Acquires the lease for `ttl` and renews it until it is released or dropped. Rank 0 calls this before anything is
     /// written, with an `owner` that a person recognises (host, process, run). A `ttl` of twice the store's
-    /// `retry_timeout + request_timeout` outlives a store that stalls; a run that was killed is waited for as long.
+    /// `retry_timeout + request_timeout` survives a store that stalls; it is also how long the next run waits if this
+    /// one is killed.
     ///
     /// # Errors
-    /// `Held` if another's is alive: it may be tried again at the time given. `Store`, `Damaged`, `Incompatible`.
+    /// `Held` if another run holds it: retry at the given time. `DamagedLease`, `Store`, `Incompatible`.
     pub fn acquire_lease(&self, owner: &str, ttl: Duration) -> Result<Lease, CheckpointError> {
         let holder = self.block_on(acquire(&self.bucket, owner, ttl))?;
         let holder = Arc::new(holder);
@@ -99,7 +100,7 @@ impl Store {
 }
 
 impl Lease {
-    /// Whether the lease was ours when it was last renewed; asks nobody.
+    /// Checks that the lease was still ours at its last renewal, without a request to the store.
     ///
     /// # Errors
     /// `LeaseLost`, `Vanished`.
@@ -107,7 +108,7 @@ impl Lease {
         self.holder.check()
     }
 
-    /// Gives the lease back, so that the next run need not wait for it to run out.
+    /// Releases the lease, so that the next run need not wait for it to expire.
     ///
     /// # Errors
     /// `LeaseLost`, `Vanished`, `Store`.
@@ -137,12 +138,12 @@ impl Holder {
         }
     }
 
-    /// Whether a manifest of this generation is of a holder before us; 0 stands for a writer without a lease.
+    /// Whether a manifest of this generation was written by an earlier holder; 0 stands for a writer without a lease.
     pub fn succeeds(&self, generation: u64) -> bool {
         0 < generation && generation < self.generation
     }
 
-    /// Extends the lease to `ttl` from now. That it succeeds proves that nobody has taken it.
+    /// Extends the lease to `ttl` from now. Success proves that no other run has taken it.
     pub async fn renew(&self) -> Result<(), CheckpointError> {
         self.write(now_ms() + self.ttl.as_millis() as u64).await?;
         Failpoint::LeaseRenewed.reach();
@@ -170,37 +171,37 @@ impl Holder {
             expiry_unix_ms,
             nonce: self.nonce.clone(),
         };
-        // An earlier renewal may have got through though its answer did not: it is ours all the same.
+        // An earlier renewal may have taken effect although its response was lost: the lease is still ours.
         let ours = |there: Option<&Record>| there.is_some_and(|there| there.nonce == self.nonce);
         match self.bucket.swap_lease(&record, Some(version.clone()), ours).await? {
-            Swapped::Ours(renewed) => *version = renewed,
-            Swapped::Another(there) => return Err(self.lose(there).await),
+            SwapOutcome::Ours(renewed) => *version = renewed,
+            SwapOutcome::Another(there) => return Err(self.lose(there).await),
         }
         Ok(())
     }
 
     async fn lose(&self, there: Option<Record>) -> CheckpointError {
         let loss = match there {
-            Some(record) => Loss::To(record.owner),
+            Some(record) => LossReason::To(record.owner),
             None => {
                 let run = self.bucket.read_sealed::<Run>(&run_path()).await;
-                Loss::Deleted { emptied: matches!(run, Err(CheckpointError::NotFound { .. })) }
+                LossReason::Deleted { emptied: matches!(run, Err(CheckpointError::NotFound { .. })) }
             }
         };
         self.failure(self.lost.get_or_init(|| loss))
     }
 
-    fn failure(&self, loss: &Loss) -> CheckpointError {
+    fn failure(&self, loss: &LossReason) -> CheckpointError {
         let (uri, generation) = (self.bucket.uri.clone(), self.generation);
         match loss {
-            Loss::To(owner) => CheckpointError::LeaseLost { uri, generation, owner: owner.clone() },
-            Loss::Deleted { emptied } => CheckpointError::Vanished { uri, emptied: *emptied },
+            LossReason::To(owner) => CheckpointError::LeaseLost { uri, generation, owner: owner.clone() },
+            LossReason::Deleted { emptied } => CheckpointError::Vanished { uri, emptied: *emptied },
         }
     }
 }
 
-/// Renews the lease until it is lost. A store that cannot be reached is asked again: the lease may run out meanwhile,
-/// but is ours as long as nobody takes it.
+/// Renews the lease until it is lost. If the store cannot be reached, it keeps trying: the lease may expire meanwhile,
+/// but remains ours until another run takes it.
 async fn keep(holder: Arc<Holder>) {
     loop {
         tokio::time::sleep(holder.ttl / 3).await;
@@ -238,9 +239,9 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
             nonce: nonce(),
         };
         let (old, version) = there.unzip();
-        // Not by the nonce, which a holder that comes back to life and renews keeps. Where another was faster, the next
-        // look tells who.
-        if let Swapped::Ours(version) = bucket.swap_lease(&record, version, |there| there == old.as_ref()).await? {
+        // Compares the whole record rather than the nonce, which a holder that comes back and renews keeps. If another
+        // run was faster, the next iteration reports it.
+        if let SwapOutcome::Ours(version) = bucket.swap_lease(&record, version, |there| there == old.as_ref()).await? {
             Failpoint::LeaseAcquired.reach();
             return Ok(Holder {
                 bucket: Arc::clone(bucket),
@@ -257,8 +258,8 @@ async fn acquire(bucket: &Arc<Bucket>, owner: &str, ttl: Duration) -> Result<Hol
     Err(bucket.lease_failure("other runs keep changing it"))
 }
 
-/// Whose record stands after a swap.
-pub(crate) enum Swapped {
+/// The outcome of a compare-and-swap of the lease.
+pub(crate) enum SwapOutcome {
     Ours(UpdateVersion),
     Another(Option<Record>),
 }
@@ -267,30 +268,27 @@ impl Bucket {
     pub async fn read_lease(&self) -> Result<Option<(Record, UpdateVersion)>, CheckpointError> {
         match self.read_sealed(&lease_path()).await {
             Err(CheckpointError::NotFound { .. }) => Ok(None),
-            Err(CheckpointError::Damaged { uri, path, reason }) => {
-                let reason = format!("{reason} (if no run is under way, `checkpoints unlock --force` replaces it)");
-                Err(CheckpointError::Damaged { uri, path, reason })
-            }
+            Err(CheckpointError::Damaged { uri, reason, .. }) => Err(CheckpointError::DamagedLease { uri, reason }),
             found => found.map(Some),
         }
     }
 
-    /// Writes `new` on condition that `unchanged` holds of what is there, or that it still has this version; none stands
-    /// for nothing there.
+    /// Writes `new` if the stored lease satisfies `unchanged`, or still has this version; `None` means that there is no
+    /// lease.
     pub async fn swap_lease(
         &self,
         new: &Record,
         mut version: Option<UpdateVersion>,
         unchanged: impl Fn(Option<&Record>) -> bool,
-    ) -> Result<Swapped, CheckpointError> {
+    ) -> Result<SwapOutcome, CheckpointError> {
         let path = lease_path();
         let _lock = self.lock_lease().await?;
-        for tries in 0..TRIES {
+        for attempts in 0..TRIES {
             let mode = match version.clone() {
                 _ if self.root.is_some() => {
                     let there = self.read_lease().await?.map(|(record, _)| record);
                     if !unchanged(there.as_ref()) {
-                        return Ok(Swapped::Another(there));
+                        return Ok(SwapOutcome::Another(there));
                     }
                     PutMode::Overwrite
                 }
@@ -299,24 +297,24 @@ impl Bucket {
             };
             Failpoint::LeaseLocked.reach();
             let error = match self.objects.put_opts(&path, seal(new).into(), mode.into()).await {
-                Ok(put) => return Ok(Swapped::Ours(put.into())),
+                Ok(put) => return Ok(SwapOutcome::Ours(put.into())),
                 Err(error) => error,
             };
-            // The answer may have been lost, or an earlier renewal's: what is there decides.
+            // The response may have been lost, or belong to an earlier renewal: the stored lease decides.
             match self.read_lease().await? {
-                Some((record, version)) if record == *new => return Ok(Swapped::Ours(version)),
+                Some((record, version)) if record == *new => return Ok(SwapOutcome::Ours(version)),
                 there if !unchanged(there.as_ref().map(|(record, _)| record)) => {
-                    return Ok(Swapped::Another(there.map(|(record, _)| record)));
+                    return Ok(SwapOutcome::Another(there.map(|(record, _)| record)));
                 }
-                _ if tries + 1 == TRIES => return Err(self.failed("write", &path, error)),
+                _ if attempts + 1 == TRIES => return Err(self.failed("write", &path, error)),
                 there => version = there.map(|(_, version)| version),
             }
-            pause(tries).await;
+            pause(attempts).await;
         }
-        unreachable!("the last try returns")
+        unreachable!("the last attempt returns")
     }
 
-    /// In a directory, where nothing compares and writes in one step, the right to write the lease.
+    /// In a directory, which has no atomic compare-and-swap, the lock that protects writes of the lease.
     pub async fn lock_lease(&self) -> Result<Option<File>, CheckpointError> {
         match &self.root {
             Some(root) => self.lock(&root.join("lease.lock")).await.map(Some),
@@ -324,18 +322,18 @@ impl Bucket {
         }
     }
 
-    /// An exclusive lock that ends when the file is dropped, or the process dies.
+    /// An exclusive lock, released when the file is dropped or the process dies.
     async fn lock(&self, path: &FsPath) -> Result<File, CheckpointError> {
         let failed = |e: std::io::Error| self.lease_failure(e);
         let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-        for tries in 0..TRIES {
+        for attempts in 0..TRIES {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => pause(tries).await,
+                Err(TryLockError::WouldBlock) => pause(attempts).await,
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
         }
-        Err(self.lease_failure("another process holds lease.lock, perhaps one that is frozen"))
+        Err(self.lease_failure("another process, possibly frozen, holds lease.lock"))
     }
 
     fn lease_failure(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CheckpointError {

@@ -1,4 +1,4 @@
-//! The manifest: what a checkpoint is made of, and the checks that it must pass before anything is believed.
+//! The manifest: the contents of a checkpoint, and the checks that it must pass before it is trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 
 use crate::layout::{Attempt, shard_path};
 
-/// The version of the format that this program writes, and the newest that it reads.
+/// The format version that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
 
 /// The name of the buffer that [`Manifest::tensors`] describes.
 const WEIGHTS: &str = "weights";
 
-/// The commit of one checkpoint. It says all that a bit-exact continuation needs; nothing is derived anew.
+/// The commit of one checkpoint. It records everything that a bit-exact resume needs; nothing is recomputed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`SCHEMA`] of the writer.
@@ -23,31 +23,31 @@ pub struct Manifest {
     pub step: u64,
     /// Images consumed.
     pub position: u64,
-    /// Passes over the data begun, from 0.
+    /// The current epoch, counted from 0.
     pub epoch: u64,
     /// The seed of the run.
     pub seed: u64,
     /// The attempt whose shards these are.
     pub attempt: Attempt,
-    /// The writer's, drawn once with [`nonce`](crate::nonce) and the same in all its manifests; tells its own commits
-    /// from another's.
+    /// Generated once per writer with [`nonce`](crate::nonce) and the same in all its manifests; distinguishes its
+    /// commits from those of other writers.
     pub nonce: String,
-    /// Generation of the writer's lease; 0 where the writer held none.
+    /// Generation of the writer's lease; 0 if the writer held none.
     pub lease: u64,
     /// Version of the program that wrote it.
     pub program: String,
-    /// Hash of what in the configuration decides what is learned.
+    /// Hash of the part of the configuration that determines what is learned.
     pub config_hash: String,
     /// The resolved configuration.
     pub config: Value,
-    /// What the trainer owns: optimizer step count, EMA counters, sampler history, skipped steps, cursors. Finite
-    /// numbers come back bit for bit.
+    /// The trainer's own state: optimizer step count, EMA counters, sampler history, skipped steps, cursors. Finite
+    /// numbers are restored bit for bit.
     pub state: Value,
     /// The flat buffers, all of `f32`.
     pub buffers: Vec<BufferEntry>,
     /// The shards, by the rank that wrote them.
     pub shards: Vec<ShardEntry>,
-    /// The parameters, in the order in which they lie in the buffer "weights".
+    /// The parameters, in their order in the buffer "weights".
     pub tensors: Vec<TensorEntry>,
 }
 
@@ -60,22 +60,22 @@ pub struct BufferEntry {
     pub len: u64,
 }
 
-/// One shard as it was written.
+/// One shard file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardEntry {
     /// Its path in the store.
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// The SHA-256 of its bytes, in lower-case hexadecimal.
+    /// The SHA-256 of the file, in lower-case hexadecimal.
     pub sha256: String,
-    /// What it holds.
-    pub holds: Vec<Hold>,
+    /// The ranges that it holds.
+    pub holds: Vec<ShardRange>,
 }
 
 /// A range of a buffer, in elements: `start..end`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct ShardRange {
     /// The buffer's name.
     pub buffer: String,
     /// First element.
@@ -84,7 +84,7 @@ pub struct Hold {
     pub end: u64,
 }
 
-/// One parameter's place in the buffer "weights" (and in every other buffer of that length).
+/// One parameter's location in the buffer "weights" (and in every other buffer of that length).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorEntry {
     /// The parameter's name.
@@ -111,7 +111,7 @@ pub struct Run {
     pub schema: u32,
     /// The run's id, a ULID.
     pub id: String,
-    /// The resolved configuration of the run's first start.
+    /// The resolved configuration with which the run first started.
     pub config: Value,
 }
 
@@ -126,16 +126,16 @@ impl Manifest {
         self.shards.iter().fold(0, |sum, shard| sum.saturating_add(shard.size))
     }
 
-    /// Whether the manifest agrees with itself: shards under their own names, and their ranges tiling every buffer with
-    /// no gap and no overlap. The reason, if not.
+    /// Checks the manifest's consistency: shards have the expected names, and their ranges tile every buffer without
+    /// gaps or overlaps. An error gives the reason.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.shards.is_empty() {
-            return Err("it names no shard".into());
+            return Err("it lists no shards".into());
         }
         let mut tiles: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
         for buffer in &self.buffers {
             if tiles.insert(&buffer.name, Vec::new()).is_some() {
-                return Err(format!("it names the buffer {} twice", buffer.name));
+                return Err(format!("it lists the buffer {} twice", buffer.name));
             }
         }
         for (rank, shard) in self.shards.iter().enumerate() {
@@ -160,16 +160,17 @@ impl Manifest {
     ) -> Result<(), String> {
         let expected = shard_path(self.step, &self.attempt, rank, self.world());
         if shard.path != expected.as_ref() {
-            return Err(format!("it names {:?} where {expected} belongs", shard.path));
+            return Err(format!("it lists {:?} instead of {expected}", shard.path));
         }
         if shard.sha256.len() != 64 || !shard.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(format!("the SHA-256 of {} is not one", shard.path));
+            return Err(format!("the SHA-256 of {} is malformed", shard.path));
         }
         let mut names = BTreeSet::new();
         let mut bytes = 0u64;
-        for Hold { buffer, start, end } in &shard.holds {
+        for ShardRange { buffer, start, end } in &shard.holds {
             let ranges = tiles.get_mut(buffer.as_str());
-            let ranges = ranges.ok_or_else(|| format!("{} holds {buffer}, which is no buffer", shard.path))?;
+            let ranges = ranges
+                .ok_or_else(|| format!("{} holds {buffer}, which is not a buffer of this checkpoint", shard.path))?;
             let len = end.checked_sub(*start).and_then(|len| len.checked_mul(4));
             match len.and_then(|len| bytes.checked_add(len)) {
                 Some(sum) if names.insert(buffer) => bytes = sum,
@@ -193,7 +194,7 @@ impl Manifest {
             let len = tensor.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim));
             match len.and_then(|len| tensor.offset.checked_add(len)) {
                 Some(end) if tensor.offset >= at && end <= weights && names.insert(&tensor.name) => at = end,
-                _ => return Err(format!("the tensor {} has no place of its own in {WEIGHTS}", tensor.name)),
+                _ => return Err(format!("the tensor {} lies outside {WEIGHTS} or overlaps another", tensor.name)),
             }
         }
         Ok(())
@@ -201,15 +202,15 @@ impl Manifest {
 }
 
 /// Why sealed bytes were refused.
-pub(crate) enum Unsealed {
-    /// They are not what was written.
+pub(crate) enum UnsealError {
+    /// They differ from what was written.
     Damaged(String),
-    /// They were written by a later schema.
+    /// They have a newer schema.
     Newer(u32),
 }
 
-/// Serialises to JSON whose last member is the checksum of every byte before it, in exactly one spelling: any flipped
-/// bit is seen, and other programs can check it without agreeing on a canonical form of JSON.
+/// Serialises to JSON whose last member is the checksum of every byte before it, with fixed formatting: any flipped bit
+/// is detected, and other programs can check it without needing a canonical form of JSON.
 pub(crate) fn seal(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(value).expect("plain structs with string keys always serialise");
     bytes.truncate(bytes.len() - "\n}".len());
@@ -219,18 +220,18 @@ pub(crate) fn seal(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// The inverse of [`seal`]: checksum first, schema second, and only then the content.
-pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unsealed> {
+pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, UnsealError> {
     #[derive(Deserialize)]
     struct Version {
         schema: u32,
     }
     let body = bytes.len().checked_sub(seal_of(&[]).len()).map(|at| bytes.split_at(at));
     if body.is_none_or(|(body, tail)| seal_of(body).as_bytes() != tail) {
-        return Err(Unsealed::Damaged("its content does not match its checksum".into()));
+        return Err(UnsealError::Damaged("its content does not match its checksum".into()));
     }
-    let malformed = |e: serde_json::Error| Unsealed::Damaged(format!("it does not parse: {e}"));
+    let malformed = |e: serde_json::Error| UnsealError::Damaged(format!("it does not parse: {e}"));
     match serde_json::from_slice::<Version>(bytes).map_err(malformed)? {
-        Version { schema } if schema > SCHEMA => Err(Unsealed::Newer(schema)),
+        Version { schema } if schema > SCHEMA => Err(UnsealError::Newer(schema)),
         _ => serde_json::from_slice(bytes).map_err(malformed),
     }
 }

@@ -1,4 +1,4 @@
-//! Work that goes on in the background while the caller trains.
+//! Work that runs in the background while the caller trains.
 
 use std::{panic::resume_unwind, sync::Arc};
 
@@ -6,14 +6,14 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::CheckpointError;
 
-/// Work under way on the store's own threads. Dropping it ends the work at its next step: an upload is aborted on the
-/// store; whether an abandoned commit took place is open until the next resume looks.
+/// A task running on the store's own threads. Dropping it cancels the task at its next await point: an upload is
+/// aborted on the store; whether a cancelled commit took effect is unknown until the next resume checks.
 #[derive(Debug)]
-#[must_use = "dropping it ends the work"]
+#[must_use = "dropping it cancels the task"]
 pub struct Pending<T> {
-    /// `None` once the result was handed out.
+    /// `None` once the result has been returned.
     task: Option<JoinHandle<Result<T, CheckpointError>>>,
-    /// Keeps the threads alive, whatever becomes of the store.
+    /// Keeps the threads alive even if the store is dropped.
     runtime: Arc<Runtime>,
 }
 
@@ -25,10 +25,11 @@ impl<T: Send + 'static> Pending<T> {
         Self { task: Some(runtime.spawn(work)), runtime: Arc::clone(runtime) }
     }
 
-    /// The result if the work has ended, at once and once; `None` while it goes on, and ever after the result.
+    /// The result if the task has finished, without blocking; it is returned only once. `None` while the task is
+    /// running, and after the result has been returned.
     ///
     /// # Errors
-    /// Those of the work.
+    /// Those of the task.
     pub fn poll(&mut self) -> Option<Result<T, CheckpointError>> {
         let task = self.task.take_if(|task| task.is_finished())?;
         Some(self.runtime.block_on(task).unwrap_or_else(|e| resume_unwind(e.into_panic())))

@@ -1,15 +1,15 @@
-//! The probe: whether a store keeps the promise that commits and leases rest on.
+//! The probe: whether a store enforces the conditional writes that commits and leases rely on.
 
 use object_store::{Error, ObjectStoreExt, PutMode, UpdateVersion};
 
 use crate::{CheckpointError, Store, bucket::Bucket, layout::probe_path};
 
 impl Store {
-    /// Tries whether the store refuses to create what is there, and to update what has changed. To be called at start
-    /// by rank 0, unless `checkpoint.exclusive` promises that no other run writes there.
+    /// Tests whether the store refuses to create an object that exists and to update one that has changed. Rank 0 calls
+    /// this at startup, unless `checkpoint.exclusive` guarantees that no other run writes there.
     ///
     /// # Errors
-    /// `Unconditional` if it does not, `Store` if it cannot be told.
+    /// `Unconditional` if it does not refuse, `Store` if the test failed.
     pub fn probe(&self) -> Result<(), CheckpointError> {
         self.block_on(self.bucket.probe())
     }
@@ -23,14 +23,14 @@ impl Bucket {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
             Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
-                Err(refused("it has no conditional writes at all"))
+                Err(refused("it does not support conditional writes"))
             }
             Err(e) => Err(self.failed("write", &path, e)),
         };
-        // "Exists" is a fine answer to the first one as well: its answer was lost, and it was repeated below us.
+        // "Already exists" is fine for the first put too: its response was lost and the client retried it.
         put(PutMode::Create).await?;
         let created_twice = put(PutMode::Create).await?;
-        // Directories make their conditional updates by other means.
+        // Directories implement conditional updates differently: see the lease.
         let updated = match &self.root {
             Some(_) => false,
             None => {
@@ -42,8 +42,8 @@ impl Bucket {
             tracing::warn!("{path} in {} could not be deleted: {e}", self.uri);
         }
         match (created_twice, updated) {
-            (true, _) => Err(refused("it lets an object be created where one is")),
-            (_, true) => Err(refused("it lets an object be updated on a condition that does not hold")),
+            (true, _) => Err(refused("it lets an existing object be created again")),
+            (_, true) => Err(refused("it lets an object be updated although the condition does not hold")),
             _ => Ok(()),
         }
     }

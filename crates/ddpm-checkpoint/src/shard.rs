@@ -8,10 +8,11 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    CheckpointError, Failpoint, Hold, Manifest, ShardEntry, Store, bucket::Bucket, layout::manifest_path, manifest::hex,
+    CheckpointError, Failpoint, Manifest, ShardEntry, ShardRange, Store, bucket::Bucket, layout::manifest_path,
+    manifest::hex,
 };
 
-/// A range of a named flat buffer with its values, to be written or as read.
+/// A range of a named flat buffer with its values, read or to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BufferSlice<'a> {
     /// The buffer's name.
@@ -22,17 +23,17 @@ pub struct BufferSlice<'a> {
     pub data: &'a [f32],
 }
 
-/// A shard in memory, verified.
+/// A verified shard in memory.
 #[derive(Debug)]
 pub struct ShardData {
-    /// The file as 32-bit words: header and values alike, so that reading takes no second copy.
+    /// The file as 32-bit words, header included, so that reading needs no second copy.
     words: Vec<f32>,
-    /// What it holds, and at which word that starts.
-    holds: Vec<(Hold, usize)>,
+    /// The ranges that it holds, and the word at which each starts.
+    holds: Vec<(ShardRange, usize)>,
 }
 
 impl ShardData {
-    /// The ranges that the shard holds, in the order in which they were written.
+    /// The ranges that the shard holds, in the order written.
     pub fn slices(&self) -> impl Iterator<Item = BufferSlice<'_>> {
         self.holds.iter().map(|(hold, at)| {
             let range = hold.start as usize..hold.end as usize;
@@ -42,18 +43,20 @@ impl ShardData {
 }
 
 impl Store {
-    /// Reads shard `index` of a checkpoint and checks its size, its SHA-256 and that it holds what the manifest says.
+    /// Reads shard `index` of a checkpoint and checks its size, its SHA-256, and that it holds the ranges listed in the
+    /// manifest.
     ///
     /// # Errors
     /// `Damaged`, `Store`; `Invalid` if there is no such shard.
     pub fn read_shard(&self, manifest: &Manifest, index: usize) -> Result<ShardData, CheckpointError> {
         let entry = manifest.shards.get(index).ok_or_else(|| CheckpointError::Invalid {
             path: manifest_path(manifest.step).to_string(),
-            reason: format!("shard {index} was asked for, there are {}", manifest.world()),
+            reason: format!("shard {index} was requested, but there are {}", manifest.world()),
         })?;
         let mut words = Vec::new();
         self.block_on(self.bucket.scan(entry, async |block| {
-            // Once, now that the store is known to have as many bytes: growing as it goes would take twice the memory.
+            // Reserve once, now that the store is known to have this many bytes: growing step by step could take twice
+            // the memory.
             words.reserve_exact(entry.size as usize / 4 - words.len());
             words.extend(block.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
             Ok(())
@@ -64,10 +67,10 @@ impl Store {
         Ok(ShardData { words, holds })
     }
 
-    /// One whole buffer of a checkpoint, put together from the shards that hold it, each of which is verified whole.
+    /// One whole buffer of a checkpoint, assembled from the shards that hold it, each of which is fully verified.
     ///
     /// # Errors
-    /// As [`read_shard`](Self::read_shard); `NotFound`, with the names that there are, if the checkpoint has no such
+    /// As [`read_shard`](Self::read_shard); `NotFound`, listing the existing names, if the checkpoint has no such
     /// buffer.
     pub fn load_buffer(&self, manifest: &Manifest, name: &str) -> Result<Vec<f32>, CheckpointError> {
         if !manifest.buffers.iter().any(|buffer| buffer.name == name) {
@@ -95,7 +98,7 @@ impl Store {
 }
 
 impl Bucket {
-    /// Whether every shard is there with its size; the cheap half of verification.
+    /// Checks that every shard exists and has the right size; the cheap half of verification.
     pub async fn check_sizes(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
         let checks: Vec<_> = manifest.shards.iter().map(|entry| self.check_size(entry)).collect();
         stream::iter(checks).buffered(self.options.concurrency).try_collect().await
@@ -106,16 +109,14 @@ impl Bucket {
         match self.objects.head(&path).await {
             Ok(found) if found.size == entry.size => Ok(()),
             Ok(found) => Err(self.damaged(&path, format!("it has {} bytes instead of {}", found.size, entry.size))),
-            Err(object_store::Error::NotFound { .. }) => {
-                Err(self
-                    .damaged(&path, "it is missing (ranks on several machines need one store that all of them see)"))
-            }
+            Err(object_store::Error::NotFound { .. }) => Err(self
+                .damaged(&path, "it is missing (ranks on several machines need a store that all of them can access)")),
             Err(e) => Err(self.failed("read", &path, e)),
         }
     }
 
-    /// Reads a shard block by block in order, memory bounded, and checks its size and SHA-256. What `each` was given is
-    /// to be believed only if this succeeds.
+    /// Reads a shard block by block in order, with bounded memory, and checks its size and SHA-256. The data passed to
+    /// `each` can be trusted only if this succeeds.
     pub async fn scan(
         &self,
         entry: &ShardEntry,
@@ -135,12 +136,13 @@ impl Bucket {
         }
         match hex(&hash.finalize()) == entry.sha256 {
             true => Ok(()),
-            false => Err(self.damaged(&path, "its SHA-256 is not the one in the manifest")),
+            false => Err(self.damaged(&path, "its SHA-256 differs from the one in the manifest")),
         }
     }
 }
 
-/// The start of a safetensors file with one tensor per slice: the header's length, the header, padded to 8 bytes.
+/// The start of a safetensors file with one tensor per slice: the length of the header, then the header, padded to 8
+/// bytes.
 pub(crate) fn header(buffers: &[BufferSlice<'_>]) -> Result<Vec<u8>, String> {
     let mut tensors: Vec<(String, TensorInfo)> = Vec::with_capacity(buffers.len());
     let mut at = 0;
@@ -162,8 +164,8 @@ pub(crate) fn header(buffers: &[BufferSlice<'_>]) -> Result<Vec<u8>, String> {
     Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
 }
 
-/// Finds what the manifest says a shard holds: each range with the word at which its values start.
-fn locate(words: &[f32], entry: &ShardEntry) -> Result<Vec<(Hold, usize)>, String> {
+/// Locates the ranges that the manifest lists for a shard: each with the word at which its values start.
+fn locate(words: &[f32], entry: &ShardEntry) -> Result<Vec<(ShardRange, usize)>, String> {
     let bytes = |words: &[f32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let (length, rest) = words.split_at_checked(2).ok_or("it is too short for a safetensors file")?;
     let length = u64::from_le_bytes(bytes(length).try_into().expect("two words are eight bytes"));
@@ -176,13 +178,13 @@ fn locate(words: &[f32], entry: &ShardEntry) -> Result<Vec<(Hold, usize)>, Strin
     if !whole || metadata.tensors().len() != entry.holds.len() {
         return Err("its header does not match its size or the manifest".into());
     }
-    let place = |hold: &Hold| {
+    let place = |hold: &ShardRange| {
         let info = metadata.info(&hold.buffer).filter(|info| info.dtype == Dtype::F32)?;
         let len = hold.end.checked_sub(hold.start)?;
         let at = info.data_offsets.0;
         (info.shape == [usize::try_from(len).ok()?] && at % 4 == 0)
             .then(|| (hold.clone(), words.len() - values.len() + at / 4))
     };
-    let missing = |hold: &Hold| format!("it does not hold {}..{} of {}", hold.start, hold.end, hold.buffer);
+    let missing = |hold: &ShardRange| format!("it does not hold {}..{} of {}", hold.start, hold.end, hold.buffer);
     entry.holds.iter().map(|hold| place(hold).ok_or_else(|| missing(hold))).collect()
 }

@@ -1,4 +1,4 @@
-//! The store: opening it, the run's identity, and the list of commits.
+//! The store: opening it, the identity of the run, and the list of commits.
 
 use std::{env, fs, io, path::Path as FsPath, sync::Arc};
 
@@ -8,13 +8,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     CheckpointError, Failpoint, Manifest, Pending, Run, SCHEMA, StoreOptions,
-    backend::{Place, place},
+    backend::{Location, resolve},
     bucket::{Bucket, store_error},
     layout::{nonce, run_path},
     manifest::seal,
 };
 
-/// A place that holds the checkpoints of one run.
+/// A store that holds the checkpoints of one run.
 #[derive(Debug)]
 pub struct Store {
     pub(crate) bucket: Arc<Bucket>,
@@ -24,15 +24,15 @@ pub struct Store {
 impl Store {
     /// Opens the store at `uri` with the default [`StoreOptions`]:
     ///
-    /// - a directory (plain path or `file://`), created if it is not there;
-    /// - `s3://bucket/prefix`, credentials, region and endpoint taken from the environment as the AWS tools do
+    /// - a directory (plain path or `file://`), created if it does not exist;
+    /// - `s3://bucket/prefix`, with credentials, region and endpoint from the environment as the AWS tools use it
     ///   (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, web
     ///   identity, container and instance roles); an endpoint without TLS needs `AWS_ALLOW_HTTP=true`;
     /// - `gs://bucket/prefix` (`GOOGLE_*`) and `az://container/prefix` (`AZURE_*`);
-    /// - `memory://`, a fresh one that lives as long as this value.
+    /// - `memory://`, a new in-memory store that lives as long as this value.
     ///
     /// # Errors
-    /// `Address` if there can be no such store, `Store` if the directory cannot be created or read.
+    /// `Address` if the address is invalid, `Store` if the directory cannot be created or read.
     pub fn open(uri: &str) -> Result<Self, CheckpointError> {
         Self::open_with(uri, StoreOptions::default())
     }
@@ -40,13 +40,13 @@ impl Store {
     /// As [`open`](Self::open), with options.
     ///
     /// # Errors
-    /// As [`open`](Self::open); `Invalid` if the options contradict themselves.
+    /// As [`open`](Self::open); `Invalid` if the options are invalid.
     pub fn open_with(uri: &str, options: StoreOptions) -> Result<Self, CheckpointError> {
         let create = |root: &FsPath| create_durably(root).map_err(|e| store_error(uri, "create", "", e));
         Self::open_in(&environment(), uri, options, create)
     }
 
-    /// Opens the store at `uri` for reading: as [`open`](Self::open), but a directory that is not there is `Absent`.
+    /// Opens an existing store at `uri`: as [`open`](Self::open), but a directory that does not exist is `Absent`.
     ///
     /// # Errors
     /// As [`open`](Self::open), and `Absent`.
@@ -57,7 +57,7 @@ impl Store {
     /// As [`open_existing`](Self::open_existing), with options.
     ///
     /// # Errors
-    /// As [`open_existing`](Self::open_existing); `Invalid` if the options contradict themselves.
+    /// As [`open_existing`](Self::open_existing); `Invalid` if the options are invalid.
     pub fn open_existing_with(uri: &str, options: StoreOptions) -> Result<Self, CheckpointError> {
         Self::open_in(&environment(), uri, options, |root| match root.try_exists() {
             Ok(true) => Ok(()),
@@ -73,12 +73,12 @@ impl Store {
         prepare: impl FnOnce(&FsPath) -> Result<(), CheckpointError>,
     ) -> Result<Self, CheckpointError> {
         options.check().map_err(|reason| CheckpointError::Invalid { path: uri.into(), reason })?;
-        // One TLS implementation for the whole process; if it has one already, that one serves.
+        // One TLS implementation for the whole process; if one is installed already, it is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |e: io::Error| store_error(uri, "open", "", e);
-        let (root, objects) = match place(uri, &options, env)? {
-            Place::Objects(objects) => (None, objects),
-            Place::Directory(path) => {
+        let (root, objects) = match resolve(uri, &options, env)? {
+            Location::Objects(objects) => (None, objects),
+            Location::Directory(path) => {
                 let root = std::path::absolute(path).map_err(failed)?;
                 prepare(&root)?;
                 fs::read_dir(&root).map_err(failed)?;
@@ -91,12 +91,12 @@ impl Store {
         Ok(Self { bucket: Arc::new(bucket), runtime: Arc::new(runtime.map_err(failed)?) })
     }
 
-    /// The address as it was given.
+    /// The address as given.
     pub fn uri(&self) -> &str {
         &self.bucket.uri
     }
 
-    /// The run's identity: written now with a fresh id and `config`, or, where the store has one, read.
+    /// The run's identity: read if the store has one, otherwise written with a new id and `config`.
     ///
     /// # Errors
     /// `Store`, `Damaged`, `Incompatible`.
@@ -112,7 +112,7 @@ impl Store {
                     Failpoint::RunWritten.reach();
                     Ok(run)
                 }
-                // An answer lost after the write looks like a failure, so what is there decides.
+                // A response lost after the write looks like a failure, so the stored object decides.
                 Err(e) => match bucket.read_sealed(&path).await {
                     Err(CheckpointError::NotFound { .. }) => Err(bucket.failed("write", &path, e)),
                     found => found.map(|(run, _)| run),
@@ -121,8 +121,8 @@ impl Store {
         })
     }
 
-    /// Gives a store that knows of no run the identity of one: where copies of its checkpoints go. One that the store has
-    /// stays.
+    /// Gives a store without a run's identity that of `run`, whose checkpoints are copied there. An existing identity
+    /// is kept.
     ///
     /// # Errors
     /// As [`create_run`](Self::create_run).
@@ -130,7 +130,7 @@ impl Store {
         self.write_run(run.clone())
     }
 
-    /// The run's identity, if one was ever written.
+    /// The run's identity, if one has been written.
     ///
     /// # Errors
     /// `Store`, `Damaged`, `Incompatible`.
@@ -141,15 +141,15 @@ impl Store {
         }
     }
 
-    /// The committed steps, newest first. Whether they verify is not looked at.
+    /// The committed steps, newest first, valid or not.
     ///
     /// # Errors
-    /// `Store` if the store cannot be listed: that is never "none".
+    /// `Store` if the store cannot be listed; this is never reported as an empty list.
     pub fn list(&self) -> Result<Vec<u64>, CheckpointError> {
         self.block_on(self.bucket.list())
     }
 
-    /// The manifest of `step`, with its checksum and its agreement with itself checked, but no shard looked at.
+    /// The manifest of `step`, after checking its checksum and consistency, but not the shards.
     ///
     /// # Errors
     /// `NotFound`, `Damaged`, `Incompatible`, `Store`.
@@ -180,7 +180,7 @@ fn environment() -> Vec<(String, String)> {
     env::vars_os().filter_map(text).collect()
 }
 
-/// Creates a directory and its parents so that they outlive a power cut: each new name is synced into its parent.
+/// Creates a directory and its parents so that they survive a power failure: each new entry is synced in its parent.
 fn create_durably(root: &FsPath) -> io::Result<()> {
     let new: Vec<_> = root.ancestors().take_while(|dir| !dir.exists()).collect();
     fs::create_dir_all(root)?;

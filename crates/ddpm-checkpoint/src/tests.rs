@@ -1,11 +1,11 @@
-//! One conformance suite, run against every kind of store this build has.
+//! One conformance suite, run against every kind of store in this build.
 
 mod background;
 mod damage;
 mod environment;
 mod faults;
+mod history;
 mod leases;
-mod lines;
 mod moto;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
@@ -28,7 +28,7 @@ fn on_each_store(check: impl Fn(&Store)) {
     check(&Server::with(rig::Addressing::VirtualHost).store());
 }
 
-/// An S3 server of its own, and the rules by which it fails.
+/// A private S3 server, and the rules by which it fails.
 struct Server {
     rig: rig::Rig,
     _dir: tempfile::TempDir,
@@ -44,13 +44,13 @@ impl Server {
         Self { rig: rig::Rig::start(dir.path(), 0, addressing, vec![]).unwrap(), _dir: dir }
     }
 
-    /// A client that gives up late.
+    /// A client with the default timeouts.
     fn store(&self) -> Store {
         self.store_with(StoreOptions::default())
     }
 
-    /// A client that gives up soon.
-    fn hasty(&self) -> Store {
+    /// A client that gives up quickly.
+    fn impatient(&self) -> Store {
         let retry_timeout = Duration::from_millis(300);
         self.store_with(StoreOptions { retry_timeout, ..StoreOptions::default() })
     }
@@ -59,7 +59,7 @@ impl Server {
         Store::open_in(&self.rig.env(), "s3://bucket/some/run", options, |_| Ok(())).unwrap()
     }
 
-    /// From now on, fails by these rules in JSON. Those before them must have fired.
+    /// Makes the server fail by these rules, given as JSON, from now on. The previous ones must have fired.
     fn fail(&self, rules: Value) {
         let idle = self.rig.set_rules(serde_json::from_value(rules).unwrap());
         assert!(idle.is_empty(), "rules that never fired: {idle:?}");
@@ -89,7 +89,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Writes the shards of a checkpoint, every rank on a thread of its own, and gives the manifest to commit.
+/// Writes the shards of a checkpoint, each rank on its own thread, and returns the manifest to commit.
 fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -> Manifest {
     let attempt = Attempt::generate();
     let rank_writes = &|rank| {
@@ -134,30 +134,30 @@ fn write(store: &Store, step: u64, world: usize, buffers: &[(&str, Vec<f32>)]) -
     }
 }
 
-/// Commits as one who is alone.
+/// Commits without a lease.
 fn commit(store: &Store, manifest: &Manifest) -> Result<(), CheckpointError> {
     finish(store.start_commit(manifest.clone(), None))
 }
 
-/// Asks until the result is there.
+/// Polls until there is a result.
 fn finish<T: Send + 'static>(mut pending: Pending<T>) -> Result<T, CheckpointError> {
     loop {
         if let Some(result) = pending.poll() {
-            assert!(pending.poll().is_none(), "the result came twice");
+            assert!(pending.poll().is_none(), "the result was returned twice");
             return result;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Retention by one who is alone.
+/// Prunes without a lease.
 fn retain(
     store: &Store,
     keep_last: usize,
     keep_every: Option<u64>,
-    also: Option<u64>,
-) -> Result<Retained, CheckpointError> {
-    store.prune(&Retention { keep_last, keep_every, also }, None)
+    keep_step: Option<u64>,
+) -> Result<RetentionReport, CheckpointError> {
+    store.prune(&Retention { keep_last, keep_every, keep_step }, None)
 }
 
 /// A committed checkpoint of two small buffers.
@@ -185,12 +185,12 @@ fn manifest_name(step: u64) -> String {
     layout::manifest_path(step).to_string()
 }
 
-/// The step that a resume would take, and those it would pass over.
+/// The step that a resume would use, and those that it would skip.
 fn latest(store: &Store) -> Option<(u64, Vec<u64>)> {
     discover(store, Want::Latest).unwrap()
 }
 
-/// Searches as a resume does: every byte of what it takes is read.
+/// Searches as a resume does, reading every byte of the chosen checkpoint.
 fn discover(store: &Store, want: Want) -> Result<Option<(u64, Vec<u64>)>, CheckpointError> {
     let mut search = store.search(want)?;
     while let Some(manifest) = search.candidate()? {

@@ -1,8 +1,8 @@
-//! Breaking a lease: freeing a store whose writer was killed, before its lease runs out.
+//! Breaking a lease: freeing a store whose writer was killed, before the lease expires.
 //!
-//! The lease is not deleted but taken and given back at once, under a generation of its own. A writer that is alive after
-//! all finds that generation at its next renewal, which comes before each commit, and ends; a manifest of its that was on
-//! its way is set aside by the next writer that meets it, as after any takeover.
+//! The lease is not deleted but acquired and released at once, under a new generation. If the old writer is alive after
+//! all, it finds that generation at its next renewal, which precedes each commit, and stops; a manifest that it had
+//! already sent is set aside by the next writer that finds it, as after any takeover.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,47 +12,47 @@ use crate::{
     CheckpointError, SCHEMA, Store,
     bucket::Bucket,
     layout::{lease_path, nonce},
-    lease::{Record, Swapped, now_ms},
+    lease::{Record, SwapOutcome, now_ms},
     manifest::seal,
 };
 
-/// Who holds a store, as seen at one moment.
+/// Who held a store's lease at one moment.
 #[derive(Clone, Debug)]
-pub struct Tenure {
-    /// The holder, in its own words.
+pub struct LeaseStatus {
+    /// The holder, as it describes itself.
     pub owner: String,
-    /// When it took the lease, by its own clock; `None` where an earlier version of the program did.
+    /// When it acquired the lease, by its own clock; `None` if written by an earlier version of the program.
     pub taken: Option<SystemTime>,
     /// When it last renewed the lease, by the store's clock.
     pub renewed: SystemTime,
-    /// When the lease ends unless it is renewed, by the holder's clock.
+    /// When the lease expires unless it is renewed, by the holder's clock.
     pub until: SystemTime,
     record: Record,
 }
 
-impl Tenure {
-    /// For how long the lease still runs; zero if it has run out.
-    pub fn left(&self) -> Duration {
+impl LeaseStatus {
+    /// The time until the lease expires; zero if it has.
+    pub fn remaining(&self) -> Duration {
         self.until.duration_since(SystemTime::now()).unwrap_or_default()
     }
 
-    /// How often the holder renews the lease, if it lives: every third of its length.
-    pub fn every(&self) -> Duration {
+    /// How often a live holder renews the lease: after every third of its length.
+    pub fn renewal_interval(&self) -> Duration {
         self.until.duration_since(self.renewed).unwrap_or_default() / 3
     }
 
-    /// Whether the holder has renewed the lease as one that lives would have.
-    pub fn is_kept_up(&self) -> bool {
-        SystemTime::now().duration_since(self.renewed).unwrap_or_default() < self.every() * 3 / 2
+    /// Whether the last renewal is recent enough for a live holder.
+    pub fn is_being_renewed(&self) -> bool {
+        SystemTime::now().duration_since(self.renewed).unwrap_or_default() < self.renewal_interval() * 3 / 2
     }
 }
 
 impl Store {
-    /// Who holds the lease; `None` if nobody took it, or whoever did gave it back.
+    /// Who holds the lease; `None` if it was never acquired or has been released.
     ///
     /// # Errors
-    /// `Store`, `Damaged`, `Incompatible`.
-    pub fn tenure(&self) -> Result<Option<Tenure>, CheckpointError> {
+    /// `DamagedLease`, `Store`, `Incompatible`.
+    pub fn lease_status(&self) -> Result<Option<LeaseStatus>, CheckpointError> {
         self.block_on(async {
             let Some((record, _)) = self.bucket.read_lease().await? else { return Ok(None) };
             if record.expiry_unix_ms == 0 {
@@ -61,7 +61,7 @@ impl Store {
             let path = lease_path();
             let written = self.bucket.objects.head(&path).await.map_err(|e| self.bucket.unread(&path, e))?;
             let time = |unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms);
-            Ok(Some(Tenure {
+            Ok(Some(LeaseStatus {
                 owner: record.owner.clone(),
                 taken: (record.taken_unix_ms > 0).then(|| time(record.taken_unix_ms)),
                 renewed: written.last_modified.into(),
@@ -71,35 +71,35 @@ impl Store {
         })
     }
 
-    /// Takes the lease away from the holder that was `seen`, whether it has run out or not, and leaves the store free.
-    /// The holder, should it live, can commit nothing more. `by` is who does it, for the holder's last message.
+    /// Takes the lease away from the holder that was `seen`, expired or not, and leaves the store free. If the holder
+    /// is alive, it can no longer commit. `by` names the caller, for the holder's last message.
     ///
     /// # Errors
-    /// `Held` if another has taken the lease since, or if it had run out and the holder has come back; `Store`.
-    pub fn break_lease(&self, seen: &Tenure, by: &str) -> Result<(), CheckpointError> {
+    /// `Held` if another run has acquired the lease since, or if it had expired and the holder has come back; `Store`.
+    pub fn break_lease(&self, seen: &LeaseStatus, by: &str) -> Result<(), CheckpointError> {
         let free = free(seen.record.generation + 1, by);
-        // One that had run out is not taken from a holder that came back to life.
-        let ran_out = seen.left().is_zero();
+        // An expired lease is not taken from a holder that has come back.
+        let ran_out = seen.remaining().is_zero();
         let same = |there: &Record| *there == seen.record || !ran_out && there.nonce == seen.record.nonce;
         self.block_on(async {
             let swapped = match self.bucket.read_lease().await? {
                 Some((record, version)) if same(&record) => {
                     self.bucket.swap_lease(&free, Some(version), |there| there.is_some_and(same)).await?
                 }
-                there => Swapped::Another(there.map(|(record, _)| record)),
+                there => SwapOutcome::Another(there.map(|(record, _)| record)),
             };
             match swapped {
-                Swapped::Another(Some(record)) if record.expiry_unix_ms > 0 => Err(CheckpointError::Held {
+                SwapOutcome::Another(Some(record)) if record.expiry_unix_ms > 0 => Err(CheckpointError::Held {
                     uri: self.bucket.uri.clone(),
                     owner: record.owner,
                     until: UNIX_EPOCH + Duration::from_millis(record.expiry_unix_ms),
                 }),
-                Swapped::Another(_) | Swapped::Ours(_) => Ok(()),
+                SwapOutcome::Another(_) | SwapOutcome::Ours(_) => Ok(()),
             }
         })
     }
 
-    /// Replaces a lease that cannot be read by one that nobody holds, of a later generation than any manifest's.
+    /// Replaces an unreadable lease by a free one, whose generation is later than any manifest's.
     ///
     /// # Errors
     /// `Store`.
@@ -118,14 +118,14 @@ impl Store {
     }
 }
 
-/// A lease that nobody holds.
+/// A free lease.
 fn free(generation: u64, by: &str) -> Record {
     let now = now_ms();
     Record { schema: SCHEMA, generation, owner: by.into(), taken_unix_ms: now, expiry_unix_ms: 0, nonce: nonce() }
 }
 
 impl Bucket {
-    /// Writes the lease over one that is still what it was a moment ago, whatever that is.
+    /// Overwrites the lease, whatever its content, provided that it does not change meanwhile.
     async fn overwrite_lease(&self, new: &Record) -> Result<(), CheckpointError> {
         let path = lease_path();
         let _lock = self.lock_lease().await?;

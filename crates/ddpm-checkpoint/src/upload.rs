@@ -1,4 +1,4 @@
-//! Uploads: a shard streamed to the store in equal parts, hashed on the way.
+//! Uploads: streams a shard to the store in parts of equal size and hashes it on the way.
 
 use std::{mem, ops::Range, panic::resume_unwind, sync::Arc};
 
@@ -7,16 +7,16 @@ use sha2::{Digest, Sha256};
 use tokio::{runtime::Handle, task::JoinSet};
 
 use crate::{
-    Attempt, BufferSlice, CheckpointError, Failpoint, Hold, Pending, ShardEntry, Store, bucket::Bucket,
+    Attempt, BufferSlice, CheckpointError, Failpoint, Pending, ShardEntry, ShardRange, Store, bucket::Bucket,
     layout::shard_path, manifest::hex, shard::header,
 };
 
 /// Elements serialised at a time.
 const CHUNK: usize = 1 << 16;
-/// S3 takes no more parts than this.
+/// S3's limit on the number of parts.
 const MAX_PARTS: u64 = 10_000;
 
-/// A range of a named flat buffer with its values, handed over to be written.
+/// A range of a named flat buffer with its values, owned by the upload that writes them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedSlice {
     /// The buffer's name.
@@ -33,18 +33,17 @@ impl OwnedSlice {
     }
 }
 
-/// The upload of one rank's shard; its result is what the manifest says of it.
+/// The upload of one rank's shard; its result is the shard's entry in the manifest.
 pub type Upload = Pending<ShardEntry>;
 
 impl Store {
-    /// Starts to write the shard of `rank` of `world` for one attempt at saving `step`, in the background. The values go
-    /// out as they are, a NaN's bits included; nothing counts until the commit. Memory: the
-    /// values, until it has ended, and the parts in flight. An upload that failed leaves nothing that counts; save
-    /// again under a new [`Attempt`].
+    /// Writes the shard of `rank` of `world` for one attempt at saving `step`, in the background. Values are written
+    /// bit for bit, including NaNs; nothing takes effect until the commit. Memory: the values, until the upload has
+    /// finished, and the parts in flight. A failed upload has no effect; save again under a new [`Attempt`].
     ///
     /// # Errors
-    /// Given by the [`Upload`]: `Store` if the store failed, `Invalid` if a range and its values differ in length, a name
-    /// comes twice, or the rank is none of `world`.
+    /// Returned by the [`Upload`]: `Store` if the store failed, `Invalid` if a range and its values differ in length, a
+    /// name occurs twice, or `rank` is not below `world`.
     pub fn start_upload(
         &self,
         step: u64,
@@ -77,12 +76,15 @@ impl Bucket {
         };
         let header = header.map_err(|reason| CheckpointError::Invalid { path: path.to_string(), reason })?;
         let (size, sha256) = self.send(&path, &header, buffers).await.map_err(|e| self.failed("write", &path, e))?;
-        let hold =
-            |b: &BufferSlice<'_>| Hold { buffer: b.name.into(), start: b.range.start as u64, end: b.range.end as u64 };
+        let hold = |b: &BufferSlice<'_>| ShardRange {
+            buffer: b.name.into(),
+            start: b.range.start as u64,
+            end: b.range.end as u64,
+        };
         Ok(ShardEntry { path: path.to_string(), size, sha256, holds: buffers.iter().map(hold).collect() })
     }
 
-    /// Streams header and values to `path`; gives the size and the SHA-256 of what was sent.
+    /// Streams header and values to `path`; returns the size and the SHA-256 of what was sent.
     async fn send(
         &self,
         path: &Path,
@@ -104,8 +106,8 @@ impl Bucket {
     }
 }
 
-/// An object being written in parts. Dropped before it is finished, it aborts the upload on the store; a process that
-/// dies before that leaves the parts to the bucket's lifecycle rule.
+/// An object being written in parts. If dropped before it is finished, it aborts the upload on the store; a process
+/// that dies before that leaves the parts to the bucket's lifecycle rule.
 pub(crate) struct Writer<'a> {
     bucket: &'a Bucket,
     path: &'a Path,
@@ -115,7 +117,7 @@ pub(crate) struct Writer<'a> {
     part: Vec<u8>,
     in_flight: JoinSet<object_store::Result<()>>,
     hash: Sha256,
-    /// Bytes written so far, and in the end.
+    /// Bytes written so far, and in total.
     at: u64,
     size: u64,
 }
@@ -138,7 +140,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Adds to the object, and waits while too many parts are in flight.
+    /// Appends to the object, and waits while too many parts are in flight.
     pub async fn write(&mut self, mut bytes: &[u8]) -> object_store::Result<()> {
         self.hash.update(bytes);
         while !bytes.is_empty() {
@@ -156,7 +158,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Sends what is left and completes the object; gives its size and SHA-256.
+    /// Sends the rest and completes the object; returns its size and SHA-256.
     pub async fn finish(mut self) -> object_store::Result<(u64, String)> {
         if !self.part.is_empty() {
             self.send_part().await?;
@@ -165,10 +167,10 @@ impl<'a> Writer<'a> {
         Failpoint::PartsSent.reach();
         let Some(upload) = &mut self.upload else { unreachable!("the upload is taken below, once") };
         if let Err(error) = upload.complete().await {
-            // The answer may have been lost, and the repetition told that there is no such upload: look.
+            // The response may have been lost, so that the retry failed with "no such upload": check the object.
             match self.bucket.objects.head(self.path).await {
                 Ok(found) if found.size == self.at => {
-                    tracing::info!(path = %self.path, "complete, in spite of: {error}")
+                    tracing::info!(path = %self.path, "upload is complete despite the error: {error}")
                 }
                 _ => return Err(error),
             }
@@ -186,9 +188,9 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Waits until no more than `most` parts are in flight.
-    async fn land(&mut self, most: usize) -> object_store::Result<()> {
-        while self.in_flight.len() > most {
+    /// Waits until at most `limit` parts are in flight.
+    async fn land(&mut self, limit: usize) -> object_store::Result<()> {
+        while self.in_flight.len() > limit {
             match self.in_flight.join_next().await {
                 Some(part) => part.unwrap_or_else(|e| resume_unwind(e.into_panic()))?,
                 None => break,
@@ -206,7 +208,7 @@ impl Drop for Writer<'_> {
             runtime.spawn(async move {
                 in_flight.shutdown().await;
                 if let Err(e) = upload.abort().await {
-                    tracing::warn!("an upload could not be aborted and leaves parts behind: {e}");
+                    tracing::warn!("an upload could not be aborted, so its parts remain on the store: {e}");
                 }
             });
         }

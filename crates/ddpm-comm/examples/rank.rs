@@ -1,4 +1,4 @@
-//! One rank for the tests in tests/ranks.rs: `rank SCENARIO [CODE]`, started by mpirun.
+//! One rank of the tests in tests/ranks.rs: `rank SCENARIO [CODE]`, started by mpirun.
 
 use std::io::Write;
 use std::process::Command;
@@ -21,31 +21,31 @@ fn main() {
     let comm = world.collective();
     comm.barrier();
 
-    // Rank 1 gets into trouble at step 12, while its peers wait for it in an all-reduce.
+    // Rank 1 fails at step 12, while its peers wait for it in an all-reduce.
     let mut grads = vec![1.0; 100_000];
     comm.all_reduce(&mut grads, Reduce::Mean);
     set_step(12);
-    let troubled = world.rank() == 1;
+    let failing = world.rank() == 1;
     match scenario {
         "suite" => suite::check(&comm),
         "finish" => {}
-        "panic" if troubled => panic!("an index\nout of range"),
-        "thread-panic" if troubled => {
+        "panic" if failing => panic!("an index\nout of range"),
+        "thread-panic" if failing => {
             let _ = thread::spawn(|| panic!("a worker failed")).join();
         }
-        "abort" if troubled => abort(code, "no space left on the disk"),
-        "leave" if troubled => return,
-        "die" if troubled => signal("KILL"),
+        "abort" if failing => abort(code, "no space left on the disk"),
+        "leave" if failing => return,
+        "die" if failing => signal("KILL"),
         "wait" => {
             say("waiting");
-            if troubled {
+            if failing {
                 thread::sleep(Duration::from_secs(600));
             }
         }
         "freeze" | "freeze-at-end" => {
             world.watch(Duration::from_secs(3600));
             world.watch(Duration::from_millis(1500));
-            if troubled {
+            if failing {
                 signal("STOP");
             }
             if scenario == "freeze-at-end" {
@@ -59,8 +59,8 @@ fn main() {
                 Averager::new(comm.clone(), &[2, 2], 2, move |range, body| body(Buffer::Host(&mut ones(range.len()))));
             averager.begin();
             averager.ready()(1);
-            if troubled {
-                // Once the last bucket is done, on all ranks: rank 0 begins the first one only then.
+            if failing {
+                // After the last bucket is done on all ranks: only then does rank 0 begin the first one.
                 thread::sleep(Duration::from_millis(200));
                 signal("STOP");
             }
@@ -69,7 +69,7 @@ fn main() {
         _ => {}
     }
     comm.all_reduce(&mut grads, Reduce::Mean);
-    if scenario == "place" {
+    if scenario == "location" {
         say(&format!(
             "rank {} of {}, {} of {} on {}",
             world.rank(),

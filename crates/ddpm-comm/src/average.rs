@@ -7,30 +7,31 @@ use std::thread::{self, JoinHandle};
 
 use crate::{Bucket, Buffer, Collective};
 
-/// Averages one long buffer of gradients over the ranks, step after step: during a step on a thread of its own, at its
-/// end on the caller's.
+/// Averages one flat buffer of gradients over the ranks in every step: during the step on its own thread, at the end of
+/// the step on the caller's.
 ///
-/// Each rank brings its *share* of the average, the gradient of its loss divided by the number of ranks, so that the
-/// average is the shares' sum: nobody has to go through memory for the division.
+/// Each rank contributes its *share* of the average, the gradient of its loss divided by the number of ranks, so that
+/// the average is the sum of the shares: the division needs no extra pass over memory.
 ///
-/// The buffer holds one parameter after the other. Neighbours form a bucket, and a bucket is averaged as a whole: once
-/// all of its parameters are [`ready`](Self::ready), and those before it in the common order are done. That order is the
-/// one in which buckets became ready on rank 0 in the first step, so every rank averages in the same order, whatever the
-/// order of its own backward.
+/// The buffer holds the parameters one after the other. Adjacent parameters form a bucket, and a bucket is averaged as
+/// a whole: once all of its parameters are [`ready`](Self::ready) and all earlier buckets in the common order are done.
+/// That order is the one in which buckets became ready on rank 0 in the first step, so every rank averages in the same
+/// order, whatever the order of its own backward pass.
 ///
-/// A step is [`begin`](Self::begin), any number of `ready`, and [`finish`](Self::finish). Between the two no rank may
-/// call another collective: the thread is at work by itself. Which parameters are told ready, and when, changes no bit
-/// of the result; none at all is the blocking way.
+/// A step consists of [`begin`](Self::begin), any number of `ready` calls, and [`finish`](Self::finish). Between
+/// `begin` and `finish` no rank may call another collective, because the thread uses them concurrently. Which
+/// parameters are marked ready, and when, does not change a bit of the result; with none, averaging blocks at the end
+/// of the step.
 pub struct Averager {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     learned: bool,
 }
 
-/// What gives the memory of a range of elements to a function.
+/// Passes the memory of a range of elements to a function.
 type Lend = Box<dyn FnMut(Range<usize>, &mut dyn FnMut(Buffer<'_>)) + Send>;
 
-/// What both threads know.
+/// State shared by both threads.
 struct Shared {
     comm: Arc<dyn Collective>,
     /// Elements of each bucket.
@@ -38,11 +39,11 @@ struct Shared {
     /// Each parameter's bucket.
     bucket_of: Vec<usize>,
     state: Mutex<State>,
-    /// Whoever averages a bucket holds it. Never taken while `state` is held.
+    /// Held while averaging a bucket. Never locked while `state` is held.
     lend: Mutex<Lend>,
-    /// For the thread: a bucket is ready, or all is over.
+    /// Wakes the thread: a bucket is ready, or the averager is closed.
     work: Condvar,
-    /// The caller does not wait yet: it has work for the processor.
+    /// The caller is still computing and not yet waiting.
     computing: AtomicBool,
 }
 
@@ -51,24 +52,24 @@ struct State {
     /// Between `begin` and `finish`.
     active: bool,
     closed: bool,
-    /// Parameters that were told ready in this step.
-    told: Vec<bool>,
-    /// How many parameters each bucket waits for.
+    /// Parameters marked ready in this step.
+    marked: Vec<bool>,
+    /// The number of parameters for which each bucket is waiting.
     missing: Vec<usize>,
     /// Buckets in the order in which they became ready in this step.
     became_ready: Vec<usize>,
     /// Buckets in the order in which they are averaged; the same on all ranks.
     order: Vec<usize>,
-    /// How many buckets became ready before the step was to end.
+    /// The number of buckets that became ready before `finish` was called.
     early: usize,
-    /// How many of `order` are done in this step.
+    /// The number of buckets of `order` that are done in this step.
     averaged: usize,
-    /// Sum of the squares of this rank's share of each bucket.
+    /// Sum of squares of this rank's share of each bucket.
     squares: Vec<f64>,
 }
 
 impl State {
-    /// The bucket whose turn it is, if it is ready.
+    /// The next bucket in the order, if it is ready.
     fn next(&self) -> Option<usize> {
         let next = self.order.get(self.averaged).copied();
         next.filter(|&bucket| self.active && self.missing[bucket] == 0)
@@ -76,12 +77,12 @@ impl State {
 }
 
 impl Averager {
-    /// For parameters of these lengths, one after the other, in buckets of at most `bucket_len` elements (a longer
-    /// parameter has a bucket to itself); the same on every rank.
+    /// For consecutive parameters of these lengths, in buckets of at most `bucket_len` elements (a longer parameter
+    /// gets its own bucket); the arguments are the same on every rank.
     ///
-    /// `lend` gives the memory of a range of elements to the function, for the time of the call. Nobody else may touch it
-    /// then, nor, of a GPU's memory, before `finish` has returned: the caller leaves a parameter's gradient alone from
-    /// `ready` to `finish`.
+    /// `lend` passes the memory of a range of elements to the function for the duration of the call. Nothing else may
+    /// access it during that time, and GPU memory not before `finish` has returned: the caller must not touch a
+    /// parameter's gradient between `ready` and `finish`.
     pub fn new(
         comm: Arc<dyn Collective>,
         lens: &[usize],
@@ -90,9 +91,9 @@ impl Averager {
     ) -> Self {
         let (buckets, bucket_of) = cut(lens, bucket_len);
         let state = State {
-            told: vec![false; lens.len()],
+            marked: vec![false; lens.len()],
             missing: vec![0; buckets.len()],
-            // Until it is known better: the last layers are the first that backward comes to.
+            // The initial guess: backward reaches the last layers first.
             order: (0..buckets.len()).rev().collect(),
             squares: vec![0.0; buckets.len()],
             ..State::default()
@@ -110,54 +111,53 @@ impl Averager {
         let thread = thread::Builder::new()
             .name("gradients".into())
             .spawn(move || ours.serve())
-            .expect("the system starts one more thread");
+            .expect("the system can start another thread");
         Self { shared, thread: Some(thread), learned: false }
     }
 
-    /// How many buckets there are.
+    /// The number of buckets.
     pub fn buckets(&self) -> usize {
         self.shared.buckets.len()
     }
 
-    /// How many buckets of the last step had all of their parameters told ready before it was to end, so that averaging
-    /// them could begin while backward went on.
+    /// The number of buckets in the last step whose parameters were all ready before `finish`, so that averaging them
+    /// could overlap with backward.
     pub fn early(&self) -> usize {
         self.shared.lock().early
     }
 
-    /// A function that tells a parameter, by its index, ready: its gradient is complete. It may be called from any
-    /// thread; outside of a step it does nothing.
+    /// A function that marks a parameter, given by its index, as ready: its gradient is complete. It may be called from
+    /// any thread; outside of a step it does nothing.
     ///
     /// # Panics
-    /// A parameter is told ready twice in one step: its bucket may be averaged already.
+    /// If a parameter is marked ready twice in one step: its bucket may already have been averaged.
     pub fn ready(&self) -> impl Fn(usize) + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move |param| shared.ready(param)
     }
 
-    /// Begins a step, before the last backward that adds to the gradients.
+    /// Begins a step; must be called before the last backward pass that adds to the gradients.
     pub fn begin(&mut self) {
         let mut state = self.shared.lock();
         state.missing.fill(0);
         for &bucket in &self.shared.bucket_of {
             state.missing[bucket] += 1;
         }
-        state.told.fill(false);
+        state.marked.fill(false);
         state.became_ready.clear();
         state.averaged = 0;
         state.active = true;
         self.shared.computing.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the step: all parameters are taken as ready, used or not; returns when the whole buffer is averaged, or, in a
-    /// GPU's memory, when all that its stream does from now on waits for that.
+    /// Ends the step: all parameters count as ready, used or not. Returns when the whole buffer has been averaged or,
+    /// for GPU memory, when its stream has been made to wait for that.
     ///
-    /// The result is the squared norm of this rank's share, of what is in the host's memory: the same bits on every
-    /// repetition.
+    /// Returns the squared norm of this rank's share in host memory, reproducible bit for bit.
     pub fn finish(&mut self) -> f64 {
         let shared = &self.shared;
         let mut state = shared.lock();
-        assert!(state.active, "a step is begun before it is finished");
+        assert!(state.active, "begin must be called before finish");
         state.early = state.became_ready.len();
         for bucket in 0..shared.buckets.len() {
             if state.missing[bucket] > 0 {
@@ -182,7 +182,7 @@ impl Averager {
 }
 
 impl Drop for Averager {
-    /// Waits for a bucket under way, which the other ranks average too.
+    /// Waits for the bucket in progress, which the other ranks are averaging too.
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.work.notify_one();
@@ -198,8 +198,8 @@ impl Shared {
         if !state.active {
             return;
         }
-        let twice = std::mem::replace(&mut state.told[param], true);
-        assert!(!twice, "the gradient of parameter {param} was complete twice in one step");
+        let twice = std::mem::replace(&mut state.marked[param], true);
+        assert!(!twice, "the gradient of parameter {param} was marked ready twice in one step");
         let bucket = self.bucket_of[param];
         state.missing[bucket] -= 1;
         if state.missing[bucket] == 0 {
@@ -208,7 +208,7 @@ impl Shared {
         }
     }
 
-    /// The thread: averages what is ready.
+    /// The thread's loop: averages buckets as they become ready.
     fn serve(&self) {
         let mut state = self.lock();
         while !state.closed {
@@ -222,7 +222,7 @@ impl Shared {
         }
     }
 
-    /// Averages the bucket whose turn it is, after the one under way; false if it is not ready, or none is left.
+    /// Averages the next bucket, after the one in progress; returns false if it is not ready or none is left.
     fn average_next(&self) -> bool {
         let mut lend = self.lend.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = self.lock().next() else { return false };
@@ -246,7 +246,7 @@ impl Shared {
     }
 }
 
-/// The elements of each bucket, and each parameter's bucket.
+/// Splits the parameters into buckets: the elements of each bucket, and the bucket of each parameter.
 fn cut(lens: &[usize], bucket_len: usize) -> (Vec<Range<usize>>, Vec<usize>) {
     let mut buckets: Vec<Range<usize>> = Vec::new();
     let mut bucket_of = Vec::with_capacity(lens.len());
@@ -263,8 +263,8 @@ fn cut(lens: &[usize], bucket_len: usize) -> (Vec<Range<usize>>, Vec<usize>) {
     (buckets, bucket_of)
 }
 
-/// The sum of the squares, in an order that depends on the length only. Of a block in f32, in lanes of which the compiler
-/// makes vectors; in f64 where that overflows.
+/// The sum of squares, in an order that depends only on the length. Each block is summed in f32, in lanes that the
+/// compiler vectorises; if that overflows, in f64.
 fn sum_of_squares(values: &[f32]) -> f64 {
     let of_block = |block: &[f32]| {
         let mut lanes = [0f32; 16];

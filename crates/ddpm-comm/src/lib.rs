@@ -1,9 +1,9 @@
 //! Ranks: the MPI world, the collectives that training needs, and how a run ends when a rank fails.
 //!
-//! A *rank* is one process of the run, numbered 0 to `size - 1`. [`World::init`] joins the run: under
-//! a launcher (mpirun, srun) all ranks form one MPI world, otherwise the process is a world of its
-//! own, and MPI is not touched. [`World::collective`] gives the operations in which all ranks take
-//! part; the caller does not see which kind of world it is in.
+//! A *rank* is one process of the run, numbered 0 to `size - 1`. [`World::init`] joins the run: under a launcher
+//! (mpirun, srun) all ranks form one MPI world; otherwise the process is a world with a single rank, and MPI is not
+//! initialized. [`World::collective`] returns the operations in which all ranks take part; callers need not know which
+//! kind of world they are in.
 //!
 //! ```
 //! use ddpm_comm::{Reduce, World, abort, agree, install_panic_hook, set_step};
@@ -21,6 +21,7 @@
 //!         world.finish(75)
 //!     }
 //! }
+//! assert!(grads.iter().all(|&grad| grad == (world.size() - 1) as f32 / 2.0)); // the mean of the ranks' numbers
 //! world.finish(0)
 //! ```
 //!
@@ -44,17 +45,17 @@
 //! - Nothing may be left to do after [`World::finish`]: once a rank has exited with a code other than
 //!   0, mpirun kills the ranks that have not.
 //!
-//! # Which end for which case
+//! # How a run ends
 //!
 //! | case | call | effect |
 //! |---|---|---|
 //! | all ranks agree to end | [`World::finish`] | finalizes MPI, exits with the code |
-//! | this rank met an error | [`abort`] | shows it once with rank and step, ends all ranks |
+//! | this rank has an error | [`abort`] | prints it once with rank and step, ends all ranks |
 //! | this rank panicked | [`install_panic_hook`] | the same, with code 101 |
 //! | a collective takes too long | [`World::watch`] | the same, with code 1 |
-//! | this rank was killed | (mpirun) | another one of its machine names it ([`World::watch`]), and mpirun ends them all within 3 seconds |
-//! | mpirun was killed | (Open MPI) | every rank ends itself |
-#![allow(unsafe_code)] // One MPI call that rsmpi lacks, and `_exit`.
+//! | this rank was killed | (mpirun) | another rank of its machine reports it ([`World::watch`]), and mpirun ends all ranks within 3 seconds |
+//! | mpirun was killed | (Open MPI) | every rank exits by itself |
+#![allow(unsafe_code)] // An MPI call that rsmpi lacks, and `_exit`.
 
 mod abort;
 pub mod agree;

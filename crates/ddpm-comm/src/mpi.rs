@@ -17,21 +17,21 @@ use ::mpi::traits::*;
 use crate::watch::{Entered, Watch};
 use crate::{Bucket, Collective, Reduce};
 
-/// Elements per MPI call. MPI counts in C ints, so that large buffers must go in pieces.
+/// Elements per MPI call. MPI counts elements as a C int, so large buffers must be split.
 const CHUNK: usize = 1 << 24;
 
-/// Elements per MPI call of a sum. Small pieces stay in the processor's cache from one pass over them to the next, and
-/// several can be under way (docs/log.md has the measurements).
+/// Elements per MPI call of a sum. Small pieces stay in the processor's cache between passes, and several can be in
+/// flight (docs/log.md has the measurements).
 const PIECE: usize = 1 << 16;
 
-/// Pieces of a sum that are under way at the same time: one is sent while the next is added.
+/// Pieces of a sum in flight at the same time: one is sent while the next is added.
 const AT_ONCE: usize = 16;
 
-/// Time between two looks at a collective under way while another thread computes: that one has the processor in between.
-/// Longer, and a fast network waits to be fed (docs/log.md has the measurements).
+/// Polling interval of a collective in progress while another thread computes, which has the processor in between. If
+/// it is longer, a fast network idles (docs/log.md has the measurements).
 const POLL: Duration = Duration::from_micros(200);
 
-/// For collectives that the rank waits for: nobody computes.
+/// For blocking collectives: no other thread is computing.
 static IDLE: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Mpi {
@@ -55,8 +55,8 @@ impl Mpi {
         }
     }
 
-    /// Takes this rank's turn at MPI, so that threads do not meet inside a collective, and tells
-    /// the watchdog what the rank is doing from now on.
+    /// Takes this rank's lock on MPI, so that two threads are never inside a collective at once, and registers the
+    /// operation with the watchdog.
     fn enter(&self, operation: impl Display) -> (Entered<'_>, MutexGuard<'_, ()>) {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         (self.watch.enter(operation), turn)
@@ -67,9 +67,10 @@ impl Mpi {
         T: Equivalence + DivAssign + Copy,
     {
         for group in values.chunks_mut(PIECE * AT_ONCE) {
-            // SAFETY: the pieces are valid for reads and writes of their lengths, which fit a C int, and of the datatype's
-            // layout. MPI keeps the pointers until MPI_Testall says that all requests are done, and neither the loop nor
-            // the borrow ends before. The handles are MPI's own constants. A failure does not return (errors are fatal).
+            // SAFETY: the pieces are valid for reads and writes of their lengths, which fit in a C int, and have the
+            // datatype's layout. MPI keeps the pointers until MPI_Testall reports that all requests are done, and
+            // neither the loop nor the borrow ends before that. The handles are MPI's own constants. A failure does not
+            // return (errors are fatal).
             unsafe {
                 let mut requests = Vec::with_capacity(AT_ONCE);
                 for piece in group.chunks_mut(PIECE) {
@@ -200,7 +201,7 @@ impl Collective for Mpi {
     }
 }
 
-/// The value of `MPI_IN_PLACE`, a C macro that rsmpi does not carry over.
+/// The value of `MPI_IN_PLACE`, a C macro that rsmpi does not expose.
 struct InPlace(isize);
 
 impl InPlace {

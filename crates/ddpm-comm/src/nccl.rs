@@ -1,4 +1,4 @@
-//! The collectives of ranks with a GPU each: device memory over NCCL, all else over the world's own.
+//! The collectives of ranks with one GPU each: GPU memory over NCCL, everything else over MPI.
 
 use std::fmt::Display;
 use std::mem;
@@ -11,31 +11,31 @@ use std::time::Duration;
 use nccl_rs::{Communicator, Cuda, DeviceSlice, Error, Pending, Reduction, StreamHandle, UniqueId};
 
 use crate::watch::Watch;
-use crate::{Bucket, Buffer, Collective, Reduce, abort};
+use crate::{Bucket, Collective, Reduce, abort};
 
-/// How often the GPU is asked whether an operation is done. Nobody waits for the answer but the watchdog.
+/// How often to poll whether an operation on the GPU is done. Only the watchdog depends on it.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How often NCCL is asked for errors while nothing is under way.
+/// How often to poll NCCL for errors while no operation is in progress.
 const IDLE_POLL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Nccl {
     host: Arc<dyn Collective>,
     communicator: Arc<Communicator>,
     watch: Arc<Watch>,
-    follower: Mutex<Option<Follower>>,
-    /// The streams that do not wait yet for buckets averaged.
+    monitor: Mutex<Option<Monitor>>,
+    /// The streams that do not yet wait for the buckets that were enqueued.
     unsettled: Mutex<Vec<StreamHandle>>,
 }
 
-/// The thread that sees operations through to their ends, and the way to hand them over.
-struct Follower {
-    under_way: Sender<(String, Pending)>,
+/// The thread that monitors operations until they are done, and the channel to it.
+struct Monitor {
+    in_progress: Sender<(String, Pending)>,
     thread: JoinHandle<()>,
 }
 
 impl Nccl {
-    /// Joins the ranks of `host`, each with its `device`; `id` is the same on all. Waits for all of them.
+    /// Connects the ranks of `host`, each with its `device`; `id` is the same on all. Waits for all of them.
     pub(crate) fn connect(
         host: Arc<dyn Collective>,
         watch: Arc<Watch>,
@@ -43,25 +43,25 @@ impl Nccl {
         id: &UniqueId,
     ) -> Result<Self, Error> {
         let communicator = {
-            let _entered = watch.enter("NCCL's start");
+            let _entered = watch.enter("NCCL initialization");
             Arc::new(Communicator::new(nccl, cuda, device, host.rank(), host.size(), id)?)
         };
-        let (under_way, receiver) = channel();
+        let (in_progress, receiver) = channel();
         let (theirs, watched) = (Arc::clone(&communicator), Arc::clone(&watch));
         let thread = thread::Builder::new()
             .name("nccl".into())
-            .spawn(move || follow(&receiver, &theirs, &watched))
-            .expect("the system starts one more thread");
-        let follower = Mutex::new(Some(Follower { under_way, thread }));
-        Ok(Self { host, communicator, watch, follower, unsettled: Mutex::default() })
+            .spawn(move || monitor_operations(&receiver, &theirs, &watched))
+            .expect("the system can start another thread");
+        let monitor = Mutex::new(Some(Monitor { in_progress, thread }));
+        Ok(Self { host, communicator, watch, monitor, unsettled: Mutex::default() })
     }
 
-    /// Sees the last operations through and ends the communicator, together with all ranks.
+    /// Waits for the last operations and shuts down the communicator, collectively.
     pub(crate) fn finish(&self) {
-        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Follower { under_way, thread }) = follower {
-            drop(under_way);
-            // It has told of its own trouble, if it had any.
+        let monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Monitor { in_progress, thread }) = monitor {
+            drop(in_progress);
+            // It has already reported its own error, if any.
             let _ = thread.join();
         }
         self.communicator.finish().unwrap_or_else(|error| fail(&error));
@@ -77,23 +77,23 @@ impl Nccl {
             return;
         }
         let operation = operation.to_string();
-        let _entered = self.watch.enter(&operation); // NCCL's first operation waits for the peers while it connects
+        let _entered = self.watch.enter(&operation); // NCCL's first operation waits for the peers to connect
         let pending = call(slices).unwrap_or_else(|error| fail(&error));
-        if let Some(follower) = &*self.follower.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = follower.under_way.send((operation, pending)); // received as long as we are there
+        if let Some(monitor) = &*self.monitor.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = monitor.in_progress.send((operation, pending)); // the thread receives as long as we exist
         }
     }
 }
 
-/// Sees each operation through to its end on the GPU, under the watchdog's eyes, and asks for errors meanwhile.
-fn follow(under_way: &Receiver<(String, Pending)>, communicator: &Communicator, watch: &Watch) {
+/// Monitors each operation until it is done on the GPU, under the watchdog, and polls for errors meanwhile.
+fn monitor_operations(in_progress: &Receiver<(String, Pending)>, communicator: &Communicator, watch: &Watch) {
     let check = || {
         communicator.async_error().or_else(|error| match error {
             Error::Finished => Ok(()),
             error => Err(error),
         })
     };
-    let see_through = |pending: &Pending| {
+    let wait_for = |pending: &Pending| {
         while !pending.is_done()? {
             check()?;
             thread::sleep(POLL);
@@ -101,33 +101,21 @@ fn follow(under_way: &Receiver<(String, Pending)>, communicator: &Communicator, 
         check() // the operation may have ended because of an error
     };
     loop {
-        let followed = match under_way.recv_timeout(IDLE_POLL) {
+        let outcome = match in_progress.recv_timeout(IDLE_POLL) {
             Ok((operation, pending)) => {
                 let _entered = watch.enter(operation);
-                see_through(&pending)
+                wait_for(&pending)
             }
             Err(RecvTimeoutError::Timeout) => check(),
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        followed.unwrap_or_else(|error| fail(&error));
+        outcome.unwrap_or_else(|error| fail(&error));
     }
 }
 
-/// As with MPI, no failure of a collective comes back: the run ends.
+/// As with MPI, a failed collective does not return: the run ends.
 fn fail(error: &Error) -> ! {
     abort(1, &error.to_string())
-}
-
-/// The buffers on the host, and those on the device.
-fn sort(buffers: Vec<Buffer<'_>>) -> (Vec<&mut [f32]>, Vec<DeviceSlice<'_>>) {
-    let (mut host, mut device) = (Vec::new(), Vec::new());
-    for buffer in buffers {
-        match buffer {
-            Buffer::Host(values) => host.push(values),
-            Buffer::Device(slice) => device.push(slice),
-        }
-    }
-    (host, device)
 }
 
 impl Collective for Nccl {
@@ -157,14 +145,14 @@ impl Collective for Nccl {
             unsettled.push(values.stream());
         }
         drop(unsettled);
-        let sum = |slices: &mut [DeviceSlice<'_>]| self.communicator.all_reduce_aside(slices, Reduction::Sum);
+        let sum = |slices: &mut [DeviceSlice<'_>]| self.communicator.all_reduce(slices, Reduction::Sum);
         self.enqueue(bucket, &mut [values], sum);
     }
 
     fn settle(&self) {
         let streams = mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
-        let held = streams.into_iter().try_for_each(|stream| self.communicator.hold(stream));
-        held.unwrap_or_else(|error| fail(&error));
+        let settled = streams.into_iter().try_for_each(|stream| self.communicator.make_wait(stream));
+        settled.unwrap_or_else(|error| fail(&error));
     }
 
     fn all_reduce_f64(&self, values: &mut [f64], reduce: Reduce) {
@@ -173,22 +161,6 @@ impl Collective for Nccl {
 
     fn broadcast(&self, values: &mut [f32], root: usize) {
         self.host.broadcast(values, root);
-    }
-
-    fn all_reduce_buffers(&self, buffers: Vec<Buffer<'_>>, reduce: Reduce) {
-        let (host, mut device) = sort(buffers);
-        let reduction = match reduce {
-            Reduce::Sum => Reduction::Sum,
-            Reduce::Mean => Reduction::Mean,
-        };
-        self.enqueue("all_reduce on the GPU", &mut device, |slices| self.communicator.all_reduce(slices, reduction));
-        host.into_iter().for_each(|values| self.host.all_reduce(values, reduce));
-    }
-
-    fn broadcast_buffers(&self, buffers: Vec<Buffer<'_>>, root: usize) {
-        let (host, mut device) = sort(buffers);
-        self.enqueue("broadcast on the GPU", &mut device, |slices| self.communicator.broadcast(slices, root));
-        host.into_iter().for_each(|values| self.host.broadcast(values, root));
     }
 
     fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! MPI's own all-reduce, for comparison.
+//! MPI's own all-reduce, as a baseline for benchmarks.
 
 use ::mpi::collective::SystemOperation;
 use ::mpi::topology::SimpleCommunicator;
@@ -6,23 +6,22 @@ use ::mpi::traits::*;
 
 use crate::World;
 
-/// Elements per call, of which MPI counts in C ints.
-const MOST: usize = i32::MAX as usize;
+/// Elements per call, which MPI counts as a C int.
+const MAX_COUNT: usize = i32::MAX as usize;
 
 impl World {
-    /// `MPI_Allreduce` as one would call it without this crate: the sum over all ranks of `sent` into `received`. It is
-    /// what benchmarks compare [`Collective::all_reduce`](crate::Collective::all_reduce) with; the watchdog does not see
-    /// it.
+    /// `MPI_Allreduce` called directly: writes the sum over all ranks of `sent` to `received`. It is the baseline for
+    /// benchmarks of [`Averager`](crate::Averager); the watchdog does not monitor it.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn plain_all_reduce(&self, sent: &[f32], received: &mut [f32]) {
-        assert_eq!(sent.len(), received.len(), "an all-reduce gives as many values as it takes");
+        assert_eq!(sent.len(), received.len(), "an all-reduce needs a result buffer of equal length");
         if self.size() == 1 {
             return received.copy_from_slice(sent);
         }
         let world = SimpleCommunicator::world();
-        for (sent, received) in sent.chunks(MOST).zip(received.chunks_mut(MOST)) {
+        for (sent, received) in sent.chunks(MAX_COUNT).zip(received.chunks_mut(MAX_COUNT)) {
             world.all_reduce_into(sent, received, SystemOperation::sum());
         }
     }

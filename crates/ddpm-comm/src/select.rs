@@ -1,4 +1,4 @@
-//! Which transport a run's gradients take, agreed among all ranks, and why.
+//! Choosing the transport for a run's gradients, agreed among all ranks.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,55 +12,55 @@ use crate::error::CommError;
 use crate::nccl::Nccl;
 use crate::world::World;
 
-/// What the user wants.
+/// The transport that the user requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// NCCL where every rank has a GPU of its own and computes on it, else the host's.
+    /// NCCL if every rank computes on its own GPU, otherwise as `Host`.
     Auto,
-    /// MPI, or nothing where there is one rank.
+    /// MPI, or nothing with one rank.
     Host,
-    /// NCCL, or an error.
+    /// NCCL, or an error if it is not available.
     Nccl,
 }
 
-/// Where a run keeps its gradients.
+/// The memory that holds a run's gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// In the memory of the host: the network computes on the CPU.
+    /// Host memory: the network computes on the CPU.
     Host,
-    /// In the memory of a GPU, number so many of those that this process sees.
+    /// The memory of a GPU, given by its index among those that this process sees.
     Device(usize),
 }
 
 /// What was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Nothing: one rank.
+    /// None: there is one rank.
     Solo,
     /// MPI.
     Mpi,
-    /// NCCL for what is on GPUs, MPI for the rest.
+    /// NCCL for GPU memory, MPI for the rest.
     Nccl,
 }
 
 /// The outcome of [`World::select`].
 pub struct Selected {
-    /// The operations, for all kinds of buffer that the transport reaches.
+    /// The collectives, for all kinds of buffer that the transport supports.
     pub collective: Arc<dyn Collective>,
     /// What was picked.
     pub transport: Transport,
-    /// This rank's GPU, counted among those the process sees; for [`Transport::Nccl`].
+    /// This rank's GPU, by its index among those that the process sees; only for [`Transport::Nccl`].
     pub device: Option<usize>,
-    /// One sentence that says what was picked and why, for the log.
+    /// One sentence for the log: what was chosen and why.
     pub why: String,
 }
 
 impl World {
-    /// Picks the transport for gradients in `memory`; a collective operation, to be called once.
+    /// Chooses the transport for gradients in `memory`; a collective operation, to be called once.
     ///
     /// # Errors
-    /// [`CommError::NoNccl`], on all ranks alike, where NCCL is wanted and some rank cannot have it;
-    /// [`CommError::NcclStart`], on this rank, where NCCL fails to connect the ranks.
+    /// [`CommError::NoNccl`], on all ranks, if NCCL is requested but not available on some rank;
+    /// [`CommError::NcclStart`], on this rank only, if NCCL fails to connect the ranks.
     pub fn select(&self, wanted: Wanted, memory: Memory) -> Result<Selected, CommError> {
         let host = self.collective();
         let by_host = |why: String| {
@@ -75,19 +75,19 @@ impl World {
             (Wanted::Auto, Memory::Host) => return Ok(by_host("the network computes on the CPU".into())),
             (Wanted::Auto, Memory::Device(_)) if self.size() == 1 => return Ok(by_host("there is one rank".into())),
             (Wanted::Nccl, Memory::Host) => {
-                let reason = "the network computes on the CPU, whose memory NCCL does not reach. Keep it for GPUs";
+                let reason = "the network computes on the CPU, and NCCL supports only GPU memory. Use it with GPUs";
                 return Err(CommError::NoNccl { reason: reason.into() });
             }
             (Wanted::Auto | Wanted::Nccl, Memory::Device(_)) => {}
         }
-        let Memory::Device(device) = memory else { unreachable!("the host's memory was dealt with above") };
+        let Memory::Device(device) = memory else { unreachable!("host memory was handled above") };
 
         let without = |reason| match wanted {
             Wanted::Auto => Ok(by_host(reason)),
             _ => Err(CommError::NoNccl { reason }),
         };
-        // All ranks learn of all obstacles before any of them waits for the others inside NCCL.
-        let found = gpu(self, device);
+        // All ranks exchange their obstacles before any of them waits for the others inside NCCL.
+        let found = find_gpu(self, device);
         let obstacle = found.as_ref().err().map_or("", String::as_str);
         let obstacles = host.gather_bytes(obstacle.as_bytes());
         let first = obstacles.iter().position(|obstacle| !obstacle.is_empty());
@@ -99,13 +99,13 @@ impl World {
             }
         };
         let addresses = host.gather_bytes(address.as_bytes());
-        if let Some((one, other)) = first_twins(&addresses) {
+        if let Some((one, other)) = first_duplicate(&addresses) {
             return without(format!(
-                "ranks {one} and {other} compute on one GPU, each on a slice of it (MIG) as it seems, and NCCL joins \
-                 whole GPUs only. Give each rank a GPU of its own"
+                "ranks {one} and {other} compute on the same GPU, apparently each on a slice of it (MIG), but NCCL connects \
+                 whole GPUs only. Give each rank its own GPU"
             ));
         }
-        let id = share_id(&*host, nccl)?;
+        let id = broadcast_id(&*host, nccl)?;
         let parts = (nccl, cuda, device);
         let connected = Arc::new(Nccl::connect(Arc::clone(&host), Arc::clone(&self.watch), parts, &id)?);
         let why = format!(
@@ -114,36 +114,36 @@ impl World {
             nccl.path().display(),
             self.size()
         );
-        let _ = self.nccl.set(Arc::clone(&connected)); // by contract the first
+        let _ = self.nccl.set(Arc::clone(&connected)); // the contract allows only one call
         Ok(Selected { collective: connected, transport: Transport::Nccl, device: Some(device), why })
     }
 }
 
-/// The libraries and where this rank's GPU number `device` is, which no other GPU of the run is; or why it has none.
-fn gpu(world: &World, device: usize) -> Result<(&'static nccl_rs::Nccl, &'static Cuda, String), String> {
+/// The libraries and a unique address of this rank's GPU number `device`, or the reason why NCCL cannot use it.
+fn find_gpu(world: &World, device: usize) -> Result<(&'static nccl_rs::Nccl, &'static Cuda, String), String> {
     let cuda = Cuda::load().map_err(|error| error.to_string())?;
     let gpus = cuda.device_count().map_err(|error| error.to_string())?;
     if device >= gpus {
         return Err(format!(
-            "it is to compute on GPU {device}, and sees {gpus} GPU(s) on {}. Start at most one rank per GPU, or widen \
+            "it needs GPU {device}, but sees {gpus} GPU(s) on {}. Start at most one rank per GPU, or add GPUs to \
              CUDA_VISIBLE_DEVICES",
             world.host()
         ));
     }
     let nccl = nccl_rs::Nccl::load().map_err(|error| error.to_string())?;
     let bus = cuda.pci_address(device).map_err(|error| error.to_string())?;
-    // As NCCL tells machines apart: containers of one may have names of their own.
+    // NCCL distinguishes machines in the same way: containers on one machine may have different host names.
     let machine = fs::read_to_string(BOOT_ID).unwrap_or_else(|_| world.host().into());
     Ok((nccl, cuda, format!("{} {bus}", machine.trim())))
 }
 
-/// A name that the kernel draws when a machine starts.
+/// A random id that the kernel generates at boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The first rank whose address another one has, and the first of those.
-fn first_twins(addresses: &[Vec<u8>]) -> Option<(usize, usize)> {
-    let twin = |one: usize| (one + 1..addresses.len()).find(|&other| addresses[other] == addresses[one]);
-    (0..addresses.len()).find_map(|one| Some((one, twin(one)?)))
+/// The first two ranks that have the same address.
+fn first_duplicate(addresses: &[Vec<u8>]) -> Option<(usize, usize)> {
+    let duplicate = |one: usize| (one + 1..addresses.len()).find(|&other| addresses[other] == addresses[one]);
+    (0..addresses.len()).find_map(|one| Some((one, duplicate(one)?)))
 }
 
 /// Rank 0's id on every rank, or its error on every rank.

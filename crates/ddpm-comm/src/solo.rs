@@ -1,8 +1,8 @@
-//! The world of one rank, without MPI: every collective is the identity.
+//! The world with a single rank, without MPI: every collective is the identity.
 
 use std::sync::atomic::AtomicBool;
 
-use crate::{Bucket, Buffer, Collective, DeviceSlice, Reduce};
+use crate::{Bucket, Collective, DeviceSlice, Reduce};
 
 pub(crate) struct Solo;
 
@@ -31,13 +31,6 @@ impl Collective for Solo {
         check_root(root);
     }
 
-    // Overridden, for one rank's numbers need not be within reach.
-    fn all_reduce_buffers(&self, _buffers: Vec<Buffer<'_>>, _reduce: Reduce) {}
-
-    fn broadcast_buffers(&self, _buffers: Vec<Buffer<'_>>, root: usize) {
-        check_root(root);
-    }
-
     fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize) -> Vec<u8> {
         check_root(root);
         bytes
@@ -56,5 +49,5 @@ impl Collective for Solo {
 }
 
 fn check_root(root: usize) {
-    assert!(root == 0, "the root {root} is not a rank of a world of one");
+    assert!(root == 0, "the root {root} is not a rank of a world with one rank");
 }

@@ -1,32 +1,32 @@
-//! The watchdog: ends the run when a collective does not, and says what the ranks were doing.
+//! The watchdog: ends the run when a collective hangs, and reports what the ranks were doing.
 
 use std::fmt::{self, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::abort::{abort_after, current_step, show};
+use crate::abort::{abort_after, current_step, report};
 use crate::board::{self, LEAVING};
 
-/// How long the ranks that wait too have to say so, before the run is ended.
+/// The time that other waiting ranks have to report before the run is ended.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What the rank is doing with others; written by the collectives, read by the watchdog.
+/// The collectives that the rank is in; written by the collectives, read by the watchdog.
 ///
-/// Several at once: a collective on the GPU goes on while the host takes part in the next.
+/// There can be several at once: a collective on the GPU continues while the host takes part in the next.
 #[derive(Default)]
-pub(crate) struct Watch(Mutex<Doing>);
+pub(crate) struct Watch(Mutex<Activity>);
 
 #[derive(Default)]
-struct Doing {
-    /// Numbers the collectives, to tell one call from the next of the same name.
+struct Activity {
+    /// Counts the collectives, to distinguish successive calls with the same name.
     entered: u64,
     operations: Vec<Operation>,
-    /// The one that ended last.
+    /// The last one that ended.
     last: String,
-    /// The rank is on its way out: it may be gone any time.
+    /// The rank is exiting and may disappear at any time.
     leaving: bool,
-    /// How long one collective may last; `None` while nobody watches.
+    /// The time limit of one collective; `None` until the watchdog is started.
     timeout: Option<Duration>,
 }
 
@@ -37,15 +37,15 @@ struct Operation {
     waited: Option<Duration>,
 }
 
-impl Doing {
-    /// For the watchdogs of the other ranks.
+impl Activity {
+    /// Publishes the status for the watchdogs of the other ranks.
     fn post(&self) {
         board::post(&self.to_string());
     }
 }
 
 /// Such as `in gradient bucket 3 of 7 of step 12`.
-impl Display for Doing {
+impl Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operations.last() {
             _ if self.leaving => return f.write_str(LEAVING),
@@ -58,22 +58,22 @@ impl Display for Doing {
 
 impl Watch {
     pub(crate) fn enter(&self, operation: impl Display) -> Entered<'_> {
-        let mut doing = self.lock();
-        doing.entered += 1;
-        let number = doing.entered;
-        doing.operations.push(Operation { number, name: operation.to_string(), waited: None });
-        doing.post();
+        let mut activity = self.lock();
+        activity.entered += 1;
+        let number = activity.entered;
+        activity.operations.push(Operation { number, name: operation.to_string(), waited: None });
+        activity.post();
         Entered { watch: self, number }
     }
 
-    /// Enters the last collective, after which the process ends.
+    /// Enters the last collective, after which the process exits.
     pub(crate) fn leave(&self) -> Entered<'_> {
         self.lock().leaving = true;
         self.enter("finish")
     }
 
-    /// Starts the thread that ends the run once a single collective has lasted `timeout`, and that reports ranks of this
-    /// machine that died. Started already, it goes by this timeout from now on.
+    /// Starts the thread that ends the run once a single collective has lasted `timeout`, and that reports ranks of
+    /// this machine that died. If it is already running, only the timeout changes.
     pub(crate) fn start(self: &Arc<Self>, timeout: Duration) {
         if self.lock().timeout.replace(timeout).is_some() {
             return;
@@ -82,15 +82,15 @@ impl Watch {
         thread::Builder::new()
             .name("watchdog".into())
             .spawn(move || watch.run())
-            .expect("the system starts one more thread");
+            .expect("the system can start another thread");
     }
 
     fn run(&self) -> ! {
         let mut reported = false;
         let mut last = Instant::now();
         loop {
-            let timeout = self.lock().timeout.expect("the thread is started with one");
-            // The launcher ends a run within a second of a rank's death, which is to be told before.
+            let timeout = self.lock().timeout.expect("the thread is started with a timeout");
+            // The launcher ends a run within a second of a rank's death, which must be reported before that.
             let tick = (timeout / 10).clamp(Duration::from_millis(10), Duration::from_millis(250));
             thread::sleep(tick);
             if !reported && !self.lock().leaving {
@@ -104,13 +104,13 @@ impl Watch {
         }
     }
 
-    /// Adds the time that has `passed` to that of every operation; returns one that has lasted `timeout`.
+    /// Adds the time `passed` to every operation; returns one that has lasted `timeout`.
     ///
-    /// Time is added up tick by tick rather than read from a clock: after the whole job was suspended and resumed, the
-    /// clock would blame the peers for the pause.
+    /// Time is accumulated tick by tick rather than read from a clock: after the whole job was suspended and resumed, a
+    /// clock would attribute the pause to the peers.
     fn overdue(&self, passed: Duration, timeout: Duration) -> Option<String> {
-        let mut doing = self.lock();
-        for operation in &mut doing.operations {
+        let mut activity = self.lock();
+        for operation in &mut activity.operations {
             let waited = operation.waited.map_or(Duration::ZERO, |waited| waited + passed);
             operation.waited = Some(waited);
             if waited >= timeout {
@@ -121,15 +121,15 @@ impl Watch {
     }
 
     fn verdict(&self, operation: &str, timeout: Duration) -> String {
-        // Those who wait in the same place say so themselves.
+        // Ranks that wait in the same place report themselves.
         let ours = self.lock().to_string();
         let mut others = board::others();
-        others.retain(|(_, notice)| *notice != ours);
-        let others: Vec<String> = others.iter().map(|(rank, notice)| format!("rank {rank} is {notice}")).collect();
+        others.retain(|(_, status)| *status != ours);
+        let others: Vec<String> = others.iter().map(|(rank, status)| format!("rank {rank} is {status}")).collect();
         let suspects = if others.is_empty() {
-            "Look at the ranks that do not report this".to_owned()
+            "Check the ranks that do not report this".to_owned()
         } else {
-            format!("On this machine, {}. Look at what holds it there", others.join(", "))
+            format!("On this machine, {}. Check what blocks it there", others.join(", "))
         };
         format!(
             "waited {} s in {operation}: a peer is frozen or the network is down. {suspects}, or raise comm.timeout_s",
@@ -137,27 +137,27 @@ impl Watch {
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, Doing> {
+    fn lock(&self) -> MutexGuard<'_, Activity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A tick that came late, on a busy machine, counts for as long as it took; what is longer than four is a suspension, for
-/// which the peers are not to blame.
+/// The time that a tick counts for: a late tick on a busy machine counts in full; more than four ticks mean that the
+/// process was suspended, which is not the peers' fault.
 fn counted(elapsed: Duration, tick: Duration) -> Duration {
     elapsed.min(4 * tick)
 }
 
-/// Shows which ranks of this machine died, if any did: the launcher sees it too, and ends the run.
+/// Reports which ranks of this machine died, if any; the launcher notices too and ends the run.
 fn report_dead() -> bool {
     let dead = board::dead();
-    for (rank, notice) in &dead {
-        show(&format!("rank {rank} was killed or crashed. Its last sign of life: {notice}"));
+    for (rank, status) in &dead {
+        report(&format!("rank {rank} was killed or crashed. Its last status: {status}"));
     }
     !dead.is_empty()
 }
 
-/// Marks the collective as left when it goes out of scope.
+/// Marks the collective as ended when it goes out of scope.
 pub(crate) struct Entered<'a> {
     watch: &'a Watch,
     number: u64,
@@ -165,11 +165,11 @@ pub(crate) struct Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let mut doing = self.watch.lock();
-        if let Some(index) = doing.operations.iter().position(|operation| operation.number == self.number) {
-            doing.last = doing.operations.remove(index).name;
+        let mut activity = self.watch.lock();
+        if let Some(index) = activity.operations.iter().position(|operation| operation.number == self.number) {
+            activity.last = activity.operations.remove(index).name;
         }
-        doing.post();
+        activity.post();
     }
 }
 

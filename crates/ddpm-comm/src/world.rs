@@ -1,4 +1,4 @@
-//! Joining the run and leaving it: who the ranks are, where they run, and the clean end.
+//! Joining and leaving the run: the ranks, their machines, and the orderly exit.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::nccl::Nccl;
 use crate::solo::Solo;
 use crate::watch::Watch;
 
-/// This process's place among the ranks of the run.
+/// This process's membership in the run.
 ///
-/// One per process. Ends with [`World::finish`]; an MPI world that is dropped instead aborts the
-/// run, because its peers would wait for this rank without end.
+/// One per process. End it with [`World::finish`]; an MPI world that is dropped instead aborts the run, because the
+/// other ranks would wait for this one forever.
 pub struct World {
     rank: usize,
     size: usize,
@@ -30,7 +30,7 @@ pub struct World {
     host: String,
     backend: Backend,
     pub(crate) watch: Arc<Watch>,
-    /// Connected by `select`; ended by `finish`.
+    /// Created by `select`, shut down by `finish`.
     pub(crate) nccl: OnceLock<Arc<Nccl>>,
 }
 
@@ -40,15 +40,14 @@ enum Backend {
 }
 
 impl World {
-    /// Joins the run; the first call on every rank, from the main thread.
+    /// Joins the run; must be the first call on every rank, from the main thread.
     ///
-    /// MPI is initialized only if a launcher started the process: `OMPI_COMM_WORLD_SIZE` (Open
-    /// MPI's mpirun), `PMI_SIZE`, `PMI_RANK` (Hydra, srun --mpi=pmi2) or `PMIX_RANK` (PRRTE, srun
-    /// --mpi=pmix) is set. Otherwise this is a world of one rank.
+    /// MPI is initialized only if a launcher started the process: `OMPI_COMM_WORLD_SIZE` (Open MPI's mpirun),
+    /// `PMI_SIZE`, `PMI_RANK` (Hydra, srun --mpi=pmi2) or `PMIX_RANK` (PRRTE, srun --mpi=pmix) is set. Otherwise this
+    /// is a world with one rank.
     ///
     /// # Errors
-    /// See [`CommError`]: a launcher and an MPI that do not belong together, too little thread
-    /// support, a second call.
+    /// See [`CommError`]: a launcher that does not match the MPI library, insufficient thread support, a second call.
     pub fn init() -> Result<Self, CommError> {
         let host = fs::read_to_string("/proc/sys/kernel/hostname")
             .map_or_else(|_| "localhost".into(), |name| name.trim().into());
@@ -99,7 +98,7 @@ impl World {
         self.rank
     }
 
-    /// How many ranks the run has.
+    /// The number of ranks in the run.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -109,7 +108,7 @@ impl World {
         self.local_rank
     }
 
-    /// How many ranks run on this machine.
+    /// The number of ranks on this machine.
     pub fn local_size(&self) -> usize {
         self.local_size
     }
@@ -119,7 +118,7 @@ impl World {
         &self.host
     }
 
-    /// The operations of this world, between hosts. Not to be called after [`World::finish`].
+    /// The collectives of this world, on host memory. Must not be called after [`World::finish`].
     pub fn collective(&self) -> Arc<dyn Collective> {
         match &self.backend {
             Backend::Solo => Arc::new(Solo),
@@ -127,18 +126,18 @@ impl World {
         }
     }
 
-    /// From now on aborts the run if one collective, or the end in [`World::finish`], lasts
-    /// `timeout` or longer: a peer is frozen, or the network is down. The message names the step, the collective or
-    /// gradient bucket, and what the other ranks of this machine did last; so does one on a rank of this machine that
-    /// was killed, which the launcher ends the run for. Called again, it sets another `timeout`.
+    /// Starts the watchdog: it aborts the run if one collective, or the exit in [`World::finish`], takes `timeout` or
+    /// longer because a peer is frozen or the network is down. The message names the step, the collective or gradient
+    /// bucket, and what the other ranks of this machine did last. It also reports a rank of this machine that was
+    /// killed, before the launcher ends the run. Calling it again changes the `timeout`.
     pub fn watch(&self, timeout: Duration) {
         self.watch.start(timeout);
     }
 
-    /// Leaves the run and exits with `code`; every rank calls it, with the same code.
+    /// Leaves the run and exits with `code`; every rank must call it, with the same code.
     ///
-    /// Waits for the other ranks. All output must be on its way before: see the
-    /// [crate's invariants](crate#invariants). With a code other than 0, GPUs may have failed: nothing is asked of them.
+    /// Waits for the other ranks. All output must have been written before: see the [crate's
+    /// invariants](crate#invariants). With a code other than 0, GPUs may have failed, so they are not used any more.
     pub fn finish(mut self, code: i32) -> ! {
         let watch = Arc::clone(&self.watch);
         let _entered = watch.leave();
@@ -150,7 +149,7 @@ impl World {
         if let Backend::Mpi { universe, .. } = mem::replace(&mut self.backend, Backend::Solo) {
             drop(universe); // MPI_Finalize
         }
-        if code == 0 { process::exit(0) } else { end_at_once(code) }
+        if code == 0 { process::exit(0) } else { exit_flushed(code) }
     }
 }
 
@@ -167,13 +166,13 @@ impl Drop for World {
 #[derive(Debug)]
 enum Launch {
     Alone,
-    /// By a launcher, with so many ranks if it says.
+    /// By a launcher, with the number of ranks if it is known.
     Ranks(Option<usize>),
 }
 
 fn launch(variable: impl Fn(&str) -> Option<String>) -> Result<Launch, CommError> {
     let number = |name| variable(name)?.parse::<usize>().ok();
-    // Not SLURM_NTASKS, which a batch script sees too, where no step has begun.
+    // Not SLURM_NTASKS, which is also set in a batch script, before any step has started.
     let tasks = number("SLURM_STEP_NUM_TASKS");
     if let Some(size) = number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE")) {
         Ok(Launch::Ranks(Some(size)))
@@ -210,14 +209,14 @@ mod tests {
         assert_eq!(launched(&[("PMIX_RANK", "0")]), "Ranks(None)");
         let pmix = [("PMIX_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "8")];
         assert_eq!(launched(&pmix), "Ranks(Some(8))");
-        // mpirun inside a Slurm step that started its daemons: mpirun's word counts.
+        // mpirun inside a Slurm step that started its daemons: mpirun takes precedence.
         let nested = [("OMPI_COMM_WORLD_SIZE", "16"), ("SLURM_STEP_NUM_TASKS", "2")];
         assert_eq!(launched(&nested), "Ranks(Some(16))");
     }
 
     #[test]
     fn slurm_without_an_mpi_interface_is_refused() {
-        // The batch script itself, or an interactive shell, is alone.
+        // The batch script itself, or an interactive shell, is a single rank.
         assert_eq!(launched(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]), "Alone");
         assert_eq!(launched(&[("SLURM_STEP_NUM_TASKS", "1")]), "Alone");
         assert!(launched(&[("SLURM_STEP_NUM_TASKS", "8")]).contains("--mpi=pmix"));

@@ -1,4 +1,4 @@
-//! launch/local.sh: what it passes on, in both directions.
+//! launch/local.sh: forwarding of signals to the ranks, and of exit codes and output back.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ mod job;
 
 use job::Job;
 
-/// Starts launch/local.sh with tests/trainer.sh in the place of ddpm-dist.
+/// Starts launch/local.sh with tests/trainer.sh in place of ddpm-dist.
 fn local(ranks: &str, args: &[&str]) -> Job {
     let here = env!("CARGO_MANIFEST_DIR");
     let mut script = Command::new(format!("{here}/../../launch/local.sh"));
@@ -32,7 +32,7 @@ fn a_signal_lets_the_ranks_save() {
     let (code, lines) = job.end();
     assert_eq!((code, count(&lines, "saved with ")), (75, 2), "{lines:#?}");
     assert_eq!(count(&lines, "local.sh: asked the ranks to save and stop"), 1, "{lines:#?}");
-    assert_eq!(count(&lines, "-----"), 0, "mpirun's own words: {lines:#?}");
+    assert_eq!(count(&lines, "-----"), 0, "mpirun's own messages: {lines:#?}");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_signal_lets_a_single_rank_save() {
     assert_eq!((code, count(&lines, "saved with ")), (75, 1), "{lines:#?}");
 }
 
-/// Longer than what tells a second Ctrl-C from a repeated one.
+/// Longer than the interval within which a second signal counts as a repetition.
 const LATER: Duration = Duration::from_millis(2200);
 
 #[test]
@@ -78,7 +78,7 @@ fn a_second_ctrl_c_ends_the_ranks_at_once() {
         job.signal_group("TERM");
         let (code, lines) = job.end();
         assert_eq!((code, count(&lines, "saved with ")), (128 + 15, 0), "{lines:#?}");
-        // Nothing but that it was asked, and what a second signal does.
+        // Only the request to stop, and the effect of the second signal.
         assert_eq!(lines.len(), 2 * ranks + 1, "{lines:#?}");
     }
 }
@@ -95,7 +95,7 @@ fn quit_ends_the_ranks_at_once() {
 }
 
 #[test]
-fn a_link_to_the_script_finds_the_program() {
+fn a_symlink_to_the_script_finds_the_program() {
     let (here, checkout) = (env!("CARGO_MANIFEST_DIR"), Path::new(env!("CARGO_TARGET_TMPDIR")).join("a checkout"));
     let _ = fs::remove_dir_all(&checkout);
     for folder in ["launch", "target/release", "bin"] {
@@ -108,7 +108,7 @@ fn a_link_to_the_script_finds_the_program() {
     for (program, folder) in [("bin/train", "."), ("./again", "bin"), ("../bin/again", "launch")] {
         let mut script = Command::new("bash");
         script.current_dir(checkout.join(folder)).env_remove("DDPM_DIST").env_remove("CARGO_TARGET_DIR");
-        // cd would print where it finds a folder by this.
+        // With CDPATH, cd prints the folder that it finds.
         script.env("CDPATH", ".:..").args(["-c", &format!("exec {program} 1 3")]);
         let (code, lines) = Job::start(&mut script).end();
         assert_eq!(code, 3, "{program} in {folder}: {lines:#?}");
@@ -116,7 +116,7 @@ fn a_link_to_the_script_finds_the_program() {
 }
 
 #[test]
-fn the_exit_code_is_the_ranks_own() {
+fn the_exit_code_is_that_of_the_ranks() {
     for ranks in ["1", "2"] {
         for code in [0, 3] {
             let (seen, lines) = local(ranks, &[&code.to_string()]).end();
@@ -126,7 +126,7 @@ fn the_exit_code_is_the_ranks_own() {
 }
 
 #[test]
-fn a_killed_rank_is_named() {
+fn a_killed_rank_is_reported() {
     let (code, lines) = local("2", &["killed"]).end();
     assert_eq!(code, 128 + 9, "{lines:#?}");
     assert_eq!(count(&lines, "local.sh: a rank was killed by signal KILL"), 1, "{lines:#?}");

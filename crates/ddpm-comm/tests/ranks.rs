@@ -1,4 +1,4 @@
-//! The collectives in both worlds, and how runs of several ranks end; with a real mpirun.
+//! The collectives in both kinds of world, and how runs of several ranks end; with a real mpirun.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,22 +19,22 @@ fn start(ranks: usize, scenario: &[&str]) -> Job {
     let mut mpirun = Command::new("mpirun");
     mpirun.args(["--quiet", "--oversubscribe", "--bind-to", "none"]);
     mpirun.args(["--mca", "mpi_yield_when_idle", "1", "-np", &ranks.to_string()]);
-    // What --allow-run-as-root stands for, harmless for others.
+    // The same as --allow-run-as-root; has no effect for other users.
     mpirun.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     Job::start(mpirun.arg(example()).args(scenario))
 }
 
-/// Cargo builds examples along with tests, in the folder beside the tests' own.
+/// Cargo builds examples together with tests, in a folder next to that of the tests.
 fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its path");
+    let test = std::env::current_exe().expect("a test has a path");
     let target = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
     let example = target.join("examples/rank");
     assert!(example.exists(), "build it: cargo build --release -p ddpm-comm --example rank");
     example
 }
 
-/// All lines that are neither process ids nor "done", nor Open MPI's own word, which `--quiet` lets through, on a peer
-/// that died while its memory was read.
+/// All lines except process ids, "done", and Open MPI's message about a peer that died while its memory was being read,
+/// which `--quiet` does not suppress.
 fn messages(lines: &[String]) -> Vec<&str> {
     let lines = lines.iter().map(String::as_str);
     lines
@@ -44,7 +44,7 @@ fn messages(lines: &[String]) -> Vec<&str> {
 
 #[test]
 fn solo_conforms() {
-    let world = World::init().expect("a test is not started by mpirun");
+    let world = World::init().expect("tests are not started by mpirun");
     assert_eq!((world.rank(), world.size()), (0, 1));
     assert_eq!((world.local_rank(), world.local_size()), (0, 1));
     suite::check(&world.collective());
@@ -78,13 +78,13 @@ fn mpi_conforms_on_4() {
 }
 
 #[test]
-fn ranks_know_their_place() {
-    let host = World::init().expect("a test is not started by mpirun").host().to_owned();
-    let (code, lines) = run(3, &["place"]);
-    let mut places = messages(&lines);
-    places.sort_unstable();
+fn ranks_know_their_number_and_machine() {
+    let host = World::init().expect("tests are not started by mpirun").host().to_owned();
+    let (code, lines) = run(3, &["location"]);
+    let mut locations = messages(&lines);
+    locations.sort_unstable();
     let expected: Vec<_> = (0..3).map(|rank| format!("rank {rank} of 3, {rank} of 3 on {host}")).collect();
-    assert_eq!((code, places), (0, expected.iter().map(String::as_str).collect()));
+    assert_eq!((code, locations), (0, expected.iter().map(String::as_str).collect()));
 }
 
 #[test]
@@ -110,13 +110,13 @@ fn a_panic_of_another_thread_ends_all_ranks() {
 }
 
 #[test]
-fn an_abort_shows_its_message_once_and_keeps_its_code() {
+fn an_abort_prints_its_message_once_and_keeps_its_code() {
     let (code, lines) = run(3, &["abort", "4"]);
     assert_eq!((code, messages(&lines)), (4, vec!["rank 1 step 12: no space left on the disk"]));
 }
 
 #[test]
-fn a_rank_that_just_leaves_ends_the_run() {
+fn a_rank_that_leaves_without_finish_ends_the_run() {
     let (code, lines) = run(2, &["leave"]);
     let message = "rank 1 step 12: the rank left its run without World::finish. \
                    Agree with the other ranks or abort before leaving";
@@ -130,10 +130,10 @@ fn a_killed_rank_ends_the_run() {
 }
 
 #[test]
-fn ranks_end_with_a_killed_mpirun() {
+fn ranks_exit_when_mpirun_is_killed() {
     let mut job = start(2, &["wait"]);
     job.wait_for("waiting", 2);
-    job.signal_group("KILL"); // ranks have groups of their own
+    job.signal_group("KILL"); // ranks are in process groups of their own
     let (code, _) = job.end();
     assert_eq!(code, 128 + 9);
 }
@@ -142,7 +142,7 @@ fn ranks_end_with_a_killed_mpirun() {
 fn a_frozen_rank_ends_the_run() {
     let (code, lines) = run(2, &["freeze"]);
     let message = "rank 0 step 12: waited 1.5 s in all_reduce: a peer is frozen or the network is down. On this \
-                   machine, rank 1 is busy after all_reduce. Look at what holds it there, or raise comm.timeout_s";
+                   machine, rank 1 is busy after all_reduce. Check what blocks it there, or raise comm.timeout_s";
     assert_eq!((code, messages(&lines)), (1, vec![message]));
 }
 
@@ -154,11 +154,11 @@ fn a_rank_frozen_between_two_buckets_ends_the_run() {
     let message = |rank| {
         format!(
             "rank {rank} step 12: waited 1.5 s in gradient bucket 1 of 2: a peer is frozen or the network is down. On \
-             this machine, rank 1 is busy after gradient bucket 2 of 2 of step 12. Look at what holds it there, or raise \
+             this machine, rank 1 is busy after gradient bucket 2 of 2 of step 12. Check what blocks it there, or raise \
              comm.timeout_s"
         )
     };
-    // Ranks 0 and 2 wait for rank 1, and each says so before the run ends.
+    // Ranks 0 and 2 wait for rank 1, and each reports it before the run ends.
     assert_eq!((code, messages), (1, vec![message(0).as_str(), message(2).as_str()]));
 }
 

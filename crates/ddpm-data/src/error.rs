@@ -8,23 +8,37 @@ use ddpm_spec::SpecError;
 /// An error of this crate: what is wrong, with the file it is about, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The operating system would not give us a file or a folder.
-    #[error("{}: cannot be read ({source}). Check that the path is right and that you may read it.", path.display())]
+    /// The operating system could not read a file or a folder.
+    #[error("{}: cannot be read ({source}). Check that the path is correct and readable.", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file or a folder that describes the data set is not what it should be.
+    /// A file or a folder that describes the data set is invalid.
     #[error("{}: {reason}.", path.display())]
     Format {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong and how to mend it.
+        /// What is wrong and how to fix it.
         reason: String,
     },
-    /// One image cannot be used, now or ever; this is what [`crate::OnCorrupt::Skip`] steps over.
+    /// A folder does not have a standard file of its data set.
+    #[error("{}: this folder contains no {name} (plain or .gz). Add it, or give the file itself.", path.display())]
+    MissingFile {
+        /// The folder.
+        path: PathBuf,
+        /// The name of the missing file.
+        name: String,
+    },
+    /// An image file has disappeared since the data set was opened; this is never skipped.
+    #[error("{}: this image has disappeared since the data set was opened. Restore it.", path.display())]
+    Vanished {
+        /// The image file.
+        path: PathBuf,
+    },
+    /// One image is permanently unusable; this is what [`crate::OnCorrupt::Skip`] skips.
     #[error(
         "{}: {reason}. Replace or remove the file, or set data.on_corrupt = \"skip\".",
         path.display()
@@ -44,7 +58,7 @@ pub enum DataError {
     /// So many images in a row were corrupt that skipping is no answer.
     #[error("{tried} images in a row cannot be used, the last of them {last}. Check data.path.")]
     NothingDecodes {
-        /// How many ids were tried.
+        /// The number of ids tried.
         tried: u64,
         /// The last one and what is wrong with it.
         last: String,
@@ -55,24 +69,24 @@ pub enum DataError {
     /// Settings that contradict each other or the data.
     #[error("{0}.")]
     Setting(String),
-    /// A source was asked for an id it does not have, or given a buffer of the wrong length.
+    /// A source was given an id beyond its end, or a buffer of the wrong length.
     #[error(
-        "image {id} was asked for with a buffer of {buffer} bytes. Ids run to {len} (exclusive), an image has {bytes} bytes."
+        "image {id} was requested with a buffer of {buffer} bytes. Ids must be below {len}, and an image has {bytes} bytes."
     )]
     Request {
-        /// The id asked for.
+        /// The requested id.
         id: u64,
         /// Number of images.
         len: u64,
-        /// Length of the buffer given.
+        /// Length of the buffer.
         buffer: usize,
         /// Length of one image.
         bytes: usize,
     },
-    /// A decoding thread could not be started.
-    #[error("a loader thread cannot be started ({0}). Lower data.workers or raise the limit on processes.")]
+    /// A loader thread could not be started.
+    #[error("a loader thread could not be started ({0}). Lower data.workers or raise the limit on processes.")]
     Thread(#[source] io::Error),
-    /// A decoding thread panicked: a bug, in this crate or in a decoder.
+    /// A loader thread panicked: a bug in this crate or in a decoder.
     #[error("decoding the batch of step {step} panicked. Please report this with the file that causes it.")]
     Panicked {
         /// The step whose batch is lost.
@@ -81,8 +95,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// What is wrong, without advice where there is an image to blame: for lists of several, and where its advice has been
-    /// taken already.
+    /// The message without the advice if a single image is at fault: for lists of several, and if the advice has
+    /// already been followed.
     pub fn fault(&self) -> String {
         match self {
             DataError::Image { path, reason } => format!("{}: {reason}", path.display()),

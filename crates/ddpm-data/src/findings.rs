@@ -1,48 +1,46 @@
-//! What opening a data set found beside the images that it uses.
+//! What opening a data set found apart from the images that it uses.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Extensions of pictures that this program does not read, in lower case.
-const PICTURES: [&str; 19] = [
+/// Extensions of image formats that are not supported, in lower case.
+const OTHER_IMAGES: [&str; 19] = [
     "avif", "bmp", "cr2", "dng", "gif", "heic", "heif", "jp2", "jxl", "nef", "pbm", "pgm", "pnm", "ppm", "psd", "tga",
     "tif", "tiff", "webp",
 ];
-/// Kinds of files, or names of files, that a message shows before it counts the rest.
-pub(crate) const SHOWN: usize = 5;
+/// How many kinds or names of files a message lists before it counts the rest.
+pub(crate) const MAX_LISTED: usize = 5;
 
-/// What a user should know of a data set that has been opened.
+/// What a user should know about a data set that has been opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Files that are neither JPEG nor PNG by their names.
-    pub passed_over: PassedOver,
-    /// Anything else that may be a mistake, a sentence each.
+    /// Files that are neither JPEG nor PNG, by their names.
+    pub ignored: IgnoredFiles,
+    /// Anything else that may be a mistake, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Numbers of files by extension, which is in lower case, or empty where a name has none.
+/// Numbers of files by extension in lower case, which is empty if a name has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassedOver(pub BTreeMap<String, u64>);
+pub struct IgnoredFiles(pub BTreeMap<String, u64>);
 
 impl Findings {
-    /// Logs them: pictures that were passed over as a warning, other files for information.
+    /// Logs the findings: ignored images as a warning, other ignored files at level info.
     pub(crate) fn log(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
-        let files = &self.passed_over;
-        if files.0.keys().any(|extension| PICTURES.contains(&extension.as_str())) {
-            tracing::warn!(
-                "passed over: {files}. Only JPEG and PNG files are read; convert the others to train on them."
-            );
+        let files = &self.ignored;
+        if files.0.keys().any(|extension| OTHER_IMAGES.contains(&extension.as_str())) {
+            tracing::warn!("ignored: {files}. Only JPEG and PNG files are read; convert the others to train on them.");
         } else if !files.0.is_empty() {
-            tracing::info!("passed over: {files}");
+            tracing::info!("ignored: {files}");
         }
     }
 }
 
-/// The most frequent kinds first: `20 .webp, 1 .bmp`.
-impl fmt::Display for PassedOver {
+/// Most frequent first: `20 .webp, 1 .bmp`.
+impl fmt::Display for IgnoredFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut kinds: Vec<_> = self.0.iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -50,14 +48,14 @@ impl fmt::Display for PassedOver {
             "" => format!("{count} without extension"),
             _ => format!("{count} .{extension}"),
         });
-        f.write_str(&some_of(phrases, SHOWN))
+        f.write_str(&some_of(phrases, MAX_LISTED))
     }
 }
 
-/// The first of some phrases, at `most` so many, and how many more there are: `a.png, b.png and 7 more`.
-pub fn some_of(phrases: impl IntoIterator<Item = String>, most: usize) -> String {
+/// Lists at most `limit` of the phrases and counts the rest: `a.png, b.png and 7 more`.
+pub fn some_of(phrases: impl IntoIterator<Item = String>, limit: usize) -> String {
     let mut phrases = phrases.into_iter();
-    let shown = phrases.by_ref().take(most).collect::<Vec<_>>().join(", ");
+    let shown = phrases.by_ref().take(limit).collect::<Vec<_>>().join(", ");
     match phrases.count() {
         0 => shown,
         more => format!("{shown} and {more} more"),

@@ -1,4 +1,4 @@
-//! Folders of JPEG and PNG files, CelebA's layout among them.
+//! Folders of JPEG and PNG files, including CelebA.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::celeba::{Layout, Lists};
 use crate::classes::{self, Class};
-use crate::findings::{Findings, SHOWN, some_of};
+use crate::findings::{Findings, MAX_LISTED, some_of};
 use crate::hash::Fingerprint;
 use crate::listing::Listing;
 use crate::pixels::Reader;
@@ -15,7 +15,7 @@ use crate::skip::Skips;
 use crate::source::check_request;
 use crate::{DataError, FolderLabels, ImageShape, OnCorrupt, Source, Split};
 
-/// Linux's number of "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable name.
+/// Linux's error number for "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable variant.
 const ELOOP: i32 = 40;
 
 /// Images below a folder, sorted by path, decoded when read.
@@ -23,7 +23,7 @@ pub(crate) struct Folder {
     root: PathBuf,
     images: Vec<(PathBuf, Option<u32>)>,
     classes: Vec<Class>,
-    /// The split that the images are of; `None` where nothing says so, and all images are used.
+    /// The split of the images; `None` if there is no list of splits, so that all images are used.
     split: Option<Split>,
     reader: Reader,
     skips: Option<Skips>,
@@ -48,12 +48,12 @@ impl Folder {
         let home = &layout.images;
         let Listing { images: files, folders, partitions, mut findings } = Listing::of(home)?;
         if files.is_empty() {
-            let others = match findings.passed_over.0.is_empty() {
+            let others = match findings.ignored.0.is_empty() {
                 true => String::new(),
-                false => format!(" (passed over: {})", findings.passed_over),
+                false => format!(" (ignored: {})", findings.ignored),
             };
             let reason = format!(
-                "no .jpg, .jpeg or .png file lies below this folder{others}; point data.path at the folder that holds the images"
+                "there is no .jpg, .jpeg or .png file below this folder{others}; point data.path at the folder that contains the images"
             );
             return Err(DataError::format(home, reason));
         }
@@ -61,17 +61,17 @@ impl Folder {
         if images.is_empty() {
             return Err(DataError::format(
                 home,
-                format!("none of its images is in the {split} split; copy them here or ask for another split"),
+                format!("none of its images is in the {split} split; copy them here or request another split"),
             ));
         }
-        findings.warnings.extend(lists.undivided(&layout, &partitions));
-        findings.warnings.extend(splits_among(home, &folders));
+        findings.warnings.extend(lists.all_splits_warning(&layout, &partitions));
+        findings.warnings.extend(split_folder_warning(home, &folders));
         let classes = match labels {
             FolderLabels::None => Vec::new(),
-            FolderLabels::Attribute(name) => table([-1, 1].map(|value| format!("{name} = {value}")), &images),
+            FolderLabels::Attribute(name) => count_classes([-1, 1].map(|value| format!("{name} = {value}")), &images),
             FolderLabels::SubFolder => {
                 label_by_sub_folder(home, &folders, &mut images)?;
-                let classes = table(folders.iter().map(|name| name.to_string_lossy().into_owned()), &images);
+                let classes = count_classes(folders.iter().map(|name| name.to_string_lossy().into_owned()), &images);
                 findings.warnings.extend(classes::warnings(home, &classes));
                 classes
             }
@@ -79,7 +79,7 @@ impl Folder {
         Ok(Folder {
             root: root.to_path_buf(),
             classes,
-            split: lists.divide().then_some(split),
+            split: lists.has_splits().then_some(split),
             reader,
             skips: (on_corrupt == OnCorrupt::Skip).then(Skips::default),
             fingerprint: fingerprint(home, &images),
@@ -121,7 +121,7 @@ impl Source for Folder {
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
         check_request(self, id, out)?;
         let (path, label) = &self.images[id as usize];
-        let file = File::open(path).map_err(|error| unopened(path, error))?;
+        let file = File::open(path).map_err(|error| open_error(path, error))?;
         self.reader.read(path, file, out)?;
         Ok(*label)
     }
@@ -134,10 +134,10 @@ impl Source for Folder {
     }
 }
 
-/// Why a file cannot be opened. What is wrong with the file itself is a fault of this image, as damage is, and may be
-/// skipped. Any other cause may be one machine's trouble only: skipping would let the images that a run sees depend on
-/// which rank met it.
-fn unopened(path: &Path, error: io::Error) -> DataError {
+/// Classifies the error of opening a file. A problem with the file itself is a fault of this image, like damage, and
+/// may be skipped. Any other cause may be specific to one machine: with skipping, the images that a run sees would
+/// depend on which rank had the problem.
+fn open_error(path: &Path, error: io::Error) -> DataError {
     let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
     let reason = match error.kind() {
         io::ErrorKind::PermissionDenied => format!("this file cannot be opened ({error})"),
@@ -149,16 +149,16 @@ fn unopened(path: &Path, error: io::Error) -> DataError {
     DataError::Image { path: path.to_path_buf(), reason }
 }
 
-/// The names of the folders that would be classes below `root`, in the order of their numbers.
+/// The names of the folders below `root` that would be classes, in the order of their numbers.
 ///
 /// # Errors
-/// [`DataError::Io`] where `root` cannot be read.
+/// [`DataError::Io`] if `root` cannot be read.
 pub fn class_folders(root: &Path) -> Result<Vec<String>, DataError> {
     Ok(Listing::of(root)?.folders.iter().map(|name| name.to_string_lossy().into_owned()).collect())
 }
 
-/// Labels each image by its first folder below `home`. Every folder has its number, whether there are images in it or
-/// not: one that is emptied, or whose images are not read, does not change the classes after it.
+/// Labels each image by its first folder below `home`. Every folder is numbered, with or without images, so that a
+/// folder that is emptied, or whose images are not read, does not change the classes after it.
 fn label_by_sub_folder(
     home: &Path,
     folders: &[OsString],
@@ -170,24 +170,24 @@ fn label_by_sub_folder(
             .and_then(|first| folders.binary_search_by(|folder| folder.as_os_str().cmp(first)).ok())
             .map(|i| i as u32);
     }
-    let mut loose = images.iter().filter(|(_, label)| label.is_none());
-    let Some((first, _)) = loose.next() else { return Ok(()) };
-    let others = match loose.count() {
+    let mut unlabelled = images.iter().filter(|(_, label)| label.is_none());
+    let Some((first, _)) = unlabelled.next() else { return Ok(()) };
+    let others = match unlabelled.count() {
         0 => String::new(),
-        more => format!(" (as do {more} more)"),
+        more => format!(" (nor are {more} more)"),
     };
     let reason = format!(
-        "classes are to come from sub-folders, but this image lies in none{others}; move it into one or set other data.labels"
+        "classes come from sub-folders, but this image is not in one{others}; move it into a sub-folder or change data.labels"
     );
     Err(DataError::format(first, reason))
 }
 
-fn table(names: impl IntoIterator<Item = String>, images: &[(PathBuf, Option<u32>)]) -> Vec<Class> {
+fn count_classes(names: impl IntoIterator<Item = String>, images: &[(PathBuf, Option<u32>)]) -> Vec<Class> {
     classes::count(names, images.iter().filter_map(|(_, label)| *label))
 }
 
-/// The warning that training and test images are used alike, where folders are named so.
-fn splits_among(home: &Path, folders: &[OsString]) -> Option<String> {
+/// The warning that both training and test images are used, if folders have such names.
+fn split_folder_warning(home: &Path, folders: &[OsString]) -> Option<String> {
     let named = |name: &&OsString| {
         matches!(
             name.to_ascii_lowercase().to_str(),
@@ -196,12 +196,12 @@ fn splits_among(home: &Path, folders: &[OsString]) -> Option<String> {
     };
     let splits: Vec<_> = folders.iter().filter(named).map(|name| name.to_string_lossy().into_owned()).collect();
     (splits.len() > 1).then(|| {
-        let (home, splits) = (home.display(), some_of(splits, SHOWN));
+        let (home, splits) = (home.display(), some_of(splits, MAX_LISTED));
         format!("{home}: the images in {splits} are all used. Point data.path at one of these folders to use it alone.")
     })
 }
 
-/// Of the images' names below `home`, without their endings, and their labels.
+/// Covers the names of the images below `home`, without extensions, and their labels.
 fn fingerprint(home: &Path, images: &[(PathBuf, Option<u32>)]) -> u64 {
     let mut fingerprint = Fingerprint::default();
     for (file, label) in images {

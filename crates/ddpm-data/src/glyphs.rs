@@ -1,6 +1,6 @@
 //! The shapes of the ten digits, as strokes around the origin.
 //!
-//! Each digit stands in a box of height 1 and width about 0.64 around (0, 0), x to the right, y down.
+//! Each digit fills a box of height 1 and width about 0.64 around (0, 0), x to the right, y down.
 
 use std::sync::LazyLock;
 
@@ -8,12 +8,12 @@ use std::sync::LazyLock;
 enum Piece {
     /// Straight lines from point to point.
     Line(&'static [(f32, f32)]),
-    /// Part of an ellipse: centre, radii, and the angles it runs between in degrees, clockwise from the right.
+    /// Part of an ellipse: centre, radii, and its start and end angles in degrees, clockwise from the right.
     Arc((f64, f64), (f64, f64), (f64, f64)),
 }
 use Piece::{Arc, Line};
 
-/// The ways of writing each digit; pieces that share an end point look like one stroke.
+/// The variants of each digit; pieces that share an end point look like one stroke.
 const DIGITS: [&[&[Piece]]; 10] = [
     &[&[Arc((0.0, 0.0), (0.3, 0.5), (0.0, 360.0))]],
     &[
@@ -39,13 +39,13 @@ const DIGITS: [&[&[Piece]]; 10] = [
     ],
 ];
 
-/// A straight piece of a stroke: both ends.
+/// The two ends of a straight piece of a stroke.
 pub(crate) type Segment = [(f32, f32); 2];
 
-/// The ways of writing `digit` (0 to 9), each flattened to straight segments.
+/// The variants of `digit` (0 to 9), each flattened to straight segments.
 pub(crate) fn shapes(digit: usize) -> &'static [Vec<Segment>] {
     static SHAPES: LazyLock<[Vec<Vec<Segment>>; 10]> =
-        LazyLock::new(|| DIGITS.map(|ways| ways.iter().map(|pieces| flatten(pieces)).collect()));
+        LazyLock::new(|| DIGITS.map(|variants| variants.iter().map(|pieces| flatten(pieces)).collect()));
     &SHAPES[digit]
 }
 
@@ -55,7 +55,7 @@ fn flatten(pieces: &[Piece]) -> Vec<Segment> {
         .iter()
         .flat_map(|piece| match piece {
             Line(points) => chain(points),
-            // Rounded from f64, so that the last bit of a libm's sine does not show.
+            // Rounded from f64, so that differences in the last bit of sine between math libraries do not matter.
             Arc(centre, radii, (from, to)) => {
                 let steps = ((to - from) / 12.0).ceil();
                 let point = |i: u32| {

@@ -1,4 +1,4 @@
-//! gzip files: one member after another, and what may lie behind the last.
+//! gzip files: one or more members, possibly with trailing bytes.
 
 use std::io::{self, BufRead, Cursor, Read};
 
@@ -7,8 +7,8 @@ use flate2::bufread::GzDecoder;
 /// The first bytes of every member.
 pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Unpacks the members of a gzip file as one stream, each checked against its checksum. Like gunzip it passes over what
-/// follows the last member and is none: zeros that fill up a block, a line end.
+/// Decompresses the members of a gzip file as one stream and verifies each checksum. Like gunzip it ignores trailing
+/// bytes that are not a member: zero padding, a line end.
 pub(crate) struct Members(Option<GzDecoder<Cursor<Vec<u8>>>>);
 
 impl Members {

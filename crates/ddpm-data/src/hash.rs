@@ -3,21 +3,21 @@
 /// Weyl increment of SplitMix64: 2^64 divided by the golden ratio, odd.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// SplitMix64's finalizer (Steele, Lea, Flood 2014; Stafford's variant 13): a bijection in which every input bit
-/// flips every output bit with probability near one half.
+/// SplitMix64's finalizer (Steele, Lea, Flood 2014; Stafford's variant 13): a bijection in which every input bit flips
+/// every output bit with a probability of about one half.
 pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
-/// 64 bits that depend on `seed`, on what they are for (`stream`) and on `counter`.
+/// 64 bits that depend on `seed`, on their purpose (`stream`) and on `counter`.
 pub(crate) fn keyed(seed: u64, stream: u64, counter: u64) -> u64 {
     let key = mix(mix(seed.wrapping_add(GAMMA)) ^ stream.wrapping_mul(GAMMA));
     mix(key ^ mix(counter.wrapping_add(GAMMA)))
 }
 
-/// A hash of one piece of bytes after another, to see whether two data sets are the same. It is not proof against malice.
+/// A hash of successive byte strings, to check whether two data sets are the same. It is not cryptographic.
 #[derive(Default)]
 pub(crate) struct Fingerprint(u64);
 
@@ -27,7 +27,7 @@ impl Fingerprint {
         let (words, rest) = piece.as_chunks::<8>();
         words.iter().for_each(|word| step(u64::from_le_bytes(*word)));
         step(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        // So that where one piece ends and the next begins makes a difference.
+        // Makes the hash depend on the boundaries between pieces.
         step(piece.len() as u64);
     }
 
@@ -36,7 +36,7 @@ impl Fingerprint {
     }
 }
 
-/// SplitMix64 started from a key: the few draws that one sample needs.
+/// SplitMix64 seeded with a key, for the few random numbers that one sample needs.
 pub(crate) struct Draws(u64);
 
 impl Draws {

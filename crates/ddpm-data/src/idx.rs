@@ -48,7 +48,7 @@ impl Idx {
             return Err(DataError::format(
                 &path,
                 format!(
-                    "the header promises {count} images of {height}x{width}, so there is nothing in it; fetch the file again"
+                    "the header announces {count} images of {height}x{width}, so the file is empty; download it again"
                 ),
             ));
         }
@@ -60,8 +60,7 @@ impl Idx {
                     return Ok(labels);
                 }
                 let reason = format!(
-                    "{} labels for the {count} images of {}; name the label file of the same split, or set data.labels = \
-                     \"none\"",
+                    "{} labels for the {count} images of {}; use the label file of the same split, or set data.labels = \"none\"",
                     dims[0],
                     path.display()
                 );
@@ -74,7 +73,7 @@ impl Idx {
                 return Err(DataError::format(
                     &path,
                     format!(
-                        "its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or leave it out"
+                        "its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or remove it"
                     ),
                 ));
             }
@@ -134,13 +133,13 @@ impl Source for Idx {
     }
 }
 
-/// `path` itself, or in a folder the standard file of `split` that holds `what`, in any of its usual spellings.
+/// `path` itself or, if it is a folder, the standard file of `split` for `what`, in any of its usual spellings.
 fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, DataError> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
-        // Opening a pipe to which nobody writes would wait for ever.
+        // Opening a pipe without a writer would block forever.
         Ok(metadata) if !metadata.is_file() => {
-            return Err(DataError::format(path, "this is neither a file nor a folder; name one of these"));
+            return Err(DataError::format(path, "this is neither a file nor a folder; give one of these"));
         }
         _ => return Ok(path.to_path_buf()),
     }
@@ -148,25 +147,18 @@ fn find(path: &Path, what: &str, dims: u32, split: Split) -> Result<PathBuf, Dat
         Split::Train => "train",
         Split::Test => "t10k",
         Split::Valid => {
-            return Err(DataError::format(path, "IDX sets have no valid split; ask for train or test"));
+            return Err(DataError::format(path, "IDX data sets have no valid split; request train or test"));
         }
     };
     let names = ["-", "."].map(|dash| format!("{prefix}-{what}{dash}idx{dims}-ubyte"));
-    // Archives of Kaggle's unpack to a folder for each file.
+    // Kaggle's archives unpack to one folder per file.
     let mut spellings =
         names.iter().flat_map(|name| [path.join(name), path.join(format!("{name}.gz")), path.join(name).join(name)]);
-    spellings.find(|file| file.is_file()).ok_or_else(|| {
-        DataError::format(
-            path,
-            format!(
-                "this folder holds no {} (plain or .gz); fetch it with scripts/datasets.sh or name the file itself",
-                names[0]
-            ),
-        )
-    })
+    let missing = || DataError::MissingFile { path: path.to_path_buf(), name: names[0].clone() };
+    spellings.find(|file| file.is_file()).ok_or_else(missing)
 }
 
-/// The payload and the dimensions of one IDX file, which must hold exactly what its header promises.
+/// The payload and the dimensions of one IDX file, whose length must match its header exactly.
 fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
     let mut file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
     let start = file.fill_buf().map_err(DataError::io(path))?;
@@ -177,47 +169,49 @@ fn load(path: &Path, magic: u32) -> Result<(Vec<u8>, Vec<usize>), DataError> {
         reader.read_to_end(&mut packed).map_err(DataError::io(path))?;
         reader = Box::new(Members::new(packed));
     }
-    let broken = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => DataError::format(path, "the file ends early; it is truncated, fetch it again"),
-        _ if gzip => DataError::format(path, format!("the gzip stream is damaged ({error}); fetch the file again")),
+    let read_error = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            DataError::format(path, "the file ends early; it is truncated, download it again")
+        }
+        _ if gzip => DataError::format(path, format!("the gzip stream is damaged ({error}); download the file again")),
         _ => DataError::io(path)(error),
     };
     let mut word = || -> Result<u32, DataError> {
         let mut bytes = [0; 4];
-        reader.read_exact(&mut bytes).map_err(broken)?;
+        reader.read_exact(&mut bytes).map_err(read_error)?;
         Ok(u32::from_be_bytes(bytes))
     };
     let found = word()?;
     if found != magic {
         let holds = if magic == IMAGES { "images" } else { "labels" };
         let reason = match kind.filter(|_| !gzip) {
-            Some(kind) => format!("this is {kind}, not an IDX file; fetch it again, or name the file of {holds}"),
+            Some(kind) => format!("this is {kind}, not an IDX file; download it again, or give the file of {holds}"),
             None => format!(
-                "an IDX file of {holds} starts with {magic:#010x}, this one with {found:#010x}; name the file of {holds}"
+                "an IDX file of {holds} starts with {magic:#010x}, this one with {found:#010x}; give the file of {holds}"
             ),
         };
         return Err(DataError::format(path, reason));
     }
     let dims = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<Vec<_>, DataError>>()?;
-    let promised = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).ok_or_else(|| {
+    let announced = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).ok_or_else(|| {
         DataError::format(
             path,
-            format!("the header promises {dims:?} bytes, more than can exist; fetch the file again"),
+            format!("the header announces {dims:?} bytes, more than can exist; download the file again"),
         )
     })?;
     let mut payload = Vec::new();
-    // One byte more than promised: finds trailing bytes, and makes gzip verify its checksum.
-    reader.take((promised as u64).saturating_add(1)).read_to_end(&mut payload).map_err(broken)?;
-    if payload.len() == promised {
+    // One byte more than announced: detects trailing bytes, and makes gzip verify its checksum.
+    reader.take((announced as u64).saturating_add(1)).read_to_end(&mut payload).map_err(read_error)?;
+    if payload.len() == announced {
         return Ok((payload, dims));
     }
-    let reason = if payload.len() < promised {
+    let reason = if payload.len() < announced {
         format!(
-            "the header promises {promised} bytes but only {} follow; the file is truncated, fetch it again",
+            "the header announces {announced} bytes but only {} follow; the file is truncated, download it again",
             payload.len()
         )
     } else {
-        format!("bytes follow the {promised} that the header promises; fetch the file again")
+        format!("the file is longer than the {announced} bytes that the header announces; download it again")
     };
     Err(DataError::format(path, reason))
 }

@@ -1,8 +1,39 @@
-//! Image data sets as square u8 images, the order a run sees them in, and the loader that decodes ahead.
+//! Image data sets as square u8 images, the order in which a run sees them, and the loader that decodes ahead.
 //!
-//! A [`Source`] maps an id in `0..len` to one image and its class. An [`Order`] maps a position in the run to an id,
-//! a [`Loader`] joins the two for one rank's slice of every global batch. Each is a pure function of its settings, so
-//! what a step trains on depends neither on the number of ranks nor on how often the run was restarted.
+//! A [`Source`] maps an id in `0..len` to one image and its class. An [`Order`] maps a position in the run to an id. A
+//! [`Loader`] combines the two for one rank's slice of every global batch. All are pure functions of their settings, so
+//! the images of a step depend neither on the number of ranks nor on restarts.
+//!
+//! ```
+//! use ddpm_data::{DataSpec, Loader, LoaderConfig, OnCorrupt, Order, SourceKind, open};
+//!
+//! # fn main() -> Result<(), ddpm_data::DataError> {
+//! let source = open(&DataSpec {
+//!     kind: SourceKind::Synthetic { count: 1000, seed: 0 }, // Or Idx { .. }, Folder { .. }.
+//!     image_size: 16,
+//!     channels: 1,
+//!     crop: None,
+//!     max_pixels: 1 << 20,
+//!     on_corrupt: OnCorrupt::Error,
+//! })?;
+//! let order = Order::new(source.len(), 42);
+//! let config = LoaderConfig {
+//!     global_batch: 64,
+//!     slice: 0..32, // This is rank 0 of 2.
+//!     start_step: 0,
+//!     workers: 2,
+//!     prefetch: 4,
+//!     flip: false,
+//!     flip_seed: 0,
+//! };
+//! let loader = Loader::new(source, order, config)?;
+//! let batch = loader.next()?;
+//! assert_eq!((batch.step, batch.images.len(), batch.labels.len()), (0, 32 * 16 * 16, 32));
+//! assert_eq!(batch.ids[5], order.id_at(5));
+//! loader.recycle(batch);
+//! # Ok(())
+//! # }
+//! ```
 
 mod celeba;
 mod classes;
@@ -26,7 +57,7 @@ mod synthetic;
 pub use classes::{Class, class_phrases};
 pub use ddpm_spec::{DataSpec, FolderLabels, IdxLabels, ImageShape, OnCorrupt, SourceKind, Split};
 pub use error::DataError;
-pub use findings::{Findings, PassedOver, some_of};
+pub use findings::{Findings, IgnoredFiles, some_of};
 pub use folder::class_folders;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use open::{open, preview};

@@ -1,38 +1,38 @@
-//! What lies below a folder: its images, its sub-folders, and what is passed over.
+//! The contents of a folder: its images, its sub-folders, and what is ignored.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use crate::findings::{Findings, SHOWN, some_of};
+use crate::findings::{Findings, MAX_LISTED, some_of};
 use crate::{DataError, celeba};
 
 /// Extensions of the files that are read, in lower case.
 const IMAGES: [&str; 5] = ["jfif", "jpe", "jpeg", "jpg", "png"];
-/// Folders that operating systems keep on any disk or in any archive for themselves. Like hidden ones, and `._name.jpg`,
-/// which macOS leaves beside each image, they are not looked at.
+/// Folders that operating systems create on any disk or in any archive for their own use. Like hidden files, including
+/// the `._name.jpg` that macOS leaves next to each image, they are ignored.
 const SYSTEM: [&str; 5] = ["$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"];
 
-/// What a folder holds at any depth. Links are followed.
+/// The contents of a folder at any depth. Links are followed.
 #[derive(Default)]
 pub(crate) struct Listing {
-    /// What is named like an image, sorted by path: files, and links that lead nowhere.
+    /// Everything named like an image, sorted by path: files, and broken links.
     pub images: Vec<PathBuf>,
-    /// The names of the folders directly below, sorted, with images or without.
+    /// The names of the folders directly below, sorted, with or without images.
     pub folders: Vec<OsString>,
-    /// Lists that are named like CelebA's partition.
+    /// Files named like CelebA's list of splits.
     pub partitions: Vec<PathBuf>,
-    /// What else was met.
+    /// What else was found.
     pub findings: Findings,
 }
 
-/// What cannot be looked at, by paths below the folder.
+/// Entries that cannot be read, by path below the folder.
 #[derive(Default)]
-struct Obstacles {
-    dangling: Vec<String>,
+struct Unreadable {
+    broken: Vec<String>,
     loops: Vec<String>,
-    unreadable: Vec<String>,
+    folders: Vec<String>,
     not_files: Vec<String>,
 }
 
@@ -40,32 +40,32 @@ impl Listing {
     /// Lists `home`.
     ///
     /// # Errors
-    /// [`DataError::Io`] where `home` itself cannot be read. What cannot be read below it is passed over with a warning;
-    /// an image that cannot is found out when it is read.
+    /// [`DataError::Io`] if `home` itself cannot be read. Unreadable entries below it are ignored with a warning; an
+    /// unreadable image is detected when it is read.
     pub(crate) fn of(home: &Path) -> Result<Self, DataError> {
         let real = home.canonicalize().map_err(DataError::io(home))?;
-        let (mut listing, mut obstacles) = (Listing::default(), Obstacles::default());
+        let (mut listing, mut unreadable) = (Listing::default(), Unreadable::default());
         let walk = WalkDir::new(home).follow_links(true).into_iter();
-        let mut walk = walk.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name()));
+        let mut walk = walk.filter_entry(|entry| entry.depth() == 0 || is_visible(entry.file_name()));
         while let Some(entry) = walk.next() {
             match entry {
-                // A link out of the folder to one that holds it would lead to every image twice.
-                Ok(entry) if links_above(&entry, &real) => {
-                    obstacles.loops.push(below(home, entry.path()));
+                // A link to a folder that contains this one would list every image twice.
+                Ok(entry) if links_to_parent(&entry, &real) => {
+                    unreadable.loops.push(below(home, entry.path()));
                     walk.skip_current_dir();
                 }
-                Ok(entry) => listing.add(home, &entry, &mut obstacles),
-                Err(error) => listing.add_unread(home, error, &mut obstacles)?,
+                Ok(entry) => listing.add(home, &entry, &mut unreadable),
+                Err(error) => listing.add_unreadable(home, error, &mut unreadable)?,
             }
         }
         listing.images.sort();
         listing.folders.sort();
         listing.partitions.sort();
-        listing.findings.warnings = obstacles.sentences(home);
+        listing.findings.warnings = unreadable.warnings(home);
         Ok(listing)
     }
 
-    fn add(&mut self, home: &Path, entry: &DirEntry, obstacles: &mut Obstacles) {
+    fn add(&mut self, home: &Path, entry: &DirEntry, unreadable: &mut Unreadable) {
         let (kind, path) = (entry.file_type(), entry.path());
         if kind.is_dir() {
             if entry.depth() == 1 {
@@ -75,83 +75,89 @@ impl Listing {
             if kind.is_file() {
                 self.images.push(path.to_path_buf());
             } else {
-                obstacles.not_files.push(below(home, path));
+                unreadable.not_files.push(below(home, path));
             }
         } else {
-            self.pass_over(path);
+            self.ignore(path);
             if celeba::is_partition(path) {
                 self.partitions.push(path.to_path_buf());
             }
         }
     }
 
-    /// Sorts in what could not be looked at: a link that leads nowhere or in circles, a folder without permission.
-    fn add_unread(&mut self, home: &Path, error: walkdir::Error, obstacles: &mut Obstacles) -> Result<(), DataError> {
+    /// Records an entry that could not be read: a broken or circular link, a folder without permission.
+    fn add_unreadable(
+        &mut self,
+        home: &Path,
+        error: walkdir::Error,
+        unreadable: &mut Unreadable,
+    ) -> Result<(), DataError> {
         let path = error.path().unwrap_or(home).to_path_buf();
         if path == home {
             let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other("it is a link to itself"));
             return Err(DataError::Io { path, source });
         }
-        if !visible(path.file_name().unwrap_or_default()) {
+        if !is_visible(path.file_name().unwrap_or_default()) {
             return Ok(());
         }
         if error.loop_ancestor().is_some() {
-            obstacles.loops.push(below(home, &path));
+            unreadable.loops.push(below(home, &path));
             return Ok(());
         }
         let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
         if is_link {
-            obstacles.dangling.push(below(home, &path));
+            unreadable.broken.push(below(home, &path));
         }
         if is_image(&path) {
             self.images.push(path);
         } else if !is_link {
             let cause = error.io_error().map(|cause| format!(" ({cause})")).unwrap_or_default();
-            obstacles.unreadable.push(format!("{}{cause}", below(home, &path)));
+            unreadable.folders.push(format!("{}{cause}", below(home, &path)));
         } else if path.extension().is_some() {
-            self.pass_over(&path);
+            self.ignore(&path);
         } else if error.depth() == 1 {
-            // Likely a folder on a disk that is not mounted: as a class it keeps its number.
+            // Probably a folder on a disk that is not mounted: as a class it keeps its number.
             self.folders.extend(path.file_name().map(OsStr::to_owned));
         }
         Ok(())
     }
 
-    fn pass_over(&mut self, path: &Path) {
+    fn ignore(&mut self, path: &Path) {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        *self.findings.passed_over.0.entry(extension).or_default() += 1;
+        *self.findings.ignored.0.entry(extension).or_default() += 1;
     }
 }
 
-impl Obstacles {
-    fn sentences(self, home: &Path) -> Vec<String> {
+impl Unreadable {
+    fn warnings(self, home: &Path) -> Vec<String> {
         let kinds = [
-            (self.dangling, "links that lead nowhere", "Restore what they point to, or remove them."),
-            (self.loops, "links back to a folder that holds them, not followed", "Remove them."),
-            (self.unreadable, "folders that cannot be read, so none of their images is used", "Allow reading them."),
-            (self.not_files, "named like images but neither files nor folders, passed over", "Rename or remove them."),
+            (self.broken, "broken links", "Restore their targets, or remove them."),
+            (self.loops, "links to a folder that contains them, not followed", "Remove them."),
+            (self.folders, "folders that cannot be read, so their images are not used", "Make them readable."),
+            (self.not_files, "named like images but neither files nor folders, ignored", "Rename or remove them."),
         ];
-        let met = kinds.into_iter().filter(|(paths, ..)| !paths.is_empty());
-        met.map(|(mut paths, what, fix)| {
-            paths.sort();
-            format!("{}: {what}: {}. {fix}", home.display(), some_of(paths, SHOWN))
-        })
-        .collect()
+        let found = kinds.into_iter().filter(|(paths, ..)| !paths.is_empty());
+        found
+            .map(|(mut paths, what, remedy)| {
+                paths.sort();
+                format!("{}: {what}: {}. {remedy}", home.display(), some_of(paths, MAX_LISTED))
+            })
+            .collect()
     }
 }
 
-/// Whether files of this name are read.
+/// Whether files with this name are read.
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().map(OsStr::to_ascii_lowercase);
     extension.is_some_and(|extension| IMAGES.iter().any(|image| extension == *image))
 }
 
-fn visible(name: &OsStr) -> bool {
+fn is_visible(name: &OsStr) -> bool {
     !name.as_encoded_bytes().starts_with(b".") && !SYSTEM.iter().any(|system| name == *system)
 }
 
-/// Whether this is a link to a folder that holds `real`, the folder being listed, or is it.
-fn links_above(entry: &DirEntry, real: &Path) -> bool {
+/// Whether this is a link to `real`, the folder being listed, or to a folder that contains it.
+fn links_to_parent(entry: &DirEntry, real: &Path) -> bool {
     entry.depth() > 0
         && entry.path_is_symlink()
         && entry.file_type().is_dir()

@@ -11,25 +11,25 @@ use crate::hash::keyed;
 use crate::replace::read_or_next;
 use crate::{DataError, ImageShape, Order, Source};
 
-/// Stream of [`keyed`] that belongs to flips.
+/// The stream of [`keyed`] for flips.
 const STREAM: u64 = 3;
 
 /// What a rank loads, and how.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
-    /// Images in a step over all ranks.
+    /// Images per step over all ranks.
     pub global_batch: usize,
     /// This rank's slots inside the global batch.
     pub slice: Range<usize>,
     /// The step of the first batch.
     pub start_step: u64,
-    /// Decoding threads, at least 1; each works on a batch of its own.
+    /// Decoding threads, at least 1; each works on its own batch.
     pub workers: usize,
-    /// Batches ready or being decoded at any time, at least one a worker. This bounds the loader's memory.
+    /// Batches that are ready or being decoded at any time, at least one per worker. This bounds the loader's memory.
     pub prefetch: usize,
     /// Mirror half of the images left to right.
     pub flip: bool,
-    /// With the position decides which ones.
+    /// Determines, together with the position, which images are mirrored.
     pub flip_seed: u64,
 }
 
@@ -38,37 +38,37 @@ pub struct LoaderConfig {
 pub struct Batch {
     /// The step it is for.
     pub step: u64,
-    /// Position in the run of the first image; the others follow one by one.
+    /// Position in the run of the first image; the others follow consecutively.
     pub first_position: u64,
-    /// `[n, C, H, W]`, one byte a value.
+    /// `[n, C, H, W]`, one byte per value.
     pub images: Vec<u8>,
-    /// `[n]`: the class, or -1 where there is none.
+    /// `[n]`: the class, or -1 if there is none.
     pub labels: Vec<i64>,
-    /// `[n]`: the sample ids, of the replacement where a corrupt image was skipped.
+    /// `[n]`: the sample ids; that of the replacement if a corrupt image was skipped.
     pub ids: Vec<u64>,
     /// How many of the images replace a corrupt one.
     pub skipped: u64,
 }
 
-/// Delivers batch after batch from `start_step` on, for ever: the same ones whatever the number of threads.
+/// Delivers an endless sequence of batches from `start_step` on, the same for any number of threads.
 ///
-/// Dropping it ends the threads once each has finished the image at hand.
+/// Dropping it stops the threads after the image that each is decoding.
 pub struct Loader {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Loader {
-    /// Starts the threads; they begin to decode at once.
+    /// Starts the threads, which begin to decode immediately.
     ///
     /// # Errors
-    /// [`DataError::Setting`] where slice, batch or workers make no sense or `order` is of another length
-    /// than `source`; [`DataError::Thread`] where a thread cannot be started.
+    /// [`DataError::Setting`] if slice, batch or workers are invalid or `order` differs in length from `source`;
+    /// [`DataError::Thread`] if a thread cannot be started.
     pub fn new(source: Arc<dyn Source>, order: Order, config: LoaderConfig) -> Result<Self, DataError> {
         let LoaderConfig { global_batch, slice, workers, prefetch, .. } = &config;
         if slice.is_empty() || slice.end > *global_batch {
             return Err(DataError::Setting(format!(
-                "slots {slice:?} are no part of a global batch of {global_batch}; give every rank at least one image"
+                "slots {slice:?} are not part of a global batch of {global_batch}; give every rank at least one image"
             )));
         }
         if *workers == 0 {
@@ -76,7 +76,7 @@ impl Loader {
         }
         if order.len() != source.len() {
             return Err(DataError::Setting(format!(
-                "the order covers {} samples, the data set has {}; make the order from the data set's length",
+                "the order covers {} samples, but the data set has {}; create the order with the length of the data set",
                 order.len(),
                 source.len()
             )));
@@ -104,10 +104,11 @@ impl Loader {
         Ok(loader)
     }
 
-    /// The next step's batch, waiting for it where it is not ready.
+    /// The batch of the next step; waits until it is ready.
     ///
     /// # Errors
-    /// Those of [`Source::read`], at the step they belong to and not before; the call after gives the step after.
+    /// Those of [`Source::read`], at the step to which they belong and not before; the next call returns the following
+    /// step.
     pub fn next(&self) -> Result<Batch, DataError> {
         let mut queue = self.shared.queue();
         loop {
@@ -122,7 +123,7 @@ impl Loader {
         }
     }
 
-    /// Hands a batch back, so that its memory serves a later one.
+    /// Returns a batch, so that its memory can be reused.
     pub fn recycle(&self, batch: Batch) {
         let mut queue = self.shared.queue();
         if (queue.spare.len() as u64) < self.shared.window {
@@ -130,7 +131,7 @@ impl Loader {
         }
     }
 
-    /// How many corrupt images were replaced in the batches delivered so far.
+    /// The number of corrupt images replaced in the batches delivered so far.
     pub fn skipped(&self) -> u64 {
         self.shared.queue().skipped
     }
@@ -139,17 +140,17 @@ impl Loader {
 impl Drop for Loader {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Taking the lock orders the flag before the wait of any worker that is about to sleep.
+        // Taking the lock makes the flag visible to any worker that is about to wait.
         drop(self.shared.queue());
         self.shared.room.notify_all();
         for thread in self.threads.drain(..) {
-            // Workers catch panics themselves; there is no result to look at.
+            // Workers catch panics themselves; there is no result to check.
             let _ = thread.join();
         }
     }
 }
 
-/// The class as a tensor of classes holds it.
+/// The class as it is stored in a tensor of labels.
 pub(crate) fn label(class: Option<u32>) -> i64 {
     class.map_or(-1, i64::from)
 }
@@ -162,7 +163,7 @@ struct Shared {
     window: u64,
     stop: AtomicBool,
     queue: Mutex<Queue>,
-    /// Signalled when a batch was taken and another may be begun.
+    /// Signalled when a batch was taken, so that another may be started.
     room: Condvar,
     /// Signalled when a batch is finished.
     ready: Condvar,
@@ -186,7 +187,7 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A worker's life: claim the next step while there is room, decode it, put it down.
+    /// A worker's loop: claims the next step while there is room, decodes it, stores the batch.
     fn work(&self) {
         let mut queue = self.queue();
         while !self.stopped() {

@@ -1,20 +1,20 @@
-//! The order samples are seen in: a keyed permutation of all ids per epoch, in constant memory.
+//! The order of samples: a keyed permutation of all ids per epoch, in constant memory.
 
 use crate::hash::{keyed, mix};
 
-/// Stream of [`keyed`] that belongs to the order.
+/// The stream of [`keyed`] for the order.
 const STREAM: u64 = 1;
-/// Four rounds already make a pseudo-random permutation of a good round function (Luby and Rackoff 1988); the halves
-/// here are short, so two more are spent.
+/// Four rounds of a good round function already give a pseudo-random permutation (Luby and Rackoff 1988); the halves
+/// are short here, hence two more.
 const ROUNDS: usize = 6;
 
 /// The sequence of sample ids of a whole run.
 ///
-/// Position `p` belongs to epoch `p / n`, and within each epoch every id in `0..n` comes exactly once. An id is
-/// computed from its position alone: nothing has to be kept or replayed to resume, and ranks that take disjoint
-/// positions take disjoint samples.
+/// Position `p` belongs to epoch `p / n`, and within each epoch every id in `0..n` occurs exactly once. An id is
+/// computed from its position alone: a resume needs no state and no replay, and ranks with disjoint positions get
+/// disjoint samples.
 ///
-/// A run whose data set has changed goes on with an order that [begins](Self::beginning) at its position.
+/// A run whose data set has changed continues with an order that [begins](Self::beginning) at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     n: u64,
@@ -27,7 +27,7 @@ pub struct Order {
 
 #[expect(clippy::len_without_is_empty, reason = "an order is never empty")]
 impl Order {
-    /// The order of `n` samples under `seed`.
+    /// The order of `n` samples for `seed`.
     ///
     /// # Panics
     /// If `n` is 0; sources from [`crate::open`] are never empty.
@@ -35,15 +35,15 @@ impl Order {
         Self::beginning(n, seed, 0, 0)
     }
 
-    /// The order of `n` samples under `seed` that begins at position `start`, with a whole epoch: number `epoch`. Other
-    /// numbers give other orders. There is nothing before `start`.
+    /// The order of `n` samples for `seed` that begins at position `start` with a full epoch, number `epoch`. Different
+    /// epoch numbers give different orders. Positions before `start` are not defined.
     ///
     /// # Panics
-    /// If `n` is 0; asked for a position before `start`, so do the functions below.
+    /// If `n` is 0. The functions below panic for a position before `start`.
     pub fn beginning(n: u64, seed: u64, start: u64, epoch: u64) -> Self {
         assert!(n > 0, "an order needs at least one sample");
-        // The network permutes numbers of 2 * half_bits bits: fewer than 4 n of them, but for small n at least 64, so
-        // that even then epochs differ.
+        // The network permutes numbers of 2 * half_bits bits: fewer than 4 n of them, but at least 64, so that epochs
+        // differ even for small n.
         let bits = u64::BITS - (n - 1).leading_zeros();
         Order { n, seed, half_bits: bits.div_ceil(2).max(3), start, epoch }
     }
@@ -53,17 +53,17 @@ impl Order {
         self.n
     }
 
-    /// The epoch that `position` lies in, 0-based.
+    /// The epoch of `position`, counted from 0.
     pub fn epoch_of(&self, position: u64) -> u64 {
         self.epoch + self.since_start(position) / self.n
     }
 
-    /// How many epochs have begun before `position`, which is where the next order of a run may begin anew.
+    /// The number of epochs that have begun before `position`, at which a new order of the run may begin.
     pub fn epochs_begun(&self, position: u64) -> u64 {
         self.epoch + self.since_start(position).div_ceil(self.n)
     }
 
-    /// How many epochs have passed at `position`, parts of them included.
+    /// The number of epochs passed at `position`, including fractions.
     pub fn epochs_passed(&self, position: u64) -> f64 {
         self.epoch as f64 + self.since_start(position) as f64 / self.n as f64
     }
@@ -76,8 +76,8 @@ impl Order {
     /// The sample id at `position`.
     pub fn id_at(&self, position: u64) -> u64 {
         let key = keyed(self.seed, STREAM, self.epoch_of(position));
-        // Cycle walking (Black and Rogaway 2002): following a permutation of a larger set from inside `0..n` until it
-        // is inside again permutes `0..n`.
+        // Cycle walking (Black and Rogaway 2002): applying a permutation of a larger set until the result is in `0..n`
+        // again permutes `0..n`.
         let mut id = self.since_start(position) % self.n;
         loop {
             id = self.network(key, id);
@@ -87,7 +87,7 @@ impl Order {
         }
     }
 
-    /// A balanced Feistel network: a bijection on numbers of `2 * half_bits` bits whatever the round function is.
+    /// A balanced Feistel network: a bijection on numbers of `2 * half_bits` bits for any round function.
     fn network(&self, key: u64, value: u64) -> u64 {
         let mask = (1u64 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);

@@ -4,13 +4,13 @@ use crate::hash::{Draws, keyed};
 use crate::source::check_request;
 use crate::{Class, DataError, ImageShape, Source, glyphs};
 
-/// Stream of [`keyed`] that belongs to the digits.
+/// The stream of [`keyed`] for the digits.
 const STREAM: u64 = 2;
-/// MNIST's digits fill 20 of 28 pixels.
+/// MNIST digits fill 20 of 28 pixels.
 const FILL: f32 = 20.0 / 28.0;
 
-/// `count` digits, white (or tinted, where there are three channels) on black. Digit `id` is of class `id % 10`; its
-/// way of writing, slant, size, place and pen are a function of (seed, id) alone.
+/// `count` digits, white (or tinted, with three channels) on black. Digit `id` has class `id % 10`; its variant, slant,
+/// size, position and pen are a function of (seed, id) alone.
 pub(crate) struct Synthetic {
     count: u64,
     seed: u64,
@@ -41,7 +41,7 @@ impl Source for Synthetic {
     }
 
     fn fingerprint(&self) -> u64 {
-        // The configuration says all that there is to compare.
+        // The configuration already determines the digits.
         0
     }
 
@@ -72,7 +72,7 @@ impl Source for Synthetic {
     }
 }
 
-/// How one digit stands in its image: an affine map from the glyph's box to pixels, and the pen.
+/// The pose of one digit in its image: an affine map from the glyph's box to pixels, and the pen.
 struct Pose {
     matrix: [f32; 4],
     shift: (f32, f32),
@@ -85,11 +85,11 @@ impl Pose {
         // The pen adds its width to the height of the shape.
         let height = side * FILL * draws.uniform(0.86, 1.04) / (1.0 + pen);
         let width = height * draws.uniform(0.82, 1.08);
-        // Rotation by up to 11 degrees, from the tangent of the half angle: exact arithmetic, alike on every machine.
+        // Rotation by up to 11 degrees, from the tangent of the half angle: the same arithmetic on every machine.
         let t = draws.uniform(-0.1, 0.1);
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let shear = draws.uniform(-0.2, 0.1);
-        let mut place = || side * (0.5 + draws.uniform(-0.04, 0.04));
+        let mut offset = || side * (0.5 + draws.uniform(-0.04, 0.04));
         Pose {
             matrix: [
                 cos * width,
@@ -97,20 +97,20 @@ impl Pose {
                 sin * width,
                 sin * shear * height + cos * height,
             ],
-            shift: (place(), place()),
+            shift: (offset(), offset()),
             half_width: 0.5 * pen * height,
         }
     }
 
-    fn place(&self, (x, y): (f32, f32)) -> (f32, f32) {
+    fn to_pixels(&self, (x, y): (f32, f32)) -> (f32, f32) {
         let [a, b, c, d] = self.matrix;
         (a * x + b * y + self.shift.0, c * x + d * y + self.shift.1)
     }
 }
 
-/// Draws one straight stroke with round ends: each pixel's brightness is how far its centre lies inside the pen's
-/// track, over one pixel's width. Only pixels that the track can reach are visited; where strokes meet the brighter
-/// value stays.
+/// Draws one straight stroke with round ends: the brightness of a pixel is the distance of its centre inside the edge
+/// of the stroke, clamped to the width of one pixel. Only pixels within reach of the stroke are visited; where strokes
+/// overlap, the brighter value is kept.
 fn stroke(plane: &mut [u8], size: usize, from: (f32, f32), to: (f32, f32), half_width: f32) {
     let reach = half_width + 0.5;
     let span = |a: f32, b: f32| {
@@ -134,7 +134,7 @@ fn stroke(plane: &mut [u8], size: usize, from: (f32, f32), to: (f32, f32), half_
     }
 }
 
-/// A light colour of any hue: red, green and blue, the strongest 1, the weakest at least 0.2.
+/// A light colour of random hue: red, green and blue, the strongest 1, the weakest at least 0.2.
 fn tint(draws: &mut Draws) -> [f32; 3] {
     let hue = draws.uniform(0.0, 6.0);
     let white = draws.uniform(0.2, 0.6);

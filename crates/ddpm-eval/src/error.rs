@@ -2,42 +2,44 @@
 
 use ddpm_diffusion::DiffusionError;
 
-/// What can be wrong with an evaluation.
+/// An error of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// Fewer timesteps than the decoder's and one other, or more than there are.
-    #[error("{asked} timesteps were asked of each image of a process of {timesteps}. Use 2 to {timesteps}")]
+    /// Fewer than two timesteps (the decoder's and one other), or more than the process has.
+    #[error("{requested} timesteps per image were requested of a process with {timesteps}. Use 2 to {timesteps}")]
     Timesteps {
-        /// How many were asked for.
-        asked: usize,
+        /// The requested number.
+        requested: usize,
         /// T.
         timesteps: usize,
     },
 
-    /// Features that are no rows of the expected length.
-    #[error("features of shape {found:?} came where rows of {dim} were due. Take all from one extractor")]
+    /// Features that are not rows of the expected length.
+    #[error(
+        "features have shape {found:?}, but rows of length {dim} are needed. Use the same extractor for all images"
+    )]
     Features {
-        /// The shape that came.
+        /// The shape found.
         found: Vec<i64>,
-        /// Features of a vector.
+        /// Features per vector.
         dim: i64,
     },
 
     /// A covariance of fewer than two vectors.
-    #[error("{found} images have no covariance. Compare sets of at least 2, and of thousands for a figure to rely on")]
+    #[error("{found} images have no covariance. Compare sets of at least 2, and of thousands for a reliable result")]
     TooFew {
-        /// How many there are.
+        /// The number of vectors.
         found: i64,
     },
 
     /// A term of the bound that is NaN or infinite.
     #[error(
-        "the bound of image {image} at t = {t} is not finite, as after training that diverged. Go back to an earlier step, or use other weights"
+        "the bound of image {image} at t = {t} is not finite, as happens after training has diverged. Use an earlier step, or other weights"
     )]
     NotFinite {
-        /// The image's place among all evaluated.
+        /// The index of the image among all evaluated.
         image: usize,
-        /// The timestep, of the process evaluated.
+        /// The timestep of the evaluated process.
         t: usize,
     },
 
@@ -46,6 +48,6 @@ pub enum EvalError {
     Diffusion(#[from] DiffusionError),
 
     /// libtorch failed.
-    #[error("libtorch refused an operation. Check shapes, kinds and devices of the tensors given: {0}")]
+    #[error("libtorch refused an operation. Check shapes, kinds and devices of the tensors: {0}")]
     Torch(#[from] tch::TchError),
 }

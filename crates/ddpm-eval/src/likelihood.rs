@@ -5,16 +5,16 @@ use tch::{Kind, Tensor};
 
 use crate::{BoundSums, EvalError, Strata};
 
-/// How the bound is evaluated: all that stays the same from batch to batch.
+/// How the bound is evaluated: the settings shared by all batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation<'a> {
-    /// The process, respaced where the bound of fewer timesteps is meant.
+    /// The process; a respaced one for the bound of fewer timesteps.
     pub process: &'a Diffusion,
     /// The timesteps of the process, in strata.
     pub strata: &'a Strata,
-    /// What is done to each predicted x_0; published figures use [`Clip::Unit`].
+    /// How each predicted x_0 is clipped; published results use [`Clip::Unit`].
     pub clip: Clip,
-    /// Key of the noise and of the timesteps drawn.
+    /// Seed of the noise and of the timesteps drawn.
     pub seed: u64,
 }
 
@@ -23,19 +23,19 @@ pub struct Evaluation<'a> {
 pub struct Images<'a> {
     /// `[B, C, H, W]`, the 256 grey levels in `[-1, 1]`, on the process's device.
     pub x_start: &'a Tensor,
-    /// Each image's own number, `[B]`: its noise and its timesteps follow from it.
+    /// The id of each image, `[B]`, which determines its noise and timesteps.
     pub ids: &'a [u64],
-    /// Place of the first among all images evaluated; the others follow one by one.
+    /// Index of the first image among all images evaluated; the others follow consecutively.
     pub first: usize,
 }
 
 impl Evaluation<'_> {
-    /// Adds the terms of `images` in one stratum to `sums`; with the first stratum, their prior terms too.
+    /// Adds the terms of `images` in one stratum to `sums`; for the first stratum, also their prior terms.
     ///
-    /// `model` gets the noised images and the original timesteps `[B]`.
+    /// `model` receives the noised images and the original timesteps `[B]`.
     ///
     /// # Errors
-    /// The model fails, or returns a wrong shape or what is not finite.
+    /// If the model fails, or returns a wrong shape or non-finite values.
     pub fn add(
         &self,
         sums: &mut BoundSums,
@@ -53,7 +53,7 @@ impl Evaluation<'_> {
         let terms = self.process.bound_terms(x_start, &t, &noise, self.clip, model)?;
         sums.add_terms(images.first, &draws, &terms)?;
         if stratum == 0 {
-            // In f64: the divergence of what is nearly a standard normal is lost in the rounding of f32.
+            // In f64: the KL divergence of a nearly standard normal is lost to rounding in f32.
             sums.add_prior(images.first, &self.process.prior_bpd(&x_start.to_kind(Kind::Double)))?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Which timesteps each image is evaluated at.
+//! The timesteps at which each image is evaluated.
 
 use std::ops::Range;
 
@@ -6,30 +6,30 @@ use ddpm_diffusion::{Stream, uniform};
 
 use crate::EvalError;
 
-/// The timesteps `0..T` cut into strata, of each of which every image gets one timestep.
+/// The timesteps `0..T` divided into strata; every image is evaluated at one timestep of each.
 ///
-/// The timestep is uniform in its stratum, so its term times the stratum's length is an unbiased estimate of the
-/// stratum's part of the bound. With strata of length 1 it is that part.
+/// The timestep is uniform in its stratum, so its term times the length of the stratum is an unbiased estimate of the
+/// stratum's part of the bound. With strata of length 1 it is exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Strata {
-    /// Where each stratum ends, ascending; the last entry is T.
+    /// The end of each stratum, ascending; the last entry is T.
     ends: Vec<usize>,
 }
 
 impl Strata {
-    /// Every timestep on its own: the whole bound.
+    /// One stratum per timestep: the exact bound.
     pub fn every(timesteps: usize) -> Self {
         Self { ends: (1..=timesteps).collect() }
     }
 
-    /// `count` strata: t = 0, the decoder's, on its own, the others longer as t grows, because the terms of the bound
-    /// fall steeply at first. Their ends lie at `1 + k + (T - 1 - m) (k/m)²` rounded down for k = 1 to m = `count` - 1.
+    /// `count` strata: one for t = 0, the decoder's, and others that grow with t, because the terms of the bound fall
+    /// steeply at first. They end at `1 + k + (T - 1 - m) (k/m)²`, rounded down, for k = 1 to m = `count` - 1.
     ///
     /// # Errors
-    /// `count` is below 2 or above T.
+    /// If `count` is below 2 or above T.
     pub fn sampled(timesteps: usize, count: usize) -> Result<Self, EvalError> {
         if !(2..=timesteps).contains(&count) {
-            return Err(EvalError::Timesteps { asked: count, timesteps });
+            return Err(EvalError::Timesteps { requested: count, timesteps });
         }
         let others = count - 1;
         let spread = (timesteps - count) as u128;
@@ -37,7 +37,7 @@ impl Strata {
         Ok(Self { ends: (0..count).map(end).collect() })
     }
 
-    /// How many there are: forward passes for each image.
+    /// The number of strata, which is the number of forward passes per image.
     #[expect(clippy::len_without_is_empty, reason = "there is always t = 0")]
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -54,14 +54,14 @@ impl Strata {
         start..self.ends[stratum]
     }
 
-    /// The timestep of `stratum` that image `id` is evaluated at: a function of (seed, id, stratum).
+    /// The timestep of `stratum` at which image `id` is evaluated: a function of (seed, id, stratum).
     pub fn draw(&self, stratum: usize, seed: u64, id: u64) -> usize {
         let range = self.range(stratum);
         match range.len() {
             1 => range.start,
             length => {
                 let unit = uniform(seed, Stream::BoundTimestep(stratum as u64), id);
-                // Rounding may take the product to the length itself.
+                // The product may round up to the length.
                 range.start + ((unit * length as f64) as usize).min(length - 1)
             }
         }

@@ -1,15 +1,15 @@
-//! Sums of the bound's terms, which add up over batches, strata and processes; and the figures read off them.
+//! Sums of the bound's terms, accumulated over batches, strata and processes, and the results computed from them.
 
 use ddpm_diffusion::{BoundTerms, quarter};
 use tch::{Kind, TchError, Tensor};
 
 use crate::{EvalError, Strata};
 
-/// The bound's terms added up, by timestep and by image. Processes that share the work add up theirs element by element:
-/// see [`BoundSums::merge`].
+/// The sums of the bound's terms, by timestep and by image. Processes that share the work combine theirs with
+/// [`BoundSums::merge`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundSums {
-    /// How many timesteps an evaluation at t stands for: the length of its stratum.
+    /// The number of timesteps that an evaluation at t represents: the length of its stratum.
     weights: Vec<f64>,
     /// Images evaluated at each t.
     counts: Vec<f64>,
@@ -23,12 +23,12 @@ pub struct BoundSums {
     terms: Vec<f64>,
 }
 
-/// The bound and its parts, in bits per dimension where not said otherwise.
+/// The bound and its parts, in bits per dimension unless noted otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Likelihood {
     /// The bound on -log2 p(x_0), the mean over images: `prior + decoder + kl`.
     pub bits_per_dim: f64,
-    /// Its standard error: the images' own spread and, where timesteps were drawn, theirs; `None` for a single image.
+    /// Its standard error, from the spread over images and over any sampled timesteps; `None` for a single image.
     pub standard_error: Option<f64>,
     /// L_T.
     pub prior: f64,
@@ -36,7 +36,7 @@ pub struct Likelihood {
     pub decoder: f64,
     /// The terms at all other t, summed.
     pub kl: f64,
-    /// Mean squared error of eps for t in each quarter of `0..T`; `None` where no image was evaluated.
+    /// Mean squared error of eps for t in each quarter of `0..T`; `None` if no image was evaluated there.
     pub mse_quarters: [Option<f64>; 4],
     /// The timesteps evaluated, ascending.
     pub by_timestep: Vec<TimestepMeans>,
@@ -47,7 +47,7 @@ pub struct Likelihood {
 pub struct TimestepMeans {
     /// t of the process evaluated.
     pub t: usize,
-    /// How many images.
+    /// The number of images.
     pub images: u64,
     /// The bound's term, in bits per dimension.
     pub vb: f64,
@@ -58,7 +58,7 @@ pub struct TimestepMeans {
 }
 
 impl BoundSums {
-    /// Nothing yet, for `images` images in these strata.
+    /// Empty sums for `images` images in these strata.
     pub fn new(strata: &Strata, images: usize) -> Self {
         let zeros = vec![0.0; strata.timesteps()];
         Self {
@@ -74,13 +74,13 @@ impl BoundSums {
         }
     }
 
-    /// Takes in the terms of images `first..` at `t` `[B]`.
+    /// Adds the terms of images `first..` at `t` `[B]`.
     ///
     /// # Errors
-    /// The terms are not `[B]`, or not finite; the sums are of no use then.
+    /// If the terms are not `[B]`, or not finite; the sums are then invalid.
     ///
     /// # Panics
-    /// A timestep or an image that these sums do not have.
+    /// If a timestep or an image is out of range.
     pub fn add_terms(&mut self, first: usize, t: &[usize], terms: &BoundTerms) -> Result<(), EvalError> {
         let [vb, mse, xstart_mse] = [&terms.vb, &terms.mse, &terms.xstart_mse].map(doubles);
         let (vb, mse, xstart_mse) = (vb?, mse?, xstart_mse?);
@@ -97,13 +97,13 @@ impl BoundSums {
         Ok(())
     }
 
-    /// Takes in the prior's terms `[B]` of images `first..`.
+    /// Adds the prior terms `[B]` of images `first..`.
     ///
     /// # Errors
-    /// The terms are not `[B]`.
+    /// If the terms are not `[B]`.
     ///
     /// # Panics
-    /// An image that these sums do not have.
+    /// If an image is out of range.
     pub fn add_prior(&mut self, first: usize, prior: &Tensor) -> Result<(), TchError> {
         for (sum, term) in self.prior[first..].iter_mut().zip(doubles(prior)?) {
             *sum += term;
@@ -111,8 +111,8 @@ impl BoundSums {
         Ok(())
     }
 
-    /// Replaces every sum by that over all who share the work: `add` gets vectors to add up element by element, the same
-    /// ones in the same order in each process.
+    /// Replaces every sum by the total over all processes: `add` receives vectors to sum element by element over the
+    /// processes (an all-reduce), with the same calls in the same order in each process.
     pub fn merge(&mut self, mut add: impl FnMut(&mut [f64])) {
         let Self { weights: _, counts, vb, mse, xstart_mse, prior, terms } = self;
         for sums in [counts, vb, mse, xstart_mse, prior, terms] {
@@ -120,12 +120,12 @@ impl BoundSums {
         }
     }
 
-    /// Each image's bound in bits per dimension, all terms together.
+    /// The total bound of each image in bits per dimension.
     pub fn by_image(&self) -> Vec<f64> {
         self.prior.iter().zip(&self.terms).map(|(prior, terms)| prior + terms).collect()
     }
 
-    /// The figures, once every image has been through every stratum.
+    /// The results, once every image has been evaluated in every stratum.
     pub fn likelihood(&self) -> Likelihood {
         let images = self.prior.len() as f64;
         let timesteps = self.counts.len();
@@ -143,7 +143,7 @@ impl BoundSums {
         }
     }
 
-    /// Mean squared error of eps over a quarter of the timesteps, every evaluation with its weight.
+    /// Weighted mean squared error of eps over a quarter of the timesteps.
     fn mse_of(&self, q: usize) -> Option<f64> {
         let timesteps = self.counts.len();
         let of_quarter = (0..timesteps).filter(|&t| quarter(t, timesteps) == q);

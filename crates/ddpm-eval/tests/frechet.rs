@@ -1,4 +1,4 @@
-//! The Fréchet distance: published numbers, a case with a known answer, and any division of the vectors.
+//! The Fréchet distance: reference values, a case with a known answer, and arbitrary partitions of the vectors.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,37 +20,37 @@ fn normal(seed: u64, count: u64, dim: i64) -> Tensor {
 }
 
 #[test]
-fn distances_are_the_published_ones() {
+fn distances_equal_reference_values() {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let tensors: HashMap<String, Tensor> =
         Tensor::read_safetensors(golden.join("frechet.safetensors")).unwrap().into_iter().collect();
     let expected: serde_json::Value =
         serde_json::from_slice(&std::fs::read(golden.join("frechet.json")).unwrap()).unwrap();
     let (a, b) = (&tensors["a"], &tensors["b"]);
-    // Ten vectors leave most directions of the covariance without any spread.
+    // With ten vectors the covariance is singular.
     for (name, a) in [("a_vs_b", a), ("first_10_of_a_vs_b", &a.narrow(0, 0, 10))] {
         let expected = expected[name].as_f64().unwrap();
         for found in [moments(a).frechet_distance(&moments(b)), moments(b).frechet_distance(&moments(a))] {
             let found = found.unwrap();
-            assert!((found / expected - 1.0).abs() < 1e-6, "{name}: {found} where {expected} was due");
+            assert!((found / expected - 1.0).abs() < 1e-6, "{name}: {found} instead of {expected}");
         }
     }
 }
 
 #[test]
-fn what_differs_in_place_and_scale_only_is_as_far_apart_as_that() {
+fn shifted_and_scaled_features_have_the_analytic_distance() {
     // Per feature (m1 - m2)² + (s1 - s2)², far from 0, where sums of squares would cancel.
     let x = normal(1, 500, 6);
     let a = moments(&(&x + 1e6));
     let spread = x.std_dim(0, true, false).square().sum(Kind::Double).double_value(&[]);
     let found = a.frechet_distance(&moments(&(&x * 3.0 + (1e6 + 0.5)))).unwrap();
     let apart = (x.mean_dim(0, false, None) * 2.0 + 0.5).square().sum(Kind::Double).double_value(&[]);
-    assert!((found - apart - 4.0 * spread).abs() < 1e-6, "{found} where {} was due", apart + 4.0 * spread);
+    assert!((found - apart - 4.0 * spread).abs() < 1e-6, "{found} instead of {}", apart + 4.0 * spread);
     assert!(a.frechet_distance(&a).unwrap().abs() < 1e-9);
 }
 
 #[test]
-fn what_has_no_distance_is_refused() {
+fn invalid_comparisons_are_refused() {
     let one = moments(&normal(1, 1, 3));
     let two = moments(&normal(1, 2, 3));
     assert!(matches!(one.frechet_distance(&two), Err(EvalError::TooFew { found: 1 })));
@@ -63,7 +63,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn neither_batches_nor_ranks_change_it(seed: u64, ends in prop::collection::vec(0i64..60, 0..6), ranks in 1usize..4) {
+    fn the_distance_does_not_depend_on_batches_or_ranks(seed: u64, ends in prop::collection::vec(0i64..60, 0..6), ranks in 1usize..4) {
         let (x, y) = (normal(seed, 60, 5) * 2.0 + 7.0, normal(!seed, 30, 5));
         let mut ends: Vec<i64> = ends.into_iter().chain([0, 60]).collect();
         ends.sort_unstable();
@@ -71,7 +71,7 @@ proptest! {
         for (i, pair) in ends.windows(2).enumerate() {
             shares[i % ranks].add(&x.narrow(0, pair[0], pair[1] - pair[0])).unwrap();
         }
-        // Each rank on a thread, which adds up with the others.
+        // One thread per rank, with an all-reduce between them.
         let slots = Mutex::new([const { Vec::new() }; 2]);
         let barrier = Barrier::new(ranks);
         let all_reduce = |call: usize, values: &mut [f64]| {

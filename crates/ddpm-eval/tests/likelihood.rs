@@ -1,4 +1,4 @@
-//! The bound against published numbers, in any division of the work, and estimated from some of the timesteps.
+//! The bound against reference values, for any partition of the work, and its estimate from a subset of the timesteps.
 
 #[path = "../../ddpm-diffusion/tests/common/mod.rs"]
 mod common;
@@ -28,12 +28,12 @@ fn check(name: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{name}");
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let off = (found - expected).abs() / expected.abs().max(1.0);
-        assert!(off <= tolerance, "{name}[{i}]: {found} where {expected} was due");
+        assert!(off <= tolerance, "{name}[{i}]: {found} instead of {expected}");
     }
 }
 
 #[test]
-fn the_bound_is_the_published_one() {
+fn the_bound_equals_reference_values() {
     for (file, schedule, timesteps) in [
         ("bound-linear-40.safetensors", BetaSchedule::linear(40), 40),
         ("bound-cosine-25.safetensors", BetaSchedule::Cosine, 25),
@@ -57,7 +57,7 @@ fn the_bound_is_the_published_one() {
         let mean = |name: &str| golden[name].mean(Kind::Double).double_value(&[]);
         check(&format!("{file} total"), &[found.bits_per_dim], &[mean("total_bpd")], 1e-4);
         check(&format!("{file} prior"), &[found.prior], &[mean("prior_bpd")], 1e-5);
-        // The file's columns run from T - 1 down.
+        // The columns of the file run from T - 1 down to 0.
         let columns = |name: &str| numbers(&golden[name].mean_dim(0, false, Kind::Double).flip([0]));
         let ours =
             |value: fn(&ddpm_eval::TimestepMeans) -> f64| found.by_timestep.iter().map(value).collect::<Vec<_>>();
@@ -75,7 +75,7 @@ fn the_bound_is_the_published_one() {
 const TIMESTEPS: usize = 60;
 const IMAGES: usize = 48;
 
-/// Images of grey levels, and a network that is right about half of the noise.
+/// Images with 256 grey levels, for a network that predicts about half of the noise.
 fn images() -> Tensor {
     let ids: Vec<u64> = (0..IMAGES as u64).collect();
     let x = noise_batch(1, Stream::Sample, &ids, &[1, 4, 4]) * 0.4;
@@ -87,7 +87,7 @@ fn model(x: &Tensor, t: &Tensor) -> Result<Tensor, ModelError> {
     Ok(x * (share * 0.6 + 0.3))
 }
 
-/// The bound of [`images`], the work divided among `ranks` in batches of `batch`.
+/// The bound of [`images`], with the work divided among `ranks` in batches of `batch`.
 fn bound(strata: &Strata, seed: u64, batch: usize, ranks: usize) -> BoundSums {
     let process = process(BetaSchedule::Cosine, TIMESTEPS, Variance::FixedLarge);
     let evaluation = Evaluation { process: &process, strata, clip: Clip::Unit, seed };
@@ -113,7 +113,7 @@ fn bound(strata: &Strata, seed: u64, batch: usize, ranks: usize) -> BoundSums {
 }
 
 #[test]
-fn neither_batches_nor_ranks_change_the_bound() {
+fn the_bound_does_not_depend_on_batches_or_ranks() {
     for strata in [Strata::every(TIMESTEPS), Strata::sampled(TIMESTEPS, 9).unwrap()] {
         let whole = bound(&strata, 3, IMAGES, 1);
         for (batch, ranks) in [(7, 1), (IMAGES, 2), (5, 3)] {
@@ -129,7 +129,7 @@ fn neither_batches_nor_ranks_change_the_bound() {
 }
 
 #[test]
-fn an_estimate_has_the_bounds_mean_and_the_stated_error() {
+fn an_estimate_has_the_mean_of_the_bound_and_the_reported_error() {
     let strata = Strata::sampled(TIMESTEPS, 8).unwrap();
     let every = Strata::every(TIMESTEPS);
     let seeds = 0..24;
@@ -141,7 +141,7 @@ fn an_estimate_has_the_bounds_mean_and_the_stated_error() {
             assert!((estimate.prior - whole.prior).abs() < 1e-12);
             let error = estimate.standard_error.unwrap();
             let off = estimate.bits_per_dim - whole.bits_per_dim;
-            assert!(off.abs() < 4.0 * error, "seed {seed}: off by {off}, stated is {error}");
+            assert!(off.abs() < 4.0 * error, "seed {seed}: off by {off}, reported is {error}");
             assert!(error < 0.2 * whole.bits_per_dim, "seed {seed}: {error} says nothing of {}", whole.bits_per_dim);
             off
         })
@@ -152,15 +152,15 @@ fn an_estimate_has_the_bounds_mean_and_the_stated_error() {
     assert!(mean.abs() < 4.0 * spread / count.sqrt(), "biased by {mean}, one estimate's spread is {spread}");
 }
 
-/// Over many draws, with terms that are known: image i has a_i / (1 + t) at t and a prior of 1 - a_i, a_i uniform in
-/// [0, 1], so the mean over all images and timesteps is known too. The stated error must be the spread of the estimates,
-/// and hold the truth as often as a normal error of that size would.
+/// Over many draws, with known terms: image i has a_i / (1 + t) at t and a prior of 1 - a_i, with a_i uniform in [0,
+/// 1], so the mean over all images and timesteps is known too. The reported error must equal the spread of the
+/// estimates, and cover the true value as often as a normal error of that size would.
 #[test]
-fn the_stated_error_is_the_spread_of_repeated_draws() {
+fn the_reported_error_equals_the_spread_of_repeated_draws() {
     let strata = Strata::sampled(TIMESTEPS, 6).unwrap();
     let truth = 0.5 + 0.5 * (0..TIMESTEPS).map(|t| 1.0 / (t + 1) as f64).sum::<f64>();
     const DRAWS: u64 = 2000;
-    // With four images a wrong n - 1 would change the error by a sixth; with 64 it is as good as normal.
+    // With four images a wrong n - 1 would change the error by a sixth; with 64 the error is practically normal.
     for images in [4, 64] {
         let (estimates, errors): (Vec<f64>, Vec<f64>) = (0..DRAWS)
             .map(|draw| {
@@ -184,7 +184,10 @@ fn the_stated_error_is_the_spread_of_repeated_draws() {
         let spread = (estimates.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / (draws - 1.0)).sqrt();
         let stated = (errors.iter().map(|e| e.powi(2)).sum::<f64>() / draws).sqrt();
         assert!((mean - truth).abs() < 4.0 * spread / draws.sqrt(), "{images} images: {mean}, not {truth}");
-        assert!((stated / spread - 1.0).abs() < 0.06, "{images} images: {stated} is stated, {spread} is the spread");
+        assert!(
+            (stated / spread - 1.0).abs() < 0.06,
+            "{images} images: {stated} is reported, but the spread is {spread}"
+        );
         if images == 64 {
             let held = |width: f64| {
                 let held = estimates.iter().zip(&errors).filter(|(e, error)| (*e - truth).abs() < width * *error);
@@ -192,7 +195,7 @@ fn the_stated_error_is_the_spread_of_repeated_draws() {
             };
             for (width, normal) in [(1.0, 0.683), (2.0, 0.954)] {
                 let share = held(width);
-                assert!((share - normal).abs() < 0.03, "{width} errors hold the truth in {share} of the draws");
+                assert!((share - normal).abs() < 0.03, "{width} errors cover the true value in {share} of the draws");
             }
         }
     }
@@ -217,15 +220,15 @@ fn one_image_has_no_standard_error_and_unseen_quarters_no_mse() {
 
 #[test]
 fn a_count_out_of_range_is_refused() {
-    for asked in [0, 1, 101] {
-        let error = Strata::sampled(100, asked).unwrap_err();
+    for requested in [0, 1, 101] {
+        let error = Strata::sampled(100, requested).unwrap_err();
         assert!(matches!(error, EvalError::Timesteps { timesteps: 100, .. }), "{error}");
     }
 }
 
 proptest! {
     #[test]
-    fn strata_are_in_order_and_leave_nothing_out(timesteps in 2usize..5000, share in 0.0f64..1.0, seed: u64, id: u64) {
+    fn strata_tile_the_timesteps_in_order(timesteps in 2usize..5000, share in 0.0f64..1.0, seed: u64, id: u64) {
         let count = 2 + ((timesteps - 2) as f64 * share) as usize;
         let strata = Strata::sampled(timesteps, count).unwrap();
         prop_assert_eq!((strata.len(), strata.timesteps()), (count, timesteps));

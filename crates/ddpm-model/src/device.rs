@@ -37,6 +37,16 @@ impl Place {
     }
 }
 
+/// How to make GPUs usable, as the beginning of a sentence.
+pub fn gpu_remedy(why: &NoGpu) -> &'static str {
+    match why {
+        NoGpu::NoDriver => "Install NVIDIA's driver",
+        NoGpu::CpuOnly(_) => "Install a libtorch with CUDA (DDPM_TORCH=cuda scripts/setup.sh)",
+        NoGpu::NoBackend(_) => "Install what is missing (docs/gpu.md)",
+        NoGpu::NoneVisible(_) => "Compare with `nvidia-smi -L`, which lists the GPUs that the driver knows",
+    }
+}
+
 /// What one rank knows of the GPUs of its machine.
 #[derive(Debug, Serialize, Deserialize)]
 struct Finding {
@@ -88,12 +98,12 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
             tch_ext::make_current(device)?;
             Ok(Place { device, memory: Memory::Device(index) })
         }
-        (_, Err(why)) if why.is_a_surprise() => {
+        (_, Err(why)) if why.is_unexpected() => {
             tracing::warn!(
                 "there is an NVIDIA driver on {}, but the network computes on the CPU: {why}. {}, or set {option} to \
                  \"cpu\" if that is meant",
                 world.host(),
-                why.remedy()
+                gpu_remedy(&why)
             );
             Ok(Place::CPU)
         }

@@ -27,7 +27,7 @@ impl Error {
     /// A GPU that has failed ends the run here, after the message: nothing that lies on it can be let go in order any more.
     pub fn of_libtorch(words: &str) -> Self {
         let first = words.lines().next().unwrap_or_default();
-        let known = Trouble::of(words).map(|trouble| Self::of_trouble(&trouble, first));
+        let known = TorchFailure::of(words).map(|failure| Self::of_machine(&failure, first));
         known.unwrap_or_else(|| Self::internal(format!("libtorch: {first}")))
     }
 
@@ -42,7 +42,7 @@ impl Error {
         }
         let words = message.split_once(LIBTORCH_PANICKED).map(|(_, words)| words.replace("\\n", "\n"))?;
         let first = words.lines().next().unwrap_or_default();
-        Trouble::of(&words).map(|trouble| Self::of_trouble(&trouble, first))
+        TorchFailure::of(&words).map(|failure| Self::of_machine(&failure, first))
     }
 
     fn of_trouble(trouble: &Trouble, words: &str) -> Self {
@@ -52,7 +52,7 @@ impl Error {
                 GPU_FAILED,
                 &format!("error: the GPU failed: {words}. See nvidia-smi and the kernel's log (dmesg) for its state"),
             ),
-            Trouble::Undetermined => {
+            TorchFailure::Nondeterministic => {
                 let operation = words.split(" does not have ").next().unwrap_or_default();
                 let operation = operation.rsplit(": ").next().unwrap_or_default();
                 Self::config(format!(

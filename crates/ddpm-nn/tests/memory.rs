@@ -8,7 +8,7 @@ use ddpm_nn::{
     Weights,
 };
 use tch::{Device, Kind, TchError, Tensor};
-use tch_ext::Trouble;
+use tch_ext::TorchFailure;
 
 /// What the first attempt has of memory; the n-th one has n * n times as much.
 const LEAST: usize = 3 << 20;
@@ -83,7 +83,10 @@ fn with_too_little<P, T>(what: &str, prepare: impl Fn() -> P, work: impl Fn(P) -
             }
             Err(error) => {
                 let words = error.to_string();
-                assert!(matches!(Trouble::of(&words), Some(Trouble::Memory { on_gpu: false, .. })), "{what}: {words}");
+                assert!(
+                    matches!(TorchFailure::of(&words), Some(TorchFailure::OutOfMemory { on_gpu: false, .. })),
+                    "{what}: {words}"
+                );
                 failures += 1;
             }
         }

@@ -6,7 +6,7 @@ use ddpm_model::Error;
 use ddpm_telemetry::peak_rss_mb;
 use serde::Serialize;
 use tch::{Device, Kind};
-use tch_ext::{MemoryWatch, as_on_gpus};
+use tch_ext::{MemoryWatch, composite_group_norm};
 
 use crate::build::batches_ahead;
 use crate::state::TrainState;
@@ -83,7 +83,7 @@ impl Footprint {
     /// A save in flight is not in it.
     pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
         if on_gpu {
-            as_on_gpus(|| Self::measured(settings, world, precision, true))
+            composite_group_norm(|| Self::measured(settings, world, precision, true))
         } else {
             Self::measured(settings, world, precision, false)
         }

@@ -1,21 +1,21 @@
-//! Numbers in a GPU's memory, as a collective takes them.
+//! Values in GPU memory, as arguments of a collective.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
 
 use crate::stream::StreamHandle;
 
-/// What the numbers are.
+/// The element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
-    /// IEEE single precision.
+    /// IEEE 754 single precision.
     F32,
-    /// The upper half of a single: 8 bits of exponent, 7 of fraction.
+    /// The upper half of an f32: 8 bits of exponent, 7 of fraction.
     Bf16,
 }
 
 impl DType {
-    /// Bytes of one number.
+    /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -32,7 +32,7 @@ impl DType {
     }
 }
 
-/// How an all-reduce combines the ranks' numbers.
+/// How an all-reduce combines the ranks' values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     /// x_0 + x_1 + ... + x_{size-1}
@@ -51,7 +51,7 @@ impl Reduction {
     }
 }
 
-/// Contiguous numbers in the memory of one GPU, and the stream on which they are computed.
+/// A contiguous slice of one GPU's memory, and the stream that computes its values.
 #[derive(Debug)]
 pub struct DeviceSlice<'a> {
     pub(crate) pointer: *mut c_void,
@@ -62,36 +62,35 @@ pub struct DeviceSlice<'a> {
 }
 
 impl DeviceSlice<'_> {
-    /// `len` numbers from `pointer` on.
+    /// `len` elements starting at `pointer`.
     ///
     /// # Safety
     /// - `pointer` is valid for reads and writes of `len * dtype.size()` bytes by the GPU of the communicator that the
     ///   slice is given to, and no other slice of the same call overlaps them.
-    /// - All work that touches these bytes, and their release, is ordered on `stream`, which is alive: a collective
-    ///   goes on after the call has returned, and `stream` alone waits for it: at once, or, after
-    ///   [`Communicator::all_reduce_aside`](crate::Communicator::all_reduce_aside), from
-    ///   [`Communicator::hold`](crate::Communicator::hold) on. Memory from libtorch's allocator is so ordered on
-    ///   libtorch's current stream.
+    /// - All work that accesses these bytes, and their release, is ordered on `stream`, which is alive: a collective
+    ///   continues after the call has returned, and only `stream` waits for it, once
+    ///   [`Communicator::make_wait`](crate::Communicator::make_wait) has been called, before which the bytes must not
+    ///   be accessed. Memory from libtorch's allocator is ordered in this way on libtorch's current stream.
     pub unsafe fn from_raw_parts(pointer: *mut c_void, len: usize, dtype: DType, stream: StreamHandle) -> Self {
         Self { pointer, len, dtype, stream, memory: PhantomData }
     }
 
-    /// The number of numbers.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The stream on which they are computed.
+    /// The stream that computes the values.
     pub fn stream(&self) -> StreamHandle {
         self.stream
     }
 
-    /// Bytes that they take.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.len * self.dtype.size()
     }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::Error;
 use crate::library::{Loaded, functions};
 
-/// The environment variable with the path of the CUDA runtime's library.
+/// The environment variable for the path of the CUDA runtime library.
 pub const CUDART_VARIABLE: &str = "DDPM_CUDART_LIB";
 
 /// `cudaErrorNoDevice`.
@@ -17,9 +17,9 @@ const NO_DEVICE: c_int = 100;
 /// and room for all of that struct, of which versions have about 1 KiB.
 const UUID_AT: usize = 256;
 const UUID_LEN: usize = 16;
-const PROPERTIES: usize = 8192;
-/// Room for an address such as `0000:3b:00.0`, with the zero at its end.
-const ADDRESS: usize = 32;
+const PROPERTIES_SIZE: usize = 8192;
+/// Buffer size for an address such as `0000:3b:00.0`, zero-terminated.
+const ADDRESS_SIZE: usize = 32;
 
 functions!(Functions {
     cudaGetErrorString(c_int) -> *const c_char;
@@ -41,17 +41,17 @@ functions!(Functions {
     cudaMemcpyAsync(*mut c_void, *const c_void, usize, c_int, *mut c_void) -> c_int;
 });
 
-/// The CUDA runtime, loaded to the end of the process.
+/// The CUDA runtime, loaded until the end of the process.
 pub struct Cuda {
     library: Loaded,
     pub(crate) functions: Functions,
 }
 
 impl Cuda {
-    /// Finds and loads the runtime; see the [crate](crate) for where. Later calls return the same.
+    /// Finds and loads the runtime; see the [crate](crate) for where. Later calls return the same library.
     ///
     /// # Errors
-    /// There is none, or it lacks a function.
+    /// If the runtime is not found or lacks a function.
     pub fn load() -> Result<&'static Self, Error> {
         static LOADED: OnceLock<Cuda> = OnceLock::new();
         if let Some(loaded) = LOADED.get() {
@@ -65,16 +65,16 @@ impl Cuda {
     /// Loads the runtime from a file.
     ///
     /// # Errors
-    /// It does not load, or lacks a function.
+    /// If the library does not load or lacks a function.
     pub fn open(path: &Path) -> Result<&'static Self, Error> {
         let library = Loaded::open(path, CUDART_VARIABLE)?;
         Ok(Box::leak(Box::new(Self { functions: Functions::of(&library)?, library })))
     }
 
-    /// How many GPUs this process sees; `CUDA_VISIBLE_DEVICES` says which.
+    /// The number of GPUs that this process sees; `CUDA_VISIBLE_DEVICES` selects them.
     ///
     /// # Errors
-    /// There is no driver, or one older than the runtime.
+    /// If there is no driver, or it is older than the runtime.
     pub fn device_count(&self) -> Result<usize, Error> {
         let mut count = 0;
         // SAFETY: the function writes one int.
@@ -90,13 +90,13 @@ impl Cuda {
     /// What identifies a GPU on any machine: `GPU-` and its UUID, as nvidia-smi has it.
     ///
     /// # Errors
-    /// There is no such GPU.
+    /// If there is no such GPU.
     pub fn uuid(&self, device: usize) -> Result<String, Error> {
-        let mut properties = [0u64; PROPERTIES / size_of::<u64>()];
+        let mut properties = [0u64; PROPERTIES_SIZE / size_of::<u64>()];
         // SAFETY: the function fills a struct that is smaller, and needs no more than this alignment.
         let code = unsafe { (self.functions.cudaGetDeviceProperties)(properties.as_mut_ptr().cast(), device as c_int) };
         self.check("cudaGetDeviceProperties", code)?;
-        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_AT).take(UUID_LEN);
+        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_OFFSET).take(UUID_LEN);
         let mut uuid = String::from("GPU");
         for (index, byte) in bytes.enumerate() {
             let dash = if matches!(index, 0 | 4 | 6 | 8 | 10) { "-" } else { "" };
@@ -105,32 +105,32 @@ impl Cuda {
         Ok(uuid)
     }
 
-    /// A GPU's address on its machine's PCI bus, such as `0000:3b:00.0`. Slices of one GPU (MIG) have it in common.
+    /// A GPU's address on its machine's PCI bus, such as `0000:3b:00.0`. Slices of one GPU (MIG) share it.
     ///
     /// # Errors
-    /// There is no such GPU.
+    /// If there is no such GPU.
     pub fn pci_address(&self, device: usize) -> Result<String, Error> {
         let mut text = [0; ADDRESS];
         // SAFETY: the function writes a text with its end, and no more than the given number of bytes.
         let code =
             unsafe { (self.functions.cudaDeviceGetPCIBusId)(text.as_mut_ptr(), ADDRESS as c_int, device as c_int) };
         self.check("cudaDeviceGetPCIBusId", code)?;
-        // SAFETY: the text ends within the array.
+        // SAFETY: the text is terminated within the array.
         Ok(unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
     }
 
-    /// Whether this is the tests' stand-in of the kind that takes the host's memory for that of its GPUs.
-    pub fn is_stand_in(&self) -> bool {
-        // SAFETY: the function is looked for, and not called.
-        unsafe { self.library.function::<unsafe extern "C" fn()>("host_memory_stands_in").is_ok() }
+    /// Whether this is the fake library of the tests, in the variant that treats host memory as GPU memory.
+    pub fn is_fake(&self) -> bool {
+        // SAFETY: the function is only looked up, not called.
+        unsafe { self.library.function::<unsafe extern "C" fn()>("host_memory_is_gpu_memory").is_ok() }
     }
 
     /// Makes a GPU the calling thread's current one.
     ///
     /// # Errors
-    /// There is no such GPU, or it is not available.
+    /// If there is no such GPU, or it is not available.
     pub fn set_device(&self, device: usize) -> Result<(), Error> {
-        // SAFETY: any number is allowed; a wrong one is an error.
+        // SAFETY: any number is allowed; an invalid one is an error.
         self.check("cudaSetDevice", unsafe { (self.functions.cudaSetDevice)(device as c_int) })
     }
 
@@ -140,8 +140,8 @@ impl Cuda {
         }
         self.forget_error();
         // SAFETY: any code is allowed; the string is the runtime's own constant.
-        let words = unsafe { CStr::from_ptr((self.functions.cudaGetErrorString)(code)) };
-        Err(Error::Cuda { call, code, words: words.to_string_lossy().into_owned() })
+        let message = unsafe { CStr::from_ptr((self.functions.cudaGetErrorString)(code)) };
+        Err(Error::Cuda { call, code, message: message.to_string_lossy().into_owned() })
     }
 
     /// The runtime keeps a thread's last error for whoever asks next; libtorch would take ours for its own.

@@ -1,20 +1,20 @@
-//! What can go wrong, in the libraries' own words.
+//! The errors of the libraries, with their own messages.
 
 use std::path::PathBuf;
 
 use crate::version::{MINIMUM, NCCL_VARIABLE, Version};
 
-/// Why NCCL or CUDA could not do what was asked.
+/// An error of NCCL or CUDA.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The library is not where it was looked for, or does not load.
-    #[error("{library} cannot be loaded ({words}). Install it, or set {variable} to the path of the file")]
+    /// The library was not found or does not load.
+    #[error("{library} cannot be loaded ({message}). Install it, or set {variable} to its path")]
     NotLoaded {
-        /// Its usual name, or the path that was given.
+        /// Its usual name, or the given path.
         library: PathBuf,
-        /// The loader's words.
-        words: String,
-        /// The environment variable that gives its path.
+        /// The loader's message.
+        message: String,
+        /// The environment variable for its path.
         variable: &'static str,
     },
     /// The library lacks a function.
@@ -24,12 +24,12 @@ pub enum Error {
         library: PathBuf,
         /// The function's name.
         symbol: &'static str,
-        /// The environment variable that gives another library's path.
+        /// The environment variable for the path of another library.
         variable: &'static str,
     },
-    /// This NCCL lacks functions or meanings that are relied upon.
+    /// This version of NCCL is too old.
     #[error(
-        "{library} is NCCL {found}, but at least {MINIMUM} is needed. Install a newer one, or set {NCCL_VARIABLE} to its path"
+        "{library} is NCCL {found}, but at least {MINIMUM} is required. Install a newer one, or set {NCCL_VARIABLE} to its path"
     )]
     TooOld {
         /// The library.
@@ -38,28 +38,28 @@ pub enum Error {
         found: Version,
     },
     /// A function of NCCL failed.
-    #[error("{call} failed: {words}. Run again with NCCL_DEBUG=WARN for the cause")]
+    #[error("{call} failed: {message}. Run again with NCCL_DEBUG=WARN for the cause")]
     Nccl {
-        /// The function; for what failed behind the call, `ncclCommGetAsyncError`.
+        /// The function, or a phrase for an operation that failed asynchronously.
         call: &'static str,
-        /// Its result; later versions of NCCL may have codes that this crate does not know.
+        /// Its result code; later versions of NCCL may have codes that this crate does not know.
         code: i32,
-        /// NCCL's words for the code, and for its last error where it has any.
-        words: String,
+        /// NCCL's message for the code, and its last error if there is one.
+        message: String,
     },
     /// A function of the CUDA runtime failed.
     #[error(
-        "{call} failed: {words} (CUDA error {code}). See nvidia-smi and the kernel's log (dmesg) for the GPU's state"
+        "{call} failed: {message} (CUDA error {code}). See nvidia-smi and the kernel log (dmesg) for the state of the GPU"
     )]
     Cuda {
         /// The function.
         call: &'static str,
-        /// Its result.
+        /// Its result code.
         code: i32,
-        /// The runtime's words.
-        words: String,
+        /// The runtime's message.
+        message: String,
     },
-    /// The communicator was finished before.
-    #[error("the NCCL communicator is finished already. Make all calls before Communicator::finish")]
+    /// The communicator is already finished.
+    #[error("the NCCL communicator is already finished. Make all calls before Communicator::finish")]
     Finished,
 }

@@ -1,19 +1,20 @@
-//! Safe bindings to NCCL, NVIDIA's collectives between GPUs, and to the few functions of the CUDA runtime beside them.
+//! Safe bindings to NCCL, NVIDIA's collectives between GPUs, and to the few functions of the CUDA runtime that it
+//! needs.
 //!
-//! Nothing is linked. [`Nccl::load`] and [`Cuda::load`] find `libnccl.so.2` and `libcudart.so` when a GPU is asked for,
-//! so that one binary runs on machines with and without them, and what is missing is an [`Error`] that names it. Each
-//! library is looked for
+//! Nothing is linked. [`Nccl::load`] and [`Cuda::load`] find `libnccl.so.2` and `libcudart.so` at run time, so that one
+//! binary runs on machines with and without them; if one is missing, the [`Error`] names it. Each library is searched
+//! for
 //!
-//! 1. at the path in the environment, [`NCCL_VARIABLE`] or [`CUDART_VARIABLE`], and then nowhere else;
-//! 2. among those that the process has loaded: libtorch's own;
-//! 3. where the system's loader looks (`LD_LIBRARY_PATH`, `ldconfig`).
+//! 1. only at the path in the environment variable [`NCCL_VARIABLE`] or [`CUDART_VARIABLE`], if it is set;
+//! 2. among those that the process has already loaded: libtorch's own;
+//! 3. in the search path of the system's loader (`LD_LIBRARY_PATH`, `ldconfig`).
 //!
 //! ```no_run
 //! # fn main() -> Result<(), nccl_rs::Error> {
 //! use nccl_rs::{Communicator, Cuda, DType, DeviceMemory, Nccl, Reduction, Stream};
 //!
 //! let (nccl, cuda) = (Nccl::load()?, Cuda::load()?);
-//! let id = nccl.unique_id()?; // on rank 0, which sends it to the others
+//! let id = nccl.unique_id()?; // On rank 0, which sends it to the others.
 //! let comm = Communicator::new(nccl, cuda, 0, 0, 1, &id)?;
 //! let compute = Stream::new(cuda)?;
 //! let mut memory = DeviceMemory::new(cuda, 8)?;
@@ -27,16 +28,16 @@
 //!
 //! # Order on the GPU
 //!
-//! A collective returns once it is enqueued. It runs on the communicator's own stream, after all that was enqueued on
-//! its slices' streams before the call, and all that is enqueued on those streams afterwards waits for it. The host
-//! waits for nothing. So that a stream can compute the next gradients while the last ones are averaged,
-//! [`Communicator::all_reduce_aside`] leaves the second half to [`Communicator::hold`].
+//! A collective returns once it is enqueued. It runs on the communicator's own stream, after all work that was enqueued
+//! on the streams of its slices before the call. [`Communicator::make_wait`] makes later work on a stream wait for the
+//! result; until then, the stream can compute the next gradients while the previous ones are averaged. The host never
+//! waits.
 //!
-//! # Never run on a GPU
+//! # Tests without a GPU
 //!
-//! The tests drive this crate against a library of their own with NCCL's interface (`tests/fake`), and load the real
-//! NCCL for its version and a unique id, which take no GPU. See docs/gpu.md.
-#![allow(unsafe_code)] // Calls through function pointers; each says why it is sound.
+//! The tests run this crate against a fake library with NCCL's interface (`tests/fake`), and load the real NCCL for its
+//! version and a unique id, which do not need a GPU. See docs/gpu.md.
+#![allow(unsafe_code)] // Calls through function pointers, each with its reason to be sound.
 
 mod buffer;
 mod communicator;

@@ -1,4 +1,4 @@
-//! Finding a shared library and the functions in it.
+//! Finding a shared library and its functions.
 
 use std::ffi::{OsStr, c_int};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::Error;
 
-/// glibc's flag: succeed only if the library is loaded already.
+/// glibc's flag: succeed only if the library is already loaded.
 const RTLD_NOLOAD: c_int = 4;
 
-/// A library that stays loaded to the end of the process: it may have threads and exit handlers of its own.
+/// A library that stays loaded until the end of the process, because it may have its own threads and exit handlers.
 pub(crate) struct Loaded {
     library: Library,
     pub path: PathBuf,
@@ -18,7 +18,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Finds one of `names` in the order that the crate's documentation gives.
+    /// Searches for one of `names` in the order given in the crate's documentation.
     pub fn find(names: &[&str], variable: &'static str) -> Result<Self, Error> {
         if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
             return Self::open(Path::new(&path), variable);
@@ -43,20 +43,20 @@ impl Loaded {
     }
 
     fn with_flags(name: &OsStr, variable: &'static str, flags: c_int) -> Result<Self, Error> {
-        // SAFETY: loading runs the library's initializers, which for NCCL and the CUDA runtime have no preconditions;
-        // another file at a path that the user gave is the user's choice, like LD_PRELOAD.
+        // SAFETY: loading runs the library's initializers, which have no preconditions for NCCL and the CUDA runtime; a
+        // different file at a path set by the user is the user's choice, like LD_PRELOAD.
         match unsafe { Library::open(Some(name), RTLD_NOW | RTLD_LOCAL | flags) } {
             Ok(library) => Ok(Self { library, path: name.into(), variable }),
-            Err(error) => Err(Error::NotLoaded { library: name.into(), words: error.to_string(), variable }),
+            Err(error) => Err(Error::NotLoaded { library: name.into(), message: error.to_string(), variable }),
         }
     }
 
     /// The address of a function.
     ///
     /// # Safety
-    /// `F` must be the function pointer type of what the library has under this name.
+    /// `F` must be the function pointer type of the library's function with this name.
     pub unsafe fn function<F: Copy>(&self, symbol: &'static str) -> Result<F, Error> {
-        // SAFETY: the type is the caller's promise. The address outlives `Loaded`, whose owners are never dropped.
+        // SAFETY: the caller guarantees the type. The address outlives `Loaded`, whose owners are never dropped.
         match unsafe { self.library.get::<F>(symbol.as_bytes()) } {
             Ok(function) => Ok(*function),
             Err(_) => Err(Error::NoSymbol { library: self.path.clone(), symbol, variable: self.variable }),
@@ -64,7 +64,7 @@ impl Loaded {
     }
 }
 
-/// Declares a struct of C functions, each field named as its symbol, and how it is filled from a [`Loaded`].
+/// Declares a struct of C functions, with each field named after its symbol, and how to fill it from a [`Loaded`].
 macro_rules! functions {
     ($table:ident { $($name:ident($($argument:ty),*) -> $result:ty;)* }) => {
         #[allow(non_snake_case)] // the C names

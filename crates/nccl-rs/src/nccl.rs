@@ -1,4 +1,4 @@
-//! The NCCL library: its version, its words, and the id by which ranks find each other.
+//! The NCCL library: its version, its error messages, its raw calls, and the id by which ranks find each other.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -18,12 +18,11 @@ functions!(Functions {
     ncclCommDestroy(*mut c_void) -> c_int;
     ncclCommAbort(*mut c_void) -> c_int;
     ncclAllReduce(*const c_void, *mut c_void, usize, c_int, c_int, *mut c_void, *mut c_void) -> c_int;
-    ncclBroadcast(*const c_void, *mut c_void, usize, c_int, c_int, *mut c_void, *mut c_void) -> c_int;
     ncclGroupStart() -> c_int;
     ncclGroupEnd() -> c_int;
 });
 
-/// NCCL, loaded to the end of the process.
+/// NCCL, loaded until the end of the process.
 pub struct Nccl {
     library: Loaded,
     functions: Functions,
@@ -31,10 +30,10 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Finds and loads NCCL; see the [crate](crate) for where. Later calls return the same.
+    /// Finds and loads NCCL; see the [crate](crate) for where. Later calls return the same library.
     ///
     /// # Errors
-    /// There is none, it is older than [`MINIMUM`], or it lacks a function.
+    /// If NCCL is not found, is older than [`MINIMUM`], or lacks a function.
     pub fn load() -> Result<&'static Self, Error> {
         static LOADED: OnceLock<Nccl> = OnceLock::new();
         if let Some(loaded) = LOADED.get() {
@@ -47,13 +46,13 @@ impl Nccl {
     /// Loads NCCL from a file.
     ///
     /// # Errors
-    /// It does not load, is older than [`MINIMUM`], or lacks a function.
+    /// If the library does not load, is older than [`MINIMUM`], or lacks a function.
     pub fn open(path: &Path) -> Result<&'static Self, Error> {
         let loaded = Self::check(Loaded::open(path, NCCL_VARIABLE)?)?;
         Ok(Box::leak(Box::new(loaded)))
     }
 
-    /// The version first: an old library is to be called old, not incomplete.
+    /// Checks the version first, so that an old library is reported as old rather than incomplete.
     fn check(library: Loaded) -> Result<Self, Error> {
         // SAFETY: the type is that of nccl.h, since NCCL 2.0.
         let get: unsafe extern "C" fn(*mut c_int) -> c_int = unsafe { library.function("ncclGetVersion")? };
@@ -74,15 +73,15 @@ impl Nccl {
         self.version
     }
 
-    /// The name or path by which it was found.
+    /// The name or path under which it was found.
     pub fn path(&self) -> &Path {
         &self.library.path
     }
 
-    /// A new id, by which the ranks of one communicator find each other; made on one of them.
+    /// A new id, by which the ranks of one communicator find each other; generated on one of them.
     ///
     /// # Errors
-    /// NCCL finds no network interface.
+    /// If NCCL finds no network interface.
     pub fn unique_id(&self) -> Result<UniqueId, Error> {
         let mut id = UniqueId([0; UniqueId::SIZE]);
         // SAFETY: the function fills 128 bytes, the size of the struct.
@@ -97,24 +96,24 @@ impl Nccl {
         }
         let text = |text: *const c_char| match text.is_null() {
             true => String::new(),
-            // SAFETY: not null, so a string that ends with a zero and that NCCL does not free.
+            // SAFETY: not null, so a zero-terminated string that NCCL does not free.
             false => unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned(),
         };
         // SAFETY: any code is allowed; the communicator is documented as unused, and may be null.
-        let (words, last) = unsafe {
+        let (message, last) = unsafe {
             (
                 text((self.functions.ncclGetErrorString)(code)),
                 text((self.functions.ncclGetLastError)(std::ptr::null_mut())),
             )
         };
-        let words = if last.is_empty() { words } else { format!("{words} ({last})") };
-        Err(Error::Nccl { call, code, words })
+        let message = if last.is_empty() { message } else { format!("{message} ({last})") };
+        Err(Error::Nccl { call, code, message })
     }
 }
 
-/// The calls on a communicator. All of them: `comm` comes from [`Nccl::init`] and is neither destroyed nor aborted.
+/// The calls on a communicator. For all of them, `comm` comes from [`Nccl::init`] and is neither destroyed nor aborted.
 impl Nccl {
-    /// Waits for all `size` ranks; the GPU is the thread's current one.
+    /// Waits for all `size` ranks; uses the thread's current GPU.
     pub(crate) fn init(&self, rank: usize, size: usize, id: &UniqueId) -> Result<*mut c_void, Error> {
         let mut comm = std::ptr::null_mut();
         // SAFETY: `comm` is written; the id is passed by value. A rank outside 0..size is an error of NCCL's.
@@ -123,20 +122,20 @@ impl Nccl {
         Ok(comm)
     }
 
-    /// What went wrong in operations that were enqueued.
+    /// The error of an operation that was enqueued, if there is one.
     ///
     /// # Safety
     /// `comm` is alive.
     pub(crate) unsafe fn async_error(&self, comm: *mut c_void) -> Result<(), Error> {
-        let mut behind = 0;
+        let mut error = 0;
         // SAFETY: `comm` is alive by the contract; one int is written.
-        let code = unsafe { (self.functions.ncclCommGetAsyncError)(comm, &mut behind) };
+        let code = unsafe { (self.functions.ncclCommGetAsyncError)(comm, &mut error) };
         self.check_code("ncclCommGetAsyncError", code)?;
-        self.check_code("an NCCL operation on the GPU", behind)
+        self.check_code("an NCCL operation on the GPU", error)
     }
 
     /// # Safety
-    /// `comm` and `stream` are alive, and `pointer` is the GPU's for `len` numbers until the operation is done.
+    /// `comm` and `stream` are alive, and `pointer` is valid on the GPU for `len` elements until the operation is done.
     pub(crate) unsafe fn all_reduce(
         &self,
         pointer: *mut c_void,
@@ -151,36 +150,20 @@ impl Nccl {
         self.check_code("ncclAllReduce", code)
     }
 
-    /// # Safety
-    /// As for [`Nccl::all_reduce`].
-    pub(crate) unsafe fn broadcast(
-        &self,
-        pointer: *mut c_void,
-        len: usize,
-        dtype: c_int,
-        root: usize,
-        comm: *mut c_void,
-        stream: *mut c_void,
-    ) -> Result<(), Error> {
-        // SAFETY: by the contract; equal source and destination mean "in place". A root outside the ranks is an error.
-        let code = unsafe { (self.functions.ncclBroadcast)(pointer, pointer, len, dtype, root as c_int, comm, stream) };
-        self.check_code("ncclBroadcast", code)
-    }
-
-    /// Makes the operations that `body` calls one, which starts when it returns.
+    /// Combines the operations that `body` calls into one, which starts when `body` returns.
     pub(crate) fn group(&self, body: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        // SAFETY: start and end have no preconditions but to come in pairs, on one thread.
+        // SAFETY: start and end only have to come in pairs, on one thread.
         self.check_code("ncclGroupStart", unsafe { (self.functions.ncclGroupStart)() })?;
         let called = body();
-        // SAFETY: the pair of the start above.
+        // SAFETY: pairs with the start above.
         let ended = self.check_code("ncclGroupEnd", unsafe { (self.functions.ncclGroupEnd)() });
         called.and(ended)
     }
 
-    /// Waits for what was enqueued, and frees the communicator.
+    /// Waits for the enqueued operations and frees the communicator.
     ///
     /// # Safety
-    /// `comm` is alive, and is not used afterwards, whatever is returned.
+    /// `comm` is alive, and is not used afterwards, whatever the result.
     pub(crate) unsafe fn finish(&self, comm: *mut c_void) -> Result<(), Error> {
         // SAFETY: by the contract.
         self.check_code("ncclCommFinalize", unsafe { (self.functions.ncclCommFinalize)(comm) })?;
@@ -188,7 +171,7 @@ impl Nccl {
         self.check_code("ncclCommDestroy", unsafe { (self.functions.ncclCommDestroy)(comm) })
     }
 
-    /// Frees the communicator, whatever is under way.
+    /// Frees the communicator without waiting for operations in progress.
     ///
     /// # Safety
     /// As for [`Nccl::finish`].
@@ -204,7 +187,7 @@ impl Nccl {
 pub struct UniqueId([u8; UniqueId::SIZE]);
 
 impl UniqueId {
-    /// Its bytes.
+    /// The size in bytes.
     pub const SIZE: usize = 128;
 
     /// The bytes to send.
@@ -212,7 +195,7 @@ impl UniqueId {
         self.0
     }
 
-    /// The id that was sent.
+    /// The id from the bytes that were sent.
     pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
         Self(bytes)
     }

@@ -1,4 +1,5 @@
-//! The bindings in one process, over the library of tests/fake; its own checks; and the real NCCL without a GPU.
+//! The bindings in one process, with the library of tests/fake; that library's own checks; and the real NCCL without a
+//! GPU.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,19 +17,24 @@ fn load() -> (&'static Nccl, &'static Cuda) {
     (Nccl::open(&path).expect("it is complete"), Cuda::open(&path).expect("it is complete"))
 }
 
-/// The error of a value that has no `Debug`.
+/// The message of an error whose value has no `Debug`.
 fn refusal<T>(result: Result<T, Error>) -> String {
     result.err().expect("this is refused").to_string()
 }
 
 #[test]
-fn the_stand_in_notices_every_breach() {
+fn the_fake_library_detects_every_violation() {
     let library = fake(&[]);
     let program = library.with_extension("misuse");
     let run_path = format!("-Wl,-rpath,{}", env!("CARGO_TARGET_TMPDIR"));
     fake::compile(&program, &[&run_path], &[fake::source("misuse/main.c"), library]);
     let output = Command::new(program).output().expect("it was just compiled");
-    assert!(output.status.success(), "unnoticed:\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "undetected:\
+{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[test]
@@ -42,59 +48,59 @@ fn gpus_have_identities_and_addresses() {
 }
 
 #[test]
-fn a_world_of_one_reduces_to_itself() {
+fn with_one_rank_an_all_reduce_is_the_identity() {
     let (nccl, cuda) = load();
     assert_eq!(nccl.version().to_string(), "2.29.7");
     assert_eq!(cuda.device_count().expect("8 by default"), 8);
-    let id = nccl.unique_id().expect("it draws one");
+    let id = nccl.unique_id().expect("it generates one");
     let id = UniqueId::from_bytes(id.to_bytes());
-    let comm = Communicator::new(nccl, cuda, 3, 0, 1, &id).expect("nobody to wait for");
-    let compute = Stream::new(cuda).expect("there is room");
+    let comm = Communicator::new(nccl, cuda, 3, 0, 1, &id).expect("there are no peers");
+    let compute = Stream::new(cuda).expect("there is memory");
     let memory = |values: &[f32]| {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
-        let mut memory = DeviceMemory::new(cuda, bytes.len()).expect("there is room");
+        let mut memory = DeviceMemory::new(cuda, bytes.len()).expect("there is memory");
         memory.upload(&bytes, compute.handle()).expect("it fits");
         (memory, bytes)
     };
     let ((mut a, in_a), (mut b, in_b)) = (memory(&[1.0, -2.5, 3e-30]), memory(&[]));
     let mut slices = [a.slice(DType::F32, compute.handle()), b.slice(DType::Bf16, compute.handle())];
     assert_eq!((slices[0].len(), slices[0].bytes(), slices[1].is_empty()), (3, 12, true));
-    comm.all_reduce(&mut slices, Reduction::Mean).expect("one group");
-    let pending = comm.broadcast(&mut slices, 0).expect("one group");
+    let pending = comm.all_reduce(&mut slices, Reduction::Mean).expect("one group");
+    comm.make_wait(compute.handle()).expect("one event");
     let mut out = vec![0; in_a.len()];
-    a.download(&mut out, compute.handle()).expect("it waits for both");
+    a.download(&mut out, compute.handle()).expect("it waits for the result");
     assert!(pending.is_done().expect("the stream has waited for it"));
     assert_eq!((out, in_b), (in_a, vec![]));
-    comm.async_error().expect("all is well");
-    comm.finish().expect("nobody to wait for");
+    comm.async_error().expect("there is no error");
+    comm.finish().expect("there are no peers");
     let refused = comm.all_reduce(&mut [], Reduction::Sum).err().map(|error| error.to_string());
-    assert!(refused.is_some_and(|words| words.contains("finished already")));
-    assert!(refusal(comm.finish()).contains("finished already"));
+    assert!(refused.is_some_and(|message| message.contains("already finished")));
+    assert!(refusal(comm.finish()).contains("already finished"));
 }
 
 #[test]
-fn a_result_left_aside_is_waited_for_from_hold_on() {
+fn a_stream_waits_for_the_result_only_after_make_wait() {
     let (nccl, cuda) = load();
-    let comm =
-        Communicator::new(nccl, cuda, 0, 0, 1, &nccl.unique_id().expect("it draws one")).expect("nobody to wait for");
-    let compute = Stream::new(cuda).expect("there is room");
-    let mut memory = DeviceMemory::new(cuda, 4).expect("there is room");
+    let comm = Communicator::new(nccl, cuda, 0, 0, 1, &nccl.unique_id().expect("it generates one"))
+        .expect("there are no peers");
+    let compute = Stream::new(cuda).expect("there is memory");
+    let mut memory = DeviceMemory::new(cuda, 4).expect("there is memory");
     memory.upload(&1f32.to_ne_bytes(), compute.handle()).expect("it fits");
     let mut slices = [memory.slice(DType::F32, compute.handle())];
-    comm.all_reduce_aside(&mut slices, Reduction::Mean).expect("one operation");
+    comm.all_reduce(&mut slices, Reduction::Mean).expect("one operation");
     let mut out = [0; 4];
     let early = refusal(memory.download(&mut out, compute.handle()));
     assert!(early.contains("a stream that does not wait for its last use"), "{early}");
-    comm.hold(compute.handle()).expect("one event");
+    comm.make_wait(compute.handle()).expect("one event");
     memory.download(&mut out, compute.handle()).expect("it waits");
     assert_eq!(f32::from_ne_bytes(out), 1.0);
-    comm.finish().expect("nobody to wait for");
+    comm.finish().expect("there are no peers");
 }
 
 #[test]
-fn failures_have_the_library_s_words() {
+fn errors_carry_the_library_s_message() {
     let (nccl, cuda) = load();
-    let id = nccl.unique_id().expect("it draws one");
+    let id = nccl.unique_id().expect("it generates one");
     let device = refusal(Communicator::new(nccl, cuda, 8, 0, 1, &id));
     assert!(device.starts_with("cudaSetDevice failed: invalid device ordinal (CUDA error 101). "), "{device}");
     let rank = refusal(Communicator::new(nccl, cuda, 0, 5, 2, &id));
@@ -102,24 +108,24 @@ fn failures_have_the_library_s_words() {
 }
 
 #[test]
-fn a_library_that_does_not_do_is_refused_by_name() {
+fn an_unusable_library_is_refused_by_name() {
     let absent = refusal(Nccl::open(Path::new("/nowhere/libnccl.so.2")));
     assert!(absent.starts_with("/nowhere/libnccl.so.2 cannot be loaded ("), "{absent}");
     assert!(absent.contains("set DDPM_NCCL_LIB"), "{absent}");
     for (number, name) in [("2804", "2.8.4"), ("21304", "2.13.4")] {
         let old = refusal(Nccl::open(&fake(&[&format!("-DVERSION={number}")])));
-        assert!(old.contains(&format!("is NCCL {name}, but at least {MINIMUM} is needed")), "{old}");
+        assert!(old.contains(&format!("is NCCL {name}, but at least {MINIMUM} is required")), "{old}");
     }
     let incomplete = fake(&["-DncclCommFinalize=removed", "-DcudaEventQuery=removed_too"]);
     assert!(refusal(Nccl::open(&incomplete)).contains("has no function `ncclCommFinalize`"));
     assert!(refusal(Cuda::open(&incomplete)).contains("has no function `cudaEventQuery`"));
 }
 
-/// NVIDIA's own library, fetched by `scripts/setup.sh --tests`, which needs no GPU to say who it is.
+/// NVIDIA's own library, fetched by `scripts/setup.sh --tests`, which reports its version and ids without a GPU.
 #[test]
-fn the_real_nccl_draws_ids() {
-    let path =
-        std::env::var("DDPM_TEST_NCCL").expect("run the tests with scripts/test.sh, which fetches NCCL and says where");
+fn the_real_nccl_generates_ids() {
+    let path = std::env::var("DDPM_TEST_NCCL")
+        .expect("run the tests with scripts/test.sh, which fetches NCCL and sets this variable");
     let nccl = Nccl::open(Path::new(&path)).expect("it has all functions that are used");
     assert_eq!(nccl.version().to_string(), "2.29.7");
     let ids = [0, 1].map(|_| nccl.unique_id().expect("there is a network interface, if only the loopback"));

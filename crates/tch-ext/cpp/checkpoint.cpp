@@ -1,5 +1,5 @@
-// Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): of a part of the network autograd keeps the inputs only,
-// and backward computes the part again.
+// Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): autograd stores only the inputs of a part of the
+// network, and backward recomputes the part.
 #include "guarded.h"
 
 #include <torch/autograd.h>
@@ -15,8 +15,9 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The caller's function of tensors. False if it failed: `words` then say why, in zeroed memory of `room` bytes.
-using Call = bool (*)(void *context, const Tensor *const *inputs, size_t count, Tensor **output, char *words, size_t room);
+// The caller's function of tensors. Returns false if it failed: `message`, a zeroed buffer of `size` bytes, then says
+// why.
+using Call = bool (*)(void *context, const Tensor *const *inputs, size_t count, Tensor **output, char *message, size_t size);
 
 // Owns `context`.
 struct Part final : torch::CustomClassHolder {
@@ -34,13 +35,13 @@ struct Part final : torch::CustomClassHolder {
         std::vector<const Tensor *> borrowed;
         for (const auto &input : inputs) borrowed.push_back(&input);
         Tensor *output = nullptr;
-        char words[2048] = "";
-        TORCH_CHECK(call(context, borrowed.data(), borrowed.size(), &output, words, sizeof words), words);
+        char message[2048] = "";
+        TORCH_CHECK(call(context, borrowed.data(), borrowed.size(), &output, message, sizeof message), message);
         return *std::unique_ptr<Tensor>(output);
     }
 };
 
-// Where the gradients of the inputs end, as they come: a leaf would copy some of them into another layout.
+// Collects the gradients of the inputs unchanged: a leaf would copy some of them to a different layout.
 struct Sink final : torch::autograd::Node {
     variable_list received;
 
@@ -58,7 +59,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     }
 
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {
-        TORCH_CHECK(!at::GradMode::is_enabled(), "a checkpointed part has no gradient of its gradient");
+        TORCH_CHECK(!at::GradMode::is_enabled(), "second-order gradients of a checkpointed part are not supported");
         const auto part = c10::static_intrusive_pointer_cast<Part>(ctx->saved_data["part"].toCapsule());
         const auto sink = c10::make_intrusive<Sink>();
         variable_list inputs;
@@ -75,7 +76,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
             return (*part)(inputs);
         }();
         const size_t count = inputs.size();
-        // What is kept for the backward of the part may go while that runs.
+        // Tensors that are saved for the part's backward can then be freed while it runs.
         inputs.clear();
         torch::autograd::backward({output}, {upstream[0]});
         auto gradients = std::move(sink->received);
@@ -86,8 +87,8 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 } // namespace
 
-// `*output` is what `call(context)` makes of the inputs, and the caller's to release. `context` is ours in any case, and
-// handed to `release` when neither this call nor a backward needs it any more.
+// Stores the result of `call(context)` for the inputs in `*output`, which the caller must release. Takes ownership of
+// `context` in any case, and passes it to `release` when neither this call nor a backward needs it any longer.
 extern "C" char *tch_ext_checkpoint(const at::Tensor *const *inputs, size_t count, void *context, Call call,
                                     void (*release)(void *), at::Tensor **output) {
     return tch_ext::guarded([&] {

@@ -1,6 +1,7 @@
-// Group norm with what surrounds it in a U-Net: the concatenation and the addition before, the affine map of each sample,
-// the SiLU after; in backward, the gradient of what goes around it. Few passes over memory where libtorch makes many, on
-// the CPU with channels last. libtorch's own operations elsewhere.
+// Group norm, fused with the operations around it in a U-Net: the concatenation and the addition before it, the affine
+// map of each sample, the SiLU after it and, in backward, the gradient of a residual connection around it. It needs few
+// passes over memory where libtorch needs many, on the CPU with channels last. Elsewhere it is composed of libtorch's
+// own operations.
 #include "group_norm_kernels.h"
 #include "guarded.h"
 #include "processor.h"
@@ -28,22 +29,22 @@ const tch_ext::AllKernels &kernels_of_this_processor() { return KERNELS_OF_THIS_
 const Kernels<float> &kernels(float) { return kernels_of_this_processor().f32; }
 const Kernels<Bf16> &kernels(Bf16) { return kernels_of_this_processor().bf16; }
 
-// Sample b's row of a table `[B, C]`, or the one row of `[1, C]`.
+// Sample b's row of a table `[B, C]`, or the only row of `[1, C]`.
 const float *row_of(const Tensor &table, int64_t b) {
     return table.const_data_ptr<float>() + (table.size(0) == 1 ? 0 : b * table.size(1));
 }
 
-// One or two tensors `[B, C_i, H, W]` with channels last, of which the second may be undefined.
+// One or two tensors `[B, C_i, H, W]` with channels last; the second may be undefined.
 using Inputs = std::array<Tensor, 2>;
 
 int64_t channels_of(const Tensor &input) { return input.defined() ? input.size(1) : 0; }
 
-// Sample b of both; null for what is not defined.
+// Sample b of both; null if undefined.
 template <typename T> Parts<T> sample_of(const Inputs &inputs, int64_t b) {
     Parts<T> parts{};
     for (int i = 0; i < 2; ++i) {
         if (!inputs[i].defined()) continue;
-        // Whoever asks for T says by its constness whether it writes.
+        // The constness of T says whether the caller writes.
         auto *data = static_cast<std::remove_const_t<T> *>(inputs[i].data_ptr());
         parts.channels[i] = channels_of(inputs[i]);
         parts.at[i] = data + b * parts.channels[i] * inputs[i].size(2) * inputs[i].size(3);
@@ -63,7 +64,7 @@ struct Shape {
     }
 };
 
-// Calls body(b, work) for each sample b, with room for so many values of its own.
+// Calls body(b, work) for each sample b, with a work buffer of this size.
 template <typename Body> void for_each_sample(int64_t batch, int64_t work_size, Body body) {
     at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
         const auto work = std::make_unique_for_overwrite<float[]>(work_size);
@@ -106,7 +107,7 @@ void backward_batch(const Shape &shape, const Inputs &x, const Tensor &offset, c
 }
 
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
-    // The norm, and the inputs again.
+    // Returns the norm, and the inputs again.
     static variable_list forward(AutogradContext *ctx, const Tensor &first, const std::optional<Tensor> &other,
                                  const Tensor &offset, const Tensor &gain,
                                  const Tensor &bias, int64_t groups, double eps, bool silu) {
@@ -124,15 +125,15 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         ctx->saved_data["groups"] = groups;
         ctx->saved_data["silu"] = silu;
         ctx->set_materialize_grads(false);
-        // Autograd would return an input by way of view(), which for a single image gives strides of no known layout: what
-        // follows would then compute as if channels were not last. An alias keeps them.
+        // Autograd would return an input through view(), which for a single image gives ambiguous strides: subsequent
+        // operations would then assume that channels are not last. An alias keeps the strides.
         variable_list out{y, first.alias()};
         if (second.defined()) out.push_back(second.alias());
         return out;
     }
 
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {
-        TORCH_CHECK(!at::GradMode::is_enabled(), "the fused group norm has no gradient of its gradient");
+        TORCH_CHECK(!at::GradMode::is_enabled(), "second-order gradients of the fused group norm are not supported");
         const auto saved = ctx->get_saved_variables();
         const Inputs x{saved[0], saved[1]};
         const auto &offset = saved[2], &gain = saved[3], &bias = saved[4], &mean = saved[5], &rstd = saved[6];
@@ -169,10 +170,10 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 } // namespace
 
 // Whether this thread's norms are composed of libtorch's operations on the CPU too.
-static thread_local bool as_on_gpus = false;
-extern "C" bool tch_ext_group_norm_as_on_gpus(bool on) { return std::exchange(as_on_gpus, on); }
+static thread_local bool always_composite = false;
+extern "C" bool tch_ext_set_composite_group_norm(bool on) { return std::exchange(always_composite, on); }
 
-// `inputs` are one or two, and `out` has room for one more.
+// There are one or two `inputs`, and `out` has room for one more.
 extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,
                                     const at::Tensor *gain, const at::Tensor *bias, int64_t groups, double eps, bool silu,
                                     at::Tensor **out) {
@@ -185,7 +186,7 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
             TORCH_CHECK(size.size() == 4, "group norm takes images [B, C, H, W], not ", size);
             TORCH_CHECK(size[0] == first[0] && size[2] == first[2] && size[3] == first[3] &&
                             x[i].scalar_type() == x[0].scalar_type() && x[i].device() == x[0].device(),
-                        "group norm takes inputs that differ in their channels only, not ", first, " and ", size);
+                        "group norm takes inputs that differ only in their channels, not ", first, " and ", size);
         }
         const int64_t channels = channels_of(x[0]) + channels_of(x[1]);
         TORCH_CHECK(groups > 0 && channels % groups == 0, channels, " channels do not divide into ", groups, " groups");
@@ -198,7 +199,7 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         }
         const auto kind = x[0].scalar_type();
         variable_list results{Tensor(), x[0], x[1]};
-        if (x[0].is_cpu() && !as_on_gpus && (kind == at::kFloat || kind == at::kBFloat16)) {
+        if (x[0].is_cpu() && !always_composite && (kind == at::kFloat || kind == at::kBFloat16)) {
             for (auto &input : x)
                 if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);
             // An input may be absent, but not undefined.
@@ -208,7 +209,7 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         } else {
             results[0] = composite(x, *offset, *gain, *bias, groups, eps, silu);
         }
-        // All of them or none: what is made so far is freed where the next cannot be.
+        // All of them or none: if one cannot be allocated, the previous ones are freed.
         std::vector<std::unique_ptr<at::Tensor>> owned;
         for (size_t i = 0; i <= count; ++i) owned.push_back(std::make_unique<at::Tensor>(results[i]));
         for (size_t i = 0; i <= count; ++i) out[i] = owned[i].release();

@@ -1,11 +1,11 @@
-// Compiled once for each kind of processor, with its instructions and KERNELS naming the result. Nothing here may be shared
-// with other files: the linker would keep one of the copies, which another processor could not run.
+// Compiled once per instruction set, with KERNELS naming the result. Nothing here may be shared with other files: the
+// linker would keep one of the copies, which another processor might not be able to run.
 #include "group_norm_kernels.h"
 
 namespace tch_ext {
 namespace {
 
-// As wide as the processor's vectors: wider ones would go through memory.
+// As wide as the processor's vectors: wider ones would be passed through memory.
 #if defined __AVX512F__
 constexpr int64_t LANES = 16;
 #elif defined __AVX2__
@@ -13,7 +13,7 @@ constexpr int64_t LANES = 8;
 #else
 constexpr int64_t LANES = 4;
 #endif
-static_assert(LANES <= MOST_LANES);
+static_assert(LANES <= MAX_LANES);
 
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntLanes __attribute__((vector_size(4 * LANES)));
@@ -49,7 +49,7 @@ template <bool full> INLINE void store(Bf16 *to, Lanes lanes, int64_t count) {
     __builtin_memcpy(to, &halves, full ? sizeof halves : count * sizeof *to);
 }
 
-// Adds a block's sums to those of the blocks before: with few terms in each, few digits are lost.
+// Adds a block's sums to those of the previous blocks: with few terms in each, little precision is lost.
 template <bool full> INLINE void add(float *to, Lanes lanes, int64_t count) {
     store<full>(to, load<full>(to, count) + lanes, count);
 }
@@ -71,8 +71,8 @@ INLINE Lanes exponential(Lanes x) {
     return p * __builtin_bit_cast(Lanes, (__builtin_convertvector(n, IntLanes) + 127) << 23);
 }
 
-// 1 / x of a positive x, to an unit in the last place: a guess at the exponent, and Newton's steps. Takes half the time of
-// the division.
+// 1 / x of a positive x, to one unit in the last place: an estimate from the exponent, and Newton steps. Takes half the
+// time of a division.
 INLINE Lanes reciprocal(Lanes x) {
     Lanes guess = __builtin_bit_cast(Lanes, 0x7ef311c7 - __builtin_bit_cast(IntLanes, x));
     for (int step = 0; step < 3; ++step) guess = guess * (2.0f - x * guess);
@@ -81,8 +81,8 @@ INLINE Lanes reciprocal(Lanes x) {
 
 INLINE Lanes sigmoid(Lanes z) { return reciprocal(1.0f + exponential(-z)); }
 
-// Calls body<full>(part, first channel in the part, first channel of all, count, first pixel, pixel after the last) for each
-// block of channels of some pixels, and goes through memory from start to end, nearly.
+// Calls body<full>(part, first channel in the part, first channel overall, count, first pixel, end pixel) for each
+// block of channels of some pixels, in nearly sequential memory order.
 template <typename T, typename Body> void blocks(const Parts<T> &parts, int64_t pixels, Body body) {
     constexpr int64_t ROWS = 16;
     for (int64_t begin = 0; begin < pixels; begin += ROWS) {
@@ -103,7 +103,7 @@ void fill(float *values, int64_t count, float value) {
     for (int64_t i = 0; i < count; ++i) values[i] = value;
 }
 
-// Means over each group of what `per_channel` sums up, handed back to each channel of the group.
+// Means over each group of the sums in `per_channel`, stored to each channel of the group.
 void spread_group_means(const Sample &s, float *per_channel) {
     const int64_t width = s.channels / s.groups;
     for (int64_t g = 0; g < s.groups; ++g) {
@@ -153,9 +153,10 @@ void forward(const Sample &s, const Parts<const T> &x, T *y, const Statistics &s
 template <bool silu, typename T>
 void backward(const Sample &s, const Parts<const T> &x, const T *dy, const Parts<const T> &passed,
               const Statistics &statistics, const Parts<T> &dx, const TableGradients &tables, float *work) {
-    // What the group's mean and spread pass back: means over the group of gain * dz, plain and times the normalised x.
+    // The gradients through the group's mean and variance: means over the group of gain * dz, and of that times the
+    // normalised x.
     float *plain = work, *along = work + s.channels;
-    // The gradient at z, kept from the first sweep for the second.
+    // The gradient at z, saved in the first sweep for the second.
     float *const kept = work + 2 * s.channels;
     float *next = kept;
     fill(tables.offset, s.channels, 0);

@@ -1,4 +1,4 @@
-// How the C++ side answers: null, or a message that the caller frees with tch_ext_free.
+// The result of the C++ functions: null, or an error message that the caller frees with tch_ext_free.
 #pragma once
 #include <c10/util/Exception.h>
 

@@ -11,7 +11,7 @@ namespace tch_ext {
 Processor this_processor() {
 #ifdef __x86_64__
     static const Processor processor = [] {
-        // All that the levels x86-64-v3 and x86-64-v4 may use.
+        // All features of the levels x86-64-v3 and x86-64-v4.
         const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
                         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
                         __builtin_cpu_supports("movbe") && __builtin_cpu_supports("f16c");
@@ -33,7 +33,7 @@ bool multiplies_bf16() {
 #ifdef __x86_64__
     static const bool multiplies = [] {
         if (this_processor() != Processor::avx512 || !__builtin_cpu_supports("avx512bf16")) return false;
-        // The limits set for oneDNN, which has no exported function that reports them.
+        // The limits set for oneDNN, which does not export a function that reports them.
         for (const char *variable : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
             const char *value = std::getenv(variable);
             if (!value || !*value) continue;

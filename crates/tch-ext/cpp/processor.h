@@ -1,18 +1,18 @@
-// Which of the kernels that are compiled for several processors this one runs.
+// Selects among the kernels that are compiled for several instruction sets.
 #pragma once
 
 namespace tch_ext {
 
 enum class Processor { any, avx2, avx512 };
 
-// The most that the processor has and ATEN_CPU_CAPABILITY, libtorch's own switch, allows.
+// The best that the processor supports and ATEN_CPU_CAPABILITY, libtorch's own setting, allows.
 Processor this_processor();
 
 // "any", "avx2" or "avx512", a constant.
 const char *name_of(Processor);
 
-// Whether oneDNN, libtorch's library for convolutions and matrix products, finds instructions for bf16 here. It works without
-// them, at a tenth of its speed in f32.
+// Whether oneDNN, libtorch's library for convolutions and matrix products, finds instructions for bf16 here. Without
+// them it works at a tenth of its speed in f32.
 bool multiplies_bf16();
 
 // The variant of `kernels` for this processor; those for x86-64 exist only there.

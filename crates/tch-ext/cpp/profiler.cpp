@@ -1,4 +1,4 @@
-// libtorch's own profiler (Kineto), and ranges of ours in what it records. Answers as in shim.cpp.
+// libtorch's own profiler (Kineto), and our ranges in its recordings. Results as in shim.cpp.
 #include "guarded.h"
 
 #include <ATen/Context.h>
@@ -20,15 +20,15 @@ namespace profiler = torch::profiler::impl;
 
 using Each = void (*)(void *context, const char *name, bool range, bool on_gpu, int64_t start_ns, int64_t ns);
 
-// Kineto writes to stderr of every start and stop, and of a GPU that is not there, as of errors. Set before main, while
-// no other thread can read the environment; one who wants to see it all sets it to 0.
+// Kineto logs every start and stop, and the absence of a GPU, to stderr like errors. Set before main, while no other
+// thread can read the environment; users can set it to 0 to see everything.
 const bool quiet = setenv("KINETO_LOG_LEVEL", "6", /*overwrite=*/0) == 0;
 
 } // namespace
 
 extern "C" {
 
-// Begins to record what all threads do, with the shapes of the operators' inputs; one recording at a time.
+// Starts recording the operations of all threads, with the shapes of their inputs; only one recording at a time.
 char *tch_ext_profiler_start() {
     return guarded([] {
         profiler::ExperimentalConfig more;
@@ -45,9 +45,9 @@ char *tch_ext_profiler_start() {
     });
 }
 
-// Ends the recording. With a `path`, writes it there as a Chrome trace, and calls `each` with every operator and range of
-// the calling thread and of the threads that went backward for it, and with what GPUs did, in any order; without, discards
-// it.
+// Ends the recording. With a `path`, writes it there as a Chrome trace, and calls `each` for every operator and range
+// of the calling thread and of the threads that ran its backward passes, and for all GPU activities, in any order;
+// without a path, discards it.
 char *tch_ext_profiler_stop(const char *path, void *context, Each each) {
     return guarded([&] {
         auto recorded = autograd::disableProfiler();
@@ -58,15 +58,15 @@ char *tch_ext_profiler_stop(const char *path, void *context, Each each) {
         const auto scope_is = [](const autograd::KinetoEvent &event, at::RecordScope scope) {
             return event.scope() == static_cast<uint8_t>(scope);
         };
-        // libtorch goes backward on the calling thread for the CPU, and on a thread for each GPU, for which the calling one
-        // waits.
+        // libtorch runs backward on the calling thread for the CPU, and on one thread per GPU, for which the calling
+        // one waits.
         std::set<uint64_t> threads{at::RecordFunction::currentThreadId()};
         for (const auto &event : recorded->events()) {
             if (scope_is(event, at::RecordScope::BACKWARD_FUNCTION)) threads.insert(event.startThreadId());
         }
         for (const auto &event : recorded->events()) {
             const bool on_gpu = event.deviceType() == c10::DeviceType::CUDA;
-            // Ranges are shown again in the row of the GPU, around what it did for them.
+            // Ranges appear a second time in the row of the GPU, around its work for them.
             const bool shadow = event.activityType() == static_cast<uint8_t>(libkineto::ActivityType::GPU_USER_ANNOTATION);
             if (on_gpu ? !shadow : threads.contains(event.startThreadId())) {
                 each(context, event.name().c_str(), scope_is(event, at::RecordScope::USER_SCOPE), on_gpu,
@@ -76,7 +76,7 @@ char *tch_ext_profiler_stop(const char *path, void *context, Each each) {
     });
 }
 
-// A range of this thread that begins now; null while nobody records.
+// Begins a range on this thread; null if there is no recording.
 at::RecordFunction *tch_ext_range_begin(const char *name) {
     try {
         auto callbacks = at::getStepCallbacksUnlessEmpty(at::RecordScope::USER_SCOPE);

@@ -1,5 +1,5 @@
-// What tch does not expose of libtorch. Every function returns null on success, else a message that the caller frees
-// with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as torch-sys passes them.
+// Functions of libtorch that tch does not expose. Every function returns null on success, otherwise an error message
+// that the caller frees with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as in torch-sys.
 #include "guarded.h"
 
 #include <ATen/Context.h>
@@ -16,8 +16,8 @@ using tch_ext::guarded;
 
 namespace {
 
-// Without it cuBLAS may give other bits each time, and libtorch refuses to call it where the same ones are asked for. Set
-// before main, while no other thread can read the environment; a value of the user's stays.
+// Without it cuBLAS is not deterministic, and libtorch refuses to call it in deterministic mode. Set before main, while
+// no other thread can read the environment; a user's value is kept.
 const bool repeatable_cublas = setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0) == 0;
 
 // Owns `context` and calls back with it after each accumulation into the tensor that holds the hook.
@@ -41,7 +41,7 @@ extern "C" {
 
 void tch_ext_free(char *message) { free(message); }
 
-// Makes `grad` the gradient of the leaf `param`: backward then adds into its memory instead of allocating.
+// Makes `grad` the gradient of the leaf `param`: backward then accumulates into its memory instead of allocating.
 char *tch_ext_set_grad(at::Tensor *param, const at::Tensor *grad) {
     return guarded([&] {
         TORCH_CHECK(param->sizes() == grad->sizes() && param->scalar_type() == grad->scalar_type() &&
@@ -51,13 +51,13 @@ char *tch_ext_set_grad(at::Tensor *param, const at::Tensor *grad) {
     });
 }
 
-// A copy of `images` [B, C, H, W] whose channels are adjacent in memory; `*copy` is the caller's to release.
+// A channels-last copy of `images` [B, C, H, W]; the caller must release `*copy`.
 char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
     return guarded([&] { *copy = new at::Tensor(images->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
-// Calls `call(context)` whenever backward has added to the gradient of the leaf `param`. `context` is ours in any case,
-// and handed to `release` when the hook goes: replaced, cleared, or refused.
+// Calls `call(context)` whenever backward has accumulated into the gradient of the leaf `param`. Takes ownership of
+// `context` in any case, and passes it to `release` when the hook is replaced, cleared, or refused.
 char *tch_ext_set_grad_hook(at::Tensor *param, void *context, bool (*call)(void *), void (*release)(void *)) {
     return guarded([&] {
         auto hook = std::make_unique<GradHook>(context, call, release);
@@ -75,12 +75,12 @@ char *tch_ext_set_deterministic(bool on) {
     return guarded([&] {
         auto &context = at::globalContext();
         context.setDeterministicAlgorithms(on, /*warn_only=*/false);
-        // All memory is written before it is read here; to fill it first would be one more pass over every tensor.
+        // All memory is written before it is read; filling it first would be one more pass over every tensor.
         context.setDeterministicFillUninitializedMemory(false);
         context.setDeterministicCuDNN(on);
-        // Measures all algorithms for each shape, and takes the fastest: not always the same.
+        // Benchmarks all algorithms for each shape and uses the fastest, which is not always the same one.
         context.setBenchmarkCuDNN(!on);
-        // Its backward adds in any order. Flash and memory-efficient attention heed the first switch.
+        // Its backward accumulates in arbitrary order. Flash and memory-efficient attention respect the first setting.
         context.setSDPUseCuDNN(!on);
     });
 }

@@ -1,12 +1,13 @@
-// Compiled once for each kind of processor, with its instructions and KERNELS naming the result. Nothing here may be shared
-// with other files: the linker would keep one of the copies, which another processor could not run.
+// Compiled once per instruction set, with KERNELS naming the result. Nothing here may be shared with other files: the
+// linker would keep one of the copies, which another processor might not be able to run.
 #include "winograd_kernels.h"
 
 namespace tch_ext {
 namespace {
 
-// Vectors as wide as the processor's, and tiles of the matrix products that fill its registers with sums: ROWS by two
-// vectors forward, where rows are pixels' tiles, and WEIGHT_ROWS by two for weights, where they are input channels.
+// Vectors as wide as the processor's, and register blocks of the matrix products that fill its registers with sums:
+// ROWS by two vectors forward, where rows are image tiles, and WEIGHT_ROWS by two for weights, where they are input
+// channels.
 #if defined __AVX512F__
 constexpr int64_t LANES = 16, ROWS = 12, WEIGHT_ROWS = 8;
 #elif defined __AVX2__
@@ -23,7 +24,7 @@ typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 
 INLINE Lanes load(const float *from) { return *reinterpret_cast<const Lanes *>(from); }
 INLINE void store(float *to, Lanes lanes) { *reinterpret_cast<Lanes *>(to) = lanes; }
-// Subtracting zero changes no value, not even -0, and so costs nothing; adding it would be an instruction.
+// Subtracting zero changes no value, not even -0, so the compiler drops it; adding zero would need an instruction.
 INLINE Lanes all(float value) { return value - Lanes{}; }
 
 void fill_zero(float *values, int64_t count) {
@@ -73,7 +74,7 @@ void multiply(const float *a, int64_t row_stride, int64_t k_stride, int64_t rows
                                          columns, depth);
 }
 
-// A tile's place: the image, and its row and column in tiles.
+// The position of a tile: the image, and its row and column in tiles.
 struct Place {
     int64_t image, row, column;
 
@@ -90,7 +91,7 @@ struct Place {
     }
 };
 
-// Where the channels of pixel (row, column) of an image begin; `outside` if it has no such pixel.
+// The channels of pixel (row, column) of an image; `outside` if it has no such pixel.
 INLINE const float *pixel(const Convolution &c, const float *images, int64_t channels, int64_t image, int64_t row,
                           int64_t column, const float *outside) {
     const bool inside = row >= 0 && row < c.height && column >= 0 && column < c.width;
@@ -124,7 +125,7 @@ void transform_weights(const Convolution &c, const float *weights, int64_t in_st
     }
 }
 
-// v [16, tiles_at_once, in] of `count` tiles from `place` on.
+// v [16, tiles_at_once, in] of `count` tiles starting at `place`.
 void transform_inputs(const Convolution &c, const float *x, Place place, int64_t count, float *v, const float *zeros) {
     const int64_t plane = tiles_at_once(c) * c.in;
     for (int64_t t = 0; t < count; ++t, place.next(c)) {
@@ -151,7 +152,7 @@ void transform_inputs(const Convolution &c, const float *x, Place place, int64_t
     }
 }
 
-// The pixels of y of `count` tiles from `place` on: A^T m A, for m [16, tiles_at_once, out], and the bias.
+// The pixels of y of `count` tiles starting at `place`: A^T m A, for m [16, tiles_at_once, out], plus the bias.
 void transform_outputs(const Convolution &c, const float *m, const float *bias, Place place, int64_t count, float *y) {
     const int64_t plane = tiles_at_once(c) * c.out;
     for (int64_t t = 0; t < count; ++t, place.next(c)) {
@@ -181,7 +182,7 @@ void forward(const Convolution &c, const float *x, const float *u, const float *
              float *work) {
     const int64_t at_once = tiles_at_once(c), v_plane = at_once * c.in, m_plane = at_once * c.out;
     float *const v = work, *const m = v + 16 * v_plane, *const zeros = m + 16 * m_plane;
-    // Rows beyond the last tile are multiplied too, and the results left.
+    // Rows beyond the last tile are multiplied too, and their results ignored.
     fill_zero(work, forward_work(c));
     for (int64_t first = begin; first < end; first += at_once) {
         const int64_t count = end - first < at_once ? end - first : at_once;
@@ -194,7 +195,7 @@ void forward(const Convolution &c, const float *x, const float *u, const float *
     }
 }
 
-// Row `row` of B^T d B of `count` tiles, for `channels` channels from `channel` on: v [4, WEIGHT_TILES, channels].
+// Row `row` of B^T d B of `count` tiles, for `channels` channels starting at `channel`: v [4, WEIGHT_TILES, channels].
 template <int row>
 void transform_input_row(const Convolution &c, const float *x, int64_t channel, int64_t channels, Place place, int64_t count,
                          float *v, const float *zeros) {

@@ -1,10 +1,10 @@
-// 3x3 convolutions of stride 1 and padding 1 by Winograd's F(2x2, 3x3), after Lavin & Gray 2015 (arXiv 1509.09308): 16
-// multiplications for 4 pixels of the result where the definition takes 36. f32, channels last, channels in multiples of 16.
-// Compiled for several processors; see winograd.cpp.
+// 3x3 convolutions of stride 1 and padding 1 by Winograd's F(2x2, 3x3), following Lavin & Gray 2015 (arXiv 1509.09308):
+// 16 multiplications for 4 pixels of the result instead of 36. f32, channels last, channels in multiples of 16.
+// Compiled for several instruction sets; see winograd.cpp.
 //
-// Images are cut into tiles of 2x2 pixels, numbered through the batch, each with the 4x4 input pixels d around it. A tile's
-// result is A^T [(G g G^T) . (B^T d B)] A, where the product in brackets, summed over input channels, is for each of its 16
-// places a matrix product over many tiles.
+// Images are divided into tiles of 2x2 pixels, numbered across the batch, each with the 4x4 input pixels d around it.
+// The result of a tile is A^T [(G g G^T) . (B^T d B)] A, where the product in brackets, summed over input channels, is
+// a matrix product over many tiles for each of its 16 positions.
 #pragma once
 
 #include <cstdint>
@@ -21,24 +21,24 @@ struct Convolution {
 };
 
 struct WinogradKernels {
-    // Rows [begin, end) of u [16, in, out], G g G^T of each pair of channels. Of the weights [.., .., 3, 3] that of input
-    // channel i and output channel o begins at `i * in_stride + o * out_stride`; `turned` by half a turn for the convolution
-    // that takes gradients back. `work` holds 9 * out values.
+    // Rows [begin, end) of u [16, in, out], G g G^T of each pair of channels. In the weights [.., .., 3, 3], those of
+    // input channel i and output channel o start at `i * in_stride + o * out_stride`; `turned` by 180 degrees for the
+    // convolution in backward. `work` holds 9 * out values.
     void (*transform_weights)(const Convolution &, const float *weights, int64_t in_stride, int64_t out_stride, bool turned,
                               float *u, int64_t begin, int64_t end, float *work);
     // Tiles [begin, end) of y, from x, u and the bias, which may be null. `work` holds forward_work() values.
     void (*forward)(const Convolution &, const float *x, const float *u, const float *bias, float *y, int64_t begin,
                     int64_t end, float *work);
-    // One of the four rows of places of du [16, in, out], the gradient of u, for the input channels [begin, end), from x and
-    // the gradient dy of y. No two such parts share a result. `work` holds weight_work() values.
+    // One of the four rows of positions of du [16, in, out], the gradient of u, for the input channels [begin, end),
+    // from x and the gradient dy of y. Such parts do not share results. `work` holds weight_work() values.
     void (*weight_gradient)(const Convolution &, const float *x, const float *dy, float *du, int64_t row, int64_t begin,
                             int64_t end, float *work);
     // The gradients of the weights [out, in, 3, 3] of the input channels [begin, end): G^T du G.
     void (*restore_weights)(const Convolution &, const float *du, float *weights, int64_t begin, int64_t end);
 };
 
-// Tiles that forward takes through its matrix products together: a multiple of all kernels' rows, few enough to stay in the
-// second cache, and enough for large weights to be read seldom.
+// Tiles per matrix product in forward: a multiple of all kernels' rows, few enough to stay in the L2 cache, and enough
+// that large weights are read rarely.
 static inline int64_t tiles_at_once(const Convolution &c) {
     const int64_t fit = (1 << 13) / (c.in + c.out) / 12 * 12;
     return fit < 48 ? 48 : fit > 96 ? 96 : fit;
@@ -48,7 +48,7 @@ static inline int64_t forward_work(const Convolution &c) {
     return 16 * tiles_at_once(c) * (c.in + c.out) + (c.in > c.out ? c.in : c.out);
 }
 
-// Tiles that weight_gradient takes together: few enough that they and the sums stay in the first caches.
+// Tiles per matrix product in weight_gradient: few enough that they and the sums stay in the L1 and L2 caches.
 constexpr int64_t WEIGHT_TILES = 32;
 
 static inline int64_t weight_work(const Convolution &c, int64_t channels) {

@@ -1,4 +1,4 @@
-//! Activation checkpointing: computing a part of the network again in backward instead of keeping what it needs there.
+//! Activation checkpointing: recomputing a part of the network in backward instead of storing its activations.
 
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,21 +19,22 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Of a part: its context, its inputs and their number, where its output goes, and where what it failed with goes, with
-/// the room for that.
+/// Runs a part: its context, its inputs and their number, where to store its output, and a buffer for an error message
+/// with its size.
 type Call = extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut C_tensor, *mut c_char, usize) -> bool;
 
 type Part = Box<dyn Fn(&[Tensor]) -> Result<Tensor, TchError> + Send>;
 
-/// `part(inputs)`, of which autograd keeps the inputs only: backward runs `part` again (Chen et al. 2016, arXiv
-/// 1604.06174) and goes through it, so that the leaves in it get their gradients and call their hooks.
+/// Computes `part(inputs)`, for which autograd stores only the inputs: backward runs `part` again (Chen et al. 2016,
+/// arXiv 1604.06174) and backpropagates through it, so that the leaves in it receive their gradients and call their
+/// hooks.
 ///
-/// Gradients flow to `inputs` and to leaves that `part` holds, to no other tensor: what was computed outside must come in
-/// as an input. `part` must give the same whenever it is called with the same. At least one input must require a
-/// gradient, or there is no backward. A gradient of a gradient is not defined.
+/// Gradients flow to `inputs` and to leaves that `part` captures, but to no other tensor: tensors computed outside must
+/// be passed as inputs. `part` must return the same result for the same inputs. At least one input must require a
+/// gradient, or there is no backward. Second-order gradients are not supported.
 ///
 /// # Errors
-/// `part` failed, and with what, or panicked; in backward, that fails the backward.
+/// If `part` fails or panics; in backward, such an error fails the backward pass.
 pub fn checkpoint(
     inputs: &[&Tensor],
     part: impl Fn(&[Tensor]) -> Result<Tensor, TchError> + Send + 'static,
@@ -41,58 +42,59 @@ pub fn checkpoint(
     let context = Box::into_raw(Box::new(Box::new(part) as Part));
     let pointers: Vec<*const C_tensor> = inputs.iter().map(|input| input.as_ptr()).collect();
     let mut output = std::ptr::null_mut();
-    // SAFETY: the inputs are live tensors, borrowed for the call. The shim takes `context`, a `Part` from Box::into_raw,
-    // whatever it returns: it passes it to `call` while it holds it, one call at a time (libtorch locks the node of a
-    // graph while it runs it) on any thread, which `Send` allows, and to `release` once. On success `output` is a new
-    // tensor that nobody else owns, which from_ptr takes.
+    // SAFETY: the inputs are live tensors, borrowed for the call. The shim takes ownership of `context`, a `Part` from
+    // Box::into_raw, whatever it returns: while it holds it, it passes it to `call`, one call at a time (libtorch locks
+    // a graph node while it runs) and on any thread, which `Send` allows; finally it passes it to `release` once. On
+    // success `output` is a new tensor, whose ownership from_ptr takes.
     unsafe {
         check(tch_ext_checkpoint(pointers.as_ptr(), pointers.len(), context.cast(), call, release, &mut output))?;
         Ok(Tensor::from_ptr(output))
     }
 }
 
-/// Whether the part got through; if so, `output` is the caller's, else `words` say why. A panic must not unwind into C++.
+/// Runs the part. Returns true on success, and the caller then owns `output`; otherwise `message` says why. A panic
+/// must not unwind into C++.
 extern "C" fn call(
     context: *mut c_void,
     inputs: *const *const C_tensor,
     count: usize,
     output: *mut *mut C_tensor,
-    words: *mut c_char,
-    room: usize,
+    message: *mut c_char,
+    size: usize,
 ) -> bool {
     let run = || {
-        // SAFETY: `context` is the `Part` that the shim was given and has not released yet.
+        // SAFETY: `context` is the `Part` that the shim owns and has not released yet.
         let part = unsafe { &*context.cast::<Part>() };
-        // SAFETY: the shim passes `count` pointers to tensors that live during the call; with none, the pointer may be
-        // null, which a slice must not be.
+        // SAFETY: the shim passes `count` pointers to tensors that live during the call; if there are none, the pointer
+        // may be null, which a slice does not allow.
         let pointers = if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(inputs, count) } };
-        // SAFETY: as above; clone_from_ptr only reads through the pointer and makes a reference of its own.
+        // SAFETY: as above; clone_from_ptr only reads through the pointer and creates its own reference.
         let inputs: Vec<Tensor> =
             pointers.iter().map(|input| unsafe { Tensor::clone_from_ptr(input.cast_mut()) }).collect();
         part(&inputs)
     };
     let failed = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(tensor)) => {
-            // SAFETY: the shim passes a valid place for one pointer, and owns the tensor from here on, which is forgotten
-            // here.
+            // SAFETY: the shim passes a valid place for one pointer and takes ownership of the tensor, which is
+            // forgotten here.
             unsafe { *output = tensor.as_ptr().cast_mut() };
             std::mem::forget(tensor);
             return true;
         }
-        Ok(Err(TchError::Torch(words))) => words,
+        Ok(Err(TchError::Torch(message))) => message,
         Ok(Err(error)) => error.to_string(),
         Err(_) => "a checkpointed part panicked".into(),
     };
-    let len = failed.len().min(room.saturating_sub(1));
-    // SAFETY: the shim passes `room` bytes, which nobody else knows of, zeroed, so that the text has an end.
-    unsafe { std::ptr::copy_nonoverlapping(failed.as_ptr().cast(), words, len) };
+    let len = failed.len().min(size.saturating_sub(1));
+    // SAFETY: the shim passes a private, zeroed buffer of `size` bytes, so the text is zero-terminated.
+    unsafe { std::ptr::copy_nonoverlapping(failed.as_ptr().cast(), message, len) };
     false
 }
 
 extern "C" fn release(context: *mut c_void) {
-    // SAFETY: `context` came from Box::into_raw, and the shim releases it once, as the last thing it does with it.
+    // SAFETY: `context` came from Box::into_raw, and the shim releases it once and does not use it afterwards.
     let part = unsafe { Box::from_raw(context.cast::<Part>()) };
-    // What the closure owns may panic while it is dropped.
+    // Dropping the closure's captures may panic.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(part)));
 }
 
@@ -121,7 +123,7 @@ mod tests {
         let (inside, count) = (leaf.shallow_clone(), Arc::clone(&calls));
         let y = checkpoint(&[&(&x * 2.0), &constant], move |inputs| {
             count.fetch_add(1, Ordering::Relaxed);
-            // Twice in the part: the leaf is complete when both have been added.
+            // Used twice in the part: the leaf's gradient is complete when both have been added.
             Ok(&inputs[0] * &inside * &inputs[1] + &inside)
         })
         .unwrap();
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_or_panic_fails_forward_or_backward_and_nothing_else() {
+    fn a_failure_or_panic_fails_only_that_forward_or_backward() {
         let x = Tensor::ones([2], F32).set_requires_grad(true);
         let refused = checkpoint(&[&x], |_| panic!("no")).unwrap_err();
         assert!(refused.to_string().contains("a checkpointed part panicked"), "{refused}");

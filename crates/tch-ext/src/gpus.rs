@@ -1,4 +1,4 @@
-//! GPUs: libtorch's CUDA backend, loaded when one is asked for, and a tensor's memory as NCCL takes it.
+//! GPUs: libtorch's CUDA backend, loaded on demand, and access to a tensor's memory for NCCL.
 
 use std::ffi::{c_char, c_int};
 use std::path::{Path, PathBuf};
@@ -16,42 +16,32 @@ unsafe extern "C" {
     fn tch_ext_make_current(index: c_int) -> *mut c_char;
 }
 
-/// What shows the driver: its own device, what the kernel says of it, and its library. In a container that was given no
-/// GPU the second may be there alone.
+/// Signs of the driver: its device file, the kernel's entry for it, and its library. In a container without access to a
+/// GPU there may be only the second.
 const DRIVER: [&str; 3] = ["/dev/nvidiactl", "/proc/driver/nvidia/version", "libcuda.so.1"];
-/// The environment variable that says which GPUs a process sees.
+/// The environment variable that selects the GPUs that a process sees.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
-/// What CUDA calls a slice of a GPU there.
+/// The prefix of the name of a slice of a GPU there.
 const SLICE: &str = "MIG-";
 
-/// What is wrong with this machine's GPUs, each as one clause.
+/// Why no GPU can be used; each message is one clause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoGpu {
-    /// Nothing of the driver.
+    /// There is no driver.
     NoDriver,
-    /// This libtorch, in that folder, has no CUDA backend.
+    /// libtorch, in this folder, has no CUDA backend.
     CpuOnly(PathBuf),
-    /// libtorch's CUDA backend does not load; the loader's words.
+    /// libtorch's CUDA backend does not load; with the loader's message.
     NoBackend(String),
-    /// There is none, or `CUDA_VISIBLE_DEVICES` leaves none; the CUDA runtime's words, if it has any.
+    /// There is none, or `CUDA_VISIBLE_DEVICES` hides all; with the CUDA runtime's message, if any.
     NoneVisible(Option<String>),
 }
 
 impl NoGpu {
-    /// Whether there is a driver, so that somebody expects GPUs to be used, and nobody has hidden them on purpose.
-    pub fn is_a_surprise(&self) -> bool {
+    /// Whether GPUs are probably expected to work: there is a driver, and they are not hidden on purpose.
+    pub fn is_unexpected(&self) -> bool {
         let hidden = std::env::var(VISIBLE).is_ok_and(|visible| matches!(visible.trim(), "" | "-1"));
         *self != Self::NoDriver && !hidden
-    }
-
-    /// What would make GPUs usable, as the beginning of a sentence.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::NoDriver => "Install NVIDIA's driver",
-            Self::CpuOnly(_) => "Install a libtorch with CUDA (DDPM_TORCH=cuda scripts/setup.sh)",
-            Self::NoBackend(_) => "Install what is missing (docs/gpu.md)",
-            Self::NoneVisible(_) => "Compare with `nvidia-smi -L`, which lists the GPUs that the driver knows",
-        }
     }
 }
 
@@ -60,13 +50,13 @@ impl std::fmt::Display for NoGpu {
         match self {
             Self::NoDriver => write!(f, "there is no NVIDIA driver (neither {} nor {})", DRIVER[0], DRIVER[2]),
             Self::CpuOnly(folder) => write!(f, "libtorch in {} was built for the CPU only", folder.display()),
-            Self::NoBackend(words) => write!(f, "libtorch's CUDA backend cannot be loaded ({words})"),
-            Self::NoneVisible(words) => {
+            Self::NoBackend(message) => write!(f, "libtorch's CUDA backend cannot be loaded ({message})"),
+            Self::NoneVisible(message) => {
                 f.write_str("libtorch finds no GPU")?;
                 if let Ok(visible) = std::env::var(VISIBLE) {
                     write!(f, ", with {VISIBLE}={visible:?}")?;
                 }
-                words.as_ref().map_or(Ok(()), |words| write!(f, " ({words})"))
+                message.as_ref().map_or(Ok(()), |message| write!(f, " ({message})"))
             }
         }
     }
@@ -76,37 +66,36 @@ impl std::fmt::Display for NoGpu {
 #[derive(Clone, Copy, Debug)]
 pub struct Gpus {
     count: usize,
-    stand_in: bool,
+    is_fake: bool,
 }
 
 impl Gpus {
-    /// Looks for GPUs. Where a driver is there, libtorch's CUDA backend is loaded to the end of the process; elsewhere
-    /// nothing is, so that a machine without GPUs pays nothing.
+    /// Looks for GPUs. If there is a driver, libtorch's CUDA backend is loaded until the end of the process; otherwise
+    /// nothing is loaded, so that a machine without GPUs has no overhead.
     ///
-    /// To be called before the first backward pass, at which libtorch settles for the devices that it knows then.
+    /// Must be called before the first backward pass, when libtorch fixes its list of devices.
     ///
     /// # Errors
-    /// There is none; see [`NoGpu`].
+    /// If there is none; see [`NoGpu`].
     pub fn find() -> Result<Self, NoGpu> {
         static FOUND: OnceLock<Result<Gpus, NoGpu>> = OnceLock::new();
         FOUND.get_or_init(find).clone()
     }
 
-    /// How many there are.
+    /// The number of GPUs.
     pub fn count(self) -> usize {
         self.count
     }
 
-    /// One of them, counted from 0, as libtorch takes it.
+    /// The libtorch device of one of them, counted from 0.
     pub fn device(self, index: usize) -> Device {
-        if self.stand_in { Device::Cpu } else { Device::Cuda(index) }
+        if self.is_fake { Device::Cpu } else { Device::Cuda(index) }
     }
 
-    /// What tells each of them from all other GPUs, in whatever process: its UUID. A slice of a GPU counts as one of its
-    /// own.
+    /// A globally unique identifier of each: its UUID. A slice of a GPU counts as a separate GPU.
     ///
     /// # Errors
-    /// The CUDA runtime is not found, or fails.
+    /// If the CUDA runtime is not found, or fails.
     pub fn identities(self) -> Result<Vec<String>, nccl_rs::Error> {
         let cuda = Cuda::load()?;
         let uuids = (0..self.count).map(|index| cuda.uuid(index)).collect::<Result<_, _>>()?;
@@ -114,7 +103,8 @@ impl Gpus {
     }
 }
 
-/// The UUIDs, or where `CUDA_VISIBLE_DEVICES` names slices, those names: CUDA may give a slice its whole GPU's UUID.
+/// The UUIDs or, for slices named in `CUDA_VISIBLE_DEVICES`, those names: CUDA may report the UUID of the whole GPU for
+/// a slice.
 fn with_slices(mut uuids: Vec<String>, visible: &str) -> Vec<String> {
     for (uuid, name) in uuids.iter_mut().zip(visible.split(',')) {
         if name.trim().starts_with(SLICE) {
@@ -124,36 +114,37 @@ fn with_slices(mut uuids: Vec<String>, visible: &str) -> Vec<String> {
     uuids
 }
 
-/// Makes the GPU `device` the calling thread's current one; does nothing for the CPU. A thread that has none uses the
-/// first, and takes memory there for a context of its own.
+/// Makes the GPU `device` the calling thread's current one; does nothing for the CPU. A thread without a current GPU
+/// uses the first one, and allocates memory there for a context.
 ///
 /// # Errors
-/// libtorch knows of no such GPU.
+/// If libtorch has no such GPU.
 pub fn make_current(device: Device) -> Result<(), TchError> {
     let Device::Cuda(index) = device else { return Ok(()) };
-    // SAFETY: any number is allowed; a wrong one is an error.
+    // SAFETY: any number is allowed; an invalid one is an error.
     unsafe { check(tch_ext_make_current(index as c_int)) }
 }
 
-/// From now on, in the whole process: with `on`, operations take algorithms that give the same bits each time, and fail
-/// where there is none ([`Trouble::Undetermined`](crate::Trouble::Undetermined)); without, those that are fastest. It
-/// matters on GPUs: the CPU repeats its bits in any case.
+/// Sets a process-wide mode: with `on`, operations use deterministic algorithms, and fail if there is none
+/// ([`TorchFailure::Nondeterministic`](crate::TorchFailure::Nondeterministic)); otherwise they use the fastest ones. It
+/// matters only on GPUs: the CPU is deterministic in any case.
 ///
-/// cuBLAS needs `CUBLAS_WORKSPACE_CONFIG` besides, before it starts. This crate sets it before `main`, unless it is set.
+/// cuBLAS also needs `CUBLAS_WORKSPACE_CONFIG` before it is initialized. This crate sets it before `main`, unless it is
+/// already set.
 ///
 /// # Errors
 /// None in practice.
 pub fn set_deterministic(on: bool) -> Result<(), TchError> {
-    // SAFETY: the function sets switches of libtorch's, and has no preconditions.
+    // SAFETY: the function sets options of libtorch, and has no preconditions.
     unsafe { check(tch_ext_set_deterministic(on)) }
 }
 
 fn find() -> Result<Gpus, NoGpu> {
-    if let Some(cuda) = stand_in() {
+    if let Some(cuda) = fake_runtime() {
         let count = cuda.device_count().map_err(|error| NoGpu::NoBackend(error.to_string()))?;
-        return if count > 0 { Ok(Gpus { count, stand_in: true }) } else { Err(NoGpu::NoneVisible(None)) };
+        return if count > 0 { Ok(Gpus { count, is_fake: true }) } else { Err(NoGpu::NoneVisible(None)) };
     }
-    if !driver_is_there() {
+    if !has_driver() {
         return Err(NoGpu::NoDriver);
     }
     match libtorch_folder() {
@@ -161,36 +152,36 @@ fn find() -> Result<Gpus, NoGpu> {
         _ => load_cuda_backend().map_err(|error| NoGpu::NoBackend(error.to_string()))?,
     }
     match tch::Cuda::device_count() {
-        count @ 1.. => Ok(Gpus { count: count as usize, stand_in: false }),
-        // libtorch keeps to itself why, such as a driver that is older than CUDA.
+        count @ 1.. => Ok(Gpus { count: count as usize, is_fake: false }),
+        // libtorch does not report the reason, such as a driver that is older than CUDA.
         _ => Err(NoGpu::NoneVisible(Cuda::load().and_then(Cuda::device_count).err().map(|error| error.to_string()))),
     }
 }
 
-/// The tests' CUDA runtime, for which the memory of the host is that of its GPUs.
-fn stand_in() -> Option<&'static Cuda> {
+/// The tests' fake CUDA runtime, which treats host memory as GPU memory.
+fn fake_runtime() -> Option<&'static Cuda> {
     std::env::var_os(CUDART_VARIABLE)?;
-    Cuda::load().ok().filter(|cuda| cuda.is_stand_in())
+    Cuda::load().ok().filter(|cuda| cuda.is_fake())
 }
 
-fn driver_is_there() -> bool {
+fn has_driver() -> bool {
     let [device, known, library] = DRIVER;
     // SAFETY: loading the driver's library runs its initializers, which have no preconditions.
     [device, known].iter().any(|file| Path::new(file).exists())
         || unsafe { Library::open(Some(library), RTLD_NOW) }.is_ok()
 }
 
-/// The file of libtorch's CUDA backend.
+/// The file name of libtorch's CUDA backend.
 const BACKEND: &str = "libtorch_cuda.so";
 
-/// Loads libtorch's CUDA backend, beside the libtorch in use, to the end of the process: nothing refers to it, so no linker
-/// would.
+/// Loads libtorch's CUDA backend, from the folder of the libtorch in use, until the end of the process: nothing refers
+/// to it, so the linker would drop it.
 ///
 /// # Errors
-/// The file or a library that it needs is not there; the loader's words name it.
+/// If the file or a library that it needs is missing; the loader's message names it.
 pub fn load_cuda_backend() -> Result<(), TchError> {
     let path = libtorch_folder()?.join(BACKEND);
-    // SAFETY: it is the other half of the libtorch that runs already; its initializers register it there.
+    // SAFETY: it belongs to the libtorch that is already loaded; its initializers register it there.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
     std::mem::forget(library.map_err(|error| TchError::Torch(error.to_string()))?);
     Ok(())
@@ -205,16 +196,16 @@ fn libtorch_folder() -> Result<PathBuf, TchError> {
     folder.ok_or_else(|| TchError::Torch("libtorch_cpu.so is not among the libraries of this process".into()))
 }
 
-/// Lends the memory of a contiguous f32 tensor on a GPU to `body`, for a collective: ordered on the default stream, on
-/// which libtorch computes, on every thread, unless told otherwise, which tch cannot.
+/// Passes the memory of a contiguous f32 tensor on a GPU to `body`, for a collective, ordered on the default stream:
+/// libtorch computes on it on every thread unless another one is selected, which tch cannot do.
 ///
 /// # Errors
-/// The tensor is not f32, not on a GPU, or not contiguous.
+/// If the tensor is not f32, not on a GPU, or not contiguous.
 pub fn with_f32_on_gpu<R>(tensor: &mut Tensor, body: impl FnOnce(DeviceSlice<'_>) -> R) -> Result<R, TchError> {
-    contiguous_f32(tensor, "a GPU", |device| device.is_cuda() || stand_in().is_some())?;
+    contiguous_f32(tensor, "a GPU", |device| device.is_cuda() || fake_runtime().is_some())?;
     let (pointer, len) = (tensor.data_ptr(), tensor.numel());
-    // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on, of the GPU that it is on; it
-    // lives as long as the borrow, and libtorch orders what touches the memory, and its next use, on the default stream.
+    // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on, on its GPU; it lives as
+    // long as the borrow, and libtorch orders accesses to the memory, and its reuse, on the default stream.
     Ok(body(unsafe { DeviceSlice::from_raw_parts(pointer, len, DType::F32, StreamHandle::DEFAULT) }))
 }
 
@@ -228,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_are_told_apart_by_their_names() {
+    fn slices_are_identified_by_their_names() {
         let uuids = || vec!["GPU-1".to_owned(), "GPU-2".to_owned()];
         assert_eq!(with_slices(uuids(), ""), uuids());
         assert_eq!(with_slices(uuids(), "0,1"), uuids());
@@ -236,15 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_refused() {
+    fn a_missing_gpu_is_refused() {
         make_current(Device::Cpu).unwrap();
         assert!(make_current(Device::Cuda(0)).is_err());
     }
 
     #[test]
-    fn memory_of_the_host_is_no_gpu_s() {
+    fn host_memory_is_not_gpu_memory() {
         let mut tensor = Tensor::from_slice(&[1f32, 2.0]);
         let refused = with_f32_on_gpu(&mut tensor, |_| ()).unwrap_err().to_string();
-        assert!(refused.contains("a contiguous f32 tensor on a GPU is needed, not Float on Cpu"), "{refused}");
+        assert!(refused.contains("a contiguous f32 tensor on a GPU is required, not Float on Cpu"), "{refused}");
     }
 }

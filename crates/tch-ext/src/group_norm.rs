@@ -1,4 +1,4 @@
-//! Group norm with what surrounds it in a U-Net.
+//! Group norm, fused with the operations around it in a U-Net.
 
 use std::ffi::c_char;
 use std::ptr::null_mut;
@@ -20,10 +20,10 @@ unsafe extern "C" {
         silu: bool,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn tch_ext_group_norm_as_on_gpus(on: bool) -> bool;
+    fn tch_ext_set_composite_group_norm(on: bool) -> bool;
 }
 
-/// What follows a norm.
+/// The activation after a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
@@ -32,35 +32,35 @@ pub enum Activation {
     Silu,
 }
 
-/// What a group norm does to each channel, of all samples (`[1, C]`) or of each (`[B, C]`), f32.
+/// The per-channel parameters of a group norm, for all samples (`[1, C]`) or for each one (`[B, C]`), in f32.
 #[derive(Clone, Copy, Debug)]
 pub struct PerChannel<'a> {
     /// Added before the norm.
     pub offset: &'a Tensor,
-    /// Multiplies what is normalised.
+    /// Multiplies the normalised values.
     pub gain: &'a Tensor,
-    /// Added to that.
+    /// Added to the product.
     pub bias: &'a Tensor,
 }
 
-/// What a group norm gives.
+/// The result of a group norm.
 #[derive(Debug)]
 pub struct Normed<const N: usize> {
     /// `[B, C, H, W]`, channels last on the CPU.
     pub y: Tensor,
-    /// The inputs again. What goes around the norm, a residual, should start from these: its gradient is then added by the
-    /// norm's backward in passing, instead of by a pass over memory of its own.
+    /// The inputs again. A residual connection around the norm should start from these: the norm's backward then adds
+    /// its gradient, without a separate pass over memory.
     pub inputs: [Tensor; N],
 }
 
-/// `activation(gain * norm(x + offset) + bias)`, where x is one tensor `[B, C, H, W]` or two, taken together along their
-/// channels without a copy. The norm (Wu & He 2018) subtracts the mean of each group of channels in a sample and divides
-/// by sqrt(variance + eps). Fused on the CPU in f32 and bf16, with statistics in f32. Gradients flow to the inputs and to
-/// all tables, once: a gradient of a gradient is not defined.
+/// Computes `activation(gain * norm(x + offset) + bias)`, where x is one tensor `[B, C, H, W]`, or two that are
+/// concatenated along their channels without a copy. The norm (Wu & He 2018) subtracts the mean of each group of
+/// channels in a sample and divides by sqrt(variance + eps). Fused on the CPU in f32 and bf16, with statistics in f32.
+/// Gradients flow to the inputs and to all tables; second-order gradients are not supported.
 ///
 /// # Errors
-/// There are neither one nor two inputs, they differ in more than their channels, the groups do not divide the channels,
-/// or a table has another shape or is not f32.
+/// If there are neither one nor two inputs, they differ in more than their channels, the groups do not divide the
+/// channels, or a table has a different shape or is not f32.
 pub fn group_norm<const N: usize>(
     inputs: [&Tensor; N],
     tables: PerChannel<'_>,
@@ -73,7 +73,7 @@ pub fn group_norm<const N: usize>(
     // One more than inputs.
     let mut out = [null_mut(); 3];
     // SAFETY: all inputs are live tensors. The shim refuses more than two of them, and otherwise fills N + 1 places of
-    // `out` with new tensors that nobody else owns, which from_ptr takes.
+    // `out` with new tensors, whose ownership from_ptr takes.
     unsafe {
         check(tch_ext_group_norm(
             inputs.as_ptr().cast(),
@@ -91,17 +91,17 @@ pub fn group_norm<const N: usize>(
     }
 }
 
-/// Does `work` with group norms as they are computed on GPUs, by libtorch's operations one after the other, on the CPU too:
-/// its tensors then are those that a GPU would hold. On this thread.
-pub fn as_on_gpus<T>(work: impl FnOnce() -> T) -> T {
+/// Runs `work` with group norms computed as on GPUs, by a sequence of libtorch operations, on the CPU too: it then
+/// allocates the same tensors as on a GPU. Affects only this thread.
+pub fn composite_group_norm<T>(work: impl FnOnce() -> T) -> T {
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
-            // SAFETY: the shim sets a switch of this thread, and has no preconditions.
-            unsafe { tch_ext_group_norm_as_on_gpus(self.0) };
+            // SAFETY: the shim sets a thread-local flag, and has no preconditions.
+            unsafe { tch_ext_set_composite_group_norm(self.0) };
         }
     }
     // SAFETY: as above.
-    let _before = Before(unsafe { tch_ext_group_norm_as_on_gpus(true) });
+    let _before = Before(unsafe { tch_ext_set_composite_group_norm(true) });
     work()
 }

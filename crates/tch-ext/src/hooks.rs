@@ -1,4 +1,4 @@
-//! Being told, during backward, that a parameter's gradient is complete.
+//! Hooks that run during backward when a parameter's gradient is complete.
 
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,33 +19,34 @@ unsafe extern "C" {
     fn tch_ext_clear_grad_hook(param: *mut C_tensor) -> *mut c_char;
 }
 
-/// Hooks on parameters, which are taken off when this is dropped.
+/// Hooks on parameters, which are removed when this is dropped.
 #[derive(Debug)]
 pub struct GradHooks {
     params: Vec<Tensor>,
 }
 
-/// What libtorch holds for one parameter.
+/// The data that libtorch holds for one parameter.
 struct Hook {
     index: usize,
     ready: Arc<dyn Fn(usize) + Send + Sync>,
 }
 
 impl GradHooks {
-    /// From now on each backward calls `ready(i)` as soon as the gradient of the leaf `params[i]` has all that this
-    /// backward adds to it, on the thread of the backward; not at all for a parameter that the loss does not depend on.
+    /// Makes each backward pass call `ready(i)`, on the thread of the backward pass, as soon as it has added everything
+    /// to the gradient of the leaf `params[i]`. It is not called for a parameter on which the loss does not depend.
     ///
-    /// A panic in `ready` makes the backward fail. Each parameter has one such hook: a later one takes its place.
+    /// A panic in `ready` makes the backward pass fail. Each parameter has one such hook: a later one replaces it.
     ///
     /// # Errors
-    /// One of `params` is not a leaf that requires a gradient.
+    /// If one of `params` is not a leaf that requires a gradient.
     pub fn attach(params: &[Tensor], ready: impl Fn(usize) + Send + Sync + 'static) -> Result<Self, TchError> {
         let ready: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(ready);
         let mut hooks = Self { params: Vec::with_capacity(params.len()) };
         for (index, param) in params.iter().enumerate() {
             let context = Box::into_raw(Box::new(Hook { index, ready: Arc::clone(&ready) }));
-            // SAFETY: `param` is a live tensor. The shim takes `context`, a `Hook` from Box::into_raw, whatever it
-            // returns: it passes it to `call` while it holds it, and to `release` once, when the hook goes.
+            // SAFETY: `param` is a live tensor. The shim takes ownership of `context`, a `Hook` from Box::into_raw,
+            // whatever it returns: it passes it to `call` while it holds it, and to `release` once, when the hook is
+            // removed.
             unsafe { check(tch_ext_set_grad_hook(param.as_ptr().cast_mut(), context.cast(), call, release))? };
             hooks.params.push(param.shallow_clone());
         }
@@ -56,23 +57,23 @@ impl GradHooks {
 impl Drop for GradHooks {
     fn drop(&mut self) {
         for param in &self.params {
-            // SAFETY: `param` is a live tensor. The shim fails for tensors without a hook only, and these have one.
+            // SAFETY: `param` is a live tensor. The shim fails only for tensors without a hook, and these have one.
             let _ = unsafe { check(tch_ext_clear_grad_hook(param.as_ptr().cast_mut())) };
         }
     }
 }
 
-/// Whether the hook got through without a panic, which must not unwind into C++.
+/// Runs the hook; returns false if it panicked, which must not unwind into C++.
 extern "C" fn call(context: *mut c_void) -> bool {
-    // SAFETY: `context` is the `Hook` that the shim was given and has not released yet. It is Sync, as `ready` is.
+    // SAFETY: `context` is the `Hook` that the shim owns and has not released yet. It is Sync, as `ready` is.
     let hook = unsafe { &*context.cast::<Hook>() };
     catch_unwind(AssertUnwindSafe(|| (hook.ready)(hook.index))).is_ok()
 }
 
 extern "C" fn release(context: *mut c_void) {
-    // SAFETY: `context` came from Box::into_raw, and the shim releases it once, as the last thing it does with it.
+    // SAFETY: `context` came from Box::into_raw, and the shim releases it once and does not use it afterwards.
     let hook = unsafe { Box::from_raw(context.cast::<Hook>()) };
-    // What the closure owns may panic while it is dropped.
+    // Dropping the closure's captures may panic.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(hook)));
 }
 
@@ -109,13 +110,13 @@ mod tests {
         assert_eq!(log.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 1]);
 
         drop(hooks);
-        assert_eq!(Arc::strong_count(&seen), 1, "the closure is gone");
+        assert_eq!(Arc::strong_count(&seen), 1, "the closure was dropped");
         loss(&params).backward();
         assert!(seen.lock().unwrap().is_empty());
     }
 
     #[test]
-    fn a_panic_fails_the_backward_and_nothing_else() {
+    fn a_panic_fails_only_that_backward() {
         let params = params(1);
         let _hooks = GradHooks::attach(&params, |_| panic!("no")).unwrap();
         let error = (&params[0] * 2.0).sum(Kind::Float).f_backward().unwrap_err();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_leaves_that_require_a_gradient_take_hooks() {
+    fn only_leaves_that_require_a_gradient_accept_hooks() {
         let leaf = params(1).remove(0);
         for wrong in [&leaf * 2.0, Tensor::ones([2], (Kind::Float, Device::Cpu))] {
             let ready: Arc<()> = Arc::default();

@@ -1,4 +1,4 @@
-//! libtorch's own profiler: what every operator costs, as a trace and in sums.
+//! libtorch's own profiler: the cost of every operator, as a trace and in sums.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -23,34 +23,35 @@ unsafe extern "C" {
     fn tch_ext_range_end(range: *mut c_void);
 }
 
-/// A recording of what libtorch does, on all threads, from [`start`](Self::start) to [`save`](Self::save). Dropped
-/// instead, it is discarded.
+/// A recording of libtorch's operations on all threads, from [`start`](Self::start) to [`save`](Self::save). If
+/// dropped, it is discarded.
 #[derive(Debug)]
 pub struct Profiler {
-    /// It ends on the thread on which it began.
+    /// It must end on the thread on which it began.
     _on_this_thread: PhantomData<*const ()>,
 }
 
-/// Whether there is a recording: libtorch has room for one.
+/// Whether there is a recording: libtorch supports one at a time.
 static RECORDING: AtomicBool = AtomicBool::new(false);
 
-/// What calls of one name cost the thread that recorded, and those that went backward for it; or a GPU.
+/// The total cost of the calls with one name, on the recording thread and the threads that ran its backward passes, or
+/// on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// The operator's name, such as `aten::convolution_backward`, or the range's; on a GPU the kernel's.
+    /// The name of the operator, such as `aten::convolution_backward`, or of the range; on a GPU, of the kernel.
     pub name: String,
-    /// What it is.
+    /// What was called.
     pub kind: CostKind,
-    /// How often it was entered.
+    /// The number of calls.
     pub calls: u64,
-    /// Time spent in it, without the operators and ranges within.
+    /// Time spent in it, without nested operators and ranges.
     pub self_time: Duration,
 }
 
-/// What took time.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CostKind {
-    /// An operator of libtorch's, on the CPU: all of its work, or where there is a GPU, starting its kernels.
+    /// A libtorch operator on the CPU: all of its work or, with a GPU, launching its kernels.
     Operator,
     /// A range of [`in_range`].
     Range,
@@ -59,13 +60,13 @@ pub enum CostKind {
 }
 
 impl Profiler {
-    /// Begins to record.
+    /// Starts a recording.
     ///
     /// # Errors
-    /// A recording is under way, or libtorch was built without its profiler.
+    /// If there is already a recording, or libtorch was built without its profiler.
     pub fn start() -> Result<Self, TchError> {
         if RECORDING.swap(true, Ordering::SeqCst) {
-            return Err(TchError::Torch("a recording is under way already".into()));
+            return Err(TchError::Torch("there is already a recording".into()));
         }
         // SAFETY: there is no other recording.
         match unsafe { check(tch_ext_profiler_start()) } {
@@ -77,11 +78,11 @@ impl Profiler {
         }
     }
 
-    /// Ends the recording, writes it to `path` as a Chrome trace (JSON), and gives what operators and ranges cost this
-    /// thread, backward included, and what GPUs did, the most expensive first. A file that is there is replaced.
+    /// Ends the recording, writes it to `path` as a Chrome trace (JSON), and returns the costs of operators and ranges
+    /// on this thread, including backward, and of GPU kernels, most expensive first. An existing file is replaced.
     ///
     /// # Errors
-    /// The file cannot be written, or not to its end.
+    /// If the file cannot be written completely.
     pub fn save(self, path: &Path) -> io::Result<Vec<Cost>> {
         let name = CString::new(path.as_os_str().as_bytes())?;
         match std::fs::remove_file(path) {
@@ -89,26 +90,26 @@ impl Profiler {
             _ => {}
         }
         let mut calls: Vec<Call> = Vec::new();
-        // SAFETY: the recording is ours and goes on; `name` and `calls` outlive the call, and `add` takes a pointer to
-        // `calls` as its context.
+        // SAFETY: the recording is ours and still running; `name` and `calls` outlive the call, and `add` takes a
+        // pointer to `calls` as its context.
         let stopped = unsafe { check(tch_ext_profiler_stop(name.as_ptr(), (&raw mut calls).cast(), Some(add))) };
         std::mem::forget(self);
         RECORDING.store(false, Ordering::SeqCst);
         stopped.map_err(io::Error::other)?;
-        check_whole(path)?;
+        check_complete(path)?;
         Ok(costs(calls))
     }
 }
 
 impl Drop for Profiler {
     fn drop(&mut self) {
-        // SAFETY: the recording is ours and goes on; without a path nothing is called back.
+        // SAFETY: the recording is ours and still running; without a path nothing is called back.
         let _ = unsafe { check(tch_ext_profiler_stop(std::ptr::null(), std::ptr::null_mut(), None)) };
         RECORDING.store(false, Ordering::SeqCst);
     }
 }
 
-/// Does `work` as a named range of the recording, if there is one. Ranges nest, and the operators of `work` are within.
+/// Runs `work` as a named range of the recording, if there is one. Ranges nest, and contain the operators of `work`.
 pub fn in_range<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
     struct Range(*mut c_void);
     impl Drop for Range {
@@ -117,12 +118,12 @@ pub fn in_range<T>(name: &'static CStr, work: impl FnOnce() -> T) -> T {
             unsafe { tch_ext_range_end(self.0) }
         }
     }
-    // SAFETY: `name` is a C string that lives for ever: libtorch keeps the pointer until the recording is written.
+    // SAFETY: `name` is a C string with static lifetime: libtorch keeps the pointer until the recording is written.
     let _range = Range(unsafe { tch_ext_range_begin(name.as_ptr()) });
     work()
 }
 
-/// An operator, range or kernel, entered and left; times in ns.
+/// A call of an operator, range or kernel; times in ns.
 struct Call {
     name: String,
     kind: CostKind,
@@ -131,9 +132,9 @@ struct Call {
 }
 
 extern "C" fn add(calls: *mut c_void, name: *const c_char, range: bool, on_gpu: bool, start: i64, ns: i64) {
-    // SAFETY: `save` gave the address of its list, which nobody else uses during the call.
+    // SAFETY: `save` passed the address of its list, which is not used otherwise during the call.
     let calls = unsafe { &mut *calls.cast::<Vec<Call>>() };
-    // SAFETY: the shim gives a C string that lives for this call.
+    // SAFETY: the shim passes a C string that lives during this call.
     let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
     let kind = match (on_gpu, range) {
         (true, _) => CostKind::Kernel,
@@ -143,8 +144,8 @@ extern "C" fn add(calls: *mut c_void, name: *const c_char, range: bool, on_gpu: 
     calls.push(Call { name, kind, start, end: start + ns });
 }
 
-/// What calls cost by name. Those on the CPU nest: a thread that goes backward does so while the one that began it waits.
-/// Kernels are within nothing.
+/// Sums up the costs of calls by name. Calls on the CPU nest: a thread that runs a backward pass does so while the
+/// thread that started it waits. Kernels do not nest.
 fn costs(mut calls: Vec<Call>) -> Vec<Cost> {
     // Outer ones first.
     calls.sort_by_key(|call| (call.start, std::cmp::Reverse(call.end)));
@@ -169,15 +170,15 @@ fn costs(mut calls: Vec<Call>) -> Vec<Cost> {
     costs
 }
 
-/// libtorch does not say when it cannot write a trace, or only part of it. A whole one ends with its closing brace.
-fn check_whole(path: &Path) -> io::Result<()> {
+/// libtorch does not report if it cannot write a trace completely. A complete one ends with its closing brace.
+fn check_complete(path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(8)))?;
     let mut end = Vec::new();
     file.read_to_end(&mut end)?;
     if !end.trim_ascii_end().ends_with(b"}") {
-        return Err(io::Error::other("the trace could be written in part only"));
+        return Err(io::Error::other("only a part of the trace could be written"));
     }
     Ok(())
 }
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn self_time_is_what_calls_within_leave() {
+    fn self_time_excludes_nested_calls() {
         let of = |kind| move |name: &str, start, end| Call { name: name.into(), kind, start, end };
         let (call, kernel) = (of(CostKind::Operator), of(CostKind::Kernel));
         let calls = vec![
@@ -205,9 +206,9 @@ mod tests {
         assert_eq!(found, [("a".into(), 1, 60), ("k".into(), 2, 55), ("c".into(), 3, 21), ("b".into(), 1, 20)]);
     }
 
-    /// As on a GPU, for which libtorch goes backward on a thread of its own.
+    /// As on a GPU, for which libtorch runs backward on a separate thread.
     #[test]
-    fn a_thread_that_goes_backward_counts_for_the_one_that_waits() {
+    fn a_backward_thread_counts_for_the_one_that_waits() {
         let path = std::env::temp_dir().join(format!("tch-ext-backward-{}.json", std::process::id()));
         let weights = Tensor::ones([64, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let backward = || {
@@ -226,20 +227,20 @@ mod tests {
     }
 
     #[test]
-    fn operators_and_ranges_of_one_recording_at_a_time_are_traced() {
+    fn one_recording_at_a_time_traces_operators_and_ranges() {
         let folder = std::env::temp_dir().join(format!("tch-ext-profiler-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("trace.json");
         let weights = Tensor::ones([8, 8], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let twice = || {
             for _ in 0..2 {
-                in_range(c"forward and back", || weights.mm(&weights).sum(Kind::Float).backward());
+                in_range(c"forward and backward", || weights.mm(&weights).sum(Kind::Float).backward());
             }
         };
         twice();
         drop(Profiler::start().unwrap());
         let recording = Profiler::start().unwrap();
-        assert!(Profiler::start().unwrap_err().to_string().contains("under way"));
+        assert!(Profiler::start().unwrap_err().to_string().contains("already a recording"));
         twice();
         std::thread::scope(|scope| {
             scope.spawn(|| in_range(c"elsewhere", || ()));
@@ -248,11 +249,11 @@ mod tests {
         let calls = |name: &str| costs.iter().find(|cost| cost.name == name).map(|cost| (cost.kind, cost.calls));
         // A product forward, two backward.
         assert_eq!(calls("aten::mm"), Some((CostKind::Operator, 6)));
-        assert_eq!(calls("forward and back"), Some((CostKind::Range, 2)));
+        assert_eq!(calls("forward and backward"), Some((CostKind::Range, 2)));
         assert_eq!(calls("elsewhere"), None, "of this thread only");
         assert!(costs.is_sorted_by(|a, b| a.self_time >= b.self_time) && costs[0].self_time > Duration::ZERO);
         let trace = std::fs::read_to_string(&path).unwrap();
-        for name in ["MmBackward0", "forward and back", "elsewhere"] {
+        for name in ["MmBackward0", "forward and backward", "elsewhere"] {
             assert!(trace.contains(&format!("\"{name}\"")), "{name}");
         }
 

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 use tch_ext::{allow_winograd, multiplies_bf16, winograd, winograd_applies};
 
-/// Threads and the choice of the algorithm belong to the whole process, and tests of one process run side by side.
+/// The number of threads and the choice of the algorithm are process-wide, and the tests of a process run in parallel.
 static SETTINGS: Mutex<()> = Mutex::new(());
 
-/// x, weights and bias as leaves, and the gradient that arrives from above; all numbers are such that f32 holds them.
+/// x, weights, bias and the upstream gradient, all exact in f32.
 fn case(batch: i64, size: [i64; 2], channels: [i64; 2]) -> [Tensor; 4] {
     let ([height, width], [input, output]) = (size, channels);
     tch::manual_seed(batch + height + 7 * width + input + output);
@@ -35,7 +35,7 @@ fn ours(x: &Tensor, weights: &Tensor, bias: &Tensor) -> Tensor {
     winograd(x, weights, bias).unwrap()
 }
 
-fn libtorchs(x: &Tensor, weights: &Tensor, bias: &Tensor) -> Tensor {
+fn reference(x: &Tensor, weights: &Tensor, bias: &Tensor) -> Tensor {
     x.conv2d(weights, Some(bias), 1, 1, 1, 1)
 }
 
@@ -50,11 +50,11 @@ const CASES: [(i64, [i64; 2], [i64; 2]); 6] = [
 ];
 
 #[test]
-fn values_and_gradients_are_those_of_the_definition() {
+fn values_and_gradients_equal_direct_convolution() {
     let _settings = SETTINGS.lock().unwrap();
     for (batch, size, channels) in CASES {
         let case = case(batch, size, channels);
-        let exact = outcome(&case, Kind::Double, libtorchs);
+        let exact = outcome(&case, Kind::Double, reference);
         for ((name, ours), exact) in ["y", "dx", "dw", "db"].iter().zip(outcome(&case, Kind::Float, ours)).zip(exact) {
             let scale = exact.square().mean(Kind::Double).sqrt().double_value(&[]);
             let error = (ours - &exact).abs().max().double_value(&[]) / scale;
@@ -63,9 +63,9 @@ fn values_and_gradients_are_those_of_the_definition() {
     }
 }
 
-/// A run gives the same bits on a busy machine, where a rank has fewer threads.
+/// A run is reproducible on a busy machine, where a rank has fewer threads.
 #[test]
-fn the_number_of_threads_changes_no_bit() {
+fn the_result_does_not_depend_on_the_number_of_threads() {
     let _settings = SETTINGS.lock().unwrap();
     let before = tch::get_num_threads();
     let case = case(6, [10, 6], [208, 48]);
@@ -82,7 +82,7 @@ fn the_number_of_threads_changes_no_bit() {
     tch::set_num_threads(before);
 }
 
-/// Guidance by a classifier asks for the gradient of the images alone.
+/// Classifier guidance needs only the gradient with respect to the images.
 #[test]
 fn frozen_weights_cost_no_gradient() {
     let [x, weights, bias, upstream] = case(2, [8, 8], [32, 32]);
@@ -96,7 +96,7 @@ fn frozen_weights_cost_no_gradient() {
     assert_eq!(gradient(true), gradient(false));
 }
 
-/// Where bf16 is only a way to keep less, sums are f32: the result is that of f32, rounded once.
+/// If bf16 only saves memory, sums are f32: the result is that of f32, rounded once.
 #[test]
 fn bf16_images_are_rounded_once() {
     let [x, weights, bias, _] = case(3, [6, 6], [32, 48]);
@@ -107,13 +107,13 @@ fn bf16_images_are_rounded_once() {
     winograd(&leaf, &weights, &bias).unwrap().sum(Kind::Float).backward();
     let exact = x.to_kind(Kind::Double).set_requires_grad(true);
     let [weights, bias] = [weights, bias].map(|values| values.to_kind(Kind::Double));
-    libtorchs(&exact, &weights, &bias).sum(Kind::Double).backward();
+    reference(&exact, &weights, &bias).sum(Kind::Double).backward();
     let error = (leaf.grad().to_kind(Kind::Double) - exact.grad()).norm() / exact.grad().norm();
     assert!(error.double_value(&[]) < 4e-3, "the gradient is off by {error:?}");
 }
 
 #[test]
-fn it_applies_where_it_is_the_fastest_way() {
+fn it_applies_where_it_is_fastest() {
     let _settings = SETTINGS.lock().unwrap();
     let [x, weights, bias, _] = case(2, [8, 8], [32, 32]);
     assert!(winograd_applies(&x, 32, 32));
@@ -135,15 +135,15 @@ fn it_applies_where_it_is_the_fastest_way() {
     }
 }
 
-/// What the test below runs again under limits.
+/// Run by the test below, with limits on the instruction set.
 #[test]
-#[ignore = "run by `the_limits_of_libtorch_and_of_onednn_count`, under limits"]
+#[ignore = "run by `limits_of_libtorch_and_onednn_are_respected`, with limits"]
 fn bf16_is_not_multiplied() {
     assert!(!multiplies_bf16());
 }
 
 #[test]
-fn the_limits_of_libtorch_and_of_onednn_count() {
+fn limits_of_libtorch_and_onednn_are_respected() {
     for (variable, limit) in
         [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "avx512_core"), ("DNNL_MAX_CPU_ISA", "AVX2")]
     {
@@ -160,12 +160,13 @@ fn the_limits_of_libtorch_and_of_onednn_count() {
     }
 }
 
-/// There are kernels for each kind of processor; libtorch's own switch between them counts when a process starts.
+/// There are kernels for several instruction sets, selected by libtorch's own setting when a process starts.
 #[test]
-fn the_kernels_of_other_processors_compute_the_same() {
+fn the_kernels_of_other_instruction_sets_compute_the_same() {
     for level in ["avx2", "default"] {
         let mut again = Command::new(std::env::current_exe().unwrap());
-        let tests = ["values_and_gradients_are_those_of_the_definition", "the_number_of_threads_changes_no_bit"];
+        let tests =
+            ["values_and_gradients_equal_direct_convolution", "the_result_does_not_depend_on_the_number_of_threads"];
         let outcome = again.arg("--exact").args(tests).env("ATEN_CPU_CAPABILITY", level).output().unwrap();
         let printed = String::from_utf8_lossy(&outcome.stdout);
         assert!(printed.contains("2 passed"), "{level}: {printed}{}", String::from_utf8_lossy(&outcome.stderr));

@@ -5,7 +5,7 @@ use std::process::Command;
 use tch::{Device, Kind, Tensor};
 use tch_ext::{Activation, Normed, PerChannel, group_norm, processor};
 
-/// x, offset, gain, bias and the gradient that arrives from above.
+/// x, offset, gain, bias and the upstream gradient.
 struct Case {
     inputs: [Tensor; 4],
     upstream: Tensor,
@@ -15,12 +15,12 @@ struct Case {
 
 fn case(shape: [i64; 4], rows: i64, groups: i64, activation: Activation) -> Case {
     tch::manual_seed(shape.iter().sum::<i64>() + rows);
-    // Numbers that f32 holds too.
+    // Exact in f32.
     let normal = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(Kind::Double);
-    // As in a U-Net: what is added differs from sample to sample, or what follows does, or neither.
+    // As in a U-Net: the offset and the bias may differ between samples.
     let (table, other) = ([rows, shape[1]], [1, shape[1]]);
     Case {
-        // A mean far from zero would lose digits in a sum of squares.
+        // With a mean far from zero, a sum of squares would lose digits.
         inputs: [normal(&shape) * 2.0 + 30.0, normal(&table), normal(&other) + 1.0, normal(&table)],
         upstream: normal(&shape),
         groups,
@@ -28,7 +28,7 @@ fn case(shape: [i64; 4], rows: i64, groups: i64, activation: Activation) -> Case
     }
 }
 
-/// The result and the gradients of all inputs, as f64; images and tables are of these kinds.
+/// The result and the gradients of all inputs, as f64; images and tables have these types.
 fn outcome(case: &Case, kinds: [Kind; 2], forward: impl Fn(&[Tensor]) -> Tensor) -> Vec<Tensor> {
     let leaf = |(i, input): (usize, &Tensor)| {
         let kind = kinds[i.min(1)];
@@ -65,7 +65,7 @@ fn check(case: &Case, kind: Kind, tolerance: f64) {
 }
 
 #[test]
-fn values_and_gradients_are_those_of_the_separate_operations() {
+fn values_and_gradients_equal_the_separate_operations() {
     for activation in [Activation::Identity, Activation::Silu] {
         for (shape, rows, groups) in
             [([2, 8, 5, 3], 2, 4), ([3, 24, 4, 4], 1, 3), ([1, 6, 1, 7], 1, 6), ([2, 64, 16, 16], 2, 32)]
@@ -76,7 +76,7 @@ fn values_and_gradients_are_those_of_the_separate_operations() {
 }
 
 #[test]
-fn sums_over_many_pixels_keep_their_digits() {
+fn sums_over_many_pixels_are_accurate() {
     check(&case([1, 2, 512, 512], 1, 1, Activation::Identity), Kind::Float, 2e-4);
 }
 
@@ -110,8 +110,9 @@ fn joined(case: &Case, split: i64, kind: Kind, fused: bool) -> Vec<Tensor> {
 }
 
 #[test]
-fn two_inputs_are_as_one_and_take_in_the_gradient_of_what_goes_around() {
-    // Groups that lie across the border, parts that are no multiple of the vectors, more than one block of rows.
+fn two_inputs_are_concatenated_and_accumulate_the_residual_gradient() {
+    // Groups across the border between the inputs, parts that are not multiples of the vector length, more than one
+    // block of rows.
     for (shape, split, groups) in [([2, 12, 3, 3], 5, 4), ([2, 96, 6, 7], 64, 32), ([2, 40, 5, 5], 17, 1)] {
         let mut case = case(shape, 2, groups, Activation::Silu);
         case.inputs[0] = (&case.inputs[0] - 30.0).to_kind(Kind::BFloat16).to_kind(Kind::Double);
@@ -128,24 +129,24 @@ fn two_inputs_are_as_one_and_take_in_the_gradient_of_what_goes_around() {
     }
 }
 
-/// A single image's strides leave it open whether channels are last, unless they are exactly those; libtorch's convolutions
-/// would take it for the other layout, which is slower and gives other bits.
+/// The strides of a single image are ambiguous unless they are exactly those of channels last; otherwise libtorch's
+/// convolutions would assume the other layout, which is slower and gives different bits.
 #[test]
-fn what_goes_around_the_norm_of_one_image_stays_channels_last() {
+fn the_residual_around_the_norm_of_one_image_stays_channels_last() {
     let case = case([1, 8, 4, 4], 1, 4, Activation::Silu);
     let [x, offset, gain, bias] = case.inputs.each_ref().map(|input| input.to_kind(Kind::Float));
     for requires_grad in [false, true] {
         let x = tch_ext::channels_last(&x).unwrap().set_requires_grad(requires_grad).alias();
         let tables = PerChannel { offset: &offset, gain: &gain, bias: &bias };
-        let Normed { y, inputs: [around] } = group_norm([&x], tables, 4, 1e-5, Activation::Silu).unwrap();
-        for (name, tensor) in [("y", y), ("x", around)] {
+        let Normed { y, inputs: [residual] } = group_norm([&x], tables, 4, 1e-5, Activation::Silu).unwrap();
+        for (name, tensor) in [("y", y), ("x", residual)] {
             assert_eq!(tensor.stride(), [128, 1, 32, 8], "{name}, requires_grad {requires_grad}");
         }
     }
 }
 
 #[test]
-fn libtorchs_own_operations_take_its_place_for_other_kinds() {
+fn other_types_use_libtorchs_own_operations() {
     for activation in [Activation::Identity, Activation::Silu] {
         check(&case([2, 8, 5, 3], 2, 4, activation), Kind::Double, 1e-6);
     }
@@ -155,7 +156,7 @@ fn libtorchs_own_operations_take_its_place_for_other_kinds() {
 fn bf16_rounds_the_images_but_not_the_sums() {
     for activation in [Activation::Identity, Activation::Silu] {
         let mut case = case([2, 32, 8, 8], 2, 8, activation);
-        // What bf16 can hold of x is the same for both; d offset is all but zero, a sum of what cancels.
+        // Both use x rounded to bf16; d offset is nearly zero, a sum of terms that cancel.
         case.inputs[0] = (&case.inputs[0] - 30.0).to_kind(Kind::BFloat16).to_kind(Kind::Double);
         case.upstream = case.upstream.to_kind(Kind::BFloat16).to_kind(Kind::Double);
         check(&case, Kind::BFloat16, 0.05);
@@ -163,7 +164,7 @@ fn bf16_rounds_the_images_but_not_the_sums() {
 }
 
 #[test]
-fn the_kernels_are_no_others_than_libtorchs() {
+fn the_kernels_use_the_instruction_set_of_libtorch() {
     #[cfg(target_arch = "x86_64")]
     let [avx2, avx512] = [
         is_x86_feature_detected!("avx2"),
@@ -180,26 +181,26 @@ fn the_kernels_are_no_others_than_libtorchs() {
     assert_eq!(processor(), expected);
 }
 
-/// There are kernels for each kind of processor, and libtorch's own switch between them is heeded when a process starts.
+/// There are kernels for several instruction sets, selected by libtorch's own setting when a process starts.
 #[test]
-fn the_kernels_of_lesser_processors_compute_the_same() {
+fn the_kernels_of_other_instruction_sets_compute_the_same() {
     let tests = [
-        "the_kernels_are_no_others_than_libtorchs",
-        "values_and_gradients_are_those_of_the_separate_operations",
-        "sums_over_many_pixels_keep_their_digits",
-        "two_inputs_are_as_one_and_take_in_the_gradient_of_what_goes_around",
+        "the_kernels_use_the_instruction_set_of_libtorch",
+        "values_and_gradients_equal_the_separate_operations",
+        "sums_over_many_pixels_are_accurate",
+        "two_inputs_are_concatenated_and_accumulate_the_residual_gradient",
         "bf16_rounds_the_images_but_not_the_sums",
     ];
     for level in ["avx2", "default"] {
         let mut again = Command::new(std::env::current_exe().unwrap());
         let outcome = again.arg("--exact").args(tests).env("ATEN_CPU_CAPABILITY", level).output().unwrap();
-        let said = String::from_utf8_lossy(&outcome.stdout);
-        assert!(said.contains("5 passed"), "{level}: {said}{}", String::from_utf8_lossy(&outcome.stderr));
+        let output = String::from_utf8_lossy(&outcome.stdout);
+        assert!(output.contains("5 passed"), "{level}: {output}{}", String::from_utf8_lossy(&outcome.stderr));
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn mismatched_inputs_are_refused() {
     let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
     let refused = |x: &Tensor, table: &Tensor, groups| {
         let tables = PerChannel { offset: table, gain: table, bias: table };

@@ -1,4 +1,4 @@
-//! The layout since torch 1.6: a zip archive of records that are stored as they are, `NAME/data.pkl` and `NAME/data/KEY`.
+//! The layout since torch 1.6: a zip archive of uncompressed records, `NAME/data.pkl` and `NAME/data/KEY`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const LOCATOR_64: u32 = 0x0706_4b50;
 const END_LENGTH: usize = 22;
 const LOCATOR_LENGTH: usize = 20;
 
-/// What a field of 32 bits holds when the extra field has the value.
+/// The value of a 32-bit field whose actual value is in the extra field.
 const IN_EXTRA: u64 = u32::MAX as u64;
 
 pub(crate) fn recognises(bytes: &[u8]) -> bool {
@@ -26,13 +26,13 @@ pub(crate) fn recognises(bytes: &[u8]) -> bool {
 pub(crate) fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor<'_>>, PickleError> {
     let records = records(bytes)?;
     if records.keys().any(|name| name.contains("/code/")) {
-        let what = "it is a TorchScript module, which holds a network's code beside its weights";
-        return Err(PickleError::Unsupported(what.into()));
+        let message = "it is a TorchScript module, which contains the code of a network besides its weights";
+        return Err(PickleError::Unsupported(message.into()));
     }
     let program = records.iter().find_map(|(name, record)| Some((name.strip_suffix("/data.pkl")?, record)));
     let (prefix, program) = program
         .ok_or_else(|| PickleError::Unsupported("it is a zip archive without the data.pkl of torch.save".into()))?;
-    let program = program.ok_or_else(packed)?;
+    let program = program.ok_or_else(compressed)?;
     if records
         .get(format!("{prefix}/byteorder").as_str())
         .is_some_and(|order| order.is_some_and(|order| order.bytes == b"big"))
@@ -40,16 +40,16 @@ pub(crate) fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor<'_>>, Pick
         return Err(PickleError::Unsupported("it was written on a big-endian machine".into()));
     }
     if program.checksum.is_some_and(|sum| crc32fast::hash(program.bytes) != sum) {
-        return Err(PickleError::damaged("its pickle does not have its checksum"));
+        return Err(PickleError::damaged("its pickle does not match its checksum"));
     }
     let (objects, _) = machine::read(program.bytes)?;
     state_dict::tensors(&objects, |key| {
         let record = records.get(format!("{prefix}/data/{key}").as_str()).copied();
-        record.ok_or_else(|| PickleError::damaged("some of its numbers are missing"))?.ok_or_else(packed)
+        record.ok_or_else(|| PickleError::damaged("a storage is missing"))?.ok_or_else(compressed)
     })
 }
 
-/// The archive's records by name, from the directory at its end; those that are compressed or encrypted without content.
+/// The archive's records by name, from the directory at its end; `None` for those that are compressed or encrypted.
 fn records(bytes: &[u8]) -> Result<BTreeMap<&str, Option<Region<'_>>>, PickleError> {
     let (start, length) = directory(bytes)?;
     let mut directory = Reader::new(within(bytes, start, length)?);
@@ -61,9 +61,9 @@ fn records(bytes: &[u8]) -> Result<BTreeMap<&str, Option<Region<'_>>>, PickleErr
     Ok(records)
 }
 
-/// Where the directory is, and how long.
+/// The position and length of the directory.
 fn directory(bytes: &[u8]) -> Result<(u64, u64), PickleError> {
-    let missing = || PickleError::damaged("the end of the archive is missing, as after a download that broke off");
+    let missing = || PickleError::damaged("the end of the archive is missing, as after an interrupted download");
     // A comment of up to 64 KiB may follow the end record.
     let last = bytes.len().checked_sub(END_LENGTH).ok_or_else(missing)?;
     let places = (last.saturating_sub(usize::from(u16::MAX))..=last).rev();
@@ -91,7 +91,7 @@ fn directory(bytes: &[u8]) -> Result<(u64, u64), PickleError> {
 /// The next record of the directory: its name and its content.
 fn record<'a>(bytes: &'a [u8], directory: &mut Reader<'a>) -> Result<(&'a str, Option<Region<'a>>), PickleError> {
     if directory.u32()? != CENTRAL {
-        return Err(PickleError::damaged("the archive's directory makes no sense"));
+        return Err(PickleError::damaged("the archive's directory is invalid"));
     }
     directory.take(4)?;
     let (flags, method) = (directory.u16()?, directory.u16()?);
@@ -112,7 +112,7 @@ fn record<'a>(bytes: &'a [u8], directory: &mut Reader<'a>) -> Result<(&'a str, O
     let offset = extra.value(offset)?;
     let mut local = Reader::new(within(bytes, offset, 30)?);
     if local.u32()? != LOCAL {
-        return Err(PickleError::damaged("a record of the archive is not where its directory says"));
+        return Err(PickleError::damaged("a record of the archive is not where the directory says"));
     }
     local.take(22)?;
     let skipped = 30 + u64::from(local.u16()?) + u64::from(local.u16()?);
@@ -120,7 +120,7 @@ fn record<'a>(bytes: &'a [u8], directory: &mut Reader<'a>) -> Result<(&'a str, O
     Ok((name, Some(Region { bytes: within(bytes, start, length)?, checksum: Some(checksum) })))
 }
 
-/// The extra field with the values that have no room in 32 bits, in the order of the fields that lack them.
+/// The extra field with the values that do not fit into 32 bits, in the order of their fields.
 struct Reader64<'a>(Option<Reader<'a>>);
 
 impl<'a> Reader64<'a> {
@@ -150,7 +150,7 @@ fn within(bytes: &[u8], start: u64, length: u64) -> Result<&[u8], PickleError> {
     start.ok().zip(end.ok()).and_then(|(start, end)| bytes.get(start..end)).ok_or_else(cut_short)
 }
 
-fn packed() -> PickleError {
+fn compressed() -> PickleError {
     PickleError::Unsupported("its records are compressed or encrypted, which torch.save never does".into())
 }
 

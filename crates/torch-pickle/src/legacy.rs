@@ -1,5 +1,5 @@
-//! The layout before torch 1.6: five pickles (a magic number, a version, facts about the machine, the object, the keys of
-//! its storages), then the storages, each behind its number of elements.
+//! The layout before torch 1.6: five pickles (a magic number, a version, machine information, the object, the keys of
+//! its storages), then the storages, each preceded by its number of elements.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use crate::reader::Reader;
 use crate::tensor::{Region, Tensor};
 use crate::{PickleError, machine, state_dict};
 
-/// PROTO 2, and a whole number of ten bytes.
+/// PROTO 2, and an integer of ten bytes.
 const START: [u8; 4] = [0x80, 2, 0x8a, 10];
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
@@ -26,10 +26,10 @@ pub(crate) fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor<'_>>, Pick
     for _ in ["magic number", "version"] {
         next()?;
     }
-    let written_on = next()?;
-    if let Object::Dict(facts) = written_on.root() {
+    let machine_info = next()?;
+    if let Object::Dict(facts) = machine_info.root() {
         let is_big = |(key, value): &(u32, u32)| {
-            written_on.text(*key) == Some("little_endian") && matches!(written_on.get(*value), Object::Bool(false))
+            machine_info.text(*key) == Some("little_endian") && matches!(machine_info.get(*value), Object::Bool(false))
         };
         if facts.iter().any(is_big) {
             return Err(PickleError::Unsupported("it was written on a big-endian machine".into()));
@@ -50,13 +50,14 @@ pub(crate) fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor<'_>>, Pick
     if let Object::List(order) = keys.root() {
         for key in order {
             let known = keys.text(*key).and_then(|key| Some((key, *kinds.get(key)?)));
-            let (key, dtype) = known.ok_or_else(|| PickleError::damaged("it has numbers that belong to no tensor"))?;
+            let (key, dtype) =
+                known.ok_or_else(|| PickleError::damaged("it has a storage that does not belong to any tensor"))?;
             let length = storages.u64()?.saturating_mul(dtype.size() as u64);
             let bytes = storages.take(usize::try_from(length).unwrap_or(usize::MAX))?;
             regions.insert(key, Region { bytes, checksum: None });
         }
     }
     state_dict::tensors(&objects, |key| {
-        regions.get(key).copied().ok_or_else(|| PickleError::damaged("some of its numbers are missing"))
+        regions.get(key).copied().ok_or_else(|| PickleError::damaged("a storage is missing"))
     })
 }

@@ -1,4 +1,4 @@
-//! The pickle machine: its instructions, as far as state dicts use them.
+//! The pickle machine: the instructions that state dicts use.
 
 use std::collections::HashMap;
 
@@ -6,15 +6,15 @@ use crate::PickleError;
 use crate::object::{Global, Id, Object, Objects, Storage, View};
 use crate::reader::Reader;
 
-/// The longest program that is read. A state dict's has some hundred bytes for each tensor.
-const LONGEST: usize = 16 << 20;
+/// The maximum length of a program. That of a state dict has about a hundred bytes per tensor.
+const MAX_PROGRAM_LEN: usize = 16 << 20;
 
-/// More dimensions than any layer's weight has.
-const MOST_DIMENSIONS: usize = 8;
+/// More dimensions than the weights of any layer have.
+const MAX_DIMENSIONS: usize = 8;
 
-/// Reads the pickle at the start of `bytes`: what it makes, and its length.
+/// Reads the pickle at the start of `bytes`: the objects that it creates, and its length.
 pub(crate) fn read(bytes: &[u8]) -> Result<(Objects<'_>, usize), PickleError> {
-    let input = Reader::new(&bytes[..bytes.len().min(LONGEST)]);
+    let input = Reader::new(&bytes[..bytes.len().min(MAX_PROGRAM_LEN)]);
     let mut machine =
         Machine { input, table: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), memoised: 0 };
     let root = machine.run()?;
@@ -26,7 +26,7 @@ struct Machine<'a> {
     input: Reader<'a>,
     table: Vec<Object<'a>>,
     stack: Vec<Id>,
-    /// How high the stack was at each mark.
+    /// The height of the stack at each mark.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
     memoised: u64,
@@ -62,7 +62,7 @@ impl<'a> Machine<'a> {
             b'N' | 0x88 | 0x89 | b'I' | b'J' | b'K' | b'M' | b'L' | 0x8a | 0x8b | b'F' | b'G' => self.number(opcode),
             b'S' | b'T' | b'U' | b'V' | b'X' | 0x8c | 0x8d | b'B' | b'C' | 0x8e | 0x96 => self.text(opcode),
             b']' | b'a' | b'e' | b'l' | b')' | b't' | 0x85..=0x87 | b'}' | b'd' | b's' | b'u' => self.collect(opcode),
-            b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.remember(opcode),
+            b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.memoise(opcode),
             b'c' => {
                 let (module, name) = (self.input.line()?, self.input.line()?);
                 self.push(Object::Global(Global::named(module, name)?))
@@ -77,17 +77,17 @@ impl<'a> Machine<'a> {
                     _ => Err(PickleError::damaged("a name in its pickle is not text")),
                 }
             }
-            b'Q' => self.persistent(),
+            b'Q' => self.storage_reference(),
             b'R' => self.reduce(),
             b'b' => {
-                // An OrderedDict's attributes: torch keeps the versions of modules there.
+                // Attributes of an OrderedDict, in which torch stores module versions.
                 self.pop()?;
                 let target = self.top()?;
                 match self.get(target) {
                     Object::Dict(_) => Ok(()),
-                    _ => {
-                        Err(PickleError::Unsupported("its pickle sets attributes of something else than a dict".into()))
-                    }
+                    _ => Err(PickleError::Unsupported(
+                        "its pickle sets attributes of an object that is not a dict".into(),
+                    )),
                 }
             }
             other => Err(PickleError::Unsupported(format!(
@@ -98,7 +98,7 @@ impl<'a> Machine<'a> {
     }
 
     fn number(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let not_a_number = || PickleError::damaged("a number in its pickle has other signs than digits");
+        let not_a_number = || PickleError::damaged("a number in its pickle contains characters other than digits");
         let object = match opcode {
             b'N' => Object::Opaque,
             0x88 => Object::Bool(true),
@@ -176,7 +176,7 @@ impl<'a> Machine<'a> {
                         list.extend(items);
                         Ok(())
                     }
-                    _ => Err(PickleError::damaged("its pickle appends to something else than a list")),
+                    _ => Err(PickleError::damaged("its pickle appends to an object that is not a list")),
                 };
             }
             _ => {
@@ -193,19 +193,19 @@ impl<'a> Machine<'a> {
                         dict.extend(items);
                         Ok(())
                     }
-                    _ => Err(PickleError::damaged("its pickle sets items of something else than a dict")),
+                    _ => Err(PickleError::damaged("its pickle sets items of an object that is not a dict")),
                 };
             }
         };
         self.push(object)
     }
 
-    /// Into the memo, or out of it.
-    fn remember(&mut self, opcode: u8) -> Result<(), PickleError> {
+    /// Stores to the memo, or loads from it.
+    fn memoise(&mut self, opcode: u8) -> Result<(), PickleError> {
         let index = match opcode {
             b'g' | b'p' => {
                 let line = self.input.line()?;
-                line.parse().map_err(|_| PickleError::damaged("a place in its memo is not a number"))?
+                line.parse().map_err(|_| PickleError::damaged("an index into its memo is not a number"))?
             }
             b'h' | b'q' => u64::from(self.input.u8()?),
             b'j' | b'r' => u64::from(self.input.u32()?),
@@ -213,7 +213,7 @@ impl<'a> Machine<'a> {
         };
         if matches!(opcode, b'g' | b'h' | b'j') {
             let id = self.memo.get(&index).copied();
-            self.stack.push(id.ok_or_else(|| PickleError::damaged("its pickle recalls what it never made"))?);
+            self.stack.push(id.ok_or_else(|| PickleError::damaged("its pickle loads an object that it never stored"))?);
         } else {
             let top = self.top()?;
             if self.memo.insert(index, top).is_none() {
@@ -223,14 +223,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `("storage", type, key, location, elements)`, in old files followed by None.
-    fn persistent(&mut self) -> Result<(), PickleError> {
+    /// A reference to a storage: `("storage", type, key, location, elements)`, followed by None in old files.
+    fn storage_reference(&mut self) -> Result<(), PickleError> {
         let id = self.pop()?;
         let Object::Tuple(parts) = self.get(id) else {
-            return Err(PickleError::damaged("it refers to numbers by something else than a tuple"));
+            return Err(PickleError::damaged("it refers to a storage by something other than a tuple"));
         };
         let [tag, kind, key, _, _, view @ ..] = parts.as_slice() else {
-            return Err(PickleError::damaged("it refers to numbers by a tuple that is too short"));
+            return Err(PickleError::damaged("it refers to a storage by a tuple that is too short"));
         };
         if view.iter().any(|view| !matches!(self.get(*view), Object::Opaque)) {
             return Err(PickleError::Unsupported("its storages are views of one another".into()));
@@ -240,15 +240,15 @@ impl<'a> Machine<'a> {
                 let storage = Storage { dtype: *dtype, key: *key };
                 self.push(Object::Storage(storage))
             }
-            _ => Err(PickleError::damaged("it refers to something else than numbers")),
+            _ => Err(PickleError::damaged("it refers to something other than a storage")),
         }
     }
 
-    /// What one of the known names makes of its arguments.
+    /// Applies one of the known functions to its arguments.
     fn reduce(&mut self) -> Result<(), PickleError> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let (Object::Global(global), Object::Tuple(arguments)) = (self.get(function), self.get(arguments)) else {
-            return Err(PickleError::damaged("its pickle calls what is not a function"));
+            return Err(PickleError::damaged("its pickle calls an object that is not a function"));
         };
         match (global, arguments.as_slice()) {
             (Global::OrderedDict, []) => self.push(Object::Dict(Vec::new())),
@@ -262,30 +262,30 @@ impl<'a> Machine<'a> {
                 self.push(Object::Tensor(Box::new(view)))
             }
             (global, arguments) => Err(PickleError::Unsupported(format!(
-                "its pickle gives {global:?} {} arguments, as no torch.save does",
+                "its pickle passes {} arguments to {global:?}, which torch.save never does",
                 arguments.len()
             ))),
         }
     }
 
     fn view(&self, [storage, offset, shape, strides]: [Id; 4]) -> Result<View, PickleError> {
-        let malformed = || PickleError::damaged("a tensor's shape is not a list of whole numbers");
-        let whole = |id: Id| match self.get(id) {
+        let malformed = || PickleError::damaged("a tensor's shape is not a list of non-negative integers");
+        let integer = |id: Id| match self.get(id) {
             Object::Int(value) => u64::try_from(*value).map_err(|_| malformed()),
             _ => Err(malformed()),
         };
-        let wholes = |id: Id| match self.get(id) {
-            Object::Tuple(parts) if parts.len() <= MOST_DIMENSIONS => parts.iter().map(|part| whole(*part)).collect(),
+        let integers = |id: Id| match self.get(id) {
+            Object::Tuple(parts) if parts.len() <= MAX_DIMENSIONS => parts.iter().map(|part| integer(*part)).collect(),
             _ => Err(malformed()),
         };
         let Object::Storage(storage) = self.get(storage) else {
-            return Err(PickleError::damaged("a tensor is made of something else than numbers"));
+            return Err(PickleError::damaged("a tensor is not made from a storage"));
         };
-        let (shape, strides): (Vec<u64>, Vec<u64>) = (wholes(shape)?, wholes(strides)?);
+        let (shape, strides): (Vec<u64>, Vec<u64>) = (integers(shape)?, integers(strides)?);
         if shape.len() != strides.len() {
             return Err(malformed());
         }
-        Ok(View { storage: *storage, offset: whole(offset)?, shape, strides })
+        Ok(View { storage: *storage, offset: integer(offset)?, shape, strides })
     }
 
     fn get(&self, id: Id) -> &Object<'a> {
@@ -299,7 +299,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Where the part of the stack above the last mark begins.
+    /// The start of the part of the stack above the last mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -315,7 +315,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let mark = self.marks.pop().ok_or_else(|| PickleError::damaged("its pickle looks for a mark it never set"))?;
+        let mark = self.marks.pop().ok_or_else(|| PickleError::damaged("its pickle needs a mark that it never set"))?;
         Ok(self.stack.split_off(mark))
     }
 }

@@ -1,16 +1,16 @@
-//! The objects that a pickle makes, in one table: they refer to each other by number, so that a loop or a deep nest of
-//! them is as good as any other table.
+//! The objects that a pickle creates, in one table: they refer to each other by index, so that cycles and deep nesting
+//! need no special care.
 
 use crate::PickleError;
 use crate::dtype::Dtype;
 
-/// An object's place in the table.
+/// An object's index in the table.
 pub(crate) type Id = u32;
 
-/// What a pickle may make.
+/// The objects that a pickle may create.
 #[derive(Debug)]
 pub(crate) enum Object<'a> {
-    /// None, a float, bytes, a number of more than 64 bits: what is read over because nothing here depends on it.
+    /// None, a float, bytes, an integer of more than 64 bits: skipped, because nothing here depends on it.
     Opaque,
     Bool(bool),
     Int(i64),
@@ -23,7 +23,7 @@ pub(crate) enum Object<'a> {
     Tensor(Box<View>),
 }
 
-/// The names that a state dict is made with.
+/// The names that state dicts use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Global {
     OrderedDict,
@@ -34,7 +34,7 @@ pub(crate) enum Global {
 }
 
 impl Global {
-    /// The name's meaning.
+    /// Resolves a name.
     pub(crate) fn named(module: &str, name: &str) -> Result<Self, PickleError> {
         let storage = |dtype| Ok(Self::Storage(dtype));
         match (module, name) {
@@ -53,7 +53,7 @@ impl Global {
             ("torch", "ByteStorage") => storage(Dtype::U8),
             ("torch", "BoolStorage") => storage(Dtype::Bool),
             _ => {
-                // It goes into a message: short, and on one line.
+                // For the message: short, and on one line.
                 let name: String = format!("{module}.{name}").chars().take(80).collect();
                 Err(PickleError::Global(name.escape_debug().to_string()))
             }
@@ -61,11 +61,11 @@ impl Global {
     }
 }
 
-/// Numbers that lie outside of the pickle.
+/// A storage, whose data is outside of the pickle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Storage {
     pub(crate) dtype: Dtype,
-    /// A text.
+    /// The id of a text.
     pub(crate) key: Id,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct View {
     pub(crate) strides: Vec<u64>,
 }
 
-/// What a pickle made, and which object is its result.
+/// The objects that a pickle created, and the index of its result.
 pub(crate) struct Objects<'a> {
     pub(crate) table: Vec<Object<'a>>,
     pub(crate) root: Id,
@@ -94,7 +94,7 @@ impl<'a> Objects<'a> {
         self.get(self.root)
     }
 
-    /// The text that an object is, if it is one.
+    /// The text, if the object is one.
     pub(crate) fn text(&self, id: Id) -> Option<&'a str> {
         match self.get(id) {
             Object::Text(text) => Some(text),

@@ -1,8 +1,8 @@
-//! Bytes read one after the other, never beyond their end.
+//! Sequential reads with bounds checks.
 
 use crate::PickleError;
 
-/// A place in a sequence of bytes.
+/// A position in a sequence of bytes.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -13,7 +13,7 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// How many bytes were read.
+    /// The number of bytes read.
     pub(crate) fn at(&self) -> usize {
         self.at
     }
@@ -46,13 +46,13 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// What `length` bytes say as text.
+    /// The next `length` bytes as UTF-8 text.
     pub(crate) fn text(&mut self, length: u64) -> Result<&'a str, PickleError> {
         let bytes = self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
         std::str::from_utf8(bytes).map_err(|_| PickleError::damaged("a name is not valid UTF-8"))
     }
 
-    /// A line, without its end.
+    /// The next line, without its end.
     pub(crate) fn line(&mut self) -> Result<&'a str, PickleError> {
         let length = self.bytes[self.at..].iter().position(|byte| *byte == b'\n');
         let length = length.ok_or_else(|| PickleError::damaged("it ends too early"))?;

@@ -10,17 +10,17 @@ use crate::object::View;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region<'a> {
     pub(crate) bytes: &'a [u8],
-    /// CRC-32 of them, where the file has one.
+    /// Their CRC-32, if the file has one.
     pub(crate) checksum: Option<u32>,
 }
 
-/// A tensor in the file, whose view was found to lie within its storage.
+/// A tensor in the file, whose view was checked to lie within its storage.
 #[derive(Clone, Debug)]
 pub struct Tensor<'a> {
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Bytes between neighbours in each dimension.
+    /// Bytes between adjacent elements in each dimension.
     strides: Vec<usize>,
     first: usize,
     region: Region<'a>,
@@ -29,7 +29,7 @@ pub struct Tensor<'a> {
 impl<'a> Tensor<'a> {
     pub(crate) fn new(name: &str, view: &View, region: Region<'a>) -> Result<Self, PickleError> {
         let size = view.storage.dtype.size() as u64;
-        let beyond = || PickleError::damaged(format!("tensor {name} reaches beyond its numbers"));
+        let beyond = || PickleError::damaged(format!("tensor {name} extends beyond its storage"));
         let available = region.bytes.len() as u64 / size;
         // One past the last element, if there are any.
         let mut end = Some(view.offset);
@@ -45,7 +45,7 @@ impl<'a> Tensor<'a> {
             return Err(beyond());
         }
         if count > available {
-            let why = format!("tensor {name} has more elements than are stored: it repeats some of them");
+            let why = format!("tensor {name} has more elements than its storage: it repeats some of them");
             return Err(PickleError::Unsupported(why));
         }
         // All of these are at most the region's length, unless there are no elements.
@@ -60,7 +60,7 @@ impl<'a> Tensor<'a> {
         })
     }
 
-    /// Kind of its numbers.
+    /// Its element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -70,19 +70,19 @@ impl<'a> Tensor<'a> {
         &self.shape
     }
 
-    /// Its numbers, little-endian, the last dimension running fastest.
+    /// Its elements, little-endian and row-major.
     ///
     /// # Errors
-    /// The file's checksum does not agree with them.
+    /// If the data does not match the file's checksum.
     pub fn bytes(&self) -> Result<Cow<'a, [u8]>, PickleError> {
         if self.region.checksum.is_some_and(|sum| crc32fast::hash(self.region.bytes) != sum) {
-            return Err(PickleError::damaged(format!("the numbers of {} do not have their checksum", self.name)));
+            return Err(PickleError::damaged(format!("the data of {} does not match its checksum", self.name)));
         }
         let size = self.dtype.size();
         if self.shape.contains(&0) {
             return Ok(Cow::Borrowed(&[]));
         }
-        // Strides of a tensor without gaps; a dimension of one element has no neighbours.
+        // The strides of a contiguous tensor; those of dimensions of length 1 do not matter.
         let mut dense = size;
         let mut is_dense = true;
         for (length, stride) in self.shape.iter().zip(&self.strides).rev() {

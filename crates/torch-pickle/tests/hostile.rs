@@ -1,17 +1,17 @@
-//! Files made to do harm, and files that came to harm: each is refused, nothing is run, and nothing large is allocated.
+//! Malicious and damaged files: each is refused, nothing is run, and nothing large is allocated.
 
 mod common;
 
 use common::{data, legacy, message, read_all};
 use proptest::prelude::*;
 
-/// A dictionary of one tensor, `x`, of these arguments to `_rebuild_tensor_v2` behind its storage of four floats.
+/// A dictionary with one tensor, `x`, made by `_rebuild_tensor_v2` from a storage of four floats and these arguments.
 fn one_tensor(arguments: &[u8]) -> Vec<u8> {
     let start = b"\x80\x02}X\x01\x00\x00\x00xctorch._utils\n_rebuild_tensor_v2\n(";
     let storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ";
     let program = [start.as_slice(), storage, arguments, b"\x89}tRs."].concat();
     let mut file = legacy(&program);
-    // Its keys: ["0"], then four floats.
+    // The list of keys, ["0"], then the four floats.
     file.truncate(file.len() - 1);
     file.extend_from_slice(b"X\x01\x00\x00\x000a.\x04\x00\x00\x00\x00\x00\x00\x00");
     file.extend_from_slice(&[0; 16]);
@@ -19,7 +19,7 @@ fn one_tensor(arguments: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn programs_that_ask_for_more_than_tensors() {
+fn programs_that_need_more_than_tensors_are_refused() {
     let system = b"cposix\nsystem\n(S'touch /tmp/torch-pickle'\ntR.";
     let eval = b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x031+1\x85R.";
     let cases: [(&str, Vec<u8>, &str); 14] = [
@@ -30,11 +30,15 @@ fn programs_that_ask_for_more_than_tensors() {
         ("an instance", legacy(b"(ios\nsystem\n."), "instruction 0x69"),
         ("a new object", legacy(b"ccollections\nOrderedDict\n)\x81."), "instruction 0x81"),
         ("an extension", legacy(b"\x82\x01."), "instruction 0x82"),
-        ("a call of a text", legacy(b"S'os.system'\n)R."), "calls what is not a function"),
-        ("a call with other arguments", legacy(b"ccollections\nOrderedDict\n]\x85R."), "gives OrderedDict 1 arguments"),
-        ("attributes of a list", legacy(b"]}b."), "attributes of something else"),
-        ("a number", legacy(b"K\x07."), "something else than a dictionary"),
-        ("a numbered entry", legacy(b"}K\x01K\x02s."), "something else than text"),
+        ("a call of a text", legacy(b"S'os.system'\n)R."), "calls an object that is not a function"),
+        (
+            "a call with other arguments",
+            legacy(b"ccollections\nOrderedDict\n]\x85R."),
+            "passes 1 arguments to OrderedDict",
+        ),
+        ("attributes of a list", legacy(b"]}b."), "attributes of an object that is not a dict"),
+        ("a number", legacy(b"K\x07."), "does not contain a dictionary"),
+        ("a numbered entry", legacy(b"}K\x01K\x02s."), "not named by text"),
         ("an entry of text", legacy(b"}X\x01\x00\x00\x00aX\x01\x00\x00\x00bs."), "entry `a` is not a tensor"),
         ("the wrong file", b"GIF89a".to_vec(), "not a file that torch.save writes"),
     ];
@@ -45,7 +49,7 @@ fn programs_that_ask_for_more_than_tensors() {
 }
 
 #[test]
-fn programs_that_make_no_sense() {
+fn invalid_programs_are_refused() {
     let cases: [(&str, &[u8]); 12] = [
         ("an empty stack", b"."),
         ("nothing to duplicate", b"2"),
@@ -67,43 +71,47 @@ fn programs_that_make_no_sense() {
 }
 
 #[test]
-fn views_stay_within_their_numbers() {
+fn views_stay_within_their_storage() {
     assert!(read_all(&one_tensor(b"K\x00K\x02K\x02\x86K\x02K\x01\x86")).is_ok());
     let cases: [(&str, &[u8], &str); 8] = [
-        ("one too many", b"K\x01K\x02K\x02\x86K\x02K\x01\x86", "reaches beyond"),
-        ("a far offset", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7fK\x01\x85K\x01\x85", "reaches beyond"),
+        ("one too many", b"K\x01K\x02K\x02\x86K\x02K\x01\x86", "extends beyond its storage"),
+        ("a far offset", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7fK\x01\x85K\x01\x85", "extends beyond its storage"),
         (
             "a huge shape",
             b"K\x00J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86K\x00K\x00\x86",
-            "has more elements than are stored",
+            "has more elements than its storage",
         ),
-        ("a huge stride", b"K\x00K\x03\x85\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85", "reaches beyond"),
-        ("a negative length", b"K\x00J\xff\xff\xff\xff\x85K\x01\x85", "whole numbers"),
-        ("a negative stride", b"K\x03K\x04\x85J\xff\xff\xff\xff\x85", "whole numbers"),
-        ("more lengths than strides", b"K\x00K\x02K\x02\x86K\x01\x85", "whole numbers"),
-        ("too many dimensions", b"K\x00(K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01t(K\x01t", "whole numbers"),
+        ("a huge stride", b"K\x00K\x03\x85\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85", "extends beyond its storage"),
+        ("a negative length", b"K\x00J\xff\xff\xff\xff\x85K\x01\x85", "non-negative integers"),
+        ("a negative stride", b"K\x03K\x04\x85J\xff\xff\xff\xff\x85", "non-negative integers"),
+        ("more lengths than strides", b"K\x00K\x02K\x02\x86K\x01\x85", "non-negative integers"),
+        (
+            "too many dimensions",
+            b"K\x00(K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01K\x01t(K\x01t",
+            "non-negative integers",
+        ),
     ];
     for (what, arguments, expected) in cases {
         let error = message(&one_tensor(arguments));
         assert!(error.contains(expected), "{what}: {error}");
     }
-    // A repeated number costs more than its file: refused, however little it is.
+    // A repeated element costs more memory than its file: refused, however small.
     let error = message(&one_tensor(b"K\x00K\x05\x85K\x00\x85"));
     assert!(error.contains("repeats"), "{error}");
 }
 
 #[test]
-fn deep_and_circular_objects_cost_what_their_bytes_cost() {
+fn deep_and_circular_objects_are_cheap() {
     // A million nested tuples; a list that contains itself; a tuple of a tuple twice, sixty times over.
     let nested = [vec![b')'], vec![0x85; 1_000_000], vec![b'.']].concat();
-    assert!(message(&legacy(&nested)).contains("something else than a dictionary"));
-    assert!(message(&legacy(b"]q\x00h\x00a.")).contains("something else than a dictionary"));
+    assert!(message(&legacy(&nested)).contains("does not contain a dictionary"));
+    assert!(message(&legacy(b"]q\x00h\x00a.")).contains("does not contain a dictionary"));
     let doubled = [b")".as_slice(), &b"q\x00h\x00\x86".repeat(60), b"."].concat();
-    assert!(message(&legacy(&doubled)).contains("something else than a dictionary"));
+    assert!(message(&legacy(&doubled)).contains("does not contain a dictionary"));
 }
 
 #[test]
-fn files_that_are_cut_or_changed() {
+fn truncated_and_changed_files_are_refused() {
     for file in ["kinds.pt", "kinds-legacy.pt"] {
         let whole = data(file);
         for length in 0..whole.len() {
@@ -118,7 +126,7 @@ fn files_that_are_cut_or_changed() {
         let mut changed = whole.clone();
         changed[at] ^= 1 << bit;
         let error = read_all(&changed).unwrap_err().to_string();
-        assert!(error.contains("the numbers of parameter do not have their checksum"), "{error}");
+        assert!(error.contains("the data of parameter does not match its checksum"), "{error}");
     }
 }
 

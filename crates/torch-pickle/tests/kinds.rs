@@ -1,4 +1,4 @@
-//! Files that PyTorch wrote, by tests/golden/make_diffusers.py: every kind of number, views with gaps, shared storages.
+//! Files written by PyTorch with tests/golden/make_diffusers.py: every element type, strided views, shared storages.
 
 mod common;
 
@@ -12,12 +12,12 @@ fn floats(tensor: &Tensor) -> Vec<f64> {
     match tensor.dtype() {
         Dtype::F64 => bytes.as_chunks().0.iter().map(|v| f64::from_le_bytes(*v)).collect(),
         Dtype::F32 => bytes.as_chunks().0.iter().map(|v| f64::from(f32::from_le_bytes(*v))).collect(),
-        other => panic!("{other:?} is not of floats"),
+        other => panic!("{other:?} is not a float type"),
     }
 }
 
 #[test]
-fn numbers_of_both_layouts() {
+fn all_element_types_are_read_from_both_layouts() {
     for file in ["kinds.pt", "kinds-legacy.pt"] {
         let bytes = data(file);
         let found: BTreeMap<String, Tensor> = tensors(&bytes).unwrap();
@@ -60,7 +60,7 @@ fn numbers_of_both_layouts() {
 }
 
 #[test]
-fn files_of_other_things_are_refused_by_what_they_are() {
+fn other_kinds_of_files_are_refused_by_name() {
     for (file, expected) in [
         ("training.pt", "entry `epoch` is not a tensor"),
         ("module.pt", "`torch.nn.modules.linear.Linear`"),

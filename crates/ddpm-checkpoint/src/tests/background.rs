@@ -2,7 +2,7 @@
 
 use super::*;
 
-const KEEP_TWO: Retention = Retention { keep_last: 2, keep_every: None, also: None };
+const KEEP_TWO: Retention = Retention { keep_last: 2, keep_every: None, keep_step: None };
 
 fn owned(buffers: &[(&str, Vec<f32>)], rank: usize, world: usize) -> Vec<OwnedSlice> {
     let slice = |(name, data): &(&str, Vec<f32>)| {
@@ -13,7 +13,7 @@ fn owned(buffers: &[(&str, Vec<f32>)], rank: usize, world: usize) -> Vec<OwnedSl
 }
 
 /// Saves in the background with two ranks, and keeps two.
-pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Result<Retained, CheckpointError> {
+pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Result<RetentionReport, CheckpointError> {
     let buffers = [("weights", values(1001, step as u32)), ("exp_avg", values(77, 1))];
     let mut manifest = write(&Store::open("memory://").unwrap(), step, 2, &buffers);
     let upload = |rank| store.start_upload(step, &manifest.attempt, rank, 2, owned(&buffers, rank, 2));
@@ -24,12 +24,12 @@ pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Res
 }
 
 #[test]
-fn what_retention_gives_up_is_deleted_in_the_background() {
+fn expired_checkpoints_are_deleted_in_the_background() {
     on_each_store(|store| {
         for step in [10, 20, 30] {
             let retained = start_save(store, step, None).unwrap();
             let deleted = if step == 30 { vec![10] } else { vec![] };
-            assert_eq!(retained, Retained { deleted, ..Retained::default() });
+            assert_eq!(retained, RetentionReport { deleted, ..RetentionReport::default() });
         }
         let keep_one = Retention { keep_last: 1, ..KEEP_TWO };
         assert_eq!(store.prunable(&keep_one).unwrap(), (vec![20], vec![]));
@@ -39,7 +39,7 @@ fn what_retention_gives_up_is_deleted_in_the_background() {
 }
 
 #[test]
-fn an_upload_and_a_retention_that_make_no_sense_are_refused() {
+fn invalid_uploads_and_retention_are_refused() {
     let store = Store::open("memory://").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![1.0] };
     let upload = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]);
@@ -51,7 +51,7 @@ fn an_upload_and_a_retention_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_copy_is_whole_or_not_there() {
+fn a_copy_is_complete_or_absent() {
     on_each_store(|store| {
         let elsewhere = Store::open("memory://").unwrap();
         let ours = save(store, 10, 3);
@@ -78,7 +78,7 @@ fn a_copy_is_whole_or_not_there() {
 }
 
 #[test]
-fn a_store_that_enforces_conditions_passes_the_probe_and_is_left_clean() {
+fn the_probe_accepts_conditional_writes_and_cleans_up() {
     on_each_store(|store| {
         store.probe().unwrap();
         let left = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("probe")))).unwrap();
@@ -87,7 +87,7 @@ fn a_store_that_enforces_conditions_passes_the_probe_and_is_left_clean() {
 }
 
 #[test]
-fn a_store_that_does_not_enforce_conditions_is_refused() {
+fn the_probe_refuses_a_store_without_conditional_writes() {
     let server = Server::new();
     server.fail(json!([{ "op": "PutObject", "key": "probe/", "fault": "overwrite" }]));
     let refused = server.store().probe();

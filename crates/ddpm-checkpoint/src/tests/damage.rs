@@ -1,4 +1,4 @@
-//! Whatever happens to the bytes is found before it is used, and the next older checkpoint is taken.
+//! Damage of any kind is detected before the data is used, and the next older checkpoint is used instead.
 
 use proptest::{prelude::*, sample::Index};
 use serde_json::json;
@@ -11,7 +11,7 @@ fn is_damaged<T>(result: Result<T, CheckpointError>) -> bool {
 }
 
 #[test]
-fn every_flipped_bit_is_found() {
+fn every_flipped_bit_is_detected() {
     on_each_store(|store| {
         save(store, 10, 2);
         let newest = save(store, 20, 3);
@@ -40,7 +40,7 @@ fn every_flipped_bit_is_found() {
 }
 
 #[test]
-fn damaged_shards_are_found_and_the_older_checkpoint_taken() {
+fn damaged_shards_are_detected_and_an_older_checkpoint_is_used() {
     type Harm = fn(&Store, &str, &str);
     let harms: [(&str, Harm); 5] = [
         ("truncated", |store, a, _| put(store, a, get(store, a)[..100].to_vec())),
@@ -81,7 +81,7 @@ fn no_valid_checkpoint_is_an_error_and_not_a_fresh_start() {
 }
 
 #[test]
-fn a_manifest_that_contradicts_itself_is_neither_read_nor_committed() {
+fn an_inconsistent_manifest_is_neither_read_nor_committed() {
     type Lie = fn(&mut Manifest);
     let lies: [(&str, Lie); 16] = [
         ("gap", |m| m.shards[1].holds[0].start += 1),
@@ -96,7 +96,7 @@ fn a_manifest_that_contradicts_itself_is_neither_read_nor_committed() {
         }),
         ("unknown buffer", |m| m.shards[0].holds[1].buffer = "exp_avg".into()),
         ("range twice", |m| {
-            let hold = Hold { buffer: "weights".into(), start: 10, end: 10 };
+            let hold = ShardRange { buffer: "weights".into(), start: 10, end: 10 };
             m.shards[1].holds.push(hold);
         }),
         ("buffer twice", |m| m.buffers[1].name = "weights".into()),
@@ -123,7 +123,7 @@ fn a_manifest_that_contradicts_itself_is_neither_read_nor_committed() {
 }
 
 #[test]
-fn a_manifest_under_another_step_is_damaged() {
+fn a_manifest_stored_under_the_wrong_step_is_damaged() {
     on_each_store(|store| {
         save(store, 10, 1);
         put(store, &manifest_name(20), get(store, &manifest_name(10)));
@@ -132,7 +132,7 @@ fn a_manifest_under_another_step_is_damaged() {
 }
 
 #[test]
-fn a_later_schema_is_refused_and_not_passed_over() {
+fn a_newer_schema_is_refused_rather_than_skipped() {
     on_each_store(|store| {
         save(store, 10, 1);
         put(store, &manifest_name(20), seal(&json!({ "schema": SCHEMA + 1, "shards": "elsewhere" })));
@@ -142,7 +142,7 @@ fn a_later_schema_is_refused_and_not_passed_over() {
 }
 
 #[test]
-fn garbage_for_a_manifest_is_refused() {
+fn a_garbage_manifest_is_refused() {
     let huge = vec![b' '; MANIFEST_LIMIT as usize + 1];
     let garbage = [vec![], b"{}".to_vec(), vec![b'['; 1 << 20], seal(&json!({ "schema": 1 })), huge];
     let store = Store::open("memory://").unwrap();
@@ -155,13 +155,13 @@ fn garbage_for_a_manifest_is_refused() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_are_no_manifest(bytes: Vec<u8>) {
+    fn arbitrary_bytes_are_not_a_manifest(bytes: Vec<u8>) {
         prop_assert!(crate::manifest::unseal::<Manifest>(&bytes).is_err());
     }
 
     /// Even with a matching hash, a file that is not the shard described is refused.
     #[test]
-    fn arbitrary_bytes_are_no_shard(header in 0u64..40, body in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn arbitrary_bytes_are_not_a_shard(header in 0u64..40, body in proptest::collection::vec(any::<u8>(), 0..64)) {
         let store = Store::open("memory://").unwrap();
         let mut manifest = save(&store, 10, 1);
         let entry = &mut manifest.shards[0];

@@ -1,5 +1,5 @@
-//! What a user has got wrong about a server, or a server has: each is one sentence that names it and one with the remedy,
-//! and never a panic, a listing of nothing, or a minute of silence.
+//! Mistakes in the user's server settings, and misbehaving servers: each is reported in one sentence that names the
+//! problem and one with the remedy, and never causes a panic, an empty listing, or a minute of silence.
 
 use std::{
     io::{Read, Write},
@@ -9,10 +9,10 @@ use std::{
 
 use super::*;
 
-/// Variables, an address, and part of the remedy.
+/// Variables, an address, and a part of the expected remedy.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
 
-/// An S3 server's environment, in which `changes` replace variables, or remove them by an empty value.
+/// The environment for an S3 server, in which `changes` replace variables, or remove them if the value is empty.
 fn env(endpoint: &str, changes: &[(&str, &str)]) -> Vec<(String, String)> {
     let plain = [
         ("AWS_ENDPOINT_URL", endpoint),
@@ -30,22 +30,22 @@ fn open(env: &[(String, String)], uri: &str, retry_s: u64) -> Result<Store, Chec
     Store::open_in(env, uri, options, |_| Ok(()))
 }
 
-/// What a store says that must not be listed.
+/// The error of listing a store, which must fail.
 fn refusal(env: &[(String, String)], uri: &str) -> String {
-    // Much longer than a test may take: what is known at once must not be tried again.
-    let error = open(env, uri, 600).and_then(|store| store.list()).expect_err("it was listed");
+    // Much longer than a test may take: permanent errors must not be retried.
+    let error = open(env, uri, 600).and_then(|store| store.list()).expect_err("the listing succeeded");
     let text = error.to_string();
     assert!(!text.contains('<') || text.contains("<ListAllMyBucketsResult>"), "raw XML: {text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     text
 }
 
-/// An answer as it goes over the wire; `head` is the status, and what headers follow it.
+/// A raw HTTP response; `head` is the status, followed by any headers.
 fn answer(head: &str, body: &str) -> String {
     format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
-/// A server that gives every request this answer.
+/// A server that gives this response to every request.
 fn answering(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,15 +62,15 @@ fn answering(answer: String) -> String {
 }
 
 #[test]
-fn an_environment_that_makes_no_sense_is_refused_before_anything_is_sent() {
+fn an_invalid_environment_is_refused_before_anything_is_sent() {
     let server = "http://127.0.0.1:9";
     let cases: &[Case] = &[
         (&[("AWS_ENDPOINT_URL", "127.0.0.1:9000")], "s3://b/x", "write AWS_ENDPOINT_URL=http://127.0.0.1:9000"),
         (&[("AWS_ENDPOINT_URL", "localhost:9000")], "s3://b/x", "write AWS_ENDPOINT_URL=http://localhost:9000"),
         (&[("AWS_ENDPOINT_URL_S3", "s3.example.com")], "s3://b/x", "write AWS_ENDPOINT_URL_S3=https://s3.example.com"),
-        (&[("AWS_ENDPOINT_URL", "s3://b")], "s3://b/x", "is no URL; write it as https://host:port"),
-        (&[("AWS_ENDPOINT_URL", "http://a b:9")], "s3://b/x", "is no URL"),
-        (&[("AWS_ENDPOINT_URL", "http://h:99999")], "s3://b/x", "is no URL"),
+        (&[("AWS_ENDPOINT_URL", "s3://b")], "s3://b/x", "is not a URL; write it as https://host:port"),
+        (&[("AWS_ENDPOINT_URL", "http://a b:9")], "s3://b/x", "is not a URL"),
+        (&[("AWS_ENDPOINT_URL", "http://h:99999")], "s3://b/x", "is not a URL"),
         (&[("AWS_ENDPOINT_URL", "http://h:9/b")], "s3://b/x", "set AWS_ENDPOINT_URL=http://h:9"),
         (&[("AWS_ENDPOINT_URL", "http://u:p@h:9")], "s3://b/x", "put keys in their own variables"),
         (&[("AWS_ENDPOINT_URL", "http://h:9/?x=1")], "s3://b/x", "end it before the ?"),
@@ -78,14 +78,14 @@ fn an_environment_that_makes_no_sense_is_refused_before_anything_is_sent() {
         (&[("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")], "s3://b/x", "set AWS_ENDPOINT_URL=http://b.127.0.0.1:9"),
         (&[("AWS_ALLOW_HTTP", "maybe")], "s3://b/x", "AWS_ALLOW_HTTP=maybe is neither true nor false"),
         (&[("AWS_ALLOW_HTTP", "")], "s3://b/x", "set AWS_ALLOW_HTTP=true"),
-        (&[("AWS_REGION", "us east 1")], "s3://b/x", "AWS_REGION=us east 1 is no region's name"),
+        (&[("AWS_REGION", "us east 1")], "s3://b/x", "AWS_REGION=us east 1 is not a region name"),
         (&[("AWS_SECRET_ACCESS_KEY", "")], "s3://b/x", "AWS_SECRET_ACCESS_KEY is not; set both"),
         (&[("AWS_ACCESS_KEY_ID", "")], "s3://b/x", "AWS_ACCESS_KEY_ID is not; set both"),
         (&[("AWS_SECRET_ACCESS_KEY", "secret\n")], "s3://b/x", "AWS_SECRET_ACCESS_KEY has a space or a line break"),
         (&[("AWS_SESSION_TOKEN", " token")], "s3://b/x", "AWS_SESSION_TOKEN has a space"),
-        (&[], "s3://my bucket/x", "is no bucket's name"),
-        (&[], "s3://host:9000/b/x", "a server's address goes into AWS_ENDPOINT_URL"),
-        (&[], "s3:///x", "it names no bucket"),
+        (&[], "s3://my bucket/x", "is not a bucket name"),
+        (&[], "s3://host:9000/b/x", "a server address goes into AWS_ENDPOINT_URL"),
+        (&[], "s3:///x", "the bucket name is missing"),
         (&[("GOOGLE_BASE_URL", "localhost:4443")], "gs://b/x", "write GOOGLE_BASE_URL=http://localhost:4443"),
         (&[("AZURE_STORAGE_ENDPOINT", "localhost:1")], "az://c/x", "write AZURE_STORAGE_ENDPOINT=http://localhost:1"),
     ];
@@ -96,7 +96,7 @@ fn an_environment_that_makes_no_sense_is_refused_before_anything_is_sent() {
         assert!(text.contains(remedy), "{changes:?}: {text}");
         assert!(!text.contains("secret\n") && !text.contains("u:p"), "a secret is shown: {text}");
     }
-    // A slash at the end is no part of the address, also where it would be doubled.
+    // A slash at the end is not part of the address, even where it would be doubled.
     let server = Server::new();
     let store = open(&env(&format!("{}/", server.rig.endpoint()), &[]), "s3://bucket/run/", 1).unwrap();
     save(&store, 10, 1);
@@ -104,7 +104,7 @@ fn an_environment_that_makes_no_sense_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn what_a_server_refuses_is_named_with_the_remedy_and_not_asked_for_again() {
+fn refusals_are_reported_with_a_remedy_and_not_retried() {
     let server = Server::new();
     let endpoint = server.rig.endpoint();
     let here = |changes: &[(&str, &str)]| env(&endpoint, changes);
@@ -120,7 +120,7 @@ fn what_a_server_refuses_is_named_with_the_remedy_and_not_asked_for_again() {
         (400, "ExpiredToken", "and AWS_SESSION_TOKEN"),
         (400, "InvalidToken", "Set AWS_SESSION_TOKEN"),
         (403, "RequestTimeTooSkewed", "Set the clock"),
-        (405, "MethodNotAllowed", "a server of that kind"),
+        (405, "MethodNotAllowed", "the server speaks this protocol"),
     ] {
         server.fail(json!([{ "fault": { "refuse": { "status": status, "code": code } } }]));
         let text = refusal(&here(&[]), "s3://bucket/run");
@@ -133,7 +133,7 @@ fn what_a_server_refuses_is_named_with_the_remedy_and_not_asked_for_again() {
 }
 
 #[test]
-fn a_bucket_in_another_region_is_named_with_it() {
+fn the_region_of_a_misplaced_bucket_is_reported() {
     let redirect = "301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1\r\nContent-Type: application/xml";
     let moved = answer(redirect, "<Error><Code>PermanentRedirect</Code></Error>");
     let malformed = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
@@ -145,7 +145,7 @@ fn a_bucket_in_another_region_is_named_with_it() {
 }
 
 #[test]
-fn an_answer_that_is_no_listing_is_an_error_and_never_an_empty_store() {
+fn a_response_that_is_not_a_listing_is_an_error_and_never_an_empty_store() {
     let xml = |body: &str| answering(answer("200 OK\r\nContent-Type: application/xml", body));
     let buckets =
         xml("<?xml version=\"1.0\"?>\n<ListAllMyBucketsResult xmlns=\"x\"><Buckets/></ListAllMyBucketsResult>");
@@ -160,13 +160,13 @@ fn an_answer_that_is_no_listing_is_an_error_and_never_an_empty_store() {
 }
 
 #[test]
-fn a_web_page_is_no_answer_of_a_store() {
+fn a_web_page_is_not_a_store_response() {
     for status in ["200 OK", "403 Forbidden", "404 Not Found", "407 Proxy Authentication Required"] {
         let head = format!("{status}\r\nContent-Type: text/html; charset=utf-8\r\nETag: \"1\"");
         let page = answer(&head, "<html>please log in</html>");
         let env = env(&answering(page), &[]);
         let text = refusal(&env, "s3://bucket/run");
-        assert!(text.contains("answers with a web page") && text.contains("no_proxy"), "{text}");
+        assert!(text.contains("responds with a web page") && text.contains("no_proxy"), "{text}");
         let store = open(&env, "s3://bucket/run", 0).unwrap();
         assert!(matches!(store.find_run(), Err(CheckpointError::Store { .. })), "{status}: taken for an absent run");
         assert!(matches!(store.read_manifest(1), Err(CheckpointError::Store { .. })), "{status}: taken for a manifest");
@@ -174,23 +174,23 @@ fn a_web_page_is_no_answer_of_a_store() {
 }
 
 #[test]
-fn what_cannot_be_reached_is_named_with_the_cause() {
+fn connection_failures_are_reported_with_their_cause() {
     let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let text = open(&env(&closed, &[]), "s3://bucket/run", 0).unwrap().list().unwrap_err().to_string();
     assert!(text.contains("Connection refused") && text.contains("Check AWS_ENDPOINT_URL"), "{text}");
-    // A server without TLS is no better asked a second time.
+    // Retrying does not help with a server without TLS.
     let plain = answering(answer("400 Bad Request", ""));
     let text = refusal(&env(&plain.replace("http://", "https://"), &[]), "s3://bucket/run");
     assert!(text.contains("no encrypted connection") && text.contains("write http://"), "{text}");
-    // The other way round, in the words of Go's servers, MinIO's among them.
+    // The other way round, with the message of Go servers such as MinIO.
     let encrypted = answering(answer("400 Bad Request", "Client sent an HTTP request to an HTTPS server.\n"));
     let text = refusal(&env(&encrypted, &[]), "s3://bucket/run");
     assert!(text.contains("to an HTTPS server") && text.contains("Write https://"), "{text}");
 }
 
 #[test]
-fn missing_credentials_are_named_at_once() {
-    // In place of the metadata service of a machine in a cloud: nobody is there, or it knows of no role.
+fn missing_credentials_are_reported_without_retries() {
+    // In place of a cloud instance's metadata service: it is absent, has no role, or denies access.
     let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let roleless = answering(answer("404 Not Found", ""));
     let guarded = answering(answer("403 Forbidden", "not from here"));

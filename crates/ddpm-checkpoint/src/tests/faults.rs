@@ -1,4 +1,5 @@
-//! What must hold when the store, or the way to it, fails: no false commit, no false loss, and never "no checkpoint".
+//! Invariants when the store or the network fails: no commit that is not one, no commit reported as lost, and never "no
+//! checkpoint".
 
 use super::{background::start_save, *};
 
@@ -14,7 +15,7 @@ fn deny(status: u16, code: &str) -> Value {
     json!({ "deny": { "status": status, "code": code } })
 }
 
-/// The store as it is, with no fault in the way: the checkpoint of this step and no other, valid.
+/// Without faults, the store holds a valid checkpoint of this step and no other.
 fn holds_only(server: &Server, step: u64) -> bool {
     server.fail(json!([]));
     let store = server.store();
@@ -45,7 +46,7 @@ fn every_save_commits_while_one_request_in_ten_fails() {
 #[test]
 fn a_store_that_always_fails_is_an_error_and_leaves_nothing() {
     let server = Server::new();
-    let store = server.hasty();
+    let store = server.impatient();
     save(&store, 10, 1);
     for (status, code) in
         [(503, "SlowDown"), (403, "ExpiredToken"), (403, "RequestTimeTooSkewed"), (400, "ExpiredToken")]
@@ -64,32 +65,34 @@ fn a_store_that_always_fails_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn nobody_answering_is_an_error() {
+fn an_unreachable_server_is_an_error() {
     let server = Server::new();
-    let store = server.hasty();
+    let store = server.impatient();
     drop(server);
     assert!(is_store_error(discover(&store, Want::Latest)));
     assert!(is_store_error(start_save(&store, 1, None)));
 }
 
 #[test]
-fn a_bucket_that_is_not_there_is_an_error() {
+fn a_missing_bucket_is_an_error() {
     let server = Server::new();
     let store = Store::open_in(&server.rig.env(), "s3://nowhere/run", StoreOptions::default(), |_| Ok(())).unwrap();
     assert!(is_store_error(discover(&store, Want::Latest)));
 }
 
 #[test]
-fn a_resume_never_starts_afresh_because_it_may_not_look() {
+fn a_resume_never_starts_from_scratch_because_the_store_cannot_be_read() {
     let server = Server::new();
-    let store = server.hasty();
+    let store = server.impatient();
     save(&store, 10, 2);
     for (status, code) in [(503, "SlowDown"), (403, "AccessDenied"), (403, "ExpiredToken"), (200, "InternalError")] {
-        // S3 answers no listing with an error inside a success, and object_store could not tell it from an empty one.
+        // S3 never sends a list response with an error inside a 200, and object_store could not distinguish it from an
+        // empty one.
         for op in ["ListObjectsV2", "GetObject", "HeadObject"].into_iter().skip((status == 200) as usize) {
             server.fail(json!([{ "op": op, "fault": refuse(status, code) }]));
             let found = discover(&store, Want::Latest);
-            // A 200 says that the bytes are the object's, so they are damaged; all else says nothing of them.
+            // A 200 means that these are the object's bytes, so they are damaged; any other status says nothing about
+            // them.
             match status {
                 200 => {
                     assert!(matches!(found, Err(CheckpointError::NoneVerifies { .. } | CheckpointError::Store { .. })))
@@ -102,7 +105,7 @@ fn a_resume_never_starts_afresh_because_it_may_not_look() {
 }
 
 #[test]
-fn an_answer_lost_after_the_commit_is_no_loss() {
+fn a_response_lost_after_the_commit_does_not_lose_the_commit() {
     let faults =
         [json!("lose_answer"), deny(500, "InternalError"), deny(409, "Conflict"), deny(412, "PreconditionFailed")];
     for fault in faults {
@@ -114,7 +117,7 @@ fn an_answer_lost_after_the_commit_is_no_loss() {
 }
 
 #[test]
-fn a_commit_that_timed_out_is_looked_for_and_sent_again() {
+fn a_commit_that_timed_out_is_checked_and_retried() {
     let server = Server::new();
     let request_timeout = Duration::from_millis(500);
     let store = server.store_with(StoreOptions { request_timeout, ..StoreOptions::default() });
@@ -124,7 +127,7 @@ fn a_commit_that_timed_out_is_looked_for_and_sent_again() {
 }
 
 #[test]
-fn an_answer_lost_after_a_shard_is_complete_is_no_loss() {
+fn a_response_lost_after_a_shard_is_complete_does_not_lose_the_shard() {
     for fault in [json!("lose_answer"), deny(404, "NoSuchUpload"), deny(500, "InternalError")] {
         let server = Server::new();
         server.fail(json!([{ "op": "CompleteMultipartUpload", "times": 2, "fault": fault }]));
@@ -134,7 +137,7 @@ fn an_answer_lost_after_a_shard_is_complete_is_no_loss() {
 }
 
 #[test]
-fn a_conflict_without_a_manifest_is_tried_again() {
+fn a_conflict_without_a_manifest_is_retried() {
     for (status, code) in [(409, "ConditionalRequestConflict"), (412, "PreconditionFailed"), (200, "InternalError")] {
         let server = Server::new();
         server.fail(json!([{ "op": "PutObject", "key": "manifest/", "times": 2, "fault": refuse(status, code) }]));
@@ -145,12 +148,12 @@ fn a_conflict_without_a_manifest_is_tried_again() {
 }
 
 #[test]
-fn an_error_within_a_success_is_no_commit() {
+fn an_error_inside_a_200_response_is_not_a_commit() {
     for (op, key) in [("PutObject", "manifest/"), ("CompleteMultipartUpload", "ckpt/")] {
         for code in ["InternalError", "AccessDenied"] {
             let server = Server::new();
             server.fail(json!([{ "op": op, "key": key, "fault": refuse(200, code) }]));
-            let saved = start_save(&server.hasty(), 10, None);
+            let saved = start_save(&server.impatient(), 10, None);
             assert!(is_store_error(saved), "{op} {code}");
             server.fail(json!([]));
             assert_eq!(latest(&server.store()), None, "{op} {code}");
@@ -159,7 +162,7 @@ fn an_error_within_a_success_is_no_commit() {
 }
 
 #[test]
-fn a_connection_cut_in_the_middle_is_taken_up_again() {
+fn a_transfer_that_is_cut_off_is_retried() {
     let server = Server::new();
     let store = server.store();
     server.fail(json!([
@@ -173,19 +176,19 @@ fn a_connection_cut_in_the_middle_is_taken_up_again() {
 }
 
 #[test]
-fn a_slow_store_is_waited_for_until_the_time_out() {
+fn a_slow_store_succeeds_unless_it_exceeds_the_timeout() {
     let server = Server::new();
     server.fail(json!([{ "op": "UploadPart", "fault": { "slow": { "bytes_per_s": 40_000 } } }]));
     start_save(&server.store(), 10, None).unwrap();
     let times = Duration::from_millis(50);
-    let hasty = StoreOptions { request_timeout: times, retry_timeout: times, ..StoreOptions::default() };
+    let impatient = StoreOptions { request_timeout: times, retry_timeout: times, ..StoreOptions::default() };
     server.fail(json!([{ "op": "UploadPart", "fault": { "delay": { "ms": 5000 } } }]));
-    assert!(is_store_error(start_save(&server.store_with(hasty), 20, None)));
+    assert!(is_store_error(start_save(&server.store_with(impatient), 20, None)));
     assert!(holds_only(&server, 10));
 }
 
 #[test]
-fn no_more_parts_are_in_flight_than_asked_for() {
+fn the_number_of_parts_in_flight_is_limited() {
     let server = Server::new();
     server.fail(json!([{ "op": "UploadPart", "fault": { "delay": { "ms": 100 } } }]));
     let store = server.store_with(StoreOptions { concurrency: 2, ..StoreOptions::default() });
@@ -196,7 +199,7 @@ fn no_more_parts_are_in_flight_than_asked_for() {
 }
 
 #[test]
-fn a_bit_flipped_on_the_way_is_found() {
+fn a_bit_flipped_in_transit_is_detected() {
     let server = Server::new();
     let store = server.store();
     let manifest = save(&store, 10, 1);
@@ -205,9 +208,9 @@ fn a_bit_flipped_on_the_way_is_found() {
     assert_eq!(store.verify(10).unwrap().faults.len(), 1);
     server.fail(json!([{ "op": "GetObject", "key": "manifest/", "fault": { "flip": { "at": 95 } } }]));
     assert!(matches!(store.read_manifest(10), Err(CheckpointError::Damaged { .. })));
-    // On the way there, the signature covers the bytes.
+    // On the way to the store, the signature protects the bytes.
     server.fail(json!([{ "op": "UploadPart", "fault": { "flip": { "at": 95 } } }]));
-    assert!(is_store_error(start_save(&server.hasty(), 20, None)));
+    assert!(is_store_error(start_save(&server.impatient(), 20, None)));
     assert!(holds_only(&server, 10));
 }
 
@@ -215,7 +218,7 @@ fn a_bit_flipped_on_the_way_is_found() {
 fn one_rank_that_cannot_write_fails_alone() {
     let server = Server::new();
     server.fail(json!([{ "op": "UploadPart", "key": "r00001-of", "fault": refuse(500, "InternalError") }]));
-    let store = server.hasty();
+    let store = server.impatient();
     let attempt = Attempt::generate();
     let data = values(10, 1);
     let start = |rank| {
@@ -231,7 +234,7 @@ fn one_rank_that_cannot_write_fails_alone() {
 #[test]
 fn an_upload_that_is_dropped_or_fails_is_aborted() {
     let server = Server::new();
-    let store = server.hasty();
+    let store = server.impatient();
     let start = || {
         let slice = OwnedSlice { name: "weights".into(), range: 0..10, data: values(10, 1) };
         store.start_upload(10, &Attempt::generate(), 0, 1, vec![slice])
@@ -256,15 +259,15 @@ fn an_upload_that_is_dropped_or_fails_is_aborted() {
 }
 
 #[test]
-fn a_deletion_that_fails_leaves_valid_checkpoints_only_and_is_made_up_for() {
+fn a_failed_deletion_leaves_only_valid_checkpoints_and_is_completed_later() {
     for (key, deleted) in [("manifest/", vec![]), ("ckpt/", vec![10])] {
         let server = Server::new();
-        let store = server.hasty();
+        let store = server.impatient();
         for step in [10, 20, 30] {
             save(&store, step, 2);
         }
         server.fail(json!([{ "op": "DeleteObject", "key": key, "times": 5, "fault": refuse(403, "AccessDenied") }]));
-        let keep = Retention { keep_last: 2, keep_every: None, also: None };
+        let keep = Retention { keep_last: 2, keep_every: None, keep_step: None };
         let done = store.prune(&keep, None).unwrap();
         assert_eq!((done.deleted, done.warnings.len()), (deleted, 1), "{key}");
         server.fail(json!([]));
@@ -272,7 +275,7 @@ fn a_deletion_that_fails_leaves_valid_checkpoints_only_and_is_made_up_for() {
             assert_eq!(store.verify(step).unwrap().faults, [""; 0], "{key}");
         }
         store.prune(&keep, None).unwrap();
-        store.block_on(store.bucket.sweep(Duration::ZERO, None, &mut Retained::default())).unwrap();
+        store.block_on(store.bucket.sweep(Duration::ZERO, None, &mut RetentionReport::default())).unwrap();
         let folders = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("ckpt")))).unwrap();
         assert_eq!((store.list().unwrap(), folders.common_prefixes.len()), (vec![30, 20], 2), "{key}");
     }

@@ -1,4 +1,4 @@
-//! The lease: who may write, and what becomes of the one who may no longer.
+//! The lease: who may write, and what happens to a writer that has lost it.
 
 use std::thread::sleep;
 
@@ -15,7 +15,7 @@ fn is_lost<T>(result: Result<T, CheckpointError>) -> bool {
     matches!(result, Err(CheckpointError::LeaseLost { generation: 1, .. }))
 }
 
-/// A lease whose holder was frozen right after it took it, until it had run out.
+/// A lease whose holder was frozen right after acquiring it, until it had expired.
 fn frozen(store: &Store) -> Lease {
     let lease = store.acquire_lease("frozen", SHORT).unwrap();
     lease.keeper.abort();
@@ -40,7 +40,7 @@ fn a_lease_has_one_holder() {
 }
 
 #[test]
-fn a_lease_that_ran_out_may_be_taken_over_and_is_then_lost() {
+fn an_expired_lease_can_be_taken_over_and_is_then_lost() {
     on_each_store(|store| {
         let first = frozen(store);
         renew(store, &first).unwrap();
@@ -69,7 +69,7 @@ fn a_lease_is_renewed_for_as_long_as_its_holder_lives() {
 }
 
 #[test]
-fn of_many_that_want_the_lease_one_gets_it() {
+fn one_of_many_competitors_gets_the_lease() {
     let dir = tempfile::tempdir().unwrap();
     let held: Vec<_> = std::thread::scope(|scope| {
         let taker = |i: usize| local(&dir).acquire_lease(&i.to_string(), LONG);
@@ -82,7 +82,7 @@ fn of_many_that_want_the_lease_one_gets_it() {
 }
 
 #[test]
-fn a_writer_that_was_frozen_past_its_lease_neither_commits_nor_deletes() {
+fn a_writer_frozen_past_its_lease_neither_commits_nor_deletes() {
     on_each_store(|store| {
         let late = frozen(store);
         for step in [10, 20, 30] {
@@ -90,7 +90,7 @@ fn a_writer_that_was_frozen_past_its_lease_neither_commits_nor_deletes() {
         }
         let now = store.acquire_lease("now", LONG).unwrap();
         assert!(is_lost(start_save(store, 40, Some(&late))));
-        let keep_one = Retention { keep_last: 1, keep_every: None, also: None };
+        let keep_one = Retention { keep_last: 1, keep_every: None, keep_step: None };
         assert!(is_lost(store.prune(&keep_one, Some(&late))));
         assert_eq!(store.list().unwrap(), [30, 20, 10]);
         assert_eq!(start_save(store, 40, Some(&now)).unwrap().deleted, [20, 10]);
@@ -99,7 +99,7 @@ fn a_writer_that_was_frozen_past_its_lease_neither_commits_nor_deletes() {
 }
 
 #[test]
-fn a_manifest_that_arrives_after_the_takeover_does_not_fence_the_rightful_writer() {
+fn a_manifest_that_arrives_after_the_takeover_does_not_fence_the_new_holder() {
     on_each_store(|store| {
         drop(frozen(store));
         let now = store.acquire_lease("now", LONG).unwrap();
@@ -109,20 +109,20 @@ fn a_manifest_that_arrives_after_the_takeover_does_not_fence_the_rightful_writer
         start_save(store, 20, Some(&now)).unwrap();
         assert_eq!(store.read_manifest(20).unwrap().lease, 2);
         assert_eq!(latest(store), Some((20, vec![])));
-        // One without a lease is another writer all the same.
+        // A writer without a lease still counts as another writer.
         save(store, 30, 1);
         assert!(matches!(start_save(store, 30, Some(&now)), Err(CheckpointError::Fenced { step: 30, .. })));
     });
 }
 
 #[test]
-fn a_step_committed_by_the_same_writer_before_is_committed() {
+fn a_step_that_the_same_writer_already_committed_counts_as_committed() {
     on_each_store(|store| {
         let lease = store.acquire_lease("ours", LONG).unwrap();
         for (step, lease) in [(10, Some(&lease)), (20, None)] {
             start_save(store, step, lease).unwrap();
             let first = store.read_manifest(step).unwrap();
-            // Given up for lost, and saved again in an attempt of its own.
+            // Given up for lost, and saved again under a new attempt.
             let mut again = write(store, step, 1, &[("weights", values(4, 1))]);
             again.nonce = first.nonce.clone();
             finish(store.start_commit(again, lease)).unwrap();
@@ -132,13 +132,13 @@ fn a_step_committed_by_the_same_writer_before_is_committed() {
 }
 
 #[test]
-fn a_lease_that_is_gone_or_garbage_is_not_held() {
+fn a_missing_or_damaged_lease_is_not_held() {
     on_each_store(|store| {
         let lease = store.acquire_lease("first", LONG).unwrap();
         put(store, "lease.json", b"{}".to_vec());
-        assert!(matches!(store.acquire_lease("second", LONG), Err(CheckpointError::Damaged { .. })));
+        assert!(matches!(store.acquire_lease("second", LONG), Err(CheckpointError::DamagedLease { .. })));
         assert!(start_save(store, 10, Some(&lease)).is_err());
-        // It is not another's either, and the message must not say so.
+        // No other run holds it either, and the message must not claim so.
         store.create_run(&json!({})).unwrap();
         remove(store, "lease.json");
         let error = start_save(store, 10, Some(&lease)).unwrap_err();
@@ -150,7 +150,7 @@ fn a_lease_that_is_gone_or_garbage_is_not_held() {
 }
 
 #[test]
-fn a_store_that_is_emptied_under_its_writer_is_said_to_be() {
+fn a_store_emptied_under_its_writer_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let store = local(&dir);
     let lease = store.acquire_lease("first", LONG).unwrap();
@@ -166,29 +166,29 @@ fn a_store_that_is_emptied_under_its_writer_is_said_to_be() {
 }
 
 #[test]
-fn a_lease_that_is_broken_frees_the_store_and_fences_its_holder() {
+fn breaking_a_lease_frees_the_store_and_fences_its_holder() {
     on_each_store(|store| {
-        assert!(store.tenure().unwrap().is_none());
+        assert!(store.lease_status().unwrap().is_none());
         let first = store.acquire_lease("first", LONG).unwrap();
         save(store, 5, 1);
-        let seen = store.tenure().unwrap().unwrap();
+        let seen = store.lease_status().unwrap().unwrap();
         assert_eq!(seen.owner, "first");
-        assert!(seen.taken.is_some() && seen.is_kept_up() && !seen.left().is_zero());
-        // The holder lives on, and renews meanwhile.
+        assert!(seen.taken.is_some() && seen.is_being_renewed() && !seen.remaining().is_zero());
+        // The holder is alive and renews meanwhile.
         renew(store, &first).unwrap();
         store.break_lease(&seen, "unlock").unwrap();
-        assert!(store.tenure().unwrap().is_none());
+        assert!(store.lease_status().unwrap().is_none());
         assert!(
             matches!(start_save(store, 10, Some(&first)), Err(CheckpointError::LeaseLost { owner, .. }) if owner == "unlock")
         );
-        let keep_one = Retention { keep_last: 1, keep_every: None, also: None };
+        let keep_one = Retention { keep_last: 1, keep_every: None, keep_step: None };
         assert!(is_lost(store.prune(&keep_one, Some(&first))));
         assert!(is_lost(store.drop_checkpoint(5, &first)));
         assert_eq!(store.list().unwrap(), [5]);
         let second = store.acquire_lease("second", LONG).unwrap();
         assert_eq!(second.holder().generation, 3);
         start_save(store, 10, Some(&second)).unwrap();
-        // What was seen before is not taken from somebody else.
+        // An outdated status does not take the lease from a later holder.
         assert!(
             matches!(store.break_lease(&seen, "unlock"), Err(CheckpointError::Held { owner, .. }) if owner == "second")
         );
@@ -199,11 +199,11 @@ fn a_lease_that_is_broken_frees_the_store_and_fences_its_holder() {
 }
 
 #[test]
-fn a_lease_that_ran_out_is_not_taken_from_a_holder_that_came_back() {
+fn an_expired_lease_is_not_broken_if_its_holder_came_back() {
     on_each_store(|store| {
         let first = frozen(store);
-        let seen = store.tenure().unwrap().unwrap();
-        assert!(seen.left().is_zero() && !seen.is_kept_up());
+        let seen = store.lease_status().unwrap().unwrap();
+        assert!(seen.remaining().is_zero() && !seen.is_being_renewed());
         renew(store, &first).unwrap();
         assert!(matches!(store.break_lease(&seen, "unlock"), Err(CheckpointError::Held { .. })));
         renew(store, &first).unwrap();
@@ -211,12 +211,12 @@ fn a_lease_that_ran_out_is_not_taken_from_a_holder_that_came_back() {
 }
 
 #[test]
-fn a_damaged_lease_is_replaced_by_one_that_is_newer_than_any_manifest() {
+fn a_damaged_lease_is_replaced_by_one_newer_than_any_manifest() {
     on_each_store(|store| {
         let lease = store.acquire_lease("first", LONG).unwrap();
         start_save(store, 10, Some(&lease)).unwrap();
         put(store, "lease.json", b"{}".to_vec());
-        assert!(matches!(store.tenure(), Err(CheckpointError::Damaged { .. })));
+        assert!(matches!(store.lease_status(), Err(CheckpointError::DamagedLease { .. })));
         store.replace_damaged_lease("unlock").unwrap();
         assert!(is_lost(start_save(store, 20, Some(&lease))));
         assert_eq!(store.acquire_lease("second", LONG).unwrap().holder().generation, 3);
@@ -248,7 +248,7 @@ fn a_lease_survives_lost_answers_and_conflicts() {
 }
 
 #[test]
-fn a_lease_that_is_renewed_while_another_takes_it_stays_where_it_is() {
+fn a_lease_renewed_during_a_takeover_stays_with_its_holder() {
     let server = Server::new();
     let store = server.store();
     let first = frozen(&store);
@@ -259,7 +259,7 @@ fn a_lease_that_is_renewed_while_another_takes_it_stays_where_it_is() {
         while server.rig.seen(Op::PutObject, "lease.json") == writes {
             sleep(Duration::from_millis(1));
         }
-        // As one that is alive does, until the write that is held back arrives.
+        // As a live holder does, until the delayed write arrives.
         while !second.is_finished() {
             renew(&store, &first).unwrap();
             sleep(Duration::from_millis(20));
@@ -268,7 +268,7 @@ fn a_lease_that_is_renewed_while_another_takes_it_stays_where_it_is() {
     });
     renew(&store, &first).unwrap();
 
-    // The same in a directory, where the one that takes it waits for the lock.
+    // The same in a directory, where the competitor waits for the lock.
     let dir = tempfile::tempdir().unwrap();
     let store = local(&dir);
     drop(frozen(&store));

@@ -1,7 +1,7 @@
-//! Writers that race on a real moto server: its conditional PUTs are its own, not ours and not the rig's.
+//! Writers that race on a real moto server, whose conditional PUTs are independent of ours and the rig's.
 //!
-//! moto checks a condition and then writes, with no lock between the two, so with threads it lets some rivals both win;
-//! here it takes one request after another, as if it had the lock.
+//! moto checks a condition and then writes without holding a lock, so with threads it sometimes lets two competitors
+//! win; here it handles one request at a time, as if it had the lock.
 
 use std::{
     env,
@@ -22,7 +22,7 @@ server = make_server('127.0.0.1', 0, DomainDispatcherApplication(create_backend_
 print(server.port, flush=True)
 server.serve_forever()
 ";
-const RIVALS: usize = 6;
+const COMPETITORS: usize = 6;
 
 /// A moto server with a bucket, until dropped.
 struct Moto {
@@ -62,13 +62,14 @@ impl Moto {
         Store::open_in(&env, "s3://bucket/some/run", StoreOptions::default(), |_| Ok(())).unwrap()
     }
 
-    /// What each rival got, all having started at once, each with a client of its own.
+    /// The result of each competitor; all start at once, each with its own client.
     fn race<T: Send>(&self, attempt: impl Fn(usize, &Store, &Barrier) -> T + Sync) -> Vec<T> {
-        let barrier = Barrier::new(RIVALS);
+        let barrier = Barrier::new(COMPETITORS);
         thread::scope(|scope| {
             let (attempt, barrier) = (&attempt, &barrier);
-            let rivals: Vec<_> = (0..RIVALS).map(|i| scope.spawn(move || attempt(i, &self.store(), barrier))).collect();
-            rivals.into_iter().map(|rival| rival.join().unwrap()).collect()
+            let competitors: Vec<_> =
+                (0..COMPETITORS).map(|i| scope.spawn(move || attempt(i, &self.store(), barrier))).collect();
+            competitors.into_iter().map(|competitor| competitor.join().unwrap()).collect()
         })
     }
 }
@@ -81,7 +82,7 @@ impl Drop for Moto {
 }
 
 #[test]
-fn of_rivals_on_moto_one_commits_and_one_holds_the_lease() {
+fn on_moto_one_competitor_commits_and_one_holds_the_lease() {
     let moto = Moto::start();
     moto.store().probe().unwrap();
     for round in 1..=3 {
@@ -93,14 +94,14 @@ fn of_rivals_on_moto_one_commits_and_one_holds_the_lease() {
         let winners: Vec<_> = outcomes.iter().flatten().collect();
         assert_eq!(winners, [&moto.store().read_manifest(round).unwrap().nonce], "{outcomes:?}");
         let fenced = |outcome: &&Result<_, _>| matches!(outcome, Err(CheckpointError::Fenced { .. }));
-        assert_eq!(outcomes.iter().filter(fenced).count(), RIVALS - 1, "{outcomes:?}");
+        assert_eq!(outcomes.iter().filter(fenced).count(), COMPETITORS - 1, "{outcomes:?}");
 
         let mut leases = moto.race(|i, store, barrier| {
             barrier.wait();
             store.acquire_lease(&i.to_string(), Duration::from_secs(60))
         });
         let held = |outcome: &&Result<_, _>| matches!(outcome, Err(CheckpointError::Held { .. }));
-        assert_eq!(leases.iter().filter(held).count(), RIVALS - 1, "{leases:?}");
+        assert_eq!(leases.iter().filter(held).count(), COMPETITORS - 1, "{leases:?}");
         let winner = leases.remove(leases.iter().position(Result::is_ok).unwrap()).unwrap();
         assert_eq!(winner.holder().generation, round);
         winner.release().unwrap();

@@ -1,4 +1,4 @@
-//! What is written comes back bit for bit, whoever wrote it and whoever reads it.
+//! Data is restored bit for bit, whichever number of ranks wrote it and whichever reads it.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn check_round_trip(store: &Store, step: u64, world: usize, n: usize) {
 }
 
 #[test]
-fn every_bit_comes_back_from_any_number_of_writers() {
+fn every_bit_is_restored_from_any_number_of_writers() {
     on_each_store(|store| {
         let cases = (1..=4).flat_map(|world| [0, 1, 2, 3, 5, 64, 1001].map(|n| (world, n)));
         for (step, (world, n)) in cases.enumerate() {
@@ -39,7 +39,7 @@ fn every_bit_comes_back_from_any_number_of_writers() {
 }
 
 #[test]
-fn shards_larger_than_a_part_come_back() {
+fn shards_larger_than_a_part_are_restored() {
     on_each_store(|store| check_round_trip(store, 1, 2, 1_500_001));
 }
 
@@ -57,7 +57,7 @@ fn a_shard_is_a_safetensors_file() {
 }
 
 #[test]
-fn a_buffer_that_is_not_there_is_named_with_those_that_are() {
+fn a_missing_buffer_is_reported_with_the_existing_ones() {
     on_each_store(|store| {
         let manifest = save(store, 1, 2);
         let error = store.load_buffer(&manifest, "ema/0.5").unwrap_err();
@@ -68,7 +68,7 @@ fn a_buffer_that_is_not_there_is_named_with_those_that_are() {
 }
 
 #[test]
-fn a_slice_that_contradicts_itself_is_not_written() {
+fn inconsistent_slices_are_not_written() {
     on_each_store(|store| {
         let slice = |name: &str, end| OwnedSlice { name: name.into(), range: 0..end, data: vec![1.0, 2.0] };
         for (rank, slices) in [
@@ -107,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn numbers_of_the_state_keep_their_bits(x in any::<f64>().prop_filter("not finite", |x| x.is_finite()), n: u64) {
+    fn numbers_in_the_state_keep_their_bits(x in any::<f64>().prop_filter("not finite", |x| x.is_finite()), n: u64) {
         let bytes = seal(&json!({ "schema": 1, "x": x, "n": n }));
         let Ok(read) = unseal::<Value>(&bytes) else { panic!("refused its own seal") };
         prop_assert_eq!(read["x"].as_f64().map(f64::to_bits), Some(x.to_bits()));
@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn names_read_back(step in 0u64..1 << 50) {
+    fn object_names_parse_back(step in 0u64..1 << 50) {
         let attempt = Attempt::generate();
         let folder = layout::attempt_folder(step, &attempt);
         prop_assert_eq!(layout::attempt_of_folder(folder.filename().unwrap()), Some((step, attempt)));

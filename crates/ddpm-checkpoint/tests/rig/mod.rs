@@ -1,7 +1,8 @@
 //! A fault rig: an S3 server on a directory, behind a proxy that fails by rule.
 //!
-//! Every request and answer passes through [`Rig`], which names the operation, finds the first rule that fires, and
-//! then refuses, loses, delays, cuts or alters. The server behind it is a real one and checks every signature.
+//! Every request and response passes through [`Rig`], which identifies the operation, finds the first rule that
+//! applies, and then refuses, loses, delays, truncates or alters the message. The server behind it is a real one and
+//! checks every signature.
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
 
 use std::{
@@ -25,117 +26,28 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use s3s::{auth::SimpleAuth, host::SingleDomain, service::S3Service, service::S3ServiceBuilder};
-use serde::Deserialize;
+
 use tokio::{net::TcpListener, runtime::Runtime, time::sleep};
+
+mod rules;
+
+pub use rules::{Fault, Op, Rule};
 
 /// The one bucket of the server.
 pub const BUCKET: &str = "bucket";
 const KEY_ID: &str = "rig";
 const SECRET: &str = "rig-secret";
 
-/// The domain of a server that takes the bucket from the host's name.
+/// The domain of a server with virtual-hosted addressing.
 const DOMAIN: &str = "s3.rig";
 
-/// Where a request names its bucket.
+/// Where a request puts the bucket name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressing {
-    /// First in the path, as MinIO has it.
+    /// First in the path, as with MinIO.
     Path,
-    /// First in the host's name, as AWS has it. The name resolves nowhere: the rig is the client's HTTP proxy.
+    /// First in the host name, as with AWS. The name does not resolve: the rig acts as the client's HTTP proxy.
     VirtualHost,
-}
-
-/// What a request asks for, in S3's own words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Op {
-    AbortMultipartUpload,
-    CompleteMultipartUpload,
-    CopyObject,
-    CreateMultipartUpload,
-    DeleteObject,
-    GetObject,
-    HeadObject,
-    ListObjectsV2,
-    PutObject,
-    UploadPart,
-    /// Anything else.
-    Other,
-}
-
-/// When to fail, and how.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// The operation; every one if absent.
-    #[serde(default)]
-    pub op: Option<Op>,
-    /// What the key (for a listing, the prefix) contains.
-    #[serde(default)]
-    pub key: String,
-    /// Matching requests to let pass first.
-    #[serde(default)]
-    pub skip: u64,
-    /// Matching requests to fail after those; all of them if absent.
-    #[serde(default)]
-    pub times: Option<u64>,
-    /// How many in a hundred of those.
-    #[serde(default = "always")]
-    pub percent: u64,
-    /// What happens to them.
-    pub fault: Fault,
-}
-
-fn always() -> u64 {
-    100
-}
-
-/// What can go wrong with a request.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// Not carried out, and answered with an S3 error.
-    Refuse {
-        /// HTTP status; 200 is possible.
-        status: u16,
-        /// The error's code, such as `SlowDown`.
-        code: String,
-    },
-    /// Carried out, but answered with an S3 error.
-    Deny {
-        /// HTTP status.
-        status: u16,
-        /// The error's code.
-        code: String,
-    },
-    /// Carried out, and the connection closed instead of an answer.
-    LoseAnswer,
-    /// A conditional creation succeeds, whatever is there.
-    Overwrite,
-    /// Held back before it is carried out.
-    Delay {
-        /// For how long.
-        ms: u64,
-    },
-    /// The connection is closed after so many bytes of the request's body; nothing is carried out.
-    CutRequest {
-        /// Bytes.
-        at: usize,
-    },
-    /// The connection is closed after so many bytes of the answer's body.
-    CutAnswer {
-        /// Bytes.
-        at: usize,
-    },
-    /// One bit of the body is flipped: of the request's, or where that has none, of the answer's.
-    Flip {
-        /// Which byte, modulo the length.
-        at: usize,
-    },
-    /// Request and answer crawl.
-    Slow {
-        /// The rate.
-        bytes_per_s: u64,
-    },
 }
 
 /// The server and its proxy, on threads of their own, until dropped.
@@ -153,16 +65,16 @@ struct Proxy {
     rules: Mutex<Vec<Watched>>,
     /// Operation and key of each request that arrived.
     seen: Mutex<Vec<(Op, String)>>,
-    /// Parts of uploads being received or held back now, and the most that ever were.
+    /// Parts of uploads currently being received or delayed, and the maximum so far.
     parts: Mutex<(usize, usize)>,
 }
 
-/// A rule at work.
+/// A rule with its counters.
 struct Watched {
     rule: Rule,
-    /// How many requests it fits.
+    /// How many requests have matched it.
     matched: u64,
-    /// Whether it has failed one of them.
+    /// Whether it has made one of them fail.
     fired: bool,
 }
 
@@ -202,20 +114,20 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Replaces the rules, and gives those among the old ones that never fired: a test of theirs has tested nothing.
+    /// Replaces the rules and returns the old ones that never fired: a test that relied on them has tested nothing.
     pub fn set_rules(&self, rules: Vec<Rule>) -> Vec<Rule> {
         let rules = rules.into_iter().map(|rule| Watched { rule, matched: 0, fired: false }).collect();
         let old = std::mem::replace(&mut *self.proxy.rules.lock().unwrap(), rules);
         old.into_iter().filter(|watched| !watched.fired).map(|watched| watched.rule).collect()
     }
 
-    /// How many requests of this operation arrived for keys that contain `key`, failed ones included.
+    /// How many requests for this operation on keys that contain `key` have arrived, including failed ones.
     pub fn seen(&self, op: Op, key: &str) -> usize {
         let seen = self.proxy.seen.lock().unwrap();
         seen.iter().filter(|(its_op, its_key)| *its_op == op && its_key.contains(key)).count()
     }
 
-    /// The most parts of uploads that ever were under way at once.
+    /// The maximum number of parts that were in flight at once.
     pub fn most_parts(&self) -> usize {
         self.proxy.parts.lock().unwrap().1
     }
@@ -225,7 +137,7 @@ impl Rig {
         format!("http://{}", self.address)
     }
 
-    /// What a client needs in its environment.
+    /// The environment variables that a client needs.
     pub fn env(&self) -> Vec<(String, String)> {
         let here = self.endpoint();
         let bucket = format!("http://{BUCKET}.{DOMAIN}");
@@ -270,7 +182,7 @@ impl Proxy {
 
     async fn respond(&self, request: Request<Incoming>) -> io::Result<Answer> {
         let (mut parts, mut body) = request.into_parts();
-        // A client that takes us for its proxy names the host before the path.
+        // A client that uses us as a proxy puts the host before the path.
         let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         parts.uri = target.parse().map_err(io::Error::other)?;
         let (op, key) = name(&parts, self.addressing);
@@ -303,7 +215,7 @@ impl Proxy {
         let request = Request::from_parts(parts, s3s::Body::from(content));
         let answer = self.server.call(request).await.map_err(|e| io::Error::other(format!("{e:?}")))?;
         let (parts, mut body) = answer.into_parts();
-        // s3s-fs would read a file on to its end, whatever range of it was asked for.
+        // s3s-fs reads a file to its end even if only a range was requested.
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let mut content = Vec::new();
         while content.len() < length.unwrap_or(usize::MAX)
@@ -345,7 +257,7 @@ impl Proxy {
             }
             *matched += 1;
             let at = matched.checked_sub(rule.skip + 1)?;
-            // A fixed sequence that looks like chance, so that a failing test fails again.
+            // A fixed pseudo-random sequence, so that a failing test fails again.
             let chance = (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let chance = (chance ^ (chance >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
             let fires = rule.times.is_none_or(|times| at < times) && chance % 100 < rule.percent;
@@ -355,7 +267,7 @@ impl Proxy {
     }
 }
 
-/// The operation, and the key or prefix that it is about.
+/// The operation, and its key or prefix.
 fn name(request: &Parts, addressing: Addressing) -> (Op, String) {
     let query = request.uri.query().unwrap_or("");
     let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));

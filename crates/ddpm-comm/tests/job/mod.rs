@@ -1,4 +1,4 @@
-//! A job of several processes under test: bounded in time, its output collected line by line.
+//! A job of several processes under test, with a time limit and its output collected line by line.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No job here takes longer than a few seconds; this leaves room for a loaded machine.
+/// No job here takes longer than a few seconds; the limit leaves room for a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Job {
@@ -19,7 +19,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Starts `command` as the leader of a process group of its own.
+    /// Starts `command` as the leader of a new process group.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
             .env_remove("RUST_BACKTRACE")
@@ -35,7 +35,7 @@ impl Job {
         Self { child, lines, output: Vec::new(), deadline: Instant::now() + LIMIT }
     }
 
-    /// Waits until `count` lines have been exactly `line`.
+    /// Waits until `line` has appeared `count` times.
     #[allow(dead_code, reason = "each test program includes this file and uses a part of it")]
     pub fn wait_for(&mut self, line: &str, count: usize) {
         while self.output.iter().filter(|seen| *seen == line).count() < count {
@@ -46,7 +46,7 @@ impl Job {
         }
     }
 
-    /// Sends a signal to every process of the job's group, as a terminal's Ctrl-C does.
+    /// Sends a signal to every process of the job's group, as Ctrl-C in a terminal does.
     #[allow(dead_code, reason = "each test program includes this file and uses a part of it")]
     pub fn signal_group(&self, name: &str) {
         let group = format!("-{}", self.child.id());
@@ -56,7 +56,7 @@ impl Job {
 
     /// Waits for the end; returns the exit code (128 + N after signal N) and all lines.
     ///
-    /// Panics where the job, or a process that named itself in a line `pid N`, outlives the limit.
+    /// Panics if the job, or a process that printed a line `pid N`, outlives the limit.
     pub fn end(mut self) -> (i32, Vec<String>) {
         // The pipes close when the last process of the job has ended.
         loop {
@@ -66,18 +66,18 @@ impl Job {
                 Err(RecvTimeoutError::Timeout) => self.fail("the job does not end"),
             }
         }
-        let status = self.child.wait().expect("the child is ours");
+        let status = self.child.wait().expect("we started the child");
         let pids = self.output.iter().filter_map(|line| line.strip_prefix("pid "));
         for pid in pids.map(str::to_owned).collect::<Vec<_>>() {
             while runs(&pid) {
                 if self.left().is_zero() {
-                    self.fail(&format!("process {pid} is left"));
+                    self.fail(&format!("process {pid} is still running"));
                 }
                 thread::sleep(Duration::from_millis(10));
             }
         }
         let code = status.code().or(status.signal().map(|signal| 128 + signal));
-        (code.expect("an exit status is a code or a signal"), self.output)
+        (code.expect("an exit status has a code or a signal"), self.output)
     }
 
     fn left(&self) -> Duration {
@@ -92,7 +92,7 @@ impl Job {
     }
 }
 
-/// Whether the process exists and has not ended (an orphan may wait for its last rites).
+/// Whether the process exists and has not ended (an orphan may still be a zombie).
 fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))

@@ -1,4 +1,4 @@
-//! What every `Collective` must do, whatever the world; run on each rank at once.
+//! The conformance suite for every `Collective` in any world; runs on all ranks at once.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ddpm_comm::{Averager, Buffer, Collective, CommError, Reduce, agree};
 use serde::{Deserialize, Serialize};
 
-/// Panics at the first thing that does not hold.
+/// Panics at the first violation.
 pub fn check(shared: &Arc<dyn Collective>) {
     let comm = shared.as_ref();
     assert!(comm.rank() < comm.size());
@@ -27,7 +27,7 @@ pub fn check(shared: &Arc<dyn Collective>) {
     averages_beside_other_work(shared);
 }
 
-/// More elements than the MPI implementation hands over in one call.
+/// More elements than the MPI implementation passes in one call.
 fn exceeds_one_call(comm: &dyn Collective) {
     let len = (1 << 24) + 5;
     let mut values = vec![comm.rank() as f32; len];
@@ -54,7 +54,7 @@ fn reduces(comm: &dyn Collective, len: usize) {
     comm.all_reduce_f64(&mut values, Reduce::Mean);
     assert!((0..).zip(&values).all(|(i, &x)| x == sum(i) as f64 / size as f64), "f64 of {len}");
 
-    // Fractions: the order shows in the last bits, which must agree on all ranks, twice.
+    // Fractions: the order of summation affects the last bits, which must agree on all ranks, twice.
     let mut repeated = [0, 1].map(|_| {
         let mut values: Vec<f32> = mine().map(|x| (x as f32 + 0.1).sin()).collect();
         comm.all_reduce(&mut values, Reduce::Mean);
@@ -82,7 +82,7 @@ fn reduces_what_is_not_finite(comm: &dyn Collective) {
 }
 
 fn broadcasts(comm: &dyn Collective, len: usize) {
-    // Every root in turn, or one where the buffers are large.
+    // Every root in turn, or a single one for large buffers.
     let roots = if len < 100_000 { 0..comm.size() } else { comm.size() - 1..comm.size() };
     for root in roots {
         let of = |rank: usize| (0..len as u64).map(move |i| whole(rank as u64, i));
@@ -90,7 +90,7 @@ fn broadcasts(comm: &dyn Collective, len: usize) {
         comm.broadcast(&mut values, root);
         assert!(values.iter().zip(of(root)).all(|(&x, y)| x == y as f32), "{len} from {root}");
 
-        // What other ranks pass is ignored, longer or shorter.
+        // The other ranks' arguments are ignored, whatever their length.
         let mine = if comm.rank() == root { of(root).map(|x| x as u8).collect() } else { vec![9; comm.rank() * 5] };
         let bytes = comm.broadcast_bytes(mine, root);
         assert_eq!(bytes.len(), len);
@@ -99,7 +99,7 @@ fn broadcasts(comm: &dyn Collective, len: usize) {
 }
 
 fn gathers(comm: &dyn Collective) {
-    // The lowest rank sends nothing; the others, more and more, up to megabytes.
+    // The lowest rank sends nothing; the others send increasing amounts, up to megabytes.
     for factor in [0, 1, 13, 1_000_003] {
         let of = |rank: usize| (0..(rank * factor) as u64).map(|i| whole(rank as u64, i) as u8).collect::<Vec<_>>();
         let all = comm.gather_bytes(&of(comm.rank()));
@@ -155,7 +155,7 @@ fn agrees(comm: &dyn Collective) {
     assert_eq!(refused.map_err(|agreed| (agreed.rank(), agreed.error().clone())), Err((0, Fault::Full { disk: 7 })));
 }
 
-/// A long mixed sequence without barriers: no operation may take another's data.
+/// A long mixed sequence without barriers: no operation may receive another's data.
 fn keeps_order(comm: &dyn Collective, random: &mut Random) {
     let size = comm.size();
     for round in 0..300 {
@@ -191,8 +191,8 @@ fn serves_other_threads(comm: &dyn Collective) {
     reduces(comm, 1000);
 }
 
-/// Gradients averaged in buckets have the bits of buckets averaged one by one, in whatever order, on whatever rank, and
-/// from whichever parameters they become ready.
+/// Gradients averaged in buckets equal buckets averaged one by one, bit for bit, whatever the order in which parameters
+/// become ready on each rank.
 fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Random) {
     let lens: Vec<usize> = (0..40).map(|_| 1 + (random.next() % 3000) as usize).collect();
     let len = lens.iter().sum();
@@ -205,14 +205,14 @@ fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Ra
     });
     let ready = averager.ready();
     assert!(averager.buckets() > 5);
-    ready(0); // Outside of a step: nothing.
+    ready(0); // Has no effect outside of a step.
     let mut first = Vec::new();
     for step in 0..3 {
         let value = |i: usize| (whole(comm.rank() as u64, (step * len + i) as u64) as f32 + 0.1).sin();
         let ours: Vec<f32> = (0..len).map(value).collect();
         memory.lock().unwrap().copy_from_slice(&ours);
         averager.begin();
-        // Every rank in an order of its own, and a quarter of the parameters not at all.
+        // Every rank in a different order, and a quarter of the parameters not at all.
         let mut random = Random((step * 8 + comm.rank()) as u64);
         let mut params: Vec<usize> = (0..lens.len()).collect();
         params.sort_by_cached_key(|_| random.next());
@@ -231,12 +231,12 @@ fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Ra
         }
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert!(bits(&memory.lock().unwrap()) == bits(&expected), "step {step}");
-        // The first step's order is a guess, the others' is what rank 0 met with in the first.
+        // The order of the first step is a guess; that of later steps is rank 0's order in the first step.
         assert!(comm.gather_bytes(format!("{order:?}").as_bytes()).windows(2).all(|pair| pair[0] == pair[1]));
         match step {
             0 => {
                 assert!(order.is_sorted_by(|a, b| a.start > b.start));
-                // A bucket is ready with the last of its parameters.
+                // A bucket becomes ready with the last of its parameters.
                 let mut end = 0;
                 let bucket_of = lens.iter().map(|len| {
                     end += len;
@@ -256,7 +256,7 @@ fn averages(comm: &dyn Collective, shared: &Arc<dyn Collective>, random: &mut Ra
     }
 }
 
-/// A bucket is averaged while backward goes on.
+/// A bucket is averaged while backward continues.
 fn averages_beside_other_work(shared: &Arc<dyn Collective>) {
     let share = 1.0 + shared.rank() as f32;
     let memory = Arc::new(Mutex::new(vec![share; 6]));

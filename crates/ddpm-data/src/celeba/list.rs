@@ -1,4 +1,4 @@
-//! Reading CelebA's list files: text as its authors publish it, CSV as Kaggle does.
+//! Reading CelebA's list files: text as published by its authors, or CSV as on Kaggle.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::findings::Findings;
 use crate::{DataError, OnCorrupt, Split};
 
-/// What a list says of each image, by file name in lower case without its ending: images that were converted to PNG, or
-/// renamed in capitals, are found too.
+/// The value of each image in a list, by its lower-case file name without extension, so that images that were converted
+/// to PNG or renamed to upper case are found too.
 pub(super) struct List<T> {
     path: PathBuf,
     rows: HashMap<String, T>,
@@ -20,8 +20,8 @@ impl<T: Copy + PartialEq> List<T> {
         List { path: path.to_path_buf(), rows: HashMap::new() }
     }
 
-    /// The files with what the list says of them. Those without a row are refused, or left out with a warning.
-    pub fn rows_of(
+    /// Looks up each file in the list. Files without a row are an error, or are left out with a warning.
+    pub fn match_rows(
         &self,
         files: Vec<PathBuf>,
         on_corrupt: OnCorrupt,
@@ -41,31 +41,31 @@ impl<T: Copy + PartialEq> List<T> {
             let row = self.rows.keys().min().map_or("nothing", String::as_str);
             let reason = format!(
                 "none of the {all} images has a row in this list: the images are named like {name}, the rows like {row}; \
-                 bring the list of these images, or move this one away"
+                 use the list that belongs to these images, or move this one away"
             );
             return Err(DataError::format(&self.path, reason));
         }
         let what = format!("without a row in this list: {} of the {all} images, such as {name}", unlisted.len());
         if on_corrupt == OnCorrupt::Error {
-            let reason = format!("{what}; add their rows, or set data.on_corrupt = \"skip\", which leaves them out");
+            let reason = format!("{what}; add their rows, or set data.on_corrupt = \"skip\" to leave them out");
             return Err(DataError::format(&self.path, reason));
         }
         findings.warnings.push(format!("{}: {what}. They are left out.", self.path.display()));
         Ok(listed)
     }
 
-    /// The warning that some rows are of images that are not among `files`.
-    pub fn absent(&self, files: &[PathBuf]) -> Option<String> {
+    /// The warning that some rows refer to images that are not among `files`.
+    pub fn missing_images_warning(&self, files: &[PathBuf]) -> Option<String> {
         let names: HashSet<String> = files.iter().map(|file| stem(file)).collect();
         let (all, absent) = (self.rows.len(), self.rows.keys().filter(|name| !names.contains(*name)).count());
         (absent > 0)
-            .then(|| format!("{}: {absent} of the {all} rows are of images that are not there.", self.path.display()))
+            .then(|| format!("{}: {absent} of the {all} rows refer to images that do not exist.", self.path.display()))
     }
 
     fn insert(&mut self, line: usize, name: &str, value: T) -> Result<(), DataError> {
         match self.rows.insert(stem(Path::new(name)), value) {
             Some(before) if before != value => {
-                let reason = format!("line {line} says something else of {name} than a line before; keep one of them");
+                let reason = format!("line {line} contradicts an earlier line for {name}; keep one of them");
                 Err(DataError::format(&self.path, reason))
             }
             _ => Ok(()),
@@ -73,7 +73,7 @@ impl<T: Copy + PartialEq> List<T> {
     }
 }
 
-/// Which split each image is in: rows `000001.jpg 0`, where 0, 1 and 2, or their names, are train, valid and test.
+/// The split of each image: rows such as `000001.jpg 0`, where 0, 1 and 2, or their names, are train, valid and test.
 pub(super) fn partition(path: &Path) -> Result<List<Split>, DataError> {
     let mut list = List::new(path);
     for (number, line) in lines(&read(path)?) {
@@ -96,13 +96,13 @@ fn split(word: &str) -> Option<Split> {
     }
 }
 
-/// Whether this may head a column: no file name, no number.
+/// Whether this can be a column heading: neither a file name nor a number.
 fn is_heading(word: &str) -> bool {
     !word.contains(|c: char| c == '.' || c.is_ascii_digit())
 }
 
-/// Which class each image has by one attribute: 0 for -1 (or 0), 1 for 1. The text has the number of images and the
-/// names of the attributes in lines of their own, CSV has a heading.
+/// The class of each image by one attribute: 0 for -1 (or 0), 1 for 1. The text format starts with one line for the
+/// number of images and one for the names of the attributes; CSV has a heading.
 pub(super) fn attribute(path: &Path, name: &str) -> Result<List<u32>, DataError> {
     let text = read(path)?;
     let mut lines = lines(&text);
@@ -111,7 +111,7 @@ pub(super) fn attribute(path: &Path, name: &str) -> Result<List<u32>, DataError>
     let names = match count {
         Some(_) => lines.next().map(|(_, line)| fields(line)).unwrap_or_default(),
         None if first.contains(',') => fields(first).split_off(1),
-        None => return Err(malformed(path, 1, "the number of images, or a heading in CSV")),
+        None => return Err(malformed(path, 1, "the number of images, or a CSV heading")),
     };
     let column = names.iter().position(|known| *known == name).ok_or_else(|| unknown(path, name, &names))?;
     let mut list = List::new(path);
@@ -127,15 +127,17 @@ pub(super) fn attribute(path: &Path, name: &str) -> Result<List<u32>, DataError>
     }
     match count {
         Some(count) if count != list.rows.len() => {
-            let reason =
-                format!("the first line promises {count} images, {} follow; fetch the file again", list.rows.len());
+            let reason = format!(
+                "the first line announces {count} images, but {} follow; download the file again",
+                list.rows.len()
+            );
             Err(DataError::format(path, reason))
         }
         _ => Ok(list),
     }
 }
 
-/// The text without the mark that some editors put in front.
+/// The text without the byte order mark that some editors add.
 fn read(path: &Path) -> Result<String, DataError> {
     let bytes = fs::read(path).map_err(DataError::io(path))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -147,7 +149,7 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// What stands between commas, or where there are none between spaces.
+/// Splits at commas or, if there are none, at white space.
 fn fields(line: &str) -> Vec<&str> {
     match line.contains(',') {
         true => line.split(',').map(|field| field.trim().trim_matches('"')).collect(),
@@ -156,13 +158,13 @@ fn fields(line: &str) -> Vec<&str> {
 }
 
 fn malformed(path: &Path, line: usize, expected: &str) -> DataError {
-    DataError::format(path, format!("line {line} is not {expected}; fetch the file again"))
+    DataError::format(path, format!("line {line} is not {expected}; download the file again"))
 }
 
 fn unknown(path: &Path, name: &str, names: &[&str]) -> DataError {
     let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
     let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let hint = nearest.map_or("fetch the file again".into(), |nearest| format!("perhaps '{nearest}' is meant"));
+    let hint = nearest.map_or("download the file again".into(), |nearest| format!("did you mean '{nearest}'?"));
     DataError::format(path, format!("the list has no attribute '{name}'; {hint}"))
 }
 

@@ -8,7 +8,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use crate::ImageShape;
 
 thread_local! {
-    /// The resizer's own buffers and the interleaved result, kept from image to image.
+    /// The resizer's own buffers and the interleaved result, reused for every image.
     static SCRATCH: RefCell<(Resizer, Vec<u8>)> = RefCell::default();
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn scale(
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let whole = ImageRef::new(width, height, pixels, kind).map_err(|error| error.to_string())?;
-    // A view of the square, not the resizer's crop option: with that, the filter reads pixels beyond the square.
+    // A view of the square rather than the resizer's crop option, with which the filter reads pixels beyond the square.
     let square = CroppedImage::new(&whole, (width - side) / 2, (height - side) / 2, side, side)
         .map_err(|error| error.to_string())?;
     let plane = image.pixels();
@@ -49,8 +49,8 @@ pub(crate) fn scale(
     })
 }
 
-/// Copies the centred `window` (width, height; no larger than the result) of a grey image into the middle of zeros,
-/// all planes alike.
+/// Copies the centred `window` (width, height; no larger than the result) of a grey image into the middle of a black
+/// image, the same for all planes.
 pub(crate) fn pad(
     pixels: &[u8],
     (width, height): (usize, usize),

@@ -1,10 +1,10 @@
-//! JPEG files, decoded by libjpeg-turbo: the pixels are those that Pillow gives, to the bit.
+//! JPEG files, decoded by libjpeg-turbo: the pixels equal Pillow's bit for bit.
 //!
-//! A damaged file is an error here. The format has no checksum, so what there is to go by is that the data decode
-//! without contradiction: the codes are in the tables, each scan ends where its last block does, restart markers come in
-//! order. libjpeg warns where that is not so, and goes on with whatever it makes of the data, mostly grey; here its
-//! warnings are errors. Some warnings are about peculiarities that cost no pixel: [`segments::tidy`] takes these out,
-//! and the decoder is asked again.
+//! A damaged file is an error here. The format has no checksum, so the only criterion is that the data decode
+//! consistently: the codes are in the tables, each scan ends with its last block, restart markers are in order.
+//! Otherwise libjpeg warns and continues with whatever it can decode, mostly grey; here its warnings are errors. Some
+//! warnings are about irregularities that do not affect any pixel: [`segments::tidy`] removes these, and the file is
+//! decoded again.
 
 use image::{DynamicImage, GrayImage, RgbImage};
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
@@ -12,13 +12,14 @@ use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 use super::limits::check_size;
 use super::{colour, segments};
 
-/// Most scans of a progressive file. Encoders make about ten; thousands of empty ones keep a decoder busy for hours.
+/// Maximum number of scans of a progressive file. Encoders write about ten; thousands of empty ones would keep the
+/// decoder busy for hours.
 const MAX_SCANS: u32 = 500;
 
-/// libjpeg's word for a file that ends before the end-of-image marker.
+/// libjpeg's message for a file that ends before the end-of-image marker.
 const ENDS_EARLY: &str = "Premature end of JPEG file";
 
-/// How its warnings of damaged data begin.
+/// The prefix of its warnings about damaged data.
 const DAMAGE: &str = "Corrupt JPEG data: ";
 
 enum Refusal {
@@ -35,7 +36,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Stri
     };
     for zeros in [usize::MAX, 0, 1] {
         match decompress(&segments::tidy(bytes, zeros), max_pixels) {
-            // Once made to end like a whole file, one that is cut off only looks damaged.
+            // A truncated file that was completed with an end marker only looks damaged.
             Err(Refusal::Decoder(next)) if fault != ENDS_EARLY && zeros == usize::MAX => fault = next,
             Err(Refusal::Decoder(_)) => {}
             other => return finish(other, bytes),
@@ -54,12 +55,12 @@ fn finish(result: Result<DynamicImage, Refusal>, bytes: &[u8]) -> Result<Dynamic
         Err(Refusal::Decoder(message)) => Err(match message.strip_prefix(DAMAGE) {
             Some(fault) => format!("this JPEG is damaged ({fault})"),
             None if message == ENDS_EARLY => "this JPEG is truncated".into(),
-            None => format!("this JPEG is damaged, or of a kind that is not read ({message})"),
+            None => format!("this JPEG is damaged, or of an unsupported kind ({message})"),
         }),
     }
 }
 
-/// Decodes a JPEG as it lies, without any tolerance.
+/// Decodes a JPEG as stored (not rotated), without any tolerance.
 fn decompress(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Refusal> {
     let mut decompressor = Decompressor::new().map_err(message)?;
     decompressor.set_scan_limit(MAX_SCANS).map_err(message)?;
@@ -80,13 +81,13 @@ fn decompress(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Refusal> {
         PixelFormat::CMYK => RgbImage::from_raw(width, height, colour::rgb_from_cmyk(&pixels)).map(DynamicImage::from),
         _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
     };
-    Ok(image.expect("a pixel for each of width x height"))
+    Ok(image.expect("there are width x height pixels"))
 }
 
 fn message(error: turbojpeg::Error) -> Refusal {
     Refusal::Decoder(match error {
         turbojpeg::Error::TurboJpegError(message) => message,
-        // The file ends in the header, so that there is no width.
+        // The file ends within the header, so there is no width.
         turbojpeg::Error::IntegerOverflow(_) => ENDS_EARLY.into(),
         other => other.to_string(),
     })

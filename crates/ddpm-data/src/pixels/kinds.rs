@@ -1,9 +1,9 @@
-//! Files that are no JPEG and no PNG: what they are, by their first bytes.
+//! Identifies files that are neither JPEG nor PNG by their first bytes.
 
 use image::ImageFormat;
 
-/// Beginnings of files that an image's name may hide, beside the formats that the image crate knows by theirs.
-const BEGINNINGS: [(&[u8], &str); 12] = [
+/// Magic bytes of files that may be misnamed as images, in addition to the formats that the image crate recognises.
+const MAGIC: [(&[u8], &str); 12] = [
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
@@ -12,19 +12,19 @@ const BEGINNINGS: [(&[u8], &str); 12] = [
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
-    (b"\0\x05\x16\x07", "what macOS keeps beside a file, not the file itself"),
-    (b"version https://git-lfs", "a pointer of Git LFS, for which `git lfs pull` fetches the image"),
+    (b"\0\x05\x16\x07", "a macOS metadata file, not the image itself"),
+    (b"version https://git-lfs", "a Git LFS pointer, whose image `git lfs pull` fetches"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x89HDF", "an HDF5 file"),
 ];
 
-/// Why a file that is no JPEG and no PNG is refused.
+/// The reason for refusing a file that is neither JPEG nor PNG.
 pub(super) fn refusal(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "this file is empty".into();
     }
     if bytes.iter().all(|byte| *byte == 0) {
-        return "this file holds nothing but zeros".into();
+        return "this file contains nothing but zeros".into();
     }
     if b"\x89PNG\r\n\x1a\n".starts_with(bytes) || b"\xff\xd8\xff".starts_with(bytes) {
         return format!("this image is truncated: the file has {} bytes", bytes.len());
@@ -38,7 +38,7 @@ pub(super) fn refusal(bytes: &[u8]) -> String {
     }
 }
 
-/// What a file is that starts with these bytes, as a phrase that goes after "this is".
+/// The kind of a file that starts with these bytes, as a phrase that follows "this is".
 pub(crate) fn name(bytes: &[u8]) -> Option<&'static str> {
     image(bytes).or_else(|| container(bytes)).or_else(|| text(bytes))
 }
@@ -63,7 +63,7 @@ fn image(bytes: &[u8]) -> Option<&'static str> {
 }
 
 fn container(bytes: &[u8]) -> Option<&'static str> {
-    let known = BEGINNINGS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, kind)| *kind);
+    let known = MAGIC.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, kind)| *kind);
     known.or_else(|| {
         let brand = bytes.get(4..12)?.strip_prefix(b"ftyp")?;
         Some(match brand {
@@ -74,7 +74,7 @@ fn container(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Text, recognised by its beginning: a long file may be cut within a character.
+/// Recognises text by its beginning, which may end within a character.
 fn text(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(512)];
     let start = match std::str::from_utf8(start) {
@@ -88,7 +88,7 @@ fn text(bytes: &[u8]) -> Option<&'static str> {
     let start = start.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
     Some(match start {
         page if page.starts_with("<!doctype html") || page.starts_with("<html") => {
-            "a web page, perhaps a server's message in place of the image"
+            "a web page, perhaps a server's error message instead of the image"
         }
         xml if xml.starts_with("<svg") || (xml.starts_with("<?xml") && xml.contains("<svg")) => "an SVG drawing",
         _ => "a text file",

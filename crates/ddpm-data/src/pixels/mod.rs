@@ -1,4 +1,4 @@
-//! From an image file to a planar square: what the file is, its pixels, their colours, and the square cut out of them.
+//! From an image file to a planar square: identifies and decodes the file, converts colours, crops and scales.
 
 mod colour;
 mod fit;
@@ -20,12 +20,12 @@ pub(crate) use fit::{pad, scale};
 pub(crate) use kinds::name;
 use limits::OVERHEAD;
 
-/// Turns image files into images of one shape, and says once what it does to their colours.
+/// Converts image files to images of one shape, and logs once how it converts their colours.
 pub(crate) struct Reader {
     pub image: ImageShape,
     crop: Option<u32>,
     max_pixels: u64,
-    notices: Notices,
+    notices: ColourNotices,
 }
 
 /// An upright image, interleaved.
@@ -33,7 +33,7 @@ struct Pixels {
     values: Vec<u8>,
     width: u32,
     height: u32,
-    /// Bytes of a pixel: 1 (grey) or 3 (RGB).
+    /// Bytes per pixel: 1 (grey) or 3 (RGB).
     channels: usize,
 }
 
@@ -45,7 +45,7 @@ impl Reader {
     /// Writes the image in `file`, which is at `path`, into `out`, planar, of the shape `image`.
     ///
     /// # Errors
-    /// [`DataError::Io`] where the file cannot be read, [`DataError::Image`] where it holds no image that can be used.
+    /// [`DataError::Io`] if the file cannot be read, [`DataError::Image`] if it does not contain a usable image.
     pub(crate) fn read(&self, path: &Path, file: File, out: &mut [u8]) -> Result<(), DataError> {
         let limit = self.max_pixels.saturating_mul(8).saturating_add(OVERHEAD);
         let mut bytes = Vec::new();
@@ -62,8 +62,8 @@ impl Reader {
     }
 }
 
-/// Decodes a JPEG or PNG by its content, upright (EXIF orientation applied). What is transparent is laid over black.
-/// The error is a phrase on what is wrong.
+/// Decodes a JPEG or PNG, recognised by its content, upright (EXIF orientation applied). Transparent pixels are
+/// composited over black. The error is a phrase that says what is wrong.
 fn decode(bytes: &[u8], max_pixels: u64) -> Result<Pixels, String> {
     let image = match image::guess_format(bytes) {
         Ok(image::ImageFormat::Jpeg) => jpeg::decode(bytes, max_pixels)?,
@@ -87,9 +87,9 @@ impl From<DynamicImage> for Pixels {
 }
 
 impl Pixels {
-    /// In grey where no more than one channel is wanted. What is grey already stays of one channel: scaling is cheaper
-    /// so, and [`scale`] fills all planes.
-    fn reduced_to(self, channels: usize) -> Self {
+    /// Converts to grey if only one channel is needed. Grey images keep one channel: that makes scaling cheaper, and
+    /// [`scale`] fills all planes.
+    fn reduce_channels(self, channels: usize) -> Self {
         if channels >= self.channels {
             return self;
         }

@@ -8,11 +8,11 @@ use image::{DynamicImage, ImageDecoder, ImageError, Limits};
 
 use super::limits::{OVERHEAD, check_size};
 
-/// The end of a PNG: a chunk without content, and its checksum.
+/// The end of a PNG: an empty chunk and its checksum.
 const IEND: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
-/// Decodes a PNG, upright. A wrong checksum is an error, and so is an image that ends early. A file may lack its end:
-/// whether the pixels are complete shows without it.
+/// Decodes a PNG, upright. A wrong checksum is an error, and so is a truncated image. The end chunk may be missing: the
+/// pixels can be complete without it.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, String> {
     decode_ended(bytes, max_pixels)
         .or_else(|reason| decode_ended(&[bytes, IEND].concat(), max_pixels).map_err(|_| reason))
@@ -38,7 +38,7 @@ fn phrase(error: ImageError) -> String {
         ImageError::Decoding(fault) => fault.source().unwrap_or(fault).to_string(),
         other => other.to_string(),
     };
-    // What follows is about the decoder's own structures.
+    // The rest is about the decoder's internals.
     let fault = fault.split(" while decoding").next().unwrap_or_default();
     format!("this PNG is damaged ({fault})")
 }

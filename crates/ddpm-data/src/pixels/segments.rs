@@ -1,4 +1,4 @@
-//! The segments of a JPEG file: the way to its EXIF data, and to a copy without what only looks like damage.
+//! The segments of a JPEG file: finding its EXIF data, and making a copy without harmless irregularities.
 
 use image::metadata::Orientation;
 
@@ -13,7 +13,7 @@ const RST: std::ops::RangeInclusive<u8> = 0xd0..=0xd7;
 /// Start of a frame whose scans are sequential: baseline and extended, Huffman or arithmetic.
 const SEQUENTIAL: [u8; 3] = [0xc0, 0xc1, 0xc9];
 
-/// How the image is to be turned, by the EXIF data in front of its pixels.
+/// The image's orientation according to the EXIF data before its pixels.
 pub(super) fn orientation(bytes: &[u8]) -> Orientation {
     let mut walk = Walk(bytes);
     std::iter::from_fn(|| walk.segment())
@@ -23,18 +23,20 @@ pub(super) fn orientation(bytes: &[u8]) -> Orientation {
         .unwrap_or(Orientation::NoTransforms)
 }
 
-/// A copy of a JPEG, up to the end of its image, without what libjpeg warns of though no pixel depends on it:
+/// A copy of a JPEG, up to the end of its image, without irregularities that libjpeg warns about but that do not affect
+/// any pixel:
 ///
-/// - bytes between segments that belong to none,
-/// - zeros at the end of the last scan beyond the first so many: some encoders fill up with them. In some scans the last
-///   byte is a zero; more are not kept, for to the decoder they are blocks, with which a truncated scan looks whole,
-/// - a version of JFIF or an Adobe transform that is not known, and the spectral range in a sequential scan,
-/// - a missing end-of-image marker, where one scan holds all components. Whether that scan is complete is then for the
-///   decoder to say. Of several scans the last may be missing, which it could not.
+/// - bytes between segments that do not belong to any,
+/// - zeros at the end of the last scan, beyond the first `zeros`: some encoders pad with them. In some scans the last
+///   byte is a zero; more are not kept, because the decoder takes them for blocks, so that a truncated scan looks
+///   complete,
+/// - an unknown JFIF version or Adobe transform, and the spectral range in a sequential scan,
+/// - a missing end-of-image marker, if one scan holds all components. The decoder then checks whether that scan is
+///   complete. With several scans the last one could be missing, which it could not detect.
 pub(super) fn tidy(bytes: &[u8], zeros: usize) -> Vec<u8> {
     let mut walk = Walk(bytes);
     let mut tidy = Vec::with_capacity(bytes.len());
-    // Of a sequential frame, its number of components.
+    // The number of components of a sequential frame.
     let mut frame = None;
     let mut whole = false;
     while let Some((marker, body)) = walk.segment() {
@@ -80,16 +82,16 @@ fn has_length(marker: u8) -> bool {
     !matches!(marker, SOI | EOI | TEM) && !RST.contains(&marker)
 }
 
-/// What is left of the file.
+/// The rest of the file.
 struct Walk<'a>(&'a [u8]);
 
 impl<'a> Walk<'a> {
-    /// The next marker and its body, beyond whatever does not belong to a segment. `None` where the file ends first.
+    /// The next marker and its body, skipping bytes that do not belong to a segment. `None` if the file ends first.
     fn segment(&mut self) -> Option<(u8, &'a [u8])> {
         loop {
             let at = self.0.iter().position(|byte| *byte == 0xff)?;
             self.0 = &self.0[at + 1..];
-            // Any number of 0xff may stand before the marker's second byte.
+            // Any number of 0xff may precede the marker's second byte.
             let marker = match *self.0.first()? {
                 0 | 0xff => continue,
                 marker => marker,
@@ -105,7 +107,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The entropy-coded data that follow a start-of-scan segment, with the restart markers in it.
+    /// The entropy-coded data that follow a start-of-scan segment, including restart markers.
     fn scan(&mut self) -> &'a [u8] {
         let ends = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0 && pair[1] != 0xff && !RST.contains(&pair[1]);
         let end = self.0.windows(2).position(ends).unwrap_or(self.0.len());

@@ -1,4 +1,4 @@
-//! CelebA's lists and folders, in the layouts in which people have them.
+//! CelebA's lists and folders, in their common layouts.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn smiling() -> FolderLabels {
     FolderLabels::Attribute("Smiling".into())
 }
 
-/// An image of CelebA's size and of a brightness that says its number.
+/// An image of CelebA's size whose brightness encodes its number.
 fn portrait(number: u8, format: ImageFormat) -> Vec<u8> {
     encode(RgbImage::from_pixel(178, 218, Rgb([40 * number; 3])), format)
 }
@@ -52,7 +52,7 @@ fn attributes_csv() -> String {
     format!("image_id,Young,Smiling\n{}", (1..).zip(VALUES).map(row).collect::<String>())
 }
 
-/// The set as its authors' lists describe it, with the images in `images`.
+/// The data set with the authors' lists and the images in `images`.
 fn celeba(images: &str) -> TempDir {
     let dir = tempdir().expect("temporary folder");
     portraits(&dir, images);
@@ -61,13 +61,13 @@ fn celeba(images: &str) -> TempDir {
     dir
 }
 
-/// Opens the folder with images that the lists do not know left out.
+/// Opens the folder, leaving out images that are not in the lists.
 fn skipping(root: &Path, split: Split, labels: FolderLabels) -> Result<std::sync::Arc<dyn Source>, DataError> {
     let kind = kind(root, split, labels);
     open(&DataSpec { on_corrupt: OnCorrupt::Skip, ..spec(kind, 16, 3) })
 }
 
-/// Asserts that each split holds its images with their values of "Smiling".
+/// Asserts that each split has its images with their values of "Smiling".
 fn check_splits(what: &str, root: &Path) {
     for (split, number) in [(Split::Train, 0), (Split::Valid, 1), (Split::Test, 2)] {
         let source = source(kind(root, split, smiling()), 16, 3).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -95,7 +95,7 @@ fn splits_and_attributes_are_found_in_every_layout() {
     write(&capitals, "list_eval_partition.txt", partition_text().replace("0000", "img_0000"));
     write(&capitals, "list_attr_celeba.txt", attributes_text().replace("0000", "Img_0000"));
     check_splits("capitals", capitals.path());
-    // The authors' own folders, the CSV files of Kaggle; and the images' folder named where the lists lie above it.
+    // The authors' own folders, Kaggle's CSV files; and the folder of images given while the lists are above it.
     let (authors, kaggle) = (tempdir().expect("temporary folder"), tempdir().expect("temporary folder"));
     portraits(&authors, "Img/img_align_celeba");
     write(&authors, "Img/img_celeba/000004.jpg", portrait(6, ImageFormat::Jpeg));
@@ -117,7 +117,7 @@ fn splits_and_attributes_are_found_in_every_layout() {
 }
 
 #[test]
-fn lists_are_read_as_editors_and_other_programs_write_them() {
+fn lists_written_by_other_programs_are_read() {
     let words = ["train", "Train", "training", "val", "test", "TEST"];
     let words: String = (1..).zip(words).map(|(number, word)| format!("{number:06}.jpg {word}\n")).collect();
     let zeros = attributes_csv().replace("-1", "0");
@@ -142,11 +142,11 @@ fn lists_are_read_as_editors_and_other_programs_write_them() {
 }
 
 #[test]
-fn without_a_partition_all_images_are_used_and_said_to_be() {
+fn without_a_partition_all_images_are_used_with_a_warning() {
     let attributes_only = tempdir().expect("temporary folder");
     portraits(&attributes_only, "img_align_celeba");
     write(&attributes_only, "list_attr_celeba.csv", attributes_csv());
-    // As torchvision is told: the folder above the set.
+    // As for torchvision: the folder above the data set.
     let above = tempdir().expect("temporary folder");
     portraits(&above, "celeba/img_align_celeba");
     write(&above, "celeba/list_eval_partition.txt", partition_text());
@@ -159,7 +159,7 @@ fn without_a_partition_all_images_are_used_and_said_to_be() {
         let warnings = source.findings().warnings;
         assert!(warnings.len() == 1 && warnings[0].contains(warning), "{warnings:?}");
     }
-    // Other people's images are nobody's split, and no reason to warn.
+    // Other images have no splits, and cause no warning.
     let plain = tempdir().expect("temporary folder");
     portraits(&plain, "faces");
     let source_of = |split| source(kind(plain.path(), split, FolderLabels::None), 16, 3);
@@ -170,7 +170,7 @@ fn without_a_partition_all_images_are_used_and_said_to_be() {
 }
 
 #[test]
-fn rows_and_images_that_do_not_match_are_counted() {
+fn unmatched_rows_and_images_are_counted() {
     let dir = celeba("img_align_celeba");
     std::fs::remove_file(dir.path().join("img_align_celeba/000002.jpg")).expect("written above");
     std::fs::remove_file(dir.path().join("img_align_celeba/000006.jpg")).expect("written above");
@@ -190,27 +190,27 @@ fn rows_and_images_that_do_not_match_are_counted() {
     }
     let parts = ["list_eval_partition.txt", "2 of the 8 images", "000007.jpg", "data.on_corrupt = \"skip\""];
     check_refused(source_of(Split::Train, FolderLabels::None), &parts);
-    let found = skipping(dir.path(), Split::Train, FolderLabels::None).expect("the strangers are left out");
+    let found = skipping(dir.path(), Split::Train, FolderLabels::None).expect("unlisted images are left out");
     let warnings = found.findings().warnings;
     assert!(found.len() == 3 && warnings.len() == 1 && warnings[0].contains("2 of the 8 images"), "{warnings:?}");
 
-    // Rows that match nothing are another set's, whatever may be skipped.
+    // Rows that match nothing belong to another data set, even if images may be skipped.
     write(&dir, "list_eval_partition.txt", partition_text().replace("0000", "IMG_0000"));
     let refused = skipping(dir.path(), Split::Train, FolderLabels::None);
     check_refused(refused, &["none of the 8 images", "000001.jpg", "img_000001"]);
 }
 
 #[test]
-fn lists_that_do_not_fit_are_refused() {
+fn invalid_lists_are_refused() {
     let dir = celeba("img_align_celeba");
     let misspelt = FolderLabels::Attribute("smilling".into());
     check_refused(
         source(kind(dir.path(), Split::Train, misspelt), 16, 3),
-        &["list_attr_celeba.txt", "'smilling'", "perhaps 'Smiling' is meant."],
+        &["list_attr_celeba.txt", "'smilling'", "did you mean 'Smiling'?"],
     );
     let whole = attributes_text();
     for (text, parts) in [
-        (whole.replace("6\nYoung", "7\nYoung"), ["promises 7 images", "6 follow"]),
+        (whole.replace("6\nYoung", "7\nYoung"), ["announces 7 images", "6 follow"]),
         (whole.replace("000002.jpg  1 -1", "000002.jpg  1 2"), ["line 4", "2 times 1 or -1"]),
         (whole.replace("000002.jpg  1 -1", "000002.jpg  -1"), ["line 4", "2 times 1 or -1"]),
         (attributes_csv().replace("02.jpg,1,-1", "02.jpg,1"), ["line 3", "2 times 1 or -1"]),
@@ -224,7 +224,7 @@ fn lists_that_do_not_fit_are_refused() {
     for (text, parts) in [
         ("000001.jpg 0\n000002.jpg 3\n", "line 2"),
         ("000001.jpg trian\n000002.jpg 0\n", "line 1"),
-        ("000001.jpg 0\n000001.jpg 2\n", "line 2 says something else of 000001.jpg"),
+        ("000001.jpg 0\n000001.jpg 2\n", "line 2 contradicts an earlier line for 000001.jpg"),
         ("", "none of the 6 images"),
     ] {
         write(&dir, "list_eval_partition.txt", text);

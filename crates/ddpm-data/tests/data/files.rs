@@ -1,4 +1,4 @@
-//! Files with an image's name: what they are, PNG files among them, and how large an image may be.
+//! Files named like images: recognising what they are, damaged PNG files, and the size limit.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ fn images_in(root: PathBuf) -> SourceKind {
 }
 
 #[test]
-fn files_that_are_no_images_are_named_by_what_they_are() {
+fn files_that_are_not_images_are_identified() {
     let cases: [(&[u8], &str); 26] = [
         (b"", "this file is empty."),
         (&[0; 3000], "nothing but zeros"),
@@ -35,7 +35,7 @@ fn files_that_are_no_images_are_named_by_what_they_are() {
         (b"8BPS\0\x01", "a Photoshop document"),
         (b"%PDF-1.7", "a PDF document"),
         (b"PK\x03\x04\x14\0", "a ZIP archive"),
-        (b"\0\x05\x16\x07\0\x02\0\0", "what macOS keeps"),
+        (b"\0\x05\x16\x07\0\x02\0\0", "a macOS metadata file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
         (b"\r\n<!DOCTYPE html><html>404</html>", "a web page"),
         (b"<?xml version=\"1.0\"?><svg width=\"9\"/>", "an SVG drawing"),
@@ -51,7 +51,7 @@ fn files_that_are_no_images_are_named_by_what_they_are() {
 }
 
 #[test]
-fn damaged_png_files_are_refused_and_whole_ones_read() {
+fn damaged_png_files_are_refused_and_intact_ones_read() {
     let whole = encode(photo(32, 32, 1), ImageFormat::Png);
     let mut checksum = whole.clone();
     // The last four bytes of the last IDAT chunk, before the twelve of IEND.
@@ -89,7 +89,7 @@ fn damaged_png_files_are_refused_and_whole_ones_read() {
 }
 
 #[test]
-fn deep_colours_are_rounded_to_bytes() {
+fn sixteen_bit_values_are_rounded_to_bytes() {
     let dir = tempdir().expect("temporary folder");
     let deep = ImageBuffer::from_fn(8, 8, |x, y| Luma([(x + 8 * y) as u16 * 1027]));
     write(&dir, "a.png", encode(DynamicImage::ImageLuma16(deep), ImageFormat::Png));
@@ -99,11 +99,11 @@ fn deep_colours_are_rounded_to_bytes() {
 }
 
 #[test]
-fn images_are_as_large_as_is_allowed_and_no_larger() {
+fn images_above_the_size_limit_are_refused() {
     let dir = tempdir().expect("temporary folder");
     write(&dir, "a.jpg", encode(GrayImage::new(1000, 50), ImageFormat::Jpeg));
     write(&dir, "b.png", encode(RgbImage::new(50, 1000), ImageFormat::Png));
-    // A panorama, longer than any side that was once allowed.
+    // A panorama, longer than an earlier limit on the side.
     write(&dir, "c.jpg", encode(GrayImage::new(20_000, 2), ImageFormat::Jpeg));
     let limited =
         |max_pixels| open(&DataSpec { max_pixels, ..spec(images_in(dir.path().into()), 2, 3) }).expect("three files");

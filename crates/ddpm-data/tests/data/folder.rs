@@ -1,4 +1,4 @@
-//! Folders of images: sub-folders as classes, and files that are not what they say.
+//! Folders of images: sub-folders as classes, conversions, and misnamed files.
 
 use std::path::Path;
 
@@ -43,7 +43,7 @@ fn sub_folders_are_classes_in_sorted_order() {
         assert_eq!((image[55].abs_diff(grey) <= 2, label), (true, Some(class)));
     }
     write(&dir, "stray.png", encode(GrayImage::new(8, 8), ImageFormat::Png));
-    check_refused(source(classes, 10, 1), &["stray.png", "lies in none"]);
+    check_refused(source(classes, 10, 1), &["stray.png", "is not in one"]);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn folders_without_images_keep_their_numbers() {
         write(&dir, name, &png);
     }
     std::fs::create_dir(dir.path().join("b")).expect("temporary folder");
-    // A folder on a disk that is not mounted, and what nobody means as a class.
+    // A folder on a disk that is not mounted, and folders that are not meant as classes.
     std::os::unix::fs::symlink("/nowhere/f", dir.path().join("f")).expect("temporary folder");
     for name in [".git/1.png", "__MACOSX/a/._1.png", "lost+found/1.png", "@eaDir/1.png"] {
         write(&dir, name, &png);
@@ -85,7 +85,7 @@ fn a_thousand_folders_are_a_thousand_classes() {
 }
 
 #[test]
-fn names_that_mislead_are_warned_of() {
+fn misleading_names_cause_warnings() {
     let png = encode(GrayImage::new(8, 8), ImageFormat::Png);
     for (names, labels, warning) in [
         (["2/a.png", "10/a.png", "9/a.png"], FolderLabels::SubFolder, "folder 10 is class 0"),
@@ -107,7 +107,7 @@ fn names_that_mislead_are_warned_of() {
 }
 
 #[test]
-fn the_fingerprint_is_that_of_names_and_classes() {
+fn the_fingerprint_covers_names_and_classes() {
     let png = encode(GrayImage::new(8, 8), ImageFormat::Png);
     let opened = |names: &[&str], labels: FolderLabels| {
         let dir = folder();
@@ -116,7 +116,7 @@ fn the_fingerprint_is_that_of_names_and_classes() {
     };
     let names = ["a/1.png", "b/2.png"];
     let plain = opened(&names, FolderLabels::None);
-    assert_eq!(plain, opened(&names, FolderLabels::None), "in another place");
+    assert_eq!(plain, opened(&names, FolderLabels::None), "in another location");
     assert_eq!(plain, opened(&["a/1.jpg", "b/2.png"], FolderLabels::None), "stored as another format");
     for (names, labels) in [
         (&names[..], FolderLabels::SubFolder),
@@ -172,7 +172,7 @@ fn colour_grey_and_alpha_are_converted() {
 }
 
 #[test]
-fn photographs_are_turned_upright() {
+fn photographs_are_rotated_upright() {
     // A little-endian TIFF directory with one entry: orientation 6, to be turned by 90 degrees clockwise.
     let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     let left_white = GrayImage::from_fn(16, 16, |x, _| image::Luma([if x < 8 { 255 } else { 0 }]));
@@ -184,7 +184,7 @@ fn photographs_are_turned_upright() {
 }
 
 #[test]
-fn files_that_are_not_what_they_say_are_named() {
+fn misnamed_files_are_reported() {
     let dir = folder();
     check_refused(source(plain(dir.path()), 8, 3), &["no .jpg, .jpeg or .png"]);
     check_refused(source(plain(&dir.path().join("absent")), 8, 3), &["absent", "cannot be read"]);

@@ -1,4 +1,4 @@
-//! IDX files, whole and broken.
+//! IDX files, valid and damaged.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -89,15 +89,15 @@ fn a_folder_is_searched_for_the_standard_names() {
         }
     }
     let dir = folder();
-    check_refused(source(kind(dir.path(), None), 28, 1), &["train-images-idx3-ubyte", "scripts/datasets.sh"]);
-    // As Kaggle's archives unpack.
+    check_refused(source(kind(dir.path(), None), 28, 1), &["train-images-idx3-ubyte"]);
+    // As unpacked from Kaggle's archives.
     write(&dir, "train-images-idx3-ubyte/train-images-idx3-ubyte", images());
     write(&dir, "train-labels-idx1-ubyte/train-labels-idx1-ubyte", idx(&[3], &[4, 9, 0]));
     assert_eq!(source(kind(dir.path(), None), 28, 1).expect("valid").classes(), Some(10));
 }
 
 #[test]
-fn what_lies_behind_a_gzip_stream_is_passed_over() {
+fn trailing_bytes_after_a_gzip_stream_are_ignored() {
     let dir = folder();
     let whole = images();
     let plain = write(&dir, "plain", &whole);
@@ -119,7 +119,7 @@ fn what_lies_behind_a_gzip_stream_is_passed_over() {
 }
 
 #[test]
-fn broken_files_are_refused_by_name() {
+fn damaged_files_are_refused_by_name() {
     let dir = folder();
     let whole = images();
     let labels = write(&dir, "labels", idx(&[2], &[1, 2]));
@@ -127,12 +127,12 @@ fn broken_files_are_refused_by_name() {
     let last = damaged.len() - 6;
     damaged[last] ^= 1;
     let cases: [(&str, Vec<u8>, &[&str]); 12] = [
-        ("missing payload", whole[..whole.len() - 1].to_vec(), &["promises 2352 bytes but only 2351"]),
+        ("missing payload", whole[..whole.len() - 1].to_vec(), &["announces 2352 bytes but only 2351"]),
         ("missing header", whole[..9].to_vec(), &["ends early"]),
         ("empty", Vec::new(), &["ends early"]),
-        ("trailing", [&whole[..], b"x"].concat(), &["bytes follow the 2352"]),
+        ("trailing", [&whole[..], b"x"].concat(), &["longer than the 2352 bytes"]),
         ("labels as images", idx(&[3], &[0, 1, 2]), &["0x00000803", "0x00000801"]),
-        ("page", b"<!DOCTYPE html><html>403".to_vec(), &["this is a web page", "not an IDX file; fetch it again"]),
+        ("page", b"<!DOCTYPE html><html>403".to_vec(), &["this is a web page", "not an IDX file; download it again"]),
         ("table", b"label,1x1,1x2\n5,0,0\n".to_vec(), &["this is a text file, not an IDX file"]),
         ("no images", idx(&[0, 28, 28], &[]), &["0 images"]),
         ("absurd", idx(&[u32::MAX, u32::MAX, u32::MAX], &[]), &["more than can exist"]),
@@ -164,7 +164,7 @@ fn wrong_requests_and_settings_are_refused() {
 }
 
 #[test]
-fn labels_that_nobody_wants_are_not_read() {
+fn unneeded_labels_are_not_read() {
     for labels in [Vec::new(), b"not labels".to_vec(), idx(&[2], &[0, 1])] {
         let dir = folder();
         write(&dir, "train-images-idx3-ubyte", images());
@@ -188,7 +188,7 @@ fn labels_are_counted() {
 }
 
 #[test]
-fn a_pipe_is_refused_before_it_is_waited_for() {
+fn a_pipe_is_refused_rather_than_opened() {
     let dir = folder();
     let pipe = crate::pipe(&dir, "images");
     check_refused(source(kind(&pipe, None), 28, 1), &["images", "neither a file nor a folder"]);

@@ -1,4 +1,4 @@
-//! JPEG files: damaged ones are refused, whole ones are read whatever stands in them or behind them.
+//! JPEG files: damaged ones are refused, intact ones are read whatever metadata or trailing bytes they have.
 
 use std::path::Path;
 
@@ -16,19 +16,19 @@ const EOI: [u8; 2] = [0xff, 0xd9];
 const SOS: [u8; 2] = [0xff, 0xda];
 const DQT: [u8; 2] = [0xff, 0xdb];
 
-/// Files of each kind that are damaged in each way.
+/// The number of files of each kind that are damaged in each way.
 const FILES: u64 = 20;
 
-/// Files of [`FILES`] in which damage may go unnoticed: where the data decode to as many blocks as there should be,
-/// nothing in the file says that they are the wrong ones.
+/// The number of [`FILES`] in which damage may go undetected: if the data decode to the right number of blocks, nothing
+/// in the file shows that they are wrong.
 const MISSED: u64 = 7;
 
-/// A way to damage a file, another of its kind being at hand, from a place within its scans on.
+/// A way to damage a file from a given position within its scans on, possibly with data from another file of its kind.
 type Damage = fn(&mut Dice, &[u8], &[u8], usize) -> Vec<u8>;
 
-/// What happens to files, and how many of the baseline and of the progressive ones below Pillow 13.0 refuses by
-/// `Image.open(file).load()`, once measured on these files. It notices wrong markers and a missing end; libjpeg's
-/// warnings, which it passes over, notice more.
+/// The kinds of damage, and how many of the baseline and progressive files Pillow 13.0 refuses in
+/// `Image.open(file).load()`, as measured once on these files. It detects wrong markers and a missing end; libjpeg's
+/// warnings, which it ignores, detect more.
 const DAMAGES: [(&str, Damage, [u64; 2]); 14] = [
     ("random bytes", |dice, a, _, at| [&a[..at], &dice.bytes(4096), &a[at + 4096..]].concat(), [16, 19]),
     ("a random sector", |dice, a, _, at| [&a[..at], &dice.bytes(512), &a[at + 512..]].concat(), [17, 17]),
@@ -47,15 +47,15 @@ const DAMAGES: [(&str, Damage, [u64; 2]); 14] = [
 ];
 
 fn find(bytes: &[u8], part: &[u8]) -> usize {
-    bytes.windows(part.len()).position(|window| window == part).expect("it is there")
+    bytes.windows(part.len()).position(|window| window == part).expect("the part exists")
 }
 
 fn images_in(folder: &Path) -> SourceKind {
     SourceKind::Folder { root: folder.to_path_buf(), split: Split::Train, labels: FolderLabels::None }
 }
 
-/// One file, as a data set of images of `size` gives it.
-fn through_a_folder(file: &[u8], size: usize, channels: usize) -> Result<Vec<u8>, DataError> {
+/// Reads one file through a data set of images of `size`.
+fn read_as_data_set(file: &[u8], size: usize, channels: usize) -> Result<Vec<u8>, DataError> {
     let folder = tempdir().expect("temporary folder");
     write(&folder, "a.jpg", file);
     let source = source(images_in(folder.path()), size, channels).expect("one file");
@@ -92,7 +92,7 @@ fn damaged_files_are_refused() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// What may be done to a JPEG without a pixel being lost.
+/// A change to a JPEG that does not affect its pixels.
 type Quirk = fn(&[u8]) -> Vec<u8>;
 
 fn after(file: &[u8], tail: &[u8]) -> Vec<u8> {
@@ -105,7 +105,7 @@ fn before(file: &[u8], part: &[u8], new: &[u8]) -> Vec<u8> {
 }
 
 fn without_end(file: &[u8]) -> &[u8] {
-    file.strip_suffix(&EOI).expect("it ends so")
+    file.strip_suffix(&EOI).expect("files end with EOI")
 }
 
 fn segment(marker: u8, body: &[u8]) -> Vec<u8> {
@@ -152,7 +152,8 @@ const QUIRKS: [(&str, Quirk); 27] = [
     ("zeros for an end", |file| after(without_end(file), &[0; 64])),
 ];
 
-/// Those of [`QUIRKS`] that only a sequential file is allowed: of several scans the last may be missing, or end in zeros.
+/// Those of [`QUIRKS`] that are accepted only in a sequential file: with several scans, the last one could be missing
+/// or end in zeros.
 const IN_ONE_SCAN: [&str; 3] = ["zeros before the end", "no end", "zeros for an end"];
 
 fn how() -> impl Strategy<Value = Jpeg> {
@@ -176,12 +177,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn whole_files_are_read(how in how(), width in 1..70u32, height in 1..70u32, grey: bool) {
+    fn intact_files_are_read(how in how(), width in 1..70u32, height in 1..70u32, grey: bool) {
         let image = photo(width, height, 3);
         let file = jpeg(&if grey { DynamicImage::from(image.to_luma8()) } else { image }, how);
-        let expected = through_a_folder(&file, 32, 3).expect("a plain file");
+        let expected = read_as_data_set(&file, 32, 3).expect("a plain file");
         for (name, quirk) in QUIRKS {
-            match through_a_folder(&quirk(&file), 32, 3) {
+            match read_as_data_set(&quirk(&file), 32, 3) {
                 Ok(read) => prop_assert!(read == expected, "{name}: other pixels"),
                 Err(error) => prop_assert!(how.progressive && IN_ONE_SCAN.contains(&name), "{name}: {error}"),
             }
@@ -197,18 +198,18 @@ fn a_sequential_scan_may_give_a_meaningless_range() {
     let range = find(&file, &SOS) + 2 + 2 + 1 + 2 * 3;
     assert_eq!(file[range..range + 3], [0, 63, 0]);
     peculiar[range..range + 3].copy_from_slice(&[0, 0, 0]);
-    let read = |file| through_a_folder(file, 30, 3).expect("whole");
+    let read = |file| read_as_data_set(file, 30, 3).expect("whole");
     assert_eq!(read(&peculiar), read(&file));
 }
 
 #[test]
-fn pixels_are_those_of_pillow() {
-    // Files by libjpeg-turbo's cjpeg and Pillow 13.0; beside each, what Pillow's convert("RGB") gives.
+fn pixels_equal_pillows() {
+    // Files from libjpeg-turbo's cjpeg and Pillow 13.0; next to each, the result of Pillow's convert("RGB").
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for name in ["restart", "progressive-420", "arithmetic", "rgb", "cmyk", "cmyk-no-adobe", "ycck"] {
         let file = std::fs::read(golden.join(format!("{name}.jpg"))).expect("there");
         let expected = image::open(golden.join(format!("{name}.png"))).expect("there").into_rgb8();
-        let planes = through_a_folder(&file, 32, 3).expect("whole");
+        let planes = read_as_data_set(&file, 32, 3).expect("whole");
         for (c, plane) in planes.chunks_exact(32 * 32).enumerate() {
             assert!(plane.iter().eq(expected.pixels().map(|pixel| &pixel.0[c])), "channel {c} of {name}");
         }
@@ -216,19 +217,19 @@ fn pixels_are_those_of_pillow() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn errors_say_what_is_wrong() {
     let file = encode(photo(64, 64, 5), ImageFormat::Jpeg);
     let half = &file[..file.len() / 2];
-    let refused = |file: &[u8], parts: &[&str]| check_refused(through_a_folder(file, 32, 3), parts);
+    let refused = |file: &[u8], parts: &[&str]| check_refused(read_as_data_set(file, 32, 3), parts);
     refused(half, &["a.jpg", "this JPEG is truncated."]);
     refused(&[half, &[0; 5000]].concat(), &["this JPEG is truncated."]);
     refused(&[half, &EOI].concat(), &["this JPEG is damaged (premature end of data segment)."]);
     refused(&file[..40], &["this JPEG is truncated."]);
     let mut tables = file.clone();
     tables[find(&file, &DQT)..][..60].fill(0);
-    refused(&tables, &["this JPEG is damaged, or of a kind that is not read ("]);
+    refused(&tables, &["this JPEG is damaged, or of an unsupported kind ("]);
     let mut colours = file;
     let frame = find(&colours, &[0xff, 0xc0]);
     colours[frame + 9] = 2;
-    refused(&colours, &["this JPEG is damaged, or of a kind that is not read ("]);
+    refused(&colours, &["this JPEG is damaged, or of an unsupported kind ("]);
 }

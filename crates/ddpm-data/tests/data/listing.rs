@@ -1,4 +1,4 @@
-//! What lies about in folders of images: links, pipes, other people's files.
+//! Other things in folders of images: links, pipes, unrelated files.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn opened(root: &Path) -> Result<Arc<dyn Source>, DataError> {
     open(&spec(kind, 8, 1))
 }
 
-/// A folder with one image, and in it a link of this name to this target.
+/// A folder with one image, and a link with this name and target.
 fn folder_with_link(target: &str, name: &str) -> TempDir {
     let dir = tempdir().expect("temporary folder");
     write(&dir, "set/a.png", png());
@@ -29,22 +29,22 @@ fn folder_with_link(target: &str, name: &str) -> TempDir {
 }
 
 #[test]
-fn links_that_lead_nowhere_or_round_are_no_end() {
+fn broken_and_circular_links_are_ignored() {
     let outside = tempdir().expect("temporary folder");
     write(&outside, "b.png", png());
     let outside = outside.path().to_str().expect("a plain name");
     let none: &[&str] = &[];
     let cases: &[(&str, &str, u64, &[&str])] = &[
-        ("/nowhere/notes", "notes.txt", 1, &["links that lead nowhere: notes.txt"]),
-        ("/nowhere/folder", "folder", 1, &["links that lead nowhere: folder"]),
+        ("/nowhere/notes", "notes.txt", 1, &["broken links: notes.txt"]),
+        ("/nowhere/folder", "folder", 1, &["broken links: folder"]),
         ("user@host.1234:5678", ".#notes.txt", 1, none),
         (".", "self", 1, &["not followed: self"]),
         ("..", "up", 1, &["not followed: up"]),
         ("/", "root", 1, &["not followed: root"]),
-        ("loop", "loop", 1, &["links that lead nowhere: loop"]),
+        ("loop", "loop", 1, &["broken links: loop"]),
         (outside, "linked", 2, none),
         ("a.png", "again.png", 2, none),
-        ("/dev/null", "device.png", 1, &["neither files nor folders, passed over: device.png"]),
+        ("/dev/null", "device.png", 1, &["neither files nor folders, ignored: device.png"]),
     ];
     for (target, name, images, expected) in cases {
         let dir = folder_with_link(target, name);
@@ -57,22 +57,22 @@ fn links_that_lead_nowhere_or_round_are_no_end() {
 }
 
 #[test]
-fn a_link_named_like_an_image_that_leads_nowhere_is_an_image_that_cannot_be_used() {
-    for (target, what) in [("/nowhere/gone.png", "leads nowhere"), ("gone.png", "leads in circles")] {
+fn a_broken_link_named_like_an_image_is_an_unusable_image() {
+    for (target, what) in [("/nowhere/gone.png", "is broken"), ("gone.png", "is circular")] {
         let dir = folder_with_link(target, "gone.png");
         let source = opened(&dir.path().join("set")).expect("valid");
         assert_eq!(source.len(), 2);
-        read(&*source, 0).expect("a.png is sound");
+        read(&*source, 0).expect("a.png is valid");
         let refused = read(&*source, 1);
         assert!(matches!(refused, Err(DataError::Image { .. })));
         check_refused(refused, &["gone.png", what, "data.on_corrupt = \"skip\""]);
         let warnings = source.findings().warnings;
-        assert!(warnings.len() == 1 && warnings[0].contains("lead nowhere: gone.png"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("broken links: gone.png"), "{warnings:?}");
     }
 }
 
 #[test]
-fn pipes_are_not_waited_for_and_folders_named_like_images_are_folders() {
+fn pipes_are_not_opened_and_folders_named_like_images_are_folders() {
     let dir = tempdir().expect("temporary folder");
     write(&dir, "dir.png/b.png", png());
     pipe(&dir, "pipe.png");
@@ -80,11 +80,11 @@ fn pipes_are_not_waited_for_and_folders_named_like_images_are_folders() {
     let source = opened(dir.path()).expect("valid");
     assert_eq!(source.len(), 1);
     let warnings = source.findings().warnings;
-    assert!(warnings.len() == 1 && warnings[0].contains("passed over: pipe.png"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("ignored: pipe.png"), "{warnings:?}");
 }
 
 #[test]
-fn other_files_are_counted_by_their_endings() {
+fn other_files_are_counted_by_extension() {
     let dir = tempdir().expect("temporary folder");
     for name in ["a.png", "b.JPG", "c.jfif", "d.jpe", ".hidden.webp", ".cache/e.webp", "__MACOSX/f.webp"] {
         write(&dir, name, png());
@@ -94,12 +94,12 @@ fn other_files_are_counted_by_their_endings() {
     }
     let source = opened(dir.path()).expect("valid");
     assert_eq!(source.len(), 4);
-    let others = source.findings().passed_over;
+    let others = source.findings().ignored;
     let counts: Vec<(&str, u64)> = others.0.iter().map(|(ending, count)| (ending.as_str(), *count)).collect();
     assert_eq!(counts, [("", 1), ("gif", 1), ("gz", 1), ("tif", 1), ("webp", 3)]);
     assert_eq!(others.to_string(), "3 .webp, 1 without extension, 1 .gif, 1 .gz, 1 .tif");
 
     let dir = tempdir().expect("temporary folder");
     write(&dir, "1.webp", "");
-    check_refused(opened(dir.path()), &["no .jpg, .jpeg or .png", "passed over: 1 .webp", "data.path"]);
+    check_refused(opened(dir.path()), &["no .jpg, .jpeg or .png", "ignored: 1 .webp", "data.path"]);
 }

@@ -1,4 +1,4 @@
-//! The loader: the same batches whatever the threads, ranks and restarts; errors where they belong.
+//! The loader: the same batches for any number of threads, ranks and restarts; errors at the right step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +59,7 @@ fn any_number_of_workers_gives_the_same_batches() {
 }
 
 #[test]
-fn ranks_together_load_the_batches_of_one() {
+fn several_ranks_together_load_the_batches_of_one() {
     let source = digits(37);
     let whole = take(&source, config(24), 4);
     for world in [2, 3, 4, 8] {
@@ -126,7 +126,7 @@ fn folder_with(corrupt: &[u8], on_corrupt: OnCorrupt) -> (TempDir, Arc<dyn Sourc
 }
 
 #[test]
-fn errors_come_at_their_step_and_the_next_step_follows() {
+fn errors_are_returned_at_their_step_and_the_next_step_follows() {
     let (_dir, source) = folder_with(&[4], OnCorrupt::Error);
     let order = Order::new(10, 11);
     let bad = (0..10).find(|position| order.id_at(*position) == 4).expect("a permutation");
@@ -143,7 +143,7 @@ fn errors_come_at_their_step_and_the_next_step_follows() {
 }
 
 #[test]
-fn skipping_takes_the_next_image_on_every_rank_alike() {
+fn skipping_uses_the_same_next_image_on_every_rank() {
     let (_dir, source) = folder_with(&[3, 4, 9], OnCorrupt::Skip);
     let skip = |slice, workers| LoaderConfig { slice, workers, ..config(4) };
     let order = Order::new(10, 11);
@@ -170,14 +170,14 @@ fn skipping_takes_the_next_image_on_every_rank_alike() {
 }
 
 #[test]
-fn a_set_with_nothing_in_it_is_not_skipped_through_for_ever() {
+fn skipping_gives_up_if_no_image_is_usable() {
     let (_dir, source) = folder_with(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], OnCorrupt::Skip);
     let loader = Loader::new(source, Order::new(10, 0), config(2)).expect("valid");
     check_refused(loader.next(), &["10 images in a row", ".png: this is a text file", "data.path"]);
 }
 
 #[test]
-fn files_that_vanish_are_not_skipped() {
+fn files_that_disappear_are_not_skipped() {
     let (dir, source) = folder_with(&[], OnCorrupt::Skip);
     std::fs::remove_file(dir.path().join("6.png")).expect("written above");
     let loader = Loader::new(source, Order::new(10, 0), config(10)).expect("valid");
@@ -195,7 +195,7 @@ fn previews_skip_as_training_does() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused() {
+fn invalid_settings_are_refused() {
     let refused = |config, n, parts: &[&str]| check_refused(Loader::new(digits(10), Order::new(n, 0), config), parts);
     refused(LoaderConfig { slice: 2..2, ..config(4) }, 10, &["slots 2..2"]);
     refused(LoaderConfig { slice: 2..5, ..config(4) }, 10, &["slots 2..5", "global batch of 4"]);
@@ -203,7 +203,7 @@ fn settings_that_make_no_sense_are_refused() {
     refused(config(4), 9, &["covers 9 samples", "has 10"]);
 }
 
-/// Counts what is read; image 5 makes the decoder panic.
+/// Counts the images read; image 5 makes the decoder panic.
 struct Counting(AtomicU64);
 
 impl Source for Counting {
@@ -241,7 +241,7 @@ fn a_panicking_decoder_is_an_error_and_dropping_ends_the_threads() {
         assert!(result.is_ok() || matches!(result, Err(DataError::Panicked { step }) if step == bad));
     }
     drop(loader);
-    assert_eq!(Arc::strong_count(&source), 1, "no thread holds the source any more");
+    assert_eq!(Arc::strong_count(&source), 1, "no thread holds the source any longer");
     // 25 steps taken, at most `prefetch` = 3 ahead.
     assert!(source.0.load(Ordering::SeqCst) <= 4 * 28);
 }

@@ -1,4 +1,4 @@
-//! The data crate through its public face: every source, the order and the loader.
+//! The crate through its public interface: every source, the order and the loader.
 
 mod celeba;
 mod files;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use ddpm_data::{DataError, DataSpec, ImageShape, OnCorrupt, Source, SourceKind, open};
 
-/// `kind` at `image_size` with `channels`, whole files of up to a megapixel.
+/// `kind` at `image_size` with `channels`, without crop, for files of up to one megapixel.
 fn spec(kind: SourceKind, image_size: usize, channels: usize) -> DataSpec {
     let image = ImageShape::square(channels, image_size);
     DataSpec { kind, image, crop: None, max_pixels: 1_000_000, on_corrupt: OnCorrupt::Error }
@@ -27,12 +27,12 @@ fn source(kind: SourceKind, image_size: usize, channels: usize) -> Result<Arc<dy
     open(&spec(kind, image_size, channels))
 }
 
-/// Digits, the source that is always there.
+/// Digits, the source that needs no files.
 fn digits(count: u64) -> Arc<dyn Source> {
     source(SourceKind::Synthetic { count, seed: 7 }, 16, 1).expect("digits need no files")
 }
 
-/// Asserts that `result` is an error whose message holds all of `parts`.
+/// Asserts that `result` is an error whose message contains all of `parts`.
 fn check_refused<T>(result: Result<T, DataError>, parts: &[&str]) {
     let message = result.map(|_| ()).expect_err("this must be refused").to_string();
     for part in parts {
@@ -47,7 +47,7 @@ fn read(source: &dyn Source, id: u64) -> Result<(Vec<u8>, Option<u32>), DataErro
     Ok((out, class))
 }
 
-/// A file in `folder` with these bytes.
+/// Writes a file with these bytes in `folder`.
 fn write(folder: &tempfile::TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::create_dir_all(path.parent().expect("inside the folder")).expect("folder");
@@ -55,10 +55,10 @@ fn write(folder: &tempfile::TempDir, name: &str, bytes: impl AsRef<[u8]>) -> Pat
     path
 }
 
-/// A pipe in `folder` to which nobody writes: opening it would wait for ever.
+/// A pipe in `folder` without a writer: opening it would block forever.
 fn pipe(folder: &tempfile::TempDir, name: &str) -> PathBuf {
     let path = folder.path().join(name);
-    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is of coreutils");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is part of coreutils");
     assert!(made.success());
     path
 }

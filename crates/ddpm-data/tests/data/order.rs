@@ -1,4 +1,4 @@
-//! The order: every sample once an epoch, well mixed, the same for any number of ranks.
+//! The order: every sample once per epoch, well mixed, the same for any number of ranks.
 
 use ddpm_data::Order;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn check_permutation(n: u64, seed: u64, which: u64) {
 }
 
 #[test]
-fn every_id_comes_once_an_epoch() {
+fn every_id_occurs_once_per_epoch() {
     for n in [1, 2, 3, 5, 7, 8, 13, 63, 64, 65, 97, 1000, 1024, 4096, 4099, 60000] {
         for which in [0, 1, 5] {
             check_permutation(n, 42, which);
@@ -31,7 +31,7 @@ fn epochs_and_seeds_differ() {
         assert_eq!(epochs.len(), 20);
         assert_ne!(epoch(&order, 0), epoch(&Order::new(n, 2), 0));
     }
-    // So few samples leave no room for twenty different orders, but both orders of two must come up.
+    // Two samples do not have twenty different orders, but both orders must occur.
     let two = Order::new(2, 0);
     let firsts: Vec<_> = (0..64).map(|i| two.id_at(2 * i)).collect();
     assert!(firsts.contains(&0) && firsts.contains(&1));
@@ -39,7 +39,7 @@ fn epochs_and_seeds_differ() {
 }
 
 #[test]
-fn an_order_may_begin_anew_at_any_position() {
+fn an_order_may_restart_at_any_position() {
     let first = Order::new(10, 3);
     // In the third epoch, 23 images in, the set loses one.
     let (start, epoch) = (23, first.epochs_begun(23));
@@ -50,7 +50,7 @@ fn an_order_may_begin_anew_at_any_position() {
     for epoch in 0..5 {
         let mut sorted = ids(epoch);
         sorted.sort_unstable();
-        assert!(sorted.into_iter().eq(0..9), "each image once in every epoch from the start on");
+        assert!(sorted.into_iter().eq(0..9), "each image occurs once in every epoch from the start on");
     }
     assert_ne!(ids(0), ids(1));
     let epochs = [23, 31, 32, 41].map(|position| second.epoch_of(position));
@@ -59,7 +59,7 @@ fn an_order_may_begin_anew_at_any_position() {
     assert_ne!(
         ids(0),
         (0..9).map(|p| Order::beginning(9, 3, 0, 4).id_at(p)).collect::<Vec<_>>(),
-        "epochs have own orders"
+        "each epoch has its own order"
     );
 }
 
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn ranks_together_see_the_sequence_of_one(n in 1u64..500, seed: u64, steps in 1u64..20) {
+    fn several_ranks_together_see_the_sequence_of_one(n in 1u64..500, seed: u64, steps in 1u64..20) {
         let order = Order::new(n, seed);
         let whole: Vec<u64> = (0..steps * 8).map(|position| order.id_at(position)).collect();
         for world in [1, 2, 3, 4, 8] {
@@ -114,7 +114,7 @@ proptest! {
             let mut seen = Vec::new();
             for step in 0..steps {
                 for rank in 0..world {
-                    // Each rank makes its own order, as a process does, and starts wherever it is told to.
+                    // Each rank creates its own order, as a process does, and starts at any position.
                     let own = Order::new(n, seed);
                     seen.extend((cut(rank)..cut(rank + 1)).map(|slot| own.id_at(step * 8 + slot)));
                 }

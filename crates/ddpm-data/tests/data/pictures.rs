@@ -1,10 +1,10 @@
-//! Pictures for the tests, and files of them.
+//! Test images, and encoding them to files.
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;
 use turbojpeg::{Compressor, PixelFormat, Subsamp};
 
-/// How a JPEG is made.
+/// How to encode a JPEG.
 #[derive(Clone, Copy, Debug)]
 pub struct Jpeg {
     pub subsamp: Subsamp,
@@ -19,7 +19,7 @@ impl Default for Jpeg {
     }
 }
 
-/// The file of an image in grey or RGB.
+/// Encodes an image in grey or RGB.
 pub fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let image = image.into();
     if format == ImageFormat::Jpeg {
@@ -30,7 +30,7 @@ pub fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A JPEG of an image in grey or RGB.
+/// Encodes an image in grey or RGB as JPEG.
 pub fn jpeg(image: &DynamicImage, how: Jpeg) -> Vec<u8> {
     let (format, subsamp) = match image.color().has_color() {
         true => (PixelFormat::RGB, how.subsamp),
@@ -47,7 +47,7 @@ pub fn jpeg(image: &DynamicImage, how: Jpeg) -> Vec<u8> {
     compressor.compress_to_vec(pixels).expect("to memory")
 }
 
-/// Something like a photograph: slopes, edges and grain, another one for each seed.
+/// An image resembling a photograph: gradients, edges and grain, different for each seed.
 pub fn photo(width: u32, height: u32, seed: u64) -> DynamicImage {
     let mut dice = Dice(seed);
     let mut bumps = [[0u32; 3]; 3];

@@ -1,4 +1,4 @@
-//! The drawn digits: what is promised about them whatever they look like.
+//! The drawn digits: the properties that hold whatever they look like.
 
 use ddpm_data::{SourceKind, preview};
 
@@ -32,9 +32,9 @@ fn a_digit_is_a_function_of_seed_and_id() {
     check_refused(preview(&*a, 49, 2), &["image 50"]);
 }
 
-/// Classes must differ by more than their jitter: a nearest-mean classifier, the weakest there is, tells most apart.
+/// Classes must differ by more than their jitter: even a nearest-mean classifier distinguishes most.
 #[test]
-fn digits_can_be_told_apart() {
+fn digits_are_distinguishable() {
     let source = source(SourceKind::Synthetic { count: 3000, seed: 0 }, 16, 1).expect("valid");
     let batch = preview(&*source, 0, 3000).expect("valid");
     let images: Vec<&[u8]> = batch.images.chunks_exact(256).collect();

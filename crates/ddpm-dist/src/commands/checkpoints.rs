@@ -24,7 +24,7 @@ pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Error> {
         CheckpointsCommand::Verify { uri, step } => verify(&open(uri)?, *step, json),
         CheckpointsCommand::Prune { uri, keep_last, keep_every, dry_run } => {
             let keep_every = keep_every.filter(|every| *every > 0);
-            prune(&open(uri)?, &Retention { keep_last: *keep_last, keep_every, also: None }, *dry_run, json)
+            prune(&open(uri)?, &Retention { keep_last: *keep_last, keep_every, keep_step: None }, *dry_run, json)
         }
         CheckpointsCommand::Drop { uri, step, force } => drop_step(&open(uri)?, *step, *force, json),
         CheckpointsCommand::Copy { uri, to, step } => {
@@ -204,29 +204,32 @@ fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
     const BY: &str = "nobody (freed by checkpoints unlock)";
     let uri = store.uri();
     let done = |owner: Option<&str>, text: String| say(json, json!({ "store": uri, "freed_from": owner }), || text);
-    let tenure = match store.tenure() {
-        Err(CheckpointError::Damaged { .. }) if force => {
+    let lease_status = match store.lease_status() {
+        Err(CheckpointError::DamagedLease { .. }) if force => {
             store.replace_damaged_lease(BY)?;
             return done(None, format!("freed {uri}, whose lease could not be read"));
         }
         found => found?,
     };
-    let Some(tenure) = tenure else { return done(None, format!("nobody holds {uri}")) };
-    let (left, owner) = (tenure.left(), tenure.owner.as_str());
-    let since = tenure.taken.map(|taken| format!(" for {}", ago(taken))).unwrap_or_default();
-    let held = format!("{owner} has held {uri}{since}, and last renewed the lease {} ago", ago(tenure.renewed));
+    let Some(lease_status) = lease_status else { return done(None, format!("nobody holds {uri}")) };
+    let (left, owner) = (lease_status.remaining(), lease_status.owner.as_str());
+    let since = lease_status.taken.map(|taken| format!(" for {}", ago(taken))).unwrap_or_default();
+    let held = format!("{owner} has held {uri}{since}, and last renewed the lease {} ago", ago(lease_status.renewed));
     if !left.is_zero() && !force {
-        let alive =
-            if tenure.is_kept_up() { "so this one lives, or died since" } else { "so this one seems to be dead" };
+        let alive = if lease_status.is_being_renewed() {
+            "so this one lives, or died since"
+        } else {
+            "so this one seems to be dead"
+        };
         let message = format!(
             "{held}; a living job renews it every {}, {alive}. The lease runs for another {}: if the job is dead for certain, \
              add --force; one that lives ends at its next renewal, and saves nothing more",
-            span(tenure.every()),
+            span(lease_status.renewal_interval()),
             span(left)
         );
         return Err(Error::new(ErrorKind::ResumeRefused, message));
     }
-    store.break_lease(&tenure, BY)?;
+    store.break_lease(&lease_status, BY)?;
     done(Some(owner), format!("freed {uri}: {held}"))
 }
 

@@ -71,7 +71,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
         if table.len() > CLASSES_SHOWN {
             print(format_args!("         and {} more; --json lists all", table.len() - CLASSES_SHOWN))?;
         }
-        let others = source.findings().passed_over;
+        let others = source.findings().ignored;
         if !others.0.is_empty() {
             print(format_args!("others   {others} (not read)"))?;
         }

@@ -21,8 +21,8 @@ pub fn run(world: &World, json: bool) -> Result<(), Error> {
     // First: libtorch settles for the devices that it knows when it is first used.
     let gpus = match Gpus::find() {
         Ok(gpus) => format!("{}, one for each rank, which computes there by default", gpus.count()),
-        Err(why) if why.is_a_surprise() => {
-            format!("there is a driver, but networks compute on the CPU: {why}. {}", why.remedy())
+        Err(why) if why.is_unexpected() => {
+            format!("there is a driver, but networks compute on the CPU: {why}. {}", gpu_remedy(&why))
         }
         Err(why) => format!("none, so networks compute on the CPU: {why}"),
     };

@@ -47,7 +47,7 @@ pub struct Saver {
     last_saved: Option<u64>,
     in_flight: Option<Save>,
     /// Older checkpoints being deleted, on rank 0.
-    retention: Option<Pending<Retained>>,
+    retention: Option<Pending<RetentionReport>>,
     /// Whether a commit still waits for its retention, on rank 0.
     retention_due: bool,
     /// Saves that failed or were left out, since this start of the run.
@@ -289,7 +289,7 @@ impl Saver {
             let retention = Retention {
                 keep_last: c.keep_last,
                 keep_every: (c.keep_every > 0).then_some(c.keep_every),
-                also: self.resumed_from,
+                keep_step: self.resumed_from,
             };
             self.retention = Some(self.store.start_retention(retention, self.lease.as_ref()));
         }

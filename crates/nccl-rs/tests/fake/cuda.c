@@ -1,4 +1,4 @@
-// The CUDA runtime's half: streams, events, memory, and the order between them.
+// The CUDA runtime half: streams, events, memory, and the order between them.
 #include "fake.h"
 
 #include <pthread.h>
@@ -31,12 +31,12 @@ typedef struct {
 typedef struct memory {
     char *start;
     size_t bytes;
-    int last; // the stream of the last access, and its clock then
+    int last; // the stream of the last access, and its clock at that time
     unsigned long when;
     struct memory *next;
 } memory;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of all that follows
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // protects everything below
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static stream *streams[STREAMS];
 static int stream_count;
@@ -51,12 +51,12 @@ static int code(int error) {
 
 bool asked(const char *variable, const char *call) {
     static struct { const char *variable; atomic_int seen; } counts[] = {{"FAKE_FAIL", 0}, {"FAKE_HANG", 0}, {"FAKE_ASYNC", 0}};
-    const char *wish = getenv(variable), *rank = getenv("FAKE_RANK"), *ours = getenv("OMPI_COMM_WORLD_RANK");
+    const char *request = getenv(variable), *rank = getenv("FAKE_RANK"), *ours = getenv("OMPI_COMM_WORLD_RANK");
     size_t length = strlen(call);
-    if (!wish || strncmp(wish, call, length) || wish[length] != ':') return false;
+    if (!request || strncmp(request, call, length) || request[length] != ':') return false;
     if (rank && ours && strcmp(rank, ours)) return false;
     for (int i = 0; i < 3; i++)
-        if (!strcmp(counts[i].variable, variable)) return atomic_fetch_add(&counts[i].seen, 1) + 1 == atoi(wish + length + 1);
+        if (!strcmp(counts[i].variable, variable)) return atomic_fetch_add(&counts[i].seen, 1) + 1 == atoi(request + length + 1);
     return false;
 }
 
@@ -120,10 +120,10 @@ stream *stream_of(void *handle) {
 }
 
 #ifdef HOST_MEMORY
-void host_memory_stands_in(void) {}
+void host_memory_is_gpu_memory(void) {}
 
-// The host owns all of its memory from now on: others must wait for an event that is recorded later. With the lock held.
-static void back_to_the_host(stream *host) {
+// The host owns all memory from now on: streams must wait for an event that is recorded later. With the lock held.
+static void return_to_host(stream *host) {
     unsigned long now = ++host->clock.at[host->index];
     for (memory *m = memories; m; m = m->next) {
         m->last = host->index;
@@ -131,8 +131,8 @@ static void back_to_the_host(stream *host) {
     }
 }
 
-// Memory that was never seen before, last written by the host. With the lock held.
-static void meet_host_memory(const char *start, size_t bytes) {
+// Registers memory that was never seen before, last written by the host. With the lock held.
+static void register_host_memory(const char *start, size_t bytes) {
     for (memory *m = memories; m; m = m->next)
         if (start >= m->start && start + bytes <= m->start + m->bytes) return;
     stream *host = find_stream(NULL);
@@ -164,21 +164,21 @@ void wait_until_idle(void) {
     pthread_mutex_unlock(&lock);
 }
 
-typedef struct { int gpu, slice; } seen; // of a whole GPU the slice is -1
+typedef struct { int gpu, slice; } visible; // slice is -1 for a whole GPU
 
-// What this rank sees; returns how much.
-static int what_is_seen(seen *list) {
+// Fills the list of GPUs that this rank sees; returns their number.
+static int visible_gpus(visible *list) {
     const char *text = getenv("FAKE_GPUS"), *rank = getenv("OMPI_COMM_WORLD_RANK");
     int count = 0;
     if (!text || !strpbrk(text, ",./")) {
-        for (; count < (text ? atoi(text) : 8); count++) list[count] = (seen){count, -1};
+        for (; count < (text ? atoi(text) : 8); count++) list[count] = (visible){count, -1};
         return count;
     }
     for (int before = rank ? atoi(rank) : 0; before > 0; before--)
         if (strchr(text, '/')) text = strchr(text, '/') + 1;
     char *end;
     do {
-        list[count] = (seen){(int)strtol(text, &end, 10), -1};
+        list[count] = (visible){(int)strtol(text, &end, 10), -1};
         if (*end == '.') list[count].slice = (int)strtol(end + 1, &end, 10);
         count++;
         text = end + 1;
@@ -187,27 +187,27 @@ static int what_is_seen(seen *list) {
 }
 
 int current_gpu(void) {
-    seen list[GPUS];
-    return device < what_is_seen(list) ? list[device].gpu : -1;
+    visible list[GPUS];
+    return device < visible_gpus(list) ? list[device].gpu : -1;
 }
 
 const char *touch(stream *on, const void *pointer, size_t bytes) {
-    const char *start = pointer, *wrong = "the buffer is not in device memory";
+    const char *start = pointer, *error = "the buffer is not in device memory";
     pthread_mutex_lock(&lock);
 #ifdef HOST_MEMORY
-    meet_host_memory(start, bytes);
+    register_host_memory(start, bytes);
 #endif
     for (memory *m = memories; m; m = m->next) {
         if (start < m->start || start + bytes > m->start + m->bytes) continue;
-        wrong = on->clock.at[m->last] < m->when ? "the buffer is used on a stream that does not wait for its last use" : NULL;
-        if (!wrong) {
+        error = on->clock.at[m->last] < m->when ? "the buffer is used on a stream that does not wait for its last use" : NULL;
+        if (!error) {
             m->last = on->index;
             m->when = ++on->clock.at[on->index];
         }
         break;
     }
     pthread_mutex_unlock(&lock);
-    return wrong;
+    return error;
 }
 
 // --- devices ------------------------------------------------------------------------------------------------------
@@ -232,8 +232,8 @@ int cudaGetLastError(void) {
 
 int cudaGetDeviceCount(int *count) {
     BEGIN(cudaGetDeviceCount);
-    seen list[GPUS];
-    *count = what_is_seen(list);
+    visible list[GPUS];
+    *count = visible_gpus(list);
     return code(*count ? SUCCESS : NO_DEVICE);
 }
 
@@ -248,19 +248,19 @@ int cudaSetDevice(int wanted) {
 
 int cudaGetDeviceProperties(void *properties, int wanted) {
     BEGIN(cudaGetDeviceProperties);
-    seen list[GPUS];
-    if (wanted < 0 || wanted >= what_is_seen(list)) return code(BAD_DEVICE);
+    visible list[GPUS];
+    if (wanted < 0 || wanted >= visible_gpus(list)) return code(BAD_DEVICE);
     struct { char name[256], uuid[16]; } *begin = properties;
     memset(begin, 0, sizeof *begin);
-    strcpy(begin->name, "a stand-in");
+    strcpy(begin->name, "fake GPU");
     memcpy(begin->uuid, &list[wanted], sizeof list[wanted]);
     return SUCCESS;
 }
 
 int cudaDeviceGetPCIBusId(char *text, int room, int wanted) {
     BEGIN(cudaDeviceGetPCIBusId);
-    seen list[GPUS];
-    if (wanted < 0 || wanted >= what_is_seen(list)) return code(BAD_DEVICE);
+    visible list[GPUS];
+    if (wanted < 0 || wanted >= visible_gpus(list)) return code(BAD_DEVICE);
     snprintf(text, (size_t)room, "0000:%02x:00.0", (unsigned)list[wanted].gpu);
     return SUCCESS;
 }
@@ -308,7 +308,7 @@ int cudaEventDestroy(void *handle) {
     BEGIN(cudaEventDestroy);
     event *e = handle;
     if (!e || e->state != EVENT_ALIVE) return code(BAD_HANDLE);
-    if (e->device != device) abort(); // nobody looks at the code; see cudaEventQuery
+    if (e->device != device) abort(); // callers ignore the result code; see cudaEventQuery
     e->state = DESTROYED;
     return SUCCESS;
 }
@@ -332,7 +332,7 @@ int cudaEventQuery(void *handle) {
     BEGIN(cudaEventQuery);
     event *e = handle;
     if (e->state != EVENT_ALIVE) return code(BAD_HANDLE);
-    // CUDA allows it, but a thread without a GPU would take the first one, and memory of it.
+    // CUDA allows it, but a thread without a current GPU would use the first one and allocate memory there.
     if (e->device != device) return code(BAD_DEVICE);
     pthread_mutex_lock(&lock);
     bool done = !e->on || e->on->done >= e->target;
@@ -363,7 +363,7 @@ int cudaStreamWaitEvent(void *queue, void *handle, unsigned flags) {
 #ifdef HOST_MEMORY
     if (good && !queue) {
         while (e->on && e->on->done < e->target) pthread_cond_wait(&changed, &lock);
-        back_to_the_host(on);
+        return_to_host(on);
         pthread_mutex_unlock(&lock);
         return SUCCESS;
     }

@@ -1,4 +1,4 @@
-//! Compiling the stand-in for NCCL and CUDA in this folder; `fake.h` says what it does.
+//! Compiles the fake NCCL and CUDA library in this folder; see `fake.h`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, process};
 
-/// The library, compiled with `options`, in `folder`; once per version of its source.
+/// Compiles the library with `options` into `folder`, once per version of its source.
 pub fn library(folder: &str, options: &[&str]) -> PathBuf {
     let sources = ["cuda.c", "nccl.c", "fake.h"].map(|name| source("fake").join(name));
     let mut hasher = DefaultHasher::new();
@@ -16,9 +16,9 @@ pub fn library(folder: &str, options: &[&str]) -> PathBuf {
     }
     let library = Path::new(folder).join(format!("fake-nccl-{:016x}.so", hasher.finish()));
     if !library.exists() {
-        // Tests are processes that run side by side: the name appears when the file is whole.
+        // Tests run as parallel processes: the name appears only when the file is complete.
         let unfinished = library.with_extension(process::id().to_string());
-        // Symbolic: it is to call its own functions where the process has the real libcudart besides, as libtorch does.
+        // -Bsymbolic: it must call its own functions even if the process also has the real libcudart, as with libtorch.
         let shared = ["-shared", "-fPIC", "-pthread", "-Wl,-Bsymbolic"];
         compile(&unfinished, &[options, &shared].concat(), &sources[..2]);
         fs::rename(unfinished, &library).expect("both are in one folder");
@@ -26,7 +26,7 @@ pub fn library(folder: &str, options: &[&str]) -> PathBuf {
     library
 }
 
-/// A folder of C sources in tests/ of this crate, also for the tests of others.
+/// A folder of C sources in tests/ of this crate; also used by the tests of other crates.
 pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../nccl-rs/tests").join(name)
 }

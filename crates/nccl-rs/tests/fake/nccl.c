@@ -1,4 +1,4 @@
-// NCCL's half: communicators of processes on one machine, over shared memory that the unique id names.
+// The NCCL half: communicators between processes on one machine, over shared memory named by the unique id.
 #include "fake.h"
 
 #include <fcntl.h>
@@ -22,9 +22,9 @@ enum { RANKS = 16, CHUNK = 1 << 18 };
 
 typedef struct { char bytes[128]; } unique_id;
 
-// What a rank calls; equal on all of them.
-typedef struct { int operation, type, reduction, root; size_t count; } call;
-enum { ALL_REDUCE = 1, BROADCAST = 2, FINALIZE = 3 };
+// The arguments of a call; the same on all ranks.
+typedef struct { int operation, type, reduction; size_t count; } call;
+enum { ALL_REDUCE = 1, FINALIZE = 2 };
 
 typedef struct {
     atomic_uint arrived, round;
@@ -36,7 +36,7 @@ typedef struct {
 typedef struct {
     atomic_int state;
     int rank, size;
-    atomic_int failed; // what ncclCommGetAsyncError says
+    atomic_int failed; // the result of ncclCommGetAsyncError
     shared *shared;
 } communicator;
 
@@ -55,17 +55,17 @@ static char last_error[200];
 static _Thread_local int depth;
 static _Thread_local operation *grouped, **grouped_end;
 
-static int fail(int code, const char *words) {
-    snprintf(last_error, sizeof last_error, "%s", words);
+static int fail(int code, const char *message) {
+    snprintf(last_error, sizeof last_error, "%s", message);
     return code;
 }
 
-// A collective that hangs does so on its stream; the others in the call.
+// A collective hangs on its stream; other functions hang in the call.
 #define FAIL(call) \
     if (asked("FAKE_FAIL", #call)) return fail(SYSTEM_ERROR, "failed on purpose")
 #define FAIL_WITH(comm, call) \
     FAIL(call); \
-    if (comm->state == DESTROYED) return fail(INVALID_ARGUMENT, "the communicator is used after its end")
+    if (comm->state == DESTROYED) return fail(INVALID_ARGUMENT, "the communicator is used after it was destroyed")
 #define BEGIN(call) \
     maybe_hang(#call); \
     FAIL(call)
@@ -87,7 +87,7 @@ static void meet(communicator *comm) {
     }
 }
 
-// Whether all ranks make the same call; the same answer on each.
+// Whether all ranks make the same call; the same result on each.
 static bool same_call(communicator *comm, call ours) {
     comm->shared->calls[comm->rank] = ours;
     meet(comm);
@@ -142,8 +142,7 @@ static void run_operation(task *base) {
         char *to = (char *)op->to + at * width;
         memcpy(comm->shared->data[comm->rank], (const char *)op->from + at * width, count * width);
         meet(comm);
-        if (op->call.operation == ALL_REDUCE) reduce(comm, op, to, count);
-        else memcpy(to, comm->shared->data[op->call.root], count * width);
+        reduce(comm, op, to, count);
         meet(comm);
         at += count;
         left -= count;
@@ -162,11 +161,10 @@ static int start(operation *op) {
 
 static int collective(communicator *comm, call made, const void *from, void *to, void *handle, const char *name) {
     stream *on = stream_of(handle);
-    if (!on) return fail(INVALID_ARGUMENT, "the stream is used after its end");
+    if (!on) return fail(INVALID_ARGUMENT, "the stream is used after it was destroyed");
     if (comm->state != ALIVE) return fail(INVALID_USAGE, "the communicator is finalized");
     if (made.type != F32 && made.type != BF16) return fail(INVALID_ARGUMENT, "no such type");
     if (made.reduction != SUM && made.reduction != AVG) return fail(INVALID_ARGUMENT, "no such reduction");
-    if (made.root < 0 || made.root >= comm->size) return fail(INVALID_ARGUMENT, "the root is not a rank");
     operation *op = calloc(1, sizeof *op);
     *op = (operation){{run_operation, NULL}, comm, on, made, from, to, asked("FAKE_HANG", name), NULL};
     if (asked("FAKE_ASYNC", name)) {
@@ -183,10 +181,10 @@ static int collective(communicator *comm, call made, const void *from, void *to,
 // --- the interface ------------------------------------------------------------------------------------------------
 
 const char *ncclGetErrorString(int code) {
-    static const char *words[] = {"no error", "unhandled cuda error", "unhandled system error", "internal error",
+    static const char *messages[] = {"no error", "unhandled cuda error", "unhandled system error", "internal error",
                                   "invalid argument", "invalid usage",
                                   "remote process exited or there was a network error"};
-    return code >= 0 && code <= 6 ? words[code] : "unknown result code";
+    return code >= 0 && code <= 6 ? messages[code] : "unknown result code";
 }
 
 const char *ncclGetLastError(void *comm) {
@@ -202,7 +200,7 @@ int ncclGetVersion(int *version) {
 
 int ncclGetUniqueId(unique_id *id) {
     BEGIN(ncclGetUniqueId);
-    // Memory without a name goes with the last process that has it, however that one ends.
+    // Unnamed memory is freed with the last process that uses it, however that one ends.
     int file = memfd_create("fake-nccl", MFD_CLOEXEC);
     if (file < 0 || ftruncate(file, sizeof(shared))) return fail(SYSTEM_ERROR, "no shared memory");
     memset(id, 0, sizeof *id);
@@ -214,7 +212,7 @@ int ncclCommInitRank(void **made, int size, unique_id id, int rank) {
     BEGIN(ncclCommInitRank);
     if (size < 1 || size > RANKS || rank < 0 || rank >= size) return fail(INVALID_ARGUMENT, "no such rank");
     int file = open(id.bytes, O_RDWR);
-    if (file < 0) return fail(SYSTEM_ERROR, "the rank that drew the id is gone");
+    if (file < 0) return fail(SYSTEM_ERROR, "the rank that generated the id is gone");
     communicator *comm = calloc(1, sizeof *comm);
     comm->state = ALIVE;
     comm->rank = rank;
@@ -240,13 +238,7 @@ int ncclCommGetAsyncError(void *handle, int *error) {
 int ncclAllReduce(const void *from, void *to, size_t count, int type, int reduction, void *handle, void *on) {
     communicator *comm = handle;
     FAIL_WITH(comm, ncclAllReduce);
-    return collective(comm, (call){ALL_REDUCE, type, reduction, 0, count}, from, to, on, "ncclAllReduce");
-}
-
-int ncclBroadcast(const void *from, void *to, size_t count, int type, int root, void *handle, void *on) {
-    communicator *comm = handle;
-    FAIL_WITH(comm, ncclBroadcast);
-    return collective(comm, (call){BROADCAST, type, SUM, root, count}, from, to, on, "ncclBroadcast");
+    return collective(comm, (call){ALL_REDUCE, type, reduction, count}, from, to, on, "ncclAllReduce");
 }
 
 int ncclGroupStart(void) {
@@ -260,7 +252,7 @@ int ncclGroupStart(void) {
 
 int ncclGroupEnd(void) {
     BEGIN(ncclGroupEnd);
-    if (!depth) return fail(INVALID_USAGE, "a group ends that did not start");
+    if (!depth) return fail(INVALID_USAGE, "a group ends that was not started");
     if (--depth) return SUCCESS;
     int code = SUCCESS;
     for (operation *op = grouped, *next; op; op = next) {
@@ -276,7 +268,7 @@ int ncclCommFinalize(void *handle) {
     BEGIN_WITH(comm, ncclCommFinalize);
     wait_until_idle();
     comm->state = FINALIZED;
-    bool same = same_call(comm, (call){FINALIZE, 0, 0, 0, 0});
+    bool same = same_call(comm, (call){FINALIZE, 0, 0, 0});
     return same ? SUCCESS : fail(INVALID_USAGE, "the ranks make different calls");
 }
 
@@ -284,7 +276,7 @@ int ncclCommDestroy(void *handle) {
     communicator *comm = handle;
     BEGIN_WITH(comm, ncclCommDestroy);
     if (comm->state != FINALIZED) return fail(INVALID_USAGE, "the communicator is destroyed before it is finalized");
-    comm->state = DESTROYED; // kept, to tell a later use
+    comm->state = DESTROYED; // kept, to detect later use
     return SUCCESS;
 }
 

@@ -1,10 +1,10 @@
-//! The line of commits: who may add to it, what is listed, kept, swept and set aside.
+//! The history of commits: who may add to it, and what is listed, kept, swept and set aside.
 
 use std::fs;
 
 use super::*;
 
-/// The folders of attempts that still hold anything.
+/// The folders of attempts that are not empty.
 fn folders(store: &Store) -> Vec<String> {
     let found = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("ckpt")))).unwrap();
     found.common_prefixes.iter().map(Path::to_string).collect()
@@ -63,7 +63,7 @@ fn a_commit_may_be_repeated_by_its_author_only() {
 }
 
 #[test]
-fn of_many_writers_one_commits() {
+fn one_of_many_writers_commits() {
     let dir = tempfile::tempdir().unwrap();
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let writer = || {
@@ -90,18 +90,18 @@ fn a_commit_without_its_shards_is_refused() {
 }
 
 #[test]
-fn retention_keeps_what_it_must_and_no_more() {
+fn retention_keeps_exactly_what_it_must() {
     on_each_store(|store| {
         let saved: Vec<_> = (1..=6).map(|i| save(store, 10 * i, 2)).collect();
         let done = retain(store, 2, Some(30), Some(20)).unwrap();
-        assert_eq!(done, Retained { deleted: vec![40, 10], ..Retained::default() });
+        assert_eq!(done, RetentionReport { deleted: vec![40, 10], ..RetentionReport::default() });
         assert_eq!(store.list().unwrap(), [60, 50, 30, 20]);
         let kept: Vec<_> = saved.iter().filter(|m| ![10, 40].contains(&m.step)).map(folder).collect();
         assert_eq!(folders(store), kept);
         for step in store.list().unwrap() {
             assert_eq!(store.verify(step).unwrap().faults, [""; 0]);
         }
-        assert_eq!(retain(store, 2, Some(30), Some(20)).unwrap(), Retained::default());
+        assert_eq!(retain(store, 2, Some(30), Some(20)).unwrap(), RetentionReport::default());
         assert!(matches!(retain(store, 0, None, None), Err(CheckpointError::Invalid { .. })));
     });
 }
@@ -125,11 +125,11 @@ fn only_old_orphans_are_swept() {
         let committed = save(store, 10, 1);
         let buffers = [("weights", values(4, 1))];
         let orphans = [write(store, 10, 1, &buffers), write(store, 20, 1, &buffers)];
-        assert_eq!(retain(store, 1, None, None).unwrap(), Retained::default());
-        let mut done = Retained::default();
+        assert_eq!(retain(store, 1, None, None).unwrap(), RetentionReport::default());
+        let mut done = RetentionReport::default();
         store.block_on(store.bucket.sweep(Duration::ZERO, None, &mut done)).unwrap();
         done.swept.sort();
-        assert_eq!(done, Retained { swept: orphans.iter().map(folder).collect(), ..Retained::default() });
+        assert_eq!(done, RetentionReport { swept: orphans.iter().map(folder).collect(), ..RetentionReport::default() });
         assert_eq!(folders(store), [folder(&committed)]);
         assert_eq!(latest(store), Some((10, vec![])));
     });
@@ -150,7 +150,7 @@ fn a_directory_is_swept_by_the_age_of_its_files_and_with_its_staging_files() {
 }
 
 #[test]
-fn what_a_rewind_set_aside_stays_for_a_day_however_old_it_is() {
+fn a_rewound_checkpoint_is_kept_for_a_day_whatever_its_age() {
     let dir = tempfile::tempdir().unwrap();
     let store = local(&dir);
     save(&store, 10, 1);
@@ -159,10 +159,10 @@ fn what_a_rewind_set_aside_stays_for_a_day_however_old_it_is() {
     let two_days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86400);
     fs::File::options().write(true).open(&shard).unwrap().set_modified(two_days_ago).unwrap();
     assert_eq!(store.rewind(Some(10)).unwrap(), [20]);
-    assert_eq!(retain(&store, 1, None, None).unwrap(), Retained::default());
-    // Nor does a checkpoint that takes its place change that.
+    assert_eq!(retain(&store, 1, None, None).unwrap(), RetentionReport::default());
+    // A new checkpoint of the same step does not change that.
     let again = save(&store, 20, 1);
-    assert_eq!(retain(&store, 2, None, None).unwrap(), Retained::default());
+    assert_eq!(retain(&store, 2, None, None).unwrap(), RetentionReport::default());
     assert!(shard.exists());
     let [aside] = &fs::read_dir(dir.path().join("aside")).unwrap().collect::<Vec<_>>()[..] else { panic!("one") };
     let aside = aside.as_ref().unwrap().path();
@@ -186,12 +186,12 @@ fn a_deletion_that_fails_is_a_warning() {
 }
 
 #[test]
-fn a_checkpoint_is_dropped_sound_or_not_with_all_that_was_written_for_its_step() {
+fn dropping_a_checkpoint_deletes_everything_written_for_its_step() {
     on_each_store(|store| {
         let lease = store.acquire_lease("drop", Duration::from_secs(60)).unwrap();
         save(store, 10, 2);
         let doomed = save(store, 20, 2);
-        // An attempt that never committed.
+        // An attempt that was never committed.
         write(store, 20, 1, &[("weights", values(4, 1))]);
         put(store, &doomed.shards[0].path, b"garbage".to_vec());
         store.drop_checkpoint(20, &lease).unwrap();
@@ -209,9 +209,9 @@ fn a_checkpoint_is_dropped_sound_or_not_with_all_that_was_written_for_its_step()
 }
 
 #[test]
-fn a_dropped_checkpoint_loses_its_manifest_first() {
+fn dropping_a_checkpoint_deletes_its_manifest_first() {
     let server = Server::new();
-    let store = server.hasty();
+    let store = server.impatient();
     let lease = store.acquire_lease("drop", Duration::from_secs(60)).unwrap();
     save(&store, 10, 1);
     for (key, left) in [("manifest/", vec![10]), ("ckpt/", vec![])] {
@@ -224,7 +224,7 @@ fn a_dropped_checkpoint_loses_its_manifest_first() {
 }
 
 #[test]
-fn a_store_adopts_the_run_whose_copies_it_gets_and_keeps_its_own() {
+fn a_store_adopts_a_run_only_if_it_has_none() {
     on_each_store(|store| {
         let theirs = Run { schema: SCHEMA, id: nonce(), config: json!({ "seed": 1 }) };
         assert_eq!(store.adopt_run(&theirs).unwrap(), theirs);
@@ -235,7 +235,7 @@ fn a_store_adopts_the_run_whose_copies_it_gets_and_keeps_its_own() {
 }
 
 #[test]
-fn a_rewind_lets_the_steps_be_committed_anew() {
+fn rewound_steps_can_be_committed_again() {
     on_each_store(|store| {
         for step in [10, 20, 30] {
             save(store, step, 1);
@@ -253,7 +253,7 @@ fn a_rewind_lets_the_steps_be_committed_anew() {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_is_an_error() {
+fn an_unreadable_store_is_an_error() {
     let is_store_error = |store: &Store| {
         matches!(store.list(), Err(CheckpointError::Store { .. }))
             && matches!(discover(store, Want::Latest), Err(CheckpointError::Store { .. }))
@@ -263,20 +263,20 @@ fn a_store_that_cannot_be_read_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let store = local(&dir);
     fs::write(dir.path().join("manifest"), "a file").unwrap();
-    assert!(is_store_error(&store), "a file in the place of the manifests");
+    assert!(is_store_error(&store), "a file in place of the manifests");
     fs::remove_file(dir.path().join("manifest")).unwrap();
     std::os::unix::fs::symlink("nowhere", dir.path().join("manifest")).unwrap();
-    assert!(is_store_error(&store), "a link to nowhere");
+    assert!(is_store_error(&store), "a broken link");
     fs::write(dir.path().join("ckpt"), "a file").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..1, data: vec![1.0] };
     let written = finish(store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]));
-    assert!(matches!(written, Err(CheckpointError::Store { .. })), "a file in the place of the shards");
+    assert!(matches!(written, Err(CheckpointError::Store { .. })), "a file in place of the shards");
     dir.close().unwrap();
-    assert!(is_store_error(&store), "a directory that vanished");
+    assert!(is_store_error(&store), "a directory that has disappeared");
 }
 
 #[test]
-fn addresses_are_told_apart() {
+fn addresses_are_parsed_and_invalid_ones_refused() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_str().unwrap();
     for uri in [
@@ -294,7 +294,7 @@ fn addresses_are_told_apart() {
         assert!(matches!(Store::open(uri), Err(CheckpointError::Address { .. })), "{uri}");
     }
     let (new, file) = (format!("{root}/a/b"), format!("{root}/file"));
-    let Err(error) = Store::open_existing(&new) else { panic!("opened what is not there") };
+    let Err(error) = Store::open_existing(&new) else { panic!("opened a missing store") };
     assert!(matches!(error, CheckpointError::Absent { .. }), "{error}");
     assert_eq!(latest(&Store::open(&new).unwrap()), None);
     let store = Store::open_existing(&format!("file://{new}")).unwrap();

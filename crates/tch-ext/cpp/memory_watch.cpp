@@ -1,4 +1,4 @@
-// What tensors take on the CPU, as libtorch's allocator reports it to the thread that computes.
+// The memory of tensors on the CPU, as libtorch's allocator reports it to the computing thread.
 #include "guarded.h"
 
 #include <c10/core/Allocator.h>
@@ -24,7 +24,7 @@ struct Watch final : c10::MemoryReportingInfoBase {
 
 extern "C" {
 
-// Counts what this thread allocates from now on, until tch_ext_end_watch on the same thread; watches nest.
+// Starts counting this thread's allocations, until tch_ext_end_watch on the same thread; watches nest.
 char *tch_ext_begin_watch(Watch **watch) {
     return tch_ext::guarded([&] {
         const auto begun = std::make_shared<Watch>();
@@ -39,7 +39,7 @@ char *tch_ext_end_watch() {
 
 int64_t tch_ext_watch_live(const Watch *watch) { return watch->live; }
 
-// The most since the last call.
+// The maximum since the last call.
 int64_t tch_ext_watch_take_peak(Watch *watch) {
     const int64_t peak = watch->peak;
     watch->peak = watch->live;

@@ -1,4 +1,4 @@
-//! What tensors take of memory.
+//! Measuring the memory that tensors use.
 
 use std::ffi::{c_char, c_void};
 
@@ -13,24 +13,24 @@ unsafe extern "C" {
     fn tch_ext_watch_take_peak(watch: *mut c_void) -> i64;
 }
 
-/// Counts the bytes that tensors and libtorch's scratch memory take on the CPU, of what this thread allocates while the
-/// watch lasts, backward included. What it allocated before must outlive the watch, or libtorch warns.
+/// Counts the bytes that this thread allocates on the CPU for tensors and libtorch's scratch memory while the watch
+/// lasts, including backward. Earlier allocations must outlive the watch, or libtorch warns.
 ///
-/// Watches on one thread end in the reverse order of their beginnings.
+/// Watches on one thread must end in the reverse order of their creation.
 #[derive(Debug)]
 pub struct MemoryWatch {
-    // A pointer, so that a watch stays on its thread.
+    // A raw pointer, so that a watch stays on its thread.
     watch: *mut c_void,
 }
 
 impl MemoryWatch {
-    /// Begins to count, at 0.
+    /// Starts counting at 0.
     ///
     /// # Errors
-    /// libtorch refuses.
+    /// If libtorch refuses.
     pub fn begin() -> Result<Self, TchError> {
         let mut watch = std::ptr::null_mut();
-        // SAFETY: the shim sets `watch` unless it fails; what it points to lives until the thread ends the watch.
+        // SAFETY: the shim sets `watch` unless it fails; its target lives until the thread ends the watch.
         unsafe { check(tch_ext_begin_watch(&mut watch))? };
         Ok(Self { watch })
     }
@@ -41,16 +41,16 @@ impl MemoryWatch {
         unsafe { tch_ext_watch_live(self.watch) }
     }
 
-    /// The most that [`Self::live`] was since the beginning or the last call of this.
+    /// The maximum of [`Self::live`] since the start or the last call of this function.
     pub fn take_peak(&mut self) -> i64 {
-        // SAFETY: as above, and nobody else reads or writes it: libtorch does on this thread only, inside its calls.
+        // SAFETY: as above, and there is no concurrent access: libtorch uses it only on this thread, inside its calls.
         unsafe { tch_ext_watch_take_peak(self.watch) }
     }
 }
 
 impl Drop for MemoryWatch {
     fn drop(&mut self) {
-        // SAFETY: this thread began the watch. The shim fails only if another watch was begun after it and not ended.
+        // SAFETY: this thread began the watch. The shim fails only if a later watch has not ended.
         let _ = unsafe { check(tch_ext_end_watch()) };
     }
 }
@@ -67,7 +67,7 @@ mod tests {
         let mut watch = MemoryWatch::begin().unwrap();
         let x = Tensor::ones([1000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         assert_eq!(watch.live(), BYTES);
-        // The sine keeps x, which is there already; the square keeps the sine.
+        // The sine saves x, which exists already; the square saves the sine.
         let y = x.sin().square().sum(Kind::Float);
         assert_eq!(watch.live(), 2 * BYTES + 4);
         assert_eq!(watch.take_peak(), 3 * BYTES + 4);

@@ -1,10 +1,10 @@
-//! What is wrong with a store, in words: what it is, and what to do about it.
+//! Explains a store's errors to the user: what is wrong, and how to fix it.
 
 use std::{error::Error, fmt, io};
 
 use reqwest::StatusCode;
 
-/// Whose store it is, by which names the remedies go.
+/// The provider, which decides the variables that a remedy mentions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Provider {
     S3,
@@ -12,9 +12,9 @@ pub(crate) enum Provider {
     Azure,
 }
 
-/// A failure that says more than its HTTP status.
+/// An error with more detail than its HTTP status.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct Diagnosis {
     provider: Provider,
     host: String,
     kind: Kind,
@@ -23,20 +23,20 @@ pub(crate) struct Trouble {
 #[derive(Debug)]
 enum Kind {
     /// No connection.
-    Unreachable { cause: String, obstacle: Obstacle },
-    /// Nobody gave credentials, and there is no service that would.
+    Unreachable { cause: String, failure: ConnectFailure },
+    /// No credentials are set, and no service provides any.
     NoCredentials { cause: String },
-    /// The server's own answer.
+    /// The server's own error response.
     Refused { status: StatusCode, code: String, message: String, region: Option<String> },
-    /// Something else than the server's interface answered.
+    /// A web page instead of a response from the store.
     WebPage { status: StatusCode },
-    /// The answer to a listing is none.
+    /// The response to a list request is not a listing.
     NoListing { root: String },
 }
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Obstacle {
+enum ConnectFailure {
     UnknownName,
     Tls,
     Other,
@@ -44,7 +44,7 @@ enum Obstacle {
 
 impl Provider {
     /// The variables that hold the credentials.
-    fn keys(self) -> &'static str {
+    fn key_variables(self) -> &'static str {
         match self {
             Self::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             Self::Google => "GOOGLE_APPLICATION_CREDENTIALS",
@@ -52,8 +52,8 @@ impl Provider {
         }
     }
 
-    /// The variables that say where the server is.
-    fn place(self) -> &'static str {
+    /// The variables that hold the server's address.
+    fn address_variables(self) -> &'static str {
         match self {
             Self::S3 => "AWS_ENDPOINT_URL and AWS_REGION",
             Self::Google => "GOOGLE_BASE_URL",
@@ -62,31 +62,31 @@ impl Provider {
     }
 }
 
-impl Trouble {
-    /// `error` stood in the way to `host`.
+impl Diagnosis {
+    /// `host` could not be reached because of `error`.
     pub fn unreachable(provider: Provider, host: String, error: &(dyn Error + 'static)) -> Self {
         let (causes, cause) = (causes(error), deepest(error));
         let unknown = ["Name or service not known", "No address associated", "Name does not resolve"];
-        let obstacle = if causes.iter().any(|cause| cause.is::<rustls::Error>()) {
-            Obstacle::Tls
-        } else if unknown.iter().any(|words| cause.contains(words)) {
-            Obstacle::UnknownName
+        let failure = if causes.iter().any(|cause| cause.is::<rustls::Error>()) {
+            ConnectFailure::Tls
+        } else if unknown.iter().any(|phrase| cause.contains(phrase)) {
+            ConnectFailure::UnknownName
         } else {
-            Obstacle::Other
+            ConnectFailure::Other
         };
-        Self { provider, host, kind: Kind::Unreachable { cause, obstacle } }
+        Self { provider, host, kind: Kind::Unreachable { cause, failure } }
     }
 
-    /// Nobody gave credentials, and `host`, which would, has none.
+    /// No credentials are set, and `host`, which serves them, has none.
     pub fn no_credentials(provider: Provider, host: String, cause: String) -> Self {
         Self { provider, host, kind: Kind::NoCredentials { cause } }
     }
 
-    /// `host` answered with `status` and an explanation.
+    /// `host` responded with `status` and an explanation.
     pub fn refused(provider: Provider, host: String, status: StatusCode, body: &[u8], region: Option<&str>) -> Self {
         let text = String::from_utf8_lossy(body);
         let code = element(&text, "Code").unwrap_or_default();
-        // Some say in plain words what is wrong.
+        // Some servers send plain text.
         let plain = || match text.trim_start().starts_with('<') {
             true => String::new(),
             false => text.trim().trim_end_matches('.').into(),
@@ -96,12 +96,12 @@ impl Trouble {
         Self { provider, host, kind: Kind::Refused { status, code, message, region } }
     }
 
-    /// `host` answered for people.
+    /// `host` responded with a web page.
     pub fn web_page(provider: Provider, host: String, status: StatusCode) -> Self {
         Self { provider, host, kind: Kind::WebPage { status } }
     }
 
-    /// What is wrong with the answer to a listing, if it is none.
+    /// Checks the response to a list request; returns what is wrong if it is not a listing.
     pub fn no_listing(provider: Provider, host: String, body: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(body);
         let mut tags = text.split('<').skip(1).filter(|tag| !tag.starts_with(['?', '!']));
@@ -113,70 +113,74 @@ impl Trouble {
         (root != listing).then(|| Self { provider, host, kind: Kind::NoListing { root: clip(root) } })
     }
 
-    /// Whether asking again would help no more, as long as the server has never answered.
-    pub fn is_final(&self) -> bool {
+    /// Whether a retry is pointless, given that the server has never responded.
+    pub fn is_permanent(&self) -> bool {
         match &self.kind {
-            Kind::Unreachable { obstacle, .. } => *obstacle != Obstacle::Other,
+            Kind::Unreachable { failure, .. } => *failure != ConnectFailure::Other,
             _ => true,
         }
     }
 
-    /// Whether it is the bucket that is not there, and not an object in it.
+    /// Whether the bucket is missing rather than an object in it.
     pub fn is_about_the_bucket(&self) -> bool {
         matches!(&self.kind, Kind::Refused { code, .. } if ["NoSuchBucket", "ContainerNotFound"].contains(&code.as_str()))
     }
 
     /// What is wrong.
-    pub fn words(&self) -> String {
+    pub fn summary(&self) -> String {
         let host = &self.host;
         match &self.kind {
-            Kind::Unreachable { obstacle: Obstacle::UnknownName, .. } => format!("there is no host {host}"),
-            Kind::Unreachable { cause, obstacle: Obstacle::Tls } => {
+            Kind::Unreachable { failure: ConnectFailure::UnknownName, .. } => format!("there is no host {host}"),
+            Kind::Unreachable { cause, failure: ConnectFailure::Tls } => {
                 format!("no encrypted connection to {host} ({})", clip(cause))
             }
             Kind::Unreachable { cause, .. } => format!("no connection to {host} ({})", clip(cause)),
             Kind::NoCredentials { cause } => {
                 format!("no credentials: {} not set, and {host} has none ({})", self.are_keys(), clip(cause))
             }
-            Kind::WebPage { status } => format!("{host} answers with a web page ({status}), as no store does"),
-            Kind::NoListing { root } if root.is_empty() => format!("what {host} answers is no listing of the bucket"),
-            Kind::NoListing { root } => format!("{host} answers with <{root}>, which is no listing of the bucket"),
+            Kind::WebPage { status } => {
+                format!("{host} responds with a web page ({status}), which is not an object store")
+            }
+            Kind::NoListing { root } if root.is_empty() => {
+                format!("the response of {host} is not a listing of the bucket")
+            }
+            Kind::NoListing { root } => format!("{host} responds with <{root}>, which is not a listing of the bucket"),
             Kind::Refused { status, code, message, region } => {
                 let phrase = match (code.as_str(), region) {
                     ("NoSuchBucket" | "ContainerNotFound", _) => format!("{host} has no such bucket"),
                     ("InvalidAccessKeyId", _) => format!("{host} does not know the access key"),
-                    ("SignatureDoesNotMatch", _) => format!("to {host}, the secret key does not fit the access key"),
+                    ("SignatureDoesNotMatch", _) => format!("for {host}, the secret key does not match the access key"),
                     ("ExpiredToken" | "TokenRefreshRequired" | "RequestExpired", _) => {
                         "the credentials have expired".into()
                     }
                     ("RequestTimeTooSkewed", _) => "the clock of this machine differs from the server's".into(),
                     ("InvalidToken" | "InvalidClientTokenId", _) => "the session token is not valid".into(),
                     (_, Some(region)) if self.is_elsewhere() => format!("the bucket is in the region {region}"),
-                    ("", _) if message.is_empty() => return format!("{host} answers {status}"),
-                    ("", _) => return format!("{host} answers {status}: {}", clip(message)),
-                    (code, _) if message.is_empty() => return format!("{host} answers {status}, {code}"),
-                    (code, _) => return format!("{host} answers {status}, {code}: {}", clip(message)),
+                    ("", _) if message.is_empty() => return format!("{host} responds {status}"),
+                    ("", _) => return format!("{host} responds {status}: {}", clip(message)),
+                    (code, _) if message.is_empty() => return format!("{host} responds {status}, {code}"),
+                    (code, _) => return format!("{host} responds {status}, {code}: {}", clip(message)),
                 };
                 if code.is_empty() { phrase } else { format!("{phrase} ({code})") }
             }
         }
     }
 
-    /// What to do about it.
-    fn fix(&self) -> String {
-        let (keys, place) = (self.provider.keys(), self.provider.place());
+    /// How to fix it.
+    fn remedy(&self) -> String {
+        let (keys, address) = (self.provider.key_variables(), self.provider.address_variables());
         let s3 = self.provider == Provider::S3;
         match &self.kind {
-            Kind::Unreachable { cause, obstacle: Obstacle::Tls } if cause.contains("InvalidContentType") => {
-                "The server seems not to use TLS: write http:// in its address and set AWS_ALLOW_HTTP=true".into()
+            Kind::Unreachable { cause, failure: ConnectFailure::Tls } if cause.contains("InvalidContentType") => {
+                "The server does not seem to use TLS: write http:// in its address and set AWS_ALLOW_HTTP=true".into()
             }
-            Kind::Unreachable { obstacle: Obstacle::Tls, .. } => {
+            Kind::Unreachable { failure: ConnectFailure::Tls, .. } => {
                 "Set SSL_CERT_FILE to the certificate of the server's authority, and check the address".into()
             }
             Kind::Unreachable { cause, .. } if cause.contains("reset by peer") => {
-                format!("Check {place}, that the server runs, and whether it wants https:// in its address")
+                format!("Check {address}, that the server is running, and whether it expects https:// in its address")
             }
-            Kind::Unreachable { .. } => format!("Check {place}, that the server runs, and the network"),
+            Kind::Unreachable { .. } => format!("Check {address}, that the server is running, and the network"),
             Kind::NoCredentials { .. } if s3 => format!(
                 "Set {keys}; the files in ~/.aws are not read, but `eval \"$(aws configure export-credentials --format \
                  env)\"` sets both from them"
@@ -184,42 +188,42 @@ impl Trouble {
             Kind::NoCredentials { .. } => format!("Set {keys}"),
             Kind::WebPage { .. } => {
                 format!(
-                    "Check {place}: the port may be that of a console; or a proxy answers instead, which no_proxy avoids"
+                    "Check {address}: the port may belong to a web console; if a proxy responds instead, set no_proxy"
                 )
             }
             Kind::NoListing { .. } if s3 => {
-                "Check AWS_ENDPOINT_URL, and AWS_VIRTUAL_HOSTED_STYLE_REQUEST, which puts the bucket in the host's name"
+                "Check AWS_ENDPOINT_URL, and AWS_VIRTUAL_HOSTED_STYLE_REQUEST, which puts the bucket in the host name"
                     .into()
             }
-            Kind::NoListing { .. } => format!("Check {place}"),
+            Kind::NoListing { .. } => format!("Check {address}"),
             Kind::Refused { message, .. } if message.contains("HTTPS") => "Write https:// in its address".into(),
             Kind::Refused { status, code, region, .. } => match (code.as_str(), region) {
-                ("NoSuchBucket" | "ContainerNotFound", _) => format!("Create it, or check its name, {place}"),
+                ("NoSuchBucket" | "ContainerNotFound", _) => format!("Create it, or check its name, {address}"),
                 ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
-                    format!("Check {keys}, and that they are for {place}")
+                    format!("Check {keys}, and that they are for {address}")
                 }
                 ("ExpiredToken" | "TokenRefreshRequired" | "RequestExpired", _) => {
-                    format!("Set {keys} anew{}", if s3 { ", and AWS_SESSION_TOKEN" } else { "" })
+                    format!("Set new values of {keys}{}", if s3 { ", and AWS_SESSION_TOKEN" } else { "" })
                 }
                 ("InvalidToken" | "InvalidClientTokenId", _) => {
                     "Set AWS_SESSION_TOKEN to the one that came with the keys, or unset it".into()
                 }
                 ("RequestTimeTooSkewed", _) => "Set the clock".into(),
                 (_, Some(region)) if self.is_elsewhere() => format!("Set AWS_REGION={region}"),
-                _ if status.is_redirection() => format!("Check {place}"),
+                _ if status.is_redirection() => format!("Check {address}"),
                 _ if [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED].contains(status) => {
                     "Use credentials that may list, read, write and delete below this address".into()
                 }
                 _ if *status == StatusCode::INSUFFICIENT_STORAGE || code.contains("Quota") || code.contains("Full") => {
                     "Free space there".into()
                 }
-                _ if status.is_server_error() => "See what ails the server, and try again".into(),
-                _ => format!("Check {place}, and that this is a server of that kind"),
+                _ if status.is_server_error() => "Check the server, and try again".into(),
+                _ => format!("Check {address}, and that the server speaks this protocol"),
             },
         }
     }
 
-    /// Whether another region's server should have been asked.
+    /// Whether the bucket is in another region.
     fn is_elsewhere(&self) -> bool {
         let codes = ["AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
         matches!(&self.kind, Kind::Refused { status, code, .. }
@@ -227,49 +231,50 @@ impl Trouble {
     }
 
     fn are_keys(&self) -> String {
-        let keys = self.provider.keys();
+        let keys = self.provider.key_variables();
         format!("{keys} {}", if keys.contains(" and ") { "are" } else { "is" })
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words())
+        f.write_str(&self.summary())
     }
 }
 
-impl Error for Trouble {}
+impl Error for Diagnosis {}
 
-/// What went wrong with a store, and what to do about it: two sentences, without the last full stop.
+/// Explains a store's error and how to fix it: two sentences, without the final full stop.
 pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
     let causes = causes(error);
-    if let Some(trouble) = causes.iter().find_map(|cause| cause.downcast_ref::<Trouble>()) {
-        return format!("{}. {}", trouble.words(), trouble.fix());
+    if let Some(diagnosis) = causes.iter().find_map(|cause| cause.downcast_ref::<Diagnosis>()) {
+        return format!("{}. {}", diagnosis.summary(), diagnosis.remedy());
     }
     let whole = error.to_string();
-    // What repetitions ended in; the body is ours: see the client.
+    // The last of several retries; the body was written by our own client.
     if let Some((_, answer)) = whole.split_once("Server returned non-2xx status code: ") {
-        let answer = answer.split_once(": ").map_or(answer, |(_, words)| words);
-        return format!("{}, and kept doing so. See what ails the server, and try again", clip(answer));
+        let answer = answer.split_once(": ").map_or(answer, |(_, text)| text);
+        return format!("{}, and keeps doing so. Check the server, and try again", clip(answer));
     }
     let whole =
         whole.split_once(" error: ").filter(|(start, _)| start.starts_with("Generic ")).map_or(&*whole, |(_, w)| w);
     let kind = causes.iter().find_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
-    let fix = match kind {
-        Some(io::ErrorKind::PermissionDenied) => "Give this user access to it, or name another folder",
-        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "Free space there, or name another folder",
-        Some(io::ErrorKind::ReadOnlyFilesystem) => "Name a folder that can be written",
+    let remedy = match kind {
+        Some(io::ErrorKind::PermissionDenied) => "Give this user access to it, or use another folder",
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "Free space there, or use another folder",
+        Some(io::ErrorKind::ReadOnlyFilesystem) => "Use a folder that is writable",
         _ => "Check that it is reachable, grants access and has space",
     };
-    format!("{}. {fix}", clip(whole.trim_end_matches('.')))
+    format!("{}. {remedy}", clip(whole.trim_end_matches('.')))
 }
 
-/// What is behind an error, in the end.
+/// The root cause of an error.
 pub(crate) fn deepest(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// An error and all that is behind it, the deepest last. The one inside an I/O error is no source of it.
+/// An error and its chain of sources, root cause last. The error inside an I/O error is not reported by `source`, so it
+/// is added here.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
     let mut all = vec![error];
     while let Some(&last) = all.last() {
@@ -290,7 +295,7 @@ fn element(text: &str, name: &str) -> Option<String> {
     Some(content.trim().trim_end_matches('.').into())
 }
 
-/// The first line of a text, not too much of it.
+/// The first line of a text, shortened to 200 characters.
 fn clip(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     match line.char_indices().nth(200) {

@@ -146,8 +146,8 @@ fn first_duplicate(addresses: &[Vec<u8>]) -> Option<(usize, usize)> {
     (0..addresses.len()).find_map(|one| Some((one, duplicate(one)?)))
 }
 
-/// Rank 0's id on every rank, or its error on every rank.
-fn share_id(host: &dyn Collective, nccl: &nccl_rs::Nccl) -> Result<UniqueId, CommError> {
+/// Generates an id on rank 0 and broadcasts it; every rank returns the id, or rank 0's error.
+fn broadcast_id(host: &dyn Collective, nccl: &nccl_rs::Nccl) -> Result<UniqueId, CommError> {
     let drawn = || match nccl.unique_id() {
         Ok(id) => Ok(id.to_bytes().to_vec()),
         Err(error) => Err(Refused(error.to_string())),

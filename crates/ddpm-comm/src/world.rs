@@ -9,7 +9,7 @@ use ::mpi::topology::SimpleCommunicator;
 use ::mpi::traits::Communicator;
 use ::mpi::{Threading, initialize_with_threading};
 
-use crate::abort::{abort, end_at_once, set_rank};
+use crate::abort::{abort, exit_flushed, set_rank};
 use crate::board;
 use crate::collective::Collective;
 use crate::error::CommError;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ddpm_spec::SpecError;
 
-/// An error of this crate: what is wrong, with the file it is about, and how to mend it.
+/// An error of this crate: what is wrong, in which file, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The operating system could not read a file or a folder.
@@ -49,13 +49,7 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An image has disappeared while the data set is open: the images that a run sees would change.
-    #[error("{}: this image has gone since the data set was opened. Bring it back.", path.display())]
-    Gone {
-        /// The image file.
-        path: PathBuf,
-    },
-    /// So many images in a row were corrupt that skipping is no answer.
+    /// Too many consecutive images were unusable for skipping to make sense.
     #[error("{tried} images in a row cannot be used, the last of them {last}. Check data.path.")]
     NothingDecodes {
         /// The number of ids tried.
@@ -63,10 +57,10 @@ pub enum DataError {
         /// The last one and what is wrong with it.
         last: String,
     },
-    /// A data set that cannot be opened for what its specification says.
+    /// A specification that cannot be opened.
     #[error("{0}.")]
     Spec(#[from] SpecError),
-    /// Settings that contradict each other or the data.
+    /// Settings that are inconsistent with each other or with the data.
     #[error("{0}.")]
     Setting(String),
     /// A source was given an id beyond its end, or a buffer of the wrong length.

@@ -143,7 +143,7 @@ fn open_error(path: &Path, error: io::Error) -> DataError {
         io::ErrorKind::PermissionDenied => format!("this file cannot be opened ({error})"),
         io::ErrorKind::NotFound if is_link => format!("this link leads nowhere ({error})"),
         _ if is_link && error.raw_os_error() == Some(ELOOP) => format!("this link leads in circles ({error})"),
-        io::ErrorKind::NotFound => return DataError::Gone { path: path.to_path_buf() },
+        io::ErrorKind::NotFound => return DataError::Vanished { path: path.to_path_buf() },
         _ => return DataError::io(path)(error),
     };
     DataError::Image { path: path.to_path_buf(), reason }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::classes::{self, Class};
 use crate::gzip::{self, Members};
 use crate::hash::Fingerprint;
-use crate::pixels::Notices;
+use crate::pixels::ColourNotices;
 use crate::source::check_request;
 use crate::{DataError, IdxLabels, ImageShape, Source, Split, pixels};
 
@@ -52,7 +52,7 @@ impl Idx {
                 ),
             ));
         }
-        Notices::default().converted(&path, 1, image.channels);
+        ColourNotices::default().converted(&path, 1, image.channels);
         let labels = labels
             .map(|file| {
                 let (labels, dims) = load(&file, LABELS)?;

@@ -42,7 +42,7 @@ pub trait Source: Send + Sync {
     /// Writes image `id` as planar `C, H, W` into `out` (exactly [`ImageShape::values`] bytes) and returns its class.
     ///
     /// # Errors
-    /// [`DataError::Image`] where this one image cannot be used, [`DataError::Gone`] or [`DataError::Io`] where its file
+    /// [`DataError::Image`] where this one image cannot be used, [`DataError::Vanished`] or [`DataError::Io`] where its file
     /// has disappeared or cannot be read,
     /// [`DataError::Request`] where `id` or the length of `out` is wrong. `out` then holds nothing of use.
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError>;

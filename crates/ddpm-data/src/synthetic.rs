@@ -55,7 +55,7 @@ impl Source for Synthetic {
         let (first, rest) = out.split_at_mut(self.image.pixels());
         first.fill(0);
         for &[from, to] in shape {
-            stroke(first, self.image.width, pose.place(from), pose.place(to), pose.half_width);
+            stroke(first, self.image.width, pose.to_pixels(from), pose.to_pixels(to), pose.half_width);
         }
         if !rest.is_empty() {
             let tint = tint(&mut draws);

@@ -86,7 +86,8 @@ fn advice(error: &Error) -> String {
         [more @ .., last] => format!("{}, or {last}", more.join(", ")),
     };
     let (first, rest) = sentence.split_at(1);
-    format!(". {}{rest}.", first.to_uppercase())
+    let stop = if error.to_string().ends_with('.') { "" } else { "." };
+    format!("{stop} {}{rest}.", first.to_uppercase())
 }
 
 /// A remedy in the words of this program's command line.
@@ -112,6 +113,12 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::LeaveWeightsOut => "leave --weights out".into(),
         Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
         Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),
+        Remedy::FetchData => "fetch it with scripts/datasets.sh".into(),
+        Remedy::AllowRemoval => "after a removal, resume with --allow-change data".into(),
+        Remedy::Unlock { uri, force: false } => {
+            format!("if it was killed, free the store with `ddpm-dist checkpoints unlock {uri}`")
+        }
+        Remedy::Unlock { uri, force: true } => format!("use `ddpm-dist checkpoints unlock --force {uri}`"),
         Remedy::RunOf(learner) => format!("name a run of `{}`", command(*learner)),
         Remedy::ResumeAs(learner) => format!("resume with `{}`", command(*learner)),
     }

@@ -7,7 +7,7 @@ use ddpm_diffusion::DiffusionError;
 use ddpm_nn::NnError;
 use ddpm_telemetry::DrawError;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Remedy};
 
 impl From<ddpm_config::Error> for Error {
     fn from(error: ddpm_config::Error) -> Self {
@@ -23,24 +23,39 @@ impl From<ddpm_spec::SpecError> for Error {
 
 impl From<DataError> for Error {
     fn from(error: DataError) -> Self {
-        match error {
-            DataError::Spec(_) | DataError::Setting(_) => Self::caused_by(ErrorKind::Config, error),
-            _ => Self::caused_by(ErrorKind::Storage, error),
-        }
+        let (kind, remedy) = match error {
+            DataError::Spec(_) | DataError::Setting(_) => (ErrorKind::Config, None),
+            DataError::MissingFile { .. } => (ErrorKind::Storage, Some(Remedy::FetchData)),
+            DataError::Image { .. } => (ErrorKind::Storage, Some(Remedy::AllowRemoval)),
+            DataError::Vanished { .. } => (ErrorKind::Storage, Some(Remedy::AllowChange(vec!["data".into()]))),
+            _ => (ErrorKind::Storage, None),
+        };
+        with_remedy(Self::caused_by(kind, error), remedy)
     }
 }
 
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
-        let kind = match error {
+        let (kind, remedy) = match &error {
             // Two jobs write to one store: this one must not continue.
-            CheckpointError::Fenced { .. } | CheckpointError::Held { .. } | CheckpointError::LeaseLost { .. } => {
-                ErrorKind::ResumeRefused
+            CheckpointError::Held { uri, .. } => {
+                (ErrorKind::ResumeRefused, Some(Remedy::Unlock { uri: uri.clone(), force: false }))
             }
-            CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => ErrorKind::Config,
-            _ => ErrorKind::Storage,
+            CheckpointError::Fenced { .. } | CheckpointError::LeaseLost { .. } => (ErrorKind::ResumeRefused, None),
+            CheckpointError::DamagedLease { uri, .. } => {
+                (ErrorKind::Storage, Some(Remedy::Unlock { uri: uri.clone(), force: true }))
+            }
+            CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => (ErrorKind::Config, None),
+            _ => (ErrorKind::Storage, None),
         };
-        Self::caused_by(kind, error)
+        with_remedy(Self::caused_by(kind, error), remedy)
+    }
+}
+
+fn with_remedy(error: Error, remedy: Option<Remedy>) -> Error {
+    match remedy {
+        Some(remedy) => error.or(remedy),
+        None => error,
     }
 }
 

@@ -6,7 +6,7 @@ use ddpm_comm::{Agreed, Memory, World, agree};
 use ddpm_config::{Device as Wanted, TrainSettings};
 use serde::{Deserialize, Serialize};
 use tch::Device;
-use tch_ext::Gpus;
+use tch_ext::{Gpus, NoGpu};
 
 use crate::error::{Error, Failure};
 

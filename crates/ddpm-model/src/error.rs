@@ -53,6 +53,17 @@ pub enum Remedy {
     ComputeOnCpu,
     /// In training, allow operations that do not repeat their bits.
     AllowNondeterminism,
+    /// Fetch the data set by the project's script.
+    FetchData,
+    /// Once a file was removed, let the data set differ from the checkpoint's.
+    AllowRemoval,
+    /// Free this store, which another job holds, if that was killed; whatever the lease says where `force` is true.
+    Unlock {
+        /// The store.
+        uri: String,
+        /// Whether the lease has to be broken.
+        force: bool,
+    },
     /// Name a run that trained this.
     RunOf(Learner),
     /// Resume with what trains this.

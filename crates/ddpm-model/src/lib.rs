@@ -46,7 +46,7 @@ mod weights;
 
 pub use build::{current_folder, diffusion, store_options};
 pub use classifier::Classifier;
-pub use device::{Place, resolve_device, resolve_for_training};
+pub use device::{Place, gpu_remedy, resolve_device, resolve_for_training};
 pub use draw::{Drawn, Generation, gather};
 pub use error::{Error, ErrorKind, Failure, Remedy};
 pub use learner::Learner;

@@ -2,7 +2,7 @@
 
 use ddpm_comm::abort;
 use tch::TchError;
-use tch_ext::Trouble;
+use tch_ext::TorchFailure;
 
 use crate::error::{Error, ErrorKind, Remedy};
 
@@ -22,17 +22,17 @@ impl From<TchError> for Error {
 }
 
 impl Error {
-    /// What libtorch failed with: a trouble of the machine with its remedy, or else its own first line.
+    /// What libtorch failed with: a failure of the machine with its remedy, or else libtorch's own first line.
     ///
-    /// A GPU that has failed ends the run here, after the message: nothing that lies on it can be let go in order any more.
+    /// A GPU that has failed ends the run here, after the message: nothing in its memory can be freed any more.
     pub fn of_libtorch(words: &str) -> Self {
         let first = words.lines().next().unwrap_or_default();
         let known = TorchFailure::of(words).map(|failure| Self::of_machine(&failure, first));
         known.unwrap_or_else(|| Self::internal(format!("libtorch: {first}")))
     }
 
-    /// The trouble of the machine over which code has panicked, if it was one: operators of tensors (`a + b`) have no other
-    /// way to say that memory ran out, nor have libraries that a thread does not start.
+    /// The failure of the machine that made code panic, if it was one: operators of tensors (`a + b`) cannot report
+    /// otherwise that memory ran out, nor can libraries that a thread does not start.
     pub fn of_panic(message: &str) -> Option<Self> {
         if message.contains("thread") && NO_THREAD.iter().any(|phrase| message.contains(phrase)) {
             return Some(Self::internal(
@@ -45,10 +45,10 @@ impl Error {
         TorchFailure::of(&words).map(|failure| Self::of_machine(&failure, first))
     }
 
-    fn of_trouble(trouble: &Trouble, words: &str) -> Self {
-        match trouble {
-            Trouble::Memory { on_gpu, asked } => Self::out_of_memory(*on_gpu, asked.as_deref()),
-            Trouble::Gpu => abort(
+    fn of_machine(failure: &TorchFailure, words: &str) -> Self {
+        match failure {
+            TorchFailure::OutOfMemory { on_gpu, requested } => Self::out_of_memory(*on_gpu, requested.as_deref()),
+            TorchFailure::Gpu => abort(
                 GPU_FAILED,
                 &format!("error: the GPU failed: {words}. See nvidia-smi and the kernel's log (dmesg) for its state"),
             ),
@@ -64,7 +64,7 @@ impl Error {
         }
     }
 
-    /// There is no memory for so much more, such as `2.00 GiB`, on a GPU or else on the machine.
+    /// An allocation of this size, such as `2.00 GiB`, failed on a GPU or else on the machine.
     pub fn out_of_memory(on_gpu: bool, asked: Option<&str>) -> Self {
         let place = if on_gpu { "the GPU" } else { "this machine" };
         let asked = asked.map_or(String::new(), |asked| format!(" ({asked} more were needed)"));

@@ -19,7 +19,7 @@ const UUID_AT: usize = 256;
 const UUID_LEN: usize = 16;
 const PROPERTIES_SIZE: usize = 8192;
 /// Buffer size for an address such as `0000:3b:00.0`, zero-terminated.
-const ADDRESS_SIZE: usize = 32;
+const ADDRESS: usize = 32;
 
 functions!(Functions {
     cudaGetErrorString(c_int) -> *const c_char;
@@ -96,7 +96,7 @@ impl Cuda {
         // SAFETY: the function fills a struct that is smaller, and needs no more than this alignment.
         let code = unsafe { (self.functions.cudaGetDeviceProperties)(properties.as_mut_ptr().cast(), device as c_int) };
         self.check("cudaGetDeviceProperties", code)?;
-        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_OFFSET).take(UUID_LEN);
+        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_AT).take(UUID_LEN);
         let mut uuid = String::from("GPU");
         for (index, byte) in bytes.enumerate() {
             let dash = if matches!(index, 0 | 4 | 6 | 8 | 10) { "-" } else { "" };

@@ -112,7 +112,7 @@ impl Event {
     ///
     /// # Errors
     /// CUDA fails.
-    pub fn hold(&self, stream: StreamHandle) -> Result<(), Error> {
+    pub fn make_wait(&self, stream: StreamHandle) -> Result<(), Error> {
         // SAFETY: as in `record`.
         let code = unsafe { (self.cuda.functions.cudaStreamWaitEvent)(stream.0, self.raw, 0) };
         self.cuda.check("cudaStreamWaitEvent", code)

@@ -1,6 +1,23 @@
 //! The only C++ of the project: functions of libtorch that tch does not expose.
 //!
-//! Each function borrows its tensors for the call only and turns a C++ exception into
+//! ```
+//! use tch::{Device, Kind, Tensor};
+//!
+//! # fn main() -> Result<(), tch::TchError> {
+//! // Two parameters whose gradients are views of one flat buffer, filled by backward.
+//! let grads = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+//! let weight = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).set_requires_grad(true);
+//! let bias = Tensor::from_slice(&[0.5f32]).set_requires_grad(true);
+//! tch_ext::set_grad(&weight, &grads.narrow(0, 0, 3))?;
+//! tch_ext::set_grad(&bias, &grads.narrow(0, 3, 1))?;
+//! (weight.square().sum(Kind::Float) + &bias).backward();
+//! let mut buffer = grads;
+//! tch_ext::with_f32_mut(&mut buffer, |values| assert_eq!(values, [2.0, 4.0, 6.0, 1.0]))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each function borrows its tensors only for the call and converts C++ exceptions to
 //! [`TchError::Torch`](tch::TchError::Torch).
 #![allow(unsafe_code)]
 
@@ -13,11 +30,10 @@ mod gpus;
 mod gradient;
 mod group_norm;
 mod hooks;
-mod memory;
+mod memory_watch;
 mod message;
 mod profiler;
 mod slice;
-mod trouble;
 
 pub use adamw::{AdamWBuffers, AdamWOptions, fused_adamw};
 pub use channels::channels_last;
@@ -26,9 +42,8 @@ pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, wino
 pub use failure::TorchFailure;
 pub use gpus::{Gpus, NoGpu, load_cuda_backend, make_current, set_deterministic, with_f32_on_gpu};
 pub use gradient::set_grad;
-pub use group_norm::{Activation, Normed, PerChannel, as_on_gpus, group_norm};
+pub use group_norm::{Activation, Normed, PerChannel, composite_group_norm, group_norm};
 pub use hooks::GradHooks;
 pub use memory_watch::MemoryWatch;
 pub use profiler::{Cost, CostKind, Profiler, in_range};
 pub use slice::with_f32_mut;
-pub use trouble::Trouble;

@@ -15,7 +15,7 @@ use std::path::Path;
 use image::DynamicImage;
 
 use crate::{DataError, ImageShape};
-pub(crate) use colour::Notices;
+pub(crate) use colour::ColourNotices;
 pub(crate) use fit::{pad, scale};
 pub(crate) use kinds::name;
 use limits::OVERHEAD;
@@ -39,7 +39,7 @@ struct Pixels {
 
 impl Reader {
     pub(crate) fn new(image: ImageShape, crop: Option<u32>, max_pixels: u64) -> Self {
-        Reader { image, crop, max_pixels, notices: Notices::default() }
+        Reader { image, crop, max_pixels, notices: ColourNotices::default() }
     }
 
     /// Writes the image in `file`, which is at `path`, into `out`, planar, of the shape `image`.
@@ -57,7 +57,7 @@ impl Reader {
         }
         let decoded = decode(&bytes, self.max_pixels).map_err(unusable)?;
         self.notices.converted(path, decoded.channels, self.image.channels);
-        let Pixels { values, width, height, channels } = decoded.reduced_to(self.image.channels);
+        let Pixels { values, width, height, channels } = decoded.reduce_channels(self.image.channels);
         scale(&values, (width, height), channels, self.crop, self.image, out).map_err(unusable)
     }
 }

@@ -56,7 +56,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
     if json {
         print(json!({
             "images": source.len(), "channels": shape.channels, "size": shape.height, "classes": source.classes(),
-            "class_table": class_table(source.as_ref()), "passed_over": source.findings().passed_over.0,
+            "class_table": class_table(source.as_ref()), "passed_over": source.findings().ignored.0,
             "warnings": source.findings().warnings, "read": read, "failed": failed, "mean_pixel": mean,
             "labels_read": labels,
         }))?;

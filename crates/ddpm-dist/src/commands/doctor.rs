@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use ddpm_comm::World;
-use ddpm_model::Error;
+use ddpm_model::{Error, gpu_remedy};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use tch_ext::Gpus;

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
-    Attempt, Commit, Failpoint, Lease, Manifest, OwnedSlice, Pending, Retained, Retention, SCHEMA, ShardEntry, Store,
-    Upload, nonce,
+    Attempt, Commit, Failpoint, Lease, Manifest, OwnedSlice, Pending, Retention, RetentionReport, SCHEMA, ShardEntry,
+    Store, Upload, nonce,
 };
 use ddpm_comm::{Agreed, Collective, agree, partition};
 use ddpm_config::{OnFailure, Settings, WhenBusy};

@@ -26,7 +26,7 @@ fn count(lines: &[String], start: &str) -> usize {
 
 #[test]
 fn a_signal_lets_the_ranks_save() {
-    let mut job = local("2", &[]);
+    let mut job = local("2", &["train"]);
     job.wait_for("training", 2);
     job.signal_group("TERM");
     let (code, lines) = job.end();

@@ -5,13 +5,12 @@
 //! the images of a step depend neither on the number of ranks nor on restarts.
 //!
 //! ```
-//! use ddpm_data::{DataSpec, Loader, LoaderConfig, OnCorrupt, Order, SourceKind, open};
+//! use ddpm_data::{DataSpec, ImageShape, Loader, LoaderConfig, OnCorrupt, Order, SourceKind, open};
 //!
 //! # fn main() -> Result<(), ddpm_data::DataError> {
 //! let source = open(&DataSpec {
 //!     kind: SourceKind::Synthetic { count: 1000, seed: 0 }, // Or Idx { .. }, Folder { .. }.
-//!     image_size: 16,
-//!     channels: 1,
+//!     image: ImageShape::square(1, 16),
 //!     crop: None,
 //!     max_pixels: 1 << 20,
 //!     on_corrupt: OnCorrupt::Error,

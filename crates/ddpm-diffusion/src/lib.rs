@@ -41,7 +41,7 @@
 //! let start = noise_batch(0, Stream::Sample, options.indices, &[1, 8, 8]);
 //! let images = short.sample(&options, start, model, |step| assert_eq!(step.steps, 20))?;
 //! assert_eq!(images.size(), [2, 1, 8, 8]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), ModelError>(())
 //! ```
 //!
 //! | file | contents |

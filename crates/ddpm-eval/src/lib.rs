@@ -7,18 +7,18 @@
 //! the noise of image i at timestep t is a function of (seed, i, t) only, and sums are `f64`.
 //!
 //! ```
-//! use ddpm_diffusion::{BetaSchedule, Clip, Diffusion, Loss, Prediction, Settings, VarianceKind, Weighting};
+//! use ddpm_diffusion::{BetaSchedule, Clip, Diffusion, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
 //! use ddpm_eval::{BoundSums, Evaluation, Images, Strata};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let settings = Settings {
+//! let spec = DiffusionSpec {
 //!     prediction: Prediction::Eps,
-//!     variance: VarianceKind::FixedLarge,
-//!     loss: Loss::Mse,
+//!     variance: Variance::FixedLarge,
+//!     loss: Loss::Simple,
 //!     weighting: Weighting::None,
 //! };
-//! let process = Diffusion::new(BetaSchedule::Cosine.betas(100)?, settings, Device::Cpu)?;
+//! let process = Diffusion::new(betas(&BetaSchedule::Cosine, 100)?, spec, Device::Cpu)?;
 //! let strata = Strata::sampled(100, 10)?; // 10 of 100 timesteps per image; Strata::every(100) is exact.
 //! let evaluation = Evaluation { process: &process, strata: &strata, clip: Clip::Unit, seed: 0 };
 //! let x_start = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));

@@ -28,7 +28,7 @@ impl Default for CommSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSettings {
     /// Store: a folder or a URI such as `s3://bucket/run`. Default `<run.dir>/checkpoints`;
-    /// see [`Settings::checkpoint_uri`].
+    /// see [`Settings::checkpoint_uri`](crate::Settings::checkpoint_uri).
     pub uri: Option<String>,
     /// Steps between saves; the last step is always saved. Default 1000.
     pub every: u64,

@@ -147,7 +147,7 @@ fn check_refusals(classifier: &Path, model: &Path) {
     check_refused(&mut sample(classifier, &[]), 2, "holds a classifier", "name a run of `train`");
     let swapped = ["--class", "1", "--classifier", m];
     check_refused(&mut sample(model, &swapped), 2, "holds a diffusion model", "`train-classifier`");
-    check_refused(&mut sample(model, &["--class", "1"]), 2, "knows no classes", "--classifier");
+    check_refused(&mut sample(model, &["--class", "1"]), 2, "has no classes", "--classifier");
     let beyond = ["--class", "10", "--classifier", c];
     check_refused(&mut sample(model, &beyond), 2, "class 10 is out of range", "0 to 9");
     check_refused(&mut sample(model, &["--classifier", c]), 2, "--class", "Usage");

@@ -93,7 +93,7 @@ fn benchmarks() {
         ("allreduce --config smoke --repeat 0", 2, "'0' for '--repeat", "at least 1"),
         ("loader --config smoke --set data.workers=0", 2, "data.workers = 0", "at least 1"),
         ("checkpoint --config smoke --every 3", 2, "not provided", "--steps <N>"),
-        ("checkpoint --config smoke --steps 7 --every 3", 2, "--steps 7 is no multiple of --every 3", "--steps 9"),
+        ("checkpoint --config smoke --steps 7 --every 3", 2, "--steps 7 is not a multiple of --every 3", "--steps 9"),
         ("checkpoint --config smoke --uri memory://", 2, "checkpoint.uri is in memory", "a folder or a bucket"),
         ("checkpoint --config smoke --uri ftp://host/a", 2, "ftp://host/a", "s3://"),
         ("checkpoint --config smoke --uri DIR/file", 4, "/file/bench-", "Check that it is reachable"),

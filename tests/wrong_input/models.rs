@@ -65,7 +65,7 @@ fn sampling() {
         ("DIR/run --corrector-steps 1 --corrector-snr 1", 2, "signal-to-noise ratio is 1", "Set it inside that range"),
         ("DIR/run --corrector-snr 0.1", 2, "not provided", "--corrector-steps"),
         ("DIR/run --sampler dpmpp --corrector-steps 1", 2, "allows no corrector", "Leave the corrector out"),
-        ("DIR/run --class 3", 2, "knows no classes", "leave --class out"),
+        ("DIR/run --class 3", 2, "has no classes", "leave --class out"),
         ("DIR/classes --class 10", 2, "class 10 is out of range", "classes 0 to 9"),
         ("DIR/classes --class 1 --guidance 2", 2, "cannot be guided", "leave --guidance out"),
         ("DIR/run --trajectory", 2, "--trajectory needs numbers", ".safetensors"),
@@ -80,8 +80,8 @@ fn sampling() {
     ];
     check(dir.path(), "sample --out DIR/a.png --model", &cases);
     let cases = [
-        ("DIR/a.gif", 2, "a.gif says no kind of file", "FILE.png"),
-        ("DIR/noending", 2, "noending says no kind of file", "FOLDER/"),
+        ("DIR/a.gif", 2, "a.gif does not name a kind of file", "FILE.png"),
+        ("DIR/noending", 2, "noending does not name a kind of file", "FOLDER/"),
         ("DIR/file/a.png", 4, "file/a.png", "check the path"),
     ];
     check(dir.path(), "sample --model DIR/run --steps 2 -n 2 --out", &cases);
@@ -343,7 +343,7 @@ fn evaluating() {
         ("DIR/pictures/0 -n 100000000", 2, "-n asks for 100000000 images of ", "give at most "),
         ("DIR/pictures/0 -n 1", 2, "1 images have no covariance", "at least 2"),
         ("DIR/pictures/0 --features DIR/absent.pt", 4, "absent.pt: No such file", "check the path"),
-        ("DIR/pictures/0 --features DIR/images", 2, "images is no TorchScript module", "torch.jit.save"),
+        ("DIR/pictures/0 --features DIR/images", 2, "images is not a valid TorchScript module", "torch.jit.save"),
     ];
     check(dir.path(), "eval fid --data smoke --samples", &cases);
     train_smoke(&at("plain"), "");

@@ -61,7 +61,7 @@ fn resuming() {
     train_smoke(base.path(), "");
     type Harm = fn(&Path);
     let cases: &[(Harm, Case)] = &[
-        (|_| (), ("--set seed=7", 3, "seed (checkpoint 0, now 7)", "go on all the same with --allow-change seed.")),
+        (|_| (), ("--set seed=7", 3, "seed (checkpoint 0, now 7)", "resume anyway with --allow-change seed.")),
         // What cannot be allowed is not offered, allowed or not.
         (
             |_| (),

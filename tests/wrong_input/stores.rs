@@ -155,11 +155,11 @@ fn what_may_not_be_done_to_checkpoints() {
     check(dir.path(), "checkpoints", &cases);
     assert_eq!(run(program().args(["checkpoints", "unlock", "--force"]).arg(at("other"))).code, 0);
     let cases = [
-        ("copy DIR/run --to DIR/other", 3, "another run's than the checkpoints in", "copy it to a folder of its own"),
+        ("copy DIR/run --to DIR/other", 3, "another run than the checkpoints in", "copy it to a folder of its own"),
         ("copy DIR/run --to DIR/other --step 10", 3, "seed: 1 there, 0 here", "copy it to a folder of its own"),
     ];
     check(dir.path(), "checkpoints", &cases);
     assert_eq!(run(program().args(["checkpoints", "drop", "--step", "10"]).arg(at("run"))).code, 0);
-    let cases = [("drop DIR/run --step 20", 2, "is the only sound checkpoint", "--force drops it even so")];
+    let cases = [("drop DIR/run --step 20", 2, "is the only valid checkpoint", "--force drops it anyway")];
     check(dir.path(), "checkpoints", &cases);
 }

@@ -31,7 +31,7 @@ Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the st
 diverged, 75 stopped on request after saving.
 Start here: ddpm-dist train --config smoke";
 
-/// Trains denoising diffusion models across ranks. Alone it is one rank; under mpirun, one of many.
+/// Trains denoising diffusion models across ranks. Started directly it is a single rank; under mpirun, one of several.
 #[derive(Debug, Parser)]
 #[command(name = "ddpm-dist", version, propagate_version = true, after_help = EXIT_STATUS)]
 pub struct Cli {
@@ -41,7 +41,7 @@ pub struct Cli {
     /// Print results on stdout as one JSON object per line.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Let every rank log, not only rank 0.
+    /// Log on every rank, not only on rank 0.
     #[arg(long, global = true)]
     pub all_ranks: bool,
 }
@@ -51,28 +51,28 @@ pub struct Cli {
 pub enum Command {
     /// Train a model, from the start or from the newest checkpoint.
     Train(TrainArgs),
-    /// Train a classifier of noised images on the U-Net's way down, for `sample --classifier`; the options of `train`.
+    /// Train a classifier of noised images, the U-Net's encoder, for `sample --classifier`; same options as `train`.
     TrainClassifier(TrainArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
-    /// Turn images into the noise from which deterministic DDIM leads back to them.
+    /// Encode images into the noise from which deterministic DDIM reconstructs them.
     Encode(EncodeArgs),
-    /// Measure how good a model is, or what was drawn from it.
+    /// Evaluate a model or its samples.
     #[command(subcommand)]
     Eval(EvalCommand),
-    /// Look at the checkpoints of a run, check them, delete and copy them, free a store that a killed run holds.
+    /// List, show, verify, delete and copy the checkpoints of a run, and free a store that a killed run still holds.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
-    /// Look at a data set.
+    /// Inspect a data set.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Draw a picture of the process, of a model at work, or of a run's loss.
+    /// Plot the diffusion process, a model's samples on their way from noise, or a run's loss.
     #[command(subcommand)]
     Plot(PlotCommand),
     /// Measure what a configuration costs on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
-    /// Check what this machine offers: libtorch, MPI, a place to write.
+    /// Check this machine: libtorch, GPUs, MPI, a writable folder.
     Doctor,
     /// Print completions for a shell.
     Completions {
@@ -97,8 +97,8 @@ pub struct ConfigArgs {
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// `auto`: go on from the newest checkpoint, if any; `never`: start afresh, refused where there are checkpoints; or
-    /// the step to go on from.
+    /// `auto`: resume from the newest checkpoint, if any; `never`: start afresh, refused if there are checkpoints; or
+    /// the step to resume from.
     #[arg(long, default_value = "auto", value_name = "auto|never|STEP", value_parser = resume)]
     pub resume: ResumeFrom,
     /// Short for `--set train.steps=N`.
@@ -107,11 +107,12 @@ pub struct TrainArgs {
     /// Print the resolved configuration, sizes and plan, and stop.
     #[arg(long, conflicts_with = "profile")]
     pub dry_run: bool,
-    /// On resume, let this key differ from the checkpoint's; `data`: the images, and all keys of [data]. May be repeated.
+    /// On resume, allow this key to differ from the checkpoint's; `data`: the images and all keys of [data]. May be
+    /// repeated.
     #[arg(long, value_name = "KEY|data")]
     pub allow_change: Vec<String>,
-    /// Trace steps 4 to 8 to this file, for ui.perfetto.dev or chrome://tracing; of several ranks each writes its own,
-    /// FILE.json as FILE.rank0.json and so on.
+    /// Trace steps 4 to 8 to this file, for ui.perfetto.dev or chrome://tracing; with several ranks each writes its
+    /// own: for FILE.json, FILE.rank0.json and so on.
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub profile: Option<PathBuf>,
 }
@@ -133,13 +134,13 @@ pub struct SampleArgs {
     /// Number of images.
     #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
     pub count: usize,
-    /// How to go from noise to images.
+    /// The sampling method.
     #[arg(long, value_enum, default_value = "ddim")]
     pub sampler: SamplerName,
-    /// Number of denoising steps, at most those trained on. [default: 50, or all where there are fewer]
+    /// Number of denoising steps, at most as many as the model was trained on. [default: 50, or all if there are fewer]
     #[arg(long, value_parser = at_least_one::<usize>, conflicts_with = "respacing")]
     pub steps: Option<usize>,
-    /// Timesteps to keep instead: `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation).
+    /// Instead of --steps, the timesteps to keep: `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation).
     #[arg(long, value_name = "SPEC")]
     pub respacing: Option<String>,
     /// DDIM's noise: 0 is deterministic, 1 is ancestral.
@@ -148,13 +149,14 @@ pub struct SampleArgs {
     /// Where `--steps` puts the timesteps.
     #[arg(long, value_enum, default_value = "leading", conflicts_with = "respacing")]
     pub spacing: SpacingName,
-    /// Clip the predicted image to [-1, 1] at every step; the default, unless a diffusers scheduler says no.
+    /// Clip the predicted image to [-1, 1] at every step; the default, unless a diffusers scheduler turns it off.
     #[arg(long, overrides_with = "no_clip")]
     pub clip: bool,
     /// Do not clip the predicted image.
     #[arg(long)]
     pub no_clip: bool,
-    /// Clip each predicted image to this percentile of its own values instead, and scale it back into [-1, 1].
+    /// Dynamic thresholding: clip each predicted image to this percentile of its own absolute values instead, and
+    /// rescale it to [-1, 1].
     #[arg(long, value_name = "PERCENTILE", value_parser = percentile, conflicts_with_all = ["clip", "no_clip"])]
     pub threshold: Option<f64>,
     /// Langevin corrector steps after each step; not with dpmpp.
@@ -163,22 +165,22 @@ pub struct SampleArgs {
     /// Size of a corrector step, as its ratio to the noise, between 0 and 1.
     #[arg(long, default_value = "0.1", value_name = "R", requires = "corrector_steps")]
     pub corrector_snr: f64,
-    /// Key of the noise; image i is a function of (seed, i).
+    /// Seed of the noise; image i depends only on the seed and i.
     #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// `ema` (the slowest average), `raw`, or the rate of an average.
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
     pub weights: WeightChoice,
-    /// The class to draw, or `all` for a row of each; by default each in turn.
+    /// The class to draw, or `all` for one row per class; by default the classes take turns.
     #[arg(long, value_name = "K|all")]
     pub class: Option<ClassChoice>,
-    /// Classifier-free guidance scale: 0 is unconditional, 1 conditional, more exaggerates the class.
+    /// Classifier-free guidance scale: 0 is unconditional, 1 is conditional, and more exaggerates the class.
     #[arg(long, value_name = "W", requires = "class", value_parser = finite)]
     pub guidance: Option<f64>,
-    /// A classifier's run, trained by `train-classifier` on the same noise, that guides the images to their class.
+    /// The run of a classifier that guides the images to their class, trained by `train-classifier` on the same noise.
     #[arg(long, value_name = "SRC", requires = "class", value_parser = address)]
     pub classifier: Option<String>,
-    /// Scale of the classifier's gradient: 0 is unguided, 1 follows Bayes' rule, more exaggerates the class.
+    /// Scale of the classifier's gradient: 0 is unguided, 1 follows Bayes' rule, and more exaggerates the class.
     #[arg(long, default_value = "1", value_name = "S", requires = "classifier", value_parser = not_negative)]
     pub classifier_scale: f64,
     /// Start from tensor `noise` [N,C,H,W] of this safetensors file, as `encode` writes it.
@@ -187,7 +189,7 @@ pub struct SampleArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
-    /// Keep every intermediate image too (safetensors output only).
+    /// Save every intermediate image too (safetensors output only).
     #[arg(long)]
     pub trajectory: bool,
     #[command(flatten)]
@@ -195,15 +197,16 @@ pub struct SampleArgs {
     /// `grid.png`, `samples.safetensors`, or a folder (ending in `/`) for one PNG per image.
     #[arg(long, value_name = "PATH", value_parser = local)]
     pub out: String,
-    /// Delete the numbered images that an earlier run left in the folder; a folder with images in it is refused otherwise.
+    /// First delete the numbered images that an earlier run left in the folder; without this, a folder that contains
+    /// images is refused.
     #[arg(long)]
     pub overwrite: bool,
 }
 
-/// Where a network computes; in training that is `train.device`.
+/// The device of a network; training takes it from `train.device`.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Where to compute: `cuda` is a GPU for each rank, and `auto` that where there are GPUs.
+    /// Where to compute: `cuda` is one GPU per rank; `auto` is `cuda` if there are GPUs, else the CPU.
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceName,
 }
@@ -218,11 +221,11 @@ impl DeviceArgs {
 /// Devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
-    /// A GPU for each rank where there are GPUs, else the CPU.
+    /// One GPU per rank if there are GPUs, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// A GPU for each rank.
+    /// One GPU per rank.
     Cuda,
 }
 
@@ -243,14 +246,14 @@ pub enum SamplerName {
     Ddpm,
     /// Song et al. 2020.
     Ddim,
-    /// Heun's second-order method, two evaluations a step (Karras et al. 2022).
+    /// Heun's second-order method, two evaluations per step (Karras et al. 2022).
     Heun,
     /// DPM-Solver++ 2M (Lu et al. 2022).
     Dpmpp,
 }
 
 impl SamplerName {
-    /// The sampler; the arguments are DDIM's.
+    /// The sampler; the arguments apply to DDIM only.
     pub fn with(self, eta: f64, direction: Direction) -> Sampler {
         match self {
             Self::Ddpm => Sampler::Ancestral,
@@ -285,7 +288,7 @@ impl From<SpacingName> for Spacing {
 /// Which classes to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassChoice {
-    /// This one.
+    /// One class.
     One(i64),
     /// Every class in turn.
     All,
@@ -332,11 +335,11 @@ fn percentile(text: &str) -> Result<f64, String> {
 /// `data …`
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Open a configuration's data set: size, classes, the first images.
+    /// Open a configuration's data set and print its size, its classes and a summary of its first images.
     Info {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Read every image and report those that fail.
+        /// Read every image and report those that cannot be read.
         #[arg(long)]
         check: bool,
         /// Save the first 64 images as a grid.

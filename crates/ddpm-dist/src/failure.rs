@@ -1,4 +1,5 @@
-//! From errors of the libraries to what a user reads: the exit status, and the remedies in this program's options.
+//! Turns errors of the libraries into what the user sees: the exit status, and remedies in terms of this program's
+//! options.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -45,11 +46,11 @@ impl From<ErrorKind> for Exit {
     }
 }
 
-/// What reduces the memory that the command at hand needs, as a sentence without its full stop.
+/// How to reduce the memory that the current command needs, as a sentence without its full stop.
 static RELIEF: Mutex<Option<String>> = Mutex::new(None);
 
-/// Notes what reduces the memory that the command at hand needs, as a sentence without its full stop: the advice that a
-/// user gets when memory runs out.
+/// Records how to reduce the memory that the current command needs, as a sentence without its full stop: the advice to
+/// print if memory runs out.
 pub fn relieve_with(advice: impl Into<String>) {
     *RELIEF.lock().unwrap_or_else(PoisonError::into_inner) = Some(advice.into());
 }
@@ -61,12 +62,12 @@ pub fn relieve_by_batch(batch: usize) {
     }
 }
 
-/// Ends the run for all ranks: this one has no other way to reach them.
+/// Ends the run on all ranks, from a rank that cannot reach the others in any other way.
 pub fn end_all(error: &Error) -> ! {
     abort(Exit::from(error.kind()).code(), &format!("error: {error}{}", advice(error)))
 }
 
-/// The failure as a user reads it: what is wrong, and what would fix it.
+/// The failure as the user sees it: what is wrong, and how to fix it.
 pub fn worded(failure: &Failure) -> String {
     format!("{failure}{}", advice(failure.error()))
 }
@@ -90,7 +91,7 @@ fn advice(error: &Error) -> String {
     format!("{stop} {}{rest}.", first.to_uppercase())
 }
 
-/// A remedy in the words of this program's command line.
+/// A remedy in terms of this program's command line.
 fn phrase(remedy: &Remedy) -> String {
     let each = |option: &str, values: &[String]| {
         values.iter().map(|value| format!("{option} {value}")).collect::<Vec<_>>().join(" ")
@@ -104,7 +105,7 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::AllowChange(keys) if keys.iter().all(|key| key == ddpm_train::DATA) => {
             "resume with this one by --allow-change data, which begins a new epoch".into()
         }
-        Remedy::AllowChange(keys) => format!("resume all the same with {}", each("--allow-change", keys)),
+        Remedy::AllowChange(keys) => format!("resume anyway with {}", each("--allow-change", keys)),
         Remedy::OtherRunDir => "start in another run.dir (--set run.dir=...)".into(),
         Remedy::Resume => "resume with --resume auto".into(),
         Remedy::StartAfresh => "start afresh with --resume never".into(),
@@ -145,8 +146,8 @@ mod tests {
         let failure = Failure::from(error);
         assert_eq!(
             worded(&failure),
-            "the checkpoint has other settings. Set them back, start in another run.dir (--set run.dir=...), or resume all \
-             the same with --allow-change train.lr --allow-change ema.rates."
+            "the checkpoint has other settings. Set them back, start in another run.dir (--set run.dir=...), or resume \
+             anyway with --allow-change train.lr --allow-change ema.rates."
         );
         assert_eq!(worded(&Failure::from(Error::config("no such preset"))), "no such preset");
         relieve_by_batch(64);

@@ -1,4 +1,5 @@
-//! A folder of numbered images, as `sample` writes it: no others among them, and nobody's images lost.
+//! A folder of numbered images, as `sample` writes it. It never mixes them with other images, and never deletes images
+//! unless asked to.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,8 +17,8 @@ pub struct ImageFolder<'a> {
 }
 
 impl<'a> ImageFolder<'a> {
-    /// Refuses a folder that already has images in it, at any depth: whoever reads the samples back, `eval fid` for one,
-    /// would count them. With `overwrite`, the numbered ones of an earlier run are to be deleted instead.
+    /// Refuses a folder that already contains images, at any depth: a later reader of the samples, such as `eval fid`,
+    /// would count them. With `overwrite`, the numbered ones of an earlier run are marked for deletion instead.
     pub fn open(path: &'a Path, overwrite: bool) -> Result<Self, Error> {
         let (earlier, others): (Vec<_>, Vec<_>) =
             images_below(path)?.into_iter().partition(|image| is_numbered(path, image));
@@ -68,7 +69,7 @@ fn is_numbered(folder: &Path, image: &Path) -> bool {
     digits.is_some_and(|digits| digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The images below a folder that a data set would take, hidden ones left out; none if there is no such folder.
+/// The images below a folder that a data set would include, without hidden ones; none if there is no such folder.
 fn images_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut images = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -83,7 +84,7 @@ fn images_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            // A link is not followed, so that no circle is walked.
+            // Links are not followed, to avoid cycles.
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let extension = path.extension().map(|end| end.to_ascii_lowercase());
             if is_folder {

@@ -1,7 +1,7 @@
 //! `ddpm-dist`: trains denoising diffusion models across ranks, and samples from them.
 //!
-//! `cli/` is the command line as typed, `commands/` has one file per command. Training itself is in the crate `ddpm-train`,
-//! and what opens and draws from a model in `ddpm-model`.
+//! `cli/` is the command line as typed, `commands/` has one file per command. Training itself is in the crate
+//! `ddpm-train`; opening a model and drawing from it is in `ddpm-model`.
 
 // A closed pipe or a full disk makes these panic: see output.rs.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -40,7 +40,7 @@ fn main() {
     let world = World::init().unwrap_or_else(|error| abort(Exit::Internal.code(), &error.to_string()));
     let cli = match typed {
         Ok(cli) => cli,
-        // Every rank was given the same words, so one of them answers: help, the version, or what is wrong.
+        // Every rank has the same arguments, so a single one prints the help, the version, or what is wrong.
         Err(answer) => {
             let printed = if world.rank() == 0 { answer.print() } else { Ok(()) };
             let helped = if answer.use_stderr() { Ok(()) } else { output::printed(printed) };
@@ -53,7 +53,7 @@ fn main() {
     let exit = match commands::run(&cli, &world, &signals) {
         // The other ranks do not know of it and wait in some collective.
         Err(Failure::Alone(error)) if world.size() > 1 => end_all(&error),
-        // What abort() says of the step matters on a single rank too where a step ran out of memory.
+        // abort() also reports the step, which helps on a single rank too if a step ran out of memory.
         Err(failure) if failure.kind() == ErrorKind::OutOfMemory && current_step().is_some() => {
             end_all(failure.error())
         }
@@ -63,7 +63,7 @@ fn main() {
     world.finish(exit)
 }
 
-/// The exit status of what is over; says why it failed, if it did.
+/// The exit status of a finished command; prints why it failed, if it did.
 fn ended(outcome: Result<i32, Failure>) -> i32 {
     outcome.unwrap_or_else(|failure| {
         match failure.kind() {
@@ -75,7 +75,8 @@ fn ended(outcome: Result<i32, Failure>) -> i32 {
     })
 }
 
-/// Lets a panic end the run; one in which tensors say that memory ran out, as that failure and no fault of the program.
+/// Makes a panic end the run on all ranks. If it comes from a tensor operation that ran out of memory, it is reported
+/// as that, not as a bug in the program.
 fn install_panic_hook() {
     ddpm_comm::install_panic_hook();
     let fault = panic::take_hook();

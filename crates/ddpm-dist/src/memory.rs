@@ -1,6 +1,6 @@
-//! The allocator, of libtorch as of Rust: one that keeps what a step frees for the next step. glibc's gives large blocks
-//! back to the kernel, and each step then takes page faults for them anew.
-#![allow(unsafe_code)] // The allocator's own contract, passed on; and a name that jemalloc looks for, as no other library.
+//! The allocator of both libtorch and Rust: jemalloc, set to keep what a step frees for the next step. glibc's returns
+//! large blocks to the kernel, and each step then takes page faults for them again.
+#![allow(unsafe_code)] // For the contract of a global allocator, and for exporting a symbol that jemalloc looks up.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -12,14 +12,15 @@ use tikv_jemallocator::Jemalloc;
 
 use crate::failure::{Exit, end_all};
 
-/// jemalloc for Rust; where it has no more, the run ends with the message and the code of that. Rust would end the process
-/// by a signal, without either. (libtorch's C++ calls jemalloc itself, and reports what it does not get.)
+/// jemalloc for Rust. When it has no more memory, the run ends with the message and the exit code for that; Rust would
+/// kill the process by a signal, without either. (libtorch's C++ calls jemalloc itself, and reports failed
+/// allocations.)
 struct Allocator;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-// SAFETY: all calls are jemalloc's, with the caller's promises passed on; what it does not give is not returned.
+// SAFETY: all calls go to jemalloc under the caller's guarantees; a null pointer is never returned.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
@@ -42,7 +43,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// `block`, unless there is none of that size.
+/// Returns `block`; ends the run if the allocation failed.
 fn given(block: *mut u8, size: usize) -> *mut u8 {
     thread_local!(static ENDING: Cell<bool> = const { Cell::new(false) });
     if !block.is_null() {
@@ -58,6 +59,6 @@ fn given(block: *mut u8, size: usize) -> *mut u8 {
 
 const OPTIONS: &[u8; 36] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1\0";
 
-/// What jemalloc reads before `main`, a pointer to text that ends with a zero: freed pages are never given back.
+/// jemalloc's options, which it reads before `main`: a pointer to zero-terminated text. Freed pages are never returned.
 #[unsafe(export_name = "malloc_conf")]
 static MALLOC_CONF: Option<&[u8; 36]> = Some(OPTIONS);

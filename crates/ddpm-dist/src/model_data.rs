@@ -1,4 +1,4 @@
-//! Images that a command works on with a model.
+//! The images that a command feeds to a model.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use ddpm_model::{Error, Model};
 
 use crate::cli::DataArgs;
 
-/// Opens the images; refuses a set of fewer than `count`.
+/// Opens the data set; refuses one with fewer than `count` images.
 pub fn open(model: &Model, args: &DataArgs, count: usize) -> Result<Arc<dyn Source>, Error> {
     let settings = model.data_settings(args.data.as_deref(), &args.overrides)?;
     let source = model.open_data(&settings, args.split.into())?;
@@ -15,7 +15,7 @@ pub fn open(model: &Model, args: &DataArgs, count: usize) -> Result<Arc<dyn Sour
     Ok(source)
 }
 
-/// Refuses to take more images than there are.
+/// Refuses to use more images than there are.
 pub fn check_count(source: &dyn Source, count: u64) -> Result<(), Error> {
     let available = source.len();
     if count <= available {

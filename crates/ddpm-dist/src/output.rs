@@ -1,4 +1,4 @@
-//! What the program prints: results on stdout, messages on stderr. Neither may panic, whatever they are connected to.
+//! The program's output: results on stdout, messages on stderr. Neither may panic, whatever it is connected to.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -14,8 +14,8 @@ pub fn print(result: impl Display) -> Result<(), Error> {
     printed(writeln!(stdout, "{result}").and_then(|()| stdout.flush()))
 }
 
-/// Whether a write to stdout fails the command. It does not if the reader has gone (`| head -1`) and so has what it wanted:
-/// the rest is dropped, and the command goes on to its own end and exit status.
+/// Whether a write to stdout fails the command. It does not if the reader has gone (`| head -1`), because that reader
+/// has what it wanted: the rest is dropped, and the command finishes with its own exit status.
 ///
 /// # Errors
 /// Any other failed write, such as to a full disk.
@@ -30,7 +30,7 @@ pub fn printed(written: io::Result<()>) -> Result<(), Error> {
     }
 }
 
-/// Prints a message on stderr, if anybody can read it.
+/// Prints a message on stderr, if it can be written.
 pub fn say(message: impl Display) {
     // One write, so that the lines of several ranks do not mix.
     let _ = io::stderr().write_all(format!("{message}\n").as_bytes());

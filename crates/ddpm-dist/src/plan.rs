@@ -1,4 +1,4 @@
-//! The settings of a command and the plan of a training, made by rank 0 and the same on every rank.
+//! The settings of a command and the plan of a training run, made by rank 0 and the same on every rank.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use ddpm_train::{DATA, Plan};
 use crate::cli::{ConfigArgs, TrainArgs};
 use crate::failure::command;
 
-/// Rank 0 makes the plan for a run; all ranks return it, or the same failure.
+/// Makes the plan for a run on rank 0; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
     let settings = agree::on_root(comm, || resolve_for(comm.size(), args, learner))?;
     if args.dry_run {
@@ -19,14 +19,15 @@ pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result
     Plan::resuming(comm, settings, args.resume, &args.allow_change, recorded(&args.config))
 }
 
-/// The `config.toml` that a run wrote down, where that is the configuration and says where the run is.
+/// The configuration file, if it is the `config.toml` that a run wrote and no override moves the run elsewhere.
 fn recorded(config: &ConfigArgs) -> Option<&Path> {
     let elsewhere = |set: &String| ["run.dir", "run.name"].contains(&set.split('=').next().unwrap_or_default().trim());
     let file = Path::new(&config.config);
     (file.ends_with("config.toml") && !config.overrides.iter().any(elsewhere)).then_some(file)
 }
 
-/// Rank 0 resolves a configuration, with `more` overrides after the user's; all ranks return it, or the same failure.
+/// Resolves a configuration on rank 0, with `more` overrides after the user's; all ranks return it, or the same
+/// failure.
 pub fn settings(comm: &dyn Collective, config: &ConfigArgs, more: &[String]) -> Result<Settings, Failure> {
     Ok(agree::on_root(comm, || resolve(comm.size(), config, more))?)
 }
@@ -34,7 +35,8 @@ pub fn settings(comm: &dyn Collective, config: &ConfigArgs, more: &[String]) -> 
 fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Settings, Error> {
     let mut config = args.config.clone();
     if learner == Learner::Classifier {
-        // First, so that one can be trained from a diffusion model's own file, and a --set against it is seen.
+        // Inserted first: a classifier can be trained from a diffusion model's file, and a --set that contradicts it
+        // still takes effect, and is refused.
         config.overrides.insert(0, "model.kind=classifier".into());
     }
     let steps: Vec<String> = args.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
@@ -63,7 +65,7 @@ fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Setting
     let settings = Settings::load(&config.config, &[&config.overrides, more].concat())?;
     settings.check_world(world)?;
     if settings.checkpoint_uri().starts_with("memory:") {
-        let message = "checkpoint.uri is in memory, where no resumed run finds it; give a folder or a bucket";
+        let message = "checkpoint.uri is in memory, where no resumed run can find it; give a folder or a bucket";
         return Err(Error::config(message));
     }
     Ok(settings)

@@ -1,6 +1,6 @@
-//! Requests to stop, heard from the first instruction of the program to its last.
+//! Requests to stop, handled from the first instruction of the program to its last.
 //!
-//! Ctrl-C, SIGTERM, a closed terminal and SIGUSR1 ask for a save and an end; so does whoever empties the file that
+//! Ctrl-C, SIGTERM, a closed terminal (SIGHUP) and SIGUSR1 ask the run to save and end; so does emptying the file that
 //! `DDPM_STOP_FILE` names, as `launch/local.sh` does. A second Ctrl-C or SIGTERM ends the process at once.
 
 use std::fs::{self, File};
@@ -18,20 +18,20 @@ use ddpm_train::StopRequest;
 
 use crate::failure::Exit;
 
-/// Names the file whose emptying is a request.
+/// The environment variable that names the stop file; emptying the file is a request to stop.
 const STOP_FILE: &str = "DDPM_STOP_FILE";
-/// Between two looks at what has come.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A second SIGTERM that comes sooner is the first one again: `timeout` sends it to the process, then to its group.
+/// A second SIGTERM that comes sooner is a repeat of the first: `timeout` sends it to the process, then to its group.
 const APART: Duration = Duration::from_secs(2);
 
-/// The requests that this process hears.
+/// The requests that this process receives.
 #[derive(Clone, Debug, Default)]
 pub struct Signals(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the trainer asks.
+    /// The flag that the trainer polls.
     stop: StopRequest,
     /// The signal that asked first; 0 while none has.
     asked: AtomicI32,
@@ -40,7 +40,7 @@ struct State {
 }
 
 impl Signals {
-    /// Starts to listen. The first thing that the program does: a signal before this ends it, and one during the start is
+    /// Starts to listen. The program does this first: a signal before this ends it, and one during startup is
     /// remembered.
     pub fn listen() -> Result<Self, Error> {
         let unable = |error| Error::internal(format!("cannot listen for signals: {error}"));
@@ -56,7 +56,7 @@ impl Signals {
         Ok(this)
     }
 
-    /// For commands that have nothing to save: from now on a request, also one heard before, ends the process.
+    /// For commands that have nothing to save: from now on a request ends the process, even one received earlier.
     pub fn end_at_once(&self) {
         self.0.at_once.store(true, Ordering::Relaxed);
     }
@@ -93,12 +93,12 @@ impl State {
 
     fn ask(&self, signal: i32) {
         self.stop.request();
-        // Of several the first one counts, which decides the exit code.
+        // The first of several requests counts; it decides the exit code.
         let _ = self.asked.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
-/// Kept open, so that it is watched even where something cleans its folder.
+/// The file is kept open, so that it is still watched if its folder is cleaned up.
 fn stop_file() -> Result<Option<File>, Error> {
     let Some(path) = std::env::var_os(STOP_FILE) else { return Ok(None) };
     File::open(&path).map(Some).map_err(|error| {
@@ -110,12 +110,12 @@ fn stop_file() -> Result<Option<File>, Error> {
     })
 }
 
-/// A file that cannot be looked at is no request.
+/// A file whose metadata cannot be read is not a request.
 fn is_empty(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.len() == 0)
 }
 
-/// Whether the process was started with this signal ignored, as `nohup` does with SIGHUP; then it stays so.
+/// Whether the process was started with this signal ignored, as `nohup` does with SIGHUP; then it stays ignored.
 fn ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

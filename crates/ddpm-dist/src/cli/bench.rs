@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{ConfigArgs, address, at_least_one, path};
 
-/// `bench …`; each trains or saves as a run would, and leaves nothing behind.
+/// `bench …`; each benchmark trains or saves as a run would, and leaves nothing behind.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Training steps: images per second, time to the first step, peak memory.
@@ -16,18 +16,19 @@ pub enum BenchCommand {
         /// Steps to measure.
         #[arg(long, default_value = "30", value_name = "N", value_parser = at_least_one::<u64>)]
         steps: u64,
-        /// Steps before those.
+        /// Warm-up steps before those.
         #[arg(long, default_value = "5", value_name = "N")]
         warmup: u64,
-        /// After those, trace five more to this file as `train --profile` does, and say what operators took most time.
+        /// Then trace five more steps to this file, as `train --profile` does, and print the operators that took the
+        /// most time.
         #[arg(long, value_name = "FILE", value_parser = path)]
         profile: Option<PathBuf>,
     },
-    /// Averaging the gradients over the ranks, beside MPI's own all-reduce of as many bytes.
+    /// Averaging the gradients over the ranks, compared with a plain MPI all-reduce of the same number of bytes.
     Allreduce {
         #[command(flatten)]
         config: ConfigArgs,
-        /// How often; medians are given.
+        /// Number of repetitions; medians are reported.
         #[arg(long, default_value = "20", value_name = "N", value_parser = at_least_one::<u64>)]
         repeat: u64,
     },
@@ -39,18 +40,19 @@ pub enum BenchCommand {
         #[arg(long, default_value = "100", value_name = "N", value_parser = at_least_one::<u64>)]
         steps: u64,
     },
-    /// Saving and loading the training state; with --steps, what saves cost a training that goes on meanwhile.
+    /// Saving and loading the training state; with --steps, how much saves slow down the training that they overlap
+    /// with.
     Checkpoint {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Where to save: a folder, s3://, gs:// or az://. All goes below a prefix of its own there, which is deleted in
-        /// the end. By default a folder below $TMPDIR.
+        /// Where to save: a folder, s3://, gs:// or az://. Everything is written below a prefix of its own there, which
+        /// is deleted at the end. By default a folder below $TMPDIR.
         #[arg(long, value_name = "URI", value_parser = address)]
         uri: Option<String>,
-        /// How often; medians are given, with --steps sums.
+        /// Number of repetitions; medians are reported, or sums with --steps.
         #[arg(long, default_value = "5", value_name = "N", value_parser = at_least_one::<u64>)]
         repeat: u64,
-        /// Train N steps without saves, N with saves behind the training, and N that wait for each save.
+        /// Train N steps without saves, N with saves in the background, and N that wait for each save.
         #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
         steps: Option<u64>,
         /// Steps between those saves.

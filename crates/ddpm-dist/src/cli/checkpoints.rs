@@ -7,13 +7,13 @@ use super::{address, at_least_one};
 /// `checkpoints …`; URI is a run directory, a folder of checkpoints, or an address such as `s3://bucket/run`.
 #[derive(Debug, Subcommand)]
 pub enum CheckpointsCommand {
-    /// One line per checkpoint, newest first.
+    /// List the checkpoints, newest first.
     List {
         /// The store.
         #[arg(value_parser = address)]
         uri: String,
     },
-    /// What a checkpoint holds.
+    /// Print the contents of a checkpoint.
     Show {
         /// The store.
         #[arg(value_parser = address)]
@@ -22,7 +22,7 @@ pub enum CheckpointsCommand {
         #[arg(long)]
         step: Option<u64>,
     },
-    /// Read every byte and compare its hash; exit status 4 if something is damaged.
+    /// Read every byte and verify the hashes; exit status 4 if something is damaged.
     Verify {
         /// The store.
         #[arg(value_parser = address)]
@@ -36,13 +36,13 @@ pub enum CheckpointsCommand {
         /// The store.
         #[arg(value_parser = address)]
         uri: String,
-        /// Keep the newest N that are whole.
+        /// Keep the newest N valid ones.
         #[arg(long, default_value = "2", value_parser = at_least_one::<usize>)]
         keep_last: usize,
-        /// Keep every step that this divides, too.
+        /// Also keep every step that is a multiple of this.
         #[arg(long)]
         keep_every: Option<u64>,
-        /// Only say what would go.
+        /// Only print what would be deleted.
         #[arg(long)]
         dry_run: bool,
     },
@@ -54,29 +54,30 @@ pub enum CheckpointsCommand {
         /// Which one.
         #[arg(long)]
         step: u64,
-        /// Even if no other checkpoint is left to go on from.
+        /// Delete it even if no other checkpoint is left to resume from.
         #[arg(long)]
         force: bool,
     },
-    /// Copy a checkpoint to another store, verifying it on the way and there; refused where another run's are, or while a
-    /// job writes there.
+    /// Copy a checkpoint to another store, verifying the source and the copy; refused if that store has another run's
+    /// checkpoints, or while a job writes to it.
     Copy {
         /// The store.
         #[arg(value_parser = address)]
         uri: String,
-        /// The other store; of a run directory, that run's.
+        /// The store to copy to; for a run directory, the store of that run.
         #[arg(long, value_name = "URI", value_parser = address)]
         to: String,
         /// Which one; by default the newest.
         #[arg(long)]
         step: Option<u64>,
     },
-    /// Free a store that a killed job still holds. A job that lives loses it: it ends, and saves nothing more there.
+    /// Free a store that a killed job still holds. If the job is in fact alive it loses the store: it ends, and saves
+    /// nothing more there.
     Unlock {
         /// The store.
         #[arg(value_parser = address)]
         uri: String,
-        /// Even if the lease has not run out yet, or cannot be read.
+        /// Free it even if the lease has not expired yet, or cannot be read.
         #[arg(long)]
         force: bool,
     },

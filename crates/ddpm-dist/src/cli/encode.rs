@@ -13,10 +13,11 @@ pub struct EncodeArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub data: DataArgs,
-    /// Number of images: the first of the split.
+    /// Number of images, taken from the start of the split.
     #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
     pub count: usize,
-    /// Number of timesteps, at most those trained on; decode with as many. [default: 100, or all where there are fewer]
+    /// Number of timesteps, at most as many as the model was trained on; decode with the same number. [default: 100, or
+    /// all if there are fewer]
     #[arg(long, value_parser = at_least_one::<usize>)]
     pub steps: Option<usize>,
     /// Where `--steps` puts the timesteps; decode with the same.
@@ -25,7 +26,7 @@ pub struct EncodeArgs {
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,
-    /// Gets `noise` and the `images` it stands for, f32 [N,C,H,W], and their `labels`, if the model knows classes.
+    /// File for `noise` and the original `images`, f32 [N,C,H,W], and for their `labels` if the model has classes.
     #[arg(long, value_name = "FILE.safetensors", value_parser = safetensors)]
     pub out: PathBuf,
 }

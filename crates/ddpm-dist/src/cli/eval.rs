@@ -1,4 +1,4 @@
-//! `eval …`, as typed, and how a command names images.
+//! `eval …`, as typed, and the arguments that choose a command's images.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use ddpm_model::WeightChoice;
 pub enum EvalCommand {
     /// The likelihood of images under a model: the variational bound, in bits per dimension.
     Nll(NllArgs),
-    /// How far samples are from images: the Fréchet distance between their features.
+    /// The distance of samples from images: the Fréchet distance between their features.
     Fid(FidArgs),
-    /// The classes of samples, or of a classifier's own data, as the classifier tells them.
+    /// The classes that a classifier predicts for samples, or for its own data.
     Classes(ClassesArgs),
 }
 
@@ -39,11 +39,11 @@ pub struct NllArgs {
     /// By default all timesteps are evaluated.
     #[arg(long, value_name = "K", conflicts_with = "respacing")]
     pub timesteps: Option<usize>,
-    /// The bound of the process over fewer timesteps, `ddimN`, `N` or sections `a,b,c` (improved-diffusion's notation):
-    /// not the bound of the model's own process, and looser as a rule.
+    /// Evaluate the bound of the process respaced to fewer timesteps, `ddimN`, `N` or sections `a,b,c`
+    /// (improved-diffusion's notation). It is not the bound of the model's own process, and usually looser.
     #[arg(long, value_name = "SPEC")]
     pub respacing: Option<String>,
-    /// Key of the noise, of the timesteps drawn, and of which images are taken.
+    /// Seed of the noise, of the timesteps drawn, and of the choice of images.
     #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// Images per forward pass.
@@ -56,10 +56,10 @@ pub struct NllArgs {
 /// Arguments of `eval fid`.
 #[derive(Debug, Args)]
 pub struct FidArgs {
-    /// What `sample` wrote: a safetensors file, or a folder of images.
+    /// The output of `sample`: a safetensors file, or a folder of images.
     #[arg(long, value_name = "FILE|FOLDER", value_parser = path)]
     pub samples: PathBuf,
-    /// A TOML file or a preset whose `[data]` to hold them against.
+    /// A TOML file or a preset; the samples are compared with the images of its `[data]`.
     #[arg(long, value_name = "FILE")]
     pub data: String,
     /// Override one key of that configuration by a TOML value, e.g. `--set data.path=DIR`; may be repeated.
@@ -68,7 +68,7 @@ pub struct FidArgs {
     /// Which part of the data set.
     #[arg(long, value_enum, default_value = "train")]
     pub split: SplitName,
-    /// Only the first N of its images.
+    /// Use only its first N images.
     #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
     pub count: Option<u64>,
     /// `pixels`, or a TorchScript module from images f32 [B, C, H, W] in [-1, 1] to features [B, D].
@@ -81,12 +81,12 @@ pub struct FidArgs {
     pub on: DeviceArgs,
 }
 
-/// What images are compared by.
+/// The features by which images are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Features {
-    /// The grey levels themselves.
+    /// The pixel values themselves.
     Pixels,
-    /// What this TorchScript module makes of them.
+    /// The output of this TorchScript module.
     File(PathBuf),
 }
 
@@ -110,21 +110,21 @@ impl fmt::Display for Features {
 /// Arguments of `eval classes`.
 #[derive(Debug, Args)]
 pub struct ClassesArgs {
-    /// A classifier's run, trained by `train-classifier`, or such a run at a step.
+    /// The run of a classifier, trained by `train-classifier`, or such a run at a step.
     #[arg(long, value_name = "SRC", value_parser = address)]
     pub classifier: String,
-    /// What `sample` wrote: a safetensors file, or a folder of images, whose sub-folders, if any, are their classes.
+    /// The output of `sample`: a safetensors file, or a folder of images, whose sub-folders, if any, are the classes.
     #[arg(long, value_name = "FILE|FOLDER", conflicts_with = "split", required_unless_present = "split",
           value_parser = path)]
     pub samples: Option<PathBuf>,
-    /// Images of the classifier's own data instead: the first `-n` of this part.
+    /// Classify images of the classifier's own data instead: the first `-n` of this split.
     #[arg(long, value_enum)]
     pub split: Option<SplitName>,
-    /// How many of them.
+    /// Number of images of the split.
     #[arg(short = 'n', long = "count", value_name = "N", default_value = "1000", requires = "split",
           value_parser = at_least_one::<u64>)]
     pub count: u64,
-    /// Noise them to this timestep first, 0 being the least noise.
+    /// Noise them to this timestep first; 0 is the least noise.
     #[arg(short, long, value_name = "T", requires = "split")]
     pub timestep: Option<usize>,
     /// `ema` (the slowest average), `raw`, or the rate of an average.
@@ -140,7 +140,7 @@ pub struct ClassesArgs {
 /// Which images a command works on.
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// A TOML file or a preset whose `[data]` to use; by default the run's own.
+    /// A TOML file or a preset whose `[data]` to use; by default that of the model's run.
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// Override one key of that configuration by a TOML value, e.g. `--set data.path=DIR`; may be repeated.
@@ -154,11 +154,11 @@ pub struct DataArgs {
 /// Parts of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SplitName {
-    /// What models are trained on.
+    /// The training images.
     Train,
     /// CelebA's validation images.
     Valid,
-    /// What was held out.
+    /// The held-out images.
     Test,
 }
 

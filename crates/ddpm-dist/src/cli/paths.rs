@@ -1,5 +1,5 @@
-//! Paths and addresses, as typed: what only a shell, or another program, would understand is refused with the spelling that
-//! works.
+//! Paths and addresses, as typed. Notation that only a shell or another program understands is refused, and the message
+//! gives the spelling that works.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     local(text).map(PathBuf::from)
 }
 
-/// The same, where it matters whether it ends in a slash.
+/// The same as text, for arguments where a slash at the end matters.
 pub(super) fn local(text: &str) -> Result<String, String> {
     check_path(text).map_err(|misspelt| misspelt.to_string())?;
     Ok(text.into())
@@ -22,7 +22,7 @@ pub(super) fn address(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// A picture to be written.
+/// A PNG file to write.
 pub(super) fn png(text: &str) -> Result<PathBuf, String> {
     let path = path(text)?;
     let fits = path.extension().is_some_and(|extension| extension == "png");

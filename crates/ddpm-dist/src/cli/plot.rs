@@ -22,7 +22,7 @@ pub enum PlotCommand {
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
-    /// A metric over a run's steps, as logged and averaged; of several runs, the averages in one chart.
+    /// A metric over a run's steps, as logged and averaged; for several runs, the averages in one chart.
     #[command(name = "loss")]
     Metric {
         /// A run's directory; may be repeated.
@@ -43,24 +43,24 @@ pub enum PlotCommand {
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
-    /// Images that a model draws, on their way from noise.
+    /// Samples of a model on their way from noise.
     Reverse {
         #[command(flatten)]
         model: ModelArgs,
-        /// How to go from noise to images.
+        /// The sampling method.
         #[arg(long, value_enum, default_value = "ddim")]
         sampler: SamplerName,
-        /// Number of denoising steps, of which ten are shown. [default: 50, or all where there are fewer]
+        /// Number of denoising steps, of which ten are shown. [default: 50, or all if there are fewer]
         #[arg(long, value_parser = at_least_one::<usize>)]
         steps: Option<usize>,
-        /// Key of the noise.
+        /// Seed of the noise.
         #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
         seed: u64,
         /// The picture.
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
-    /// The variance of a model's reverse steps over t, between its bounds if it is learned.
+    /// The variance of a model's reverse steps over t, with its bounds if it is learned.
     Variance {
         #[command(flatten)]
         model: ModelArgs,
@@ -75,7 +75,7 @@ pub enum PlotCommand {
     },
     /// The terms of the variational bound over t.
     Terms {
-        /// What `eval nll --json` printed.
+        /// The output of `eval nll --json`.
         #[arg(long, value_name = "FILE.json", value_parser = path)]
         nll: PathBuf,
         /// The picture.

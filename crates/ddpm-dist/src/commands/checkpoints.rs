@@ -1,4 +1,4 @@
-//! `checkpoints`: what a store holds, whether it is sound, moving it elsewhere, and making room in it.
+//! `checkpoints`: lists, shows, verifies, prunes and copies the checkpoints of a store, and frees its lease.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::CheckpointsCommand;
 use crate::output::print;
 
-/// How long a command that changes a store keeps other writers out, at most, should it be killed.
+/// How long a command that changes a store keeps other writers out, at most, if it is killed.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Runs one of the commands.
@@ -68,7 +68,7 @@ fn show(manifest: &Manifest, json: bool) -> Result<(), Error> {
         manifest.step, manifest.epoch, manifest.position, manifest.seed
     ))?;
     print(format_args!("written by  {}, attempt {}, lease {}", manifest.program, manifest.attempt, manifest.lease))?;
-    // Equal where two checkpoints were trained with equal settings.
+    // Equal for two checkpoints that were trained with equal settings.
     print(format_args!("settings    hash {}", manifest.config_hash))?;
     print(format_args!("parameters  {} tensors", manifest.tensors.len()))?;
     for buffer in &manifest.buffers {
@@ -81,7 +81,7 @@ fn show(manifest: &Manifest, json: bool) -> Result<(), Error> {
 }
 
 fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Error> {
-    // Nothing to verify is not "all is well".
+    // An empty store must not look as if everything verified.
     newest(store, step)?;
     let steps = step.map_or_else(|| store.list(), |step| Ok(vec![step]))?;
     let mut damaged = Vec::new();
@@ -102,7 +102,7 @@ fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Error> {
     if damaged.is_empty() {
         return Ok(());
     }
-    let message = format!("damaged: step {}; resume passes over them, prune or restore them", damaged.join(", "));
+    let message = format!("damaged: step {}; resume skips them; drop or restore them", damaged.join(", "));
     Err(Error::new(ErrorKind::Storage, message))
 }
 
@@ -122,10 +122,10 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
     })
 }
 
-/// Deletes one checkpoint, and says what there is to go on from then.
+/// Deletes one checkpoint, and prints which one a run would resume from now.
 fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Error> {
     let before = holding(store, "checkpoints drop", |lease| {
-        // Nothing is left if all others are damaged, too.
+        // If all others are damaged, there is nothing left to resume from.
         let mut others = store.search(Want::Latest)?;
         let other = loop {
             match others.candidate() {
@@ -137,8 +137,8 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Er
         };
         if other.is_none() && !force && store.list()?.contains(&step) {
             let message = format!(
-                "step {step} is the only sound checkpoint in {}, so a run there would have nothing to go on from; \
-                 --force drops it even so",
+                "step {step} is the only valid checkpoint in {}, so a run there would have nothing to resume from; \
+                 --force drops it anyway",
                 store.uri()
             );
             return Err(Error::config(message));
@@ -154,7 +154,7 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Er
     })
 }
 
-/// Copies a checkpoint, unless another run's are there.
+/// Copies a checkpoint, unless the destination has another run's checkpoints.
 fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Error> {
     let manifest = from.read_manifest(step)?;
     let run = from.find_run()?;
@@ -180,26 +180,27 @@ fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Error> {
     })
 }
 
-/// What a run learns follows from its settings, so a checkpoint of the same ones is of the same run, wherever it lay.
+/// What a run learns is determined by its settings, so a checkpoint with the same settings counts as the same run's,
+/// wherever it was stored.
 fn refuse_other_run(manifest: &Manifest, there: &Value, uri: &str) -> Result<(), Error> {
     let refuse = |how: String| {
         let message = format!(
-            "step {} is another run's than the checkpoints in {uri} ({how}), and no run could go on there; copy it to a \
-             folder of its own",
+            "step {} belongs to another run than the checkpoints in {uri} ({how}), and no run could resume there; copy \
+             it to a folder of its own",
             manifest.step
         );
         Err(Error::new(ErrorKind::ResumeRefused, message))
     };
     let read = |config: &Value| serde_json::from_value::<Settings>(config.clone());
     let (Ok(theirs), Ok(ours)) = (read(&manifest.config), read(there)) else {
-        return if manifest.config == *there { Ok(()) } else { refuse("of another version of the program".into()) };
+        return if manifest.config == *there { Ok(()) } else { refuse("by another version of the program".into()) };
     };
     let differences = ours.diff(&theirs).into_iter().filter(|d| d.kind == DifferenceKind::Learned);
     let list: Vec<String> = differences.map(|d| format!("{}: {} there, {} here", d.key, d.ours, d.theirs)).collect();
     if list.is_empty() { Ok(()) } else { refuse(list.join("; ")) }
 }
 
-/// Takes the lease from whoever left it behind; from one who may be alive only if that is asked for.
+/// Breaks a lease that was left behind; one whose owner may still be alive only with `force`.
 fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
     const BY: &str = "nobody (freed by checkpoints unlock)";
     let uri = store.uri();
@@ -217,13 +218,13 @@ fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
     let held = format!("{owner} has held {uri}{since}, and last renewed the lease {} ago", ago(lease_status.renewed));
     if !left.is_zero() && !force {
         let alive = if lease_status.is_being_renewed() {
-            "so this one lives, or died since"
+            "so this one is alive, or died since"
         } else {
             "so this one seems to be dead"
         };
         let message = format!(
-            "{held}; a living job renews it every {}, {alive}. The lease runs for another {}: if the job is dead for certain, \
-             add --force; one that lives ends at its next renewal, and saves nothing more",
+            "{held}; a live job renews it every {}, {alive}. The lease runs for another {}: if the job is certainly \
+             dead, add --force; a live one ends at its next renewal, and saves nothing more",
             span(lease_status.renewal_interval()),
             span(left)
         );
@@ -233,7 +234,7 @@ fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
     done(Some(owner), format!("freed {uri}: {held}"))
 }
 
-/// Does something to a store while no other writer may.
+/// Runs `work` on a store while holding its lease, which keeps other writers out.
 fn holding<T>(store: &Store, owner: &str, work: impl FnOnce(&Lease) -> Result<T, Error>) -> Result<T, Error> {
     let lease = store.acquire_lease(owner, LEASE)?;
     let done = work(&lease);

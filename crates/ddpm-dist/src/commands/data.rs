@@ -1,4 +1,4 @@
-//! `data`: looking at a data set before training on it.
+//! `data`: inspecting a data set before training on it.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::cli::DataCommand;
 use crate::output::print;
 
-/// Images that are read without `--check`, and that fill the grid.
+/// Images that are read without `--check`, and the number in the grid.
 const PREVIEW: u64 = 64;
 const COLUMNS: usize = 8;
-/// Classes that are listed on a terminal.
+/// Classes that are listed in the text output.
 const CLASSES_SHOWN: usize = 100;
 
 /// Runs `data info`.
@@ -28,7 +28,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
     let mut preview = Vec::new();
     let mut labels: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut read, mut failed, mut sum) = (0u64, 0u64, 0.0);
-    // Whether training would end.
+    // Whether training would end with an error.
     let mut ends = false;
     for id in 0..looked_at {
         match source.read(id, &mut image) {
@@ -69,7 +69,7 @@ pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
             print(format_args!("         {class}"))?;
         }
         if table.len() > CLASSES_SHOWN {
-            print(format_args!("         and {} more; --json lists all", table.len() - CLASSES_SHOWN))?;
+            print(format_args!("         and {} more; --json lists all of them", table.len() - CLASSES_SHOWN))?;
         }
         let others = source.findings().ignored;
         if !others.0.is_empty() {

@@ -1,4 +1,4 @@
-//! `doctor`: whether this machine can train, and what is missing where it cannot.
+//! `doctor`: whether this machine can train, and if not, what is missing.
 
 use std::process::Command;
 
@@ -18,9 +18,9 @@ struct Finding {
 
 /// Checks this machine and prints one line per finding; fails if something is wrong.
 pub fn run(world: &World, json: bool) -> Result<(), Error> {
-    // First: libtorch settles for the devices that it knows when it is first used.
+    // This comes first: on first use, libtorch fixes the set of devices that it knows.
     let gpus = match Gpus::find() {
-        Ok(gpus) => format!("{}, one for each rank, which computes there by default", gpus.count()),
+        Ok(gpus) => format!("{}, one per rank, which computes there by default", gpus.count()),
         Err(why) if why.is_unexpected() => {
             format!("there is a driver, but networks compute on the CPU: {why}. {}", gpu_remedy(&why))
         }
@@ -56,14 +56,14 @@ pub fn run(world: &World, json: bool) -> Result<(), Error> {
     Err(Error::internal(format!("{} failed; the lines above say what to do", failed.join(", "))))
 }
 
-/// Multiplies two matrices, which loads and runs what training runs.
+/// Multiplies two matrices, which loads and runs the same libraries as training.
 fn libtorch() -> Result<String, String> {
     let ones = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
     let sum = ones.f_matmul(&ones).and_then(|product| product.f_sum(Kind::Double)).map_err(|e| e.to_string())?;
     if sum.double_value(&[]) == f64::from(64 * 64 * 64) {
         Ok("computes on the CPU".into())
     } else {
-        Err("computes wrong sums; install it anew with scripts/setup.sh".into())
+        Err("computes wrong sums; reinstall it with scripts/setup.sh".into())
     }
 }
 

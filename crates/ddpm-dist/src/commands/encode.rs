@@ -1,4 +1,4 @@
-//! `encode`: the noise from which deterministic DDIM leads back to given images, spread over the ranks.
+//! `encode`: the noise from which deterministic DDIM reconstructs given images; the images are spread over the ranks.
 
 use std::sync::Arc;
 

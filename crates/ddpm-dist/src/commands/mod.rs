@@ -18,11 +18,11 @@ use ddpm_model::{Error, Failure, Learner};
 use crate::cli::{Cli, Command};
 use crate::signals::Signals;
 
-/// Longest that one rank waits for another's share of work that is not training's: a batch more to draw or to encode, the
-/// shards of a checkpoint to read.
+/// How long a rank waits for another at most outside of training: enough for drawing or encoding one batch more, or for
+/// reading the shards of a checkpoint.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Runs a command on every rank and gives the exit status that all ranks end with.
+/// Runs a command on every rank and returns the exit status, the same on all ranks.
 pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> {
     if !matches!(cli.command, Command::Train(_) | Command::TrainClassifier(_) | Command::Bench(_)) {
         signals.end_at_once();
@@ -42,7 +42,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
     }
 }
 
-/// Lets rank 0 do what takes one rank; all share its outcome.
+/// Runs work that needs only one rank on rank 0; all ranks share the outcome.
 fn on_one_rank(world: &World, work: impl FnOnce() -> Result<(), Error>) -> Result<i32, Failure> {
     let done = if world.rank() == 0 { work() } else { Ok(()) };
     agree::unanimous(world.collective().as_ref(), done)?;

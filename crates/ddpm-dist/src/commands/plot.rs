@@ -1,4 +1,4 @@
-//! `plot`: pictures of the process, of a run, and of a model at work.
+//! `plot`: pictures of the diffusion process, of a run's metrics, and of a model's samples.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use tch::Device;
 use crate::cli::PlotCommand;
 use crate::model_data;
 
-/// Draws what is asked for.
+/// Draws the requested picture.
 pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
@@ -70,7 +70,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
     }
 }
 
-/// Lets rank 0 draw and save a picture; all share its outcome.
+/// Draws and saves a picture on rank 0; all ranks share the outcome.
 fn save(comm: &dyn Collective, out: &Path, draw: impl FnOnce() -> Result<Picture, Error>) -> Result<(), Failure> {
     let drawn = || {
         draw()?.save_png(out).map_err(|e| Error::file(out, e))?;
@@ -80,10 +80,10 @@ fn save(comm: &dyn Collective, out: &Path, draw: impl FnOnce() -> Result<Picture
     Ok(agree::unanimous(comm, if comm.rank() == 0 { drawn() } else { Ok(()) })?)
 }
 
-/// Share of a new value in the averaged curve.
+/// Weight of a new value in the averaged curve.
 const AVERAGING: f64 = 0.15;
 
-/// A metric at each log step and its exponential average without the bias of its start; of several runs, the averages.
+/// A metric at each log step and its bias-corrected exponential average; for several runs, the averages.
 fn metric_over_steps(runs: &[PathBuf], metric: &str) -> Result<Picture, Error> {
     let mut series = Vec::new();
     for run in runs {
@@ -109,7 +109,7 @@ fn metric_over_steps(runs: &[PathBuf], metric: &str) -> Result<Picture, Error> {
     Ok(chart.draw()?)
 }
 
-/// The log steps of one metric that have a value.
+/// The log steps at which one metric has a value, as (step, value).
 fn logged(path: &Path, metric: &str) -> Result<Vec<(f64, f64)>, Error> {
     let lines = read_metrics(path).map_err(|e| Error::file(path, e))?;
     if let Some(first) = lines.first()
@@ -138,7 +138,7 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().map(average).collect()
 }
 
-/// A few images and their way from noise, all ranks together.
+/// A few samples on their way from noise, drawn by all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
     let respace = || {
         let kept = kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), steps)?;
@@ -157,14 +157,14 @@ fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize,
     generation.gather(comm, STRIP_IMAGES, |_, _| ())
 }
 
-/// What of `eval nll --json` is drawn.
+/// The part of `eval nll --json` that is drawn.
 #[derive(Deserialize)]
 struct Likelihood {
     timesteps: usize,
     terms: Terms,
 }
 
-/// A column per quantity, an entry per timestep evaluated.
+/// One column per quantity, with one entry per timestep evaluated.
 #[derive(Deserialize)]
 struct Terms {
     t: Vec<usize>,
@@ -175,7 +175,7 @@ struct Terms {
 fn terms(path: &Path) -> Result<Picture, Error> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     let unfit = |what: String| {
-        Error::config(format!("{}: {what}; give a file that holds what `eval nll --json` printed", path.display()))
+        Error::config(format!("{}: {what}; give a file with the output of `eval nll --json`", path.display()))
     };
     let found: Likelihood = serde_json::from_str(&text).map_err(|e| unfit(e.to_string()))?;
     let last = found.terms.t.iter().max().copied().unwrap_or(0).max(found.timesteps.saturating_sub(1));
@@ -187,5 +187,5 @@ fn terms(path: &Path) -> Result<Picture, Error> {
     Ok(loss_by_timestep(&values)?)
 }
 
-/// As many timesteps as a configuration may ask for.
+/// The largest number of timesteps that a configuration may have.
 const MOST_TIMESTEPS: usize = 1_000_000;

@@ -1,4 +1,4 @@
-//! `sample`: images from a model, spread over the ranks.
+//! `sample`: draws images from a model; the images are spread over the ranks.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ enum Output<'a> {
     Safetensors(&'a Path),
 }
 
-/// What to draw from what, every argument checked.
+/// A request for samples with all arguments checked.
 struct Order<'a> {
     output: Output<'a>,
     model: Model,
@@ -56,7 +56,7 @@ impl<'a> Order<'a> {
             Some(spec) => space_timesteps(total, spec)?,
             None => kept_timesteps(args.spacing.into(), total, steps::count(args.steps, steps::DRAWING, total))?,
         };
-        // What `encode` wrote starts where it was encoded to.
+        // Noise written by `encode` must be decoded from the timestep to which it was encoded.
         if noise.is_none() {
             let remedy = format!("take --spacing trailing, which starts at t = {}, or more steps", total - 1);
             steps::warn_of_visible_signal(&model.diffusion, &kept, &remedy);
@@ -67,11 +67,11 @@ impl<'a> Order<'a> {
         Ok(Self { output, model, process, labels, classifier, guidance, noise, count })
     }
 
-    /// Which eps DDIM goes on along where the predicted image is clipped.
+    /// Which eps gives DDIM its direction after the predicted image was clipped.
     ///
-    /// The network's own, as long as the prediction is one of the network's or lies between two of them. Guidance beyond
-    /// that takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps no longer belongs to it, and
-    /// going on along it destroys the image.
+    /// The network's own, as long as the prediction is one of the network's or lies between two of them. Stronger
+    /// guidance takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps is no longer
+    /// consistent with it, and following that eps destroys the image.
     fn direction(&self) -> Direction {
         let between = self.guidance.is_none_or(|(scale, _)| (0.0..=1.0).contains(&scale));
         if between && self.classifier.is_none() { Direction::FromModel } else { Direction::FromXStart }
@@ -118,7 +118,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let [channels, size, _] = model.network.image().sizes();
     let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
     let columns = match (args.class, &order.labels) {
-        // A row of each class, all of one length.
+        // One row per class, all of the same length.
         (Some(ClassChoice::All), Some(labels)) => labels.iter().filter(|label| **label == 0).count(),
         _ => (count as f64).sqrt().ceil() as usize,
     };
@@ -154,7 +154,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-/// How many images: as many as asked for, or the full rows of `--class all`.
+/// The number of images: as many as requested, or full rows with `--class all`.
 fn count(args: &SampleArgs, classes: Option<i64>) -> usize {
     match (args.class, classes) {
         (Some(ClassChoice::All), Some(classes)) => args.count.next_multiple_of(classes as usize),
@@ -162,8 +162,8 @@ fn count(args: &SampleArgs, classes: Option<i64>) -> usize {
     }
 }
 
-/// A class per image, where the model or a classifier knows `classes`: the one asked for, a row of each, those `given` with
-/// the noise, or each in turn.
+/// One class per image, if the model or a classifier knows `classes`: the requested one, one row per class, those
+/// `given` with the noise, or the classes in turn.
 fn labels(
     args: &SampleArgs,
     classes: Option<i64>,
@@ -174,7 +174,7 @@ fn labels(
         return match args.class {
             None => Ok(None),
             Some(_) => {
-                Err(Error::config("this model knows no classes; leave --class out, or guide it with --classifier"))
+                Err(Error::config("this model has no classes; leave --class out, or guide it with --classifier"))
             }
         };
     };
@@ -192,8 +192,8 @@ fn labels(
     }
 }
 
-/// The scale of guidance without a classifier and the row that means "no class"; none at scale 1, which is the prediction
-/// for the class and nothing else.
+/// The scale of classifier-free guidance and the embedding row that means "no class"; None at scale 1, which is the
+/// plain conditional prediction.
 fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Error> {
     match (args.guidance, model.null_class) {
         (None, _) => Ok(None),
@@ -225,7 +225,7 @@ impl<'a> Output<'a> {
             _ if args.out.ends_with('/') || path.is_dir() => Self::Folder(ImageFolder::open(path, args.overwrite)?),
             _ => {
                 return Err(Error::config(format!(
-                    "--out {} says no kind of file; give FILE.png, FILE.safetensors or FOLDER/",
+                    "--out {} does not name a kind of file; give FILE.png, FILE.safetensors or FOLDER/",
                     args.out
                 )));
             }
@@ -234,7 +234,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The numbers themselves, with the classes asked for.
+/// Writes the tensors, with the requested classes.
 fn write_tensors(path: &Path, drawn: &Drawn, labels: Option<&[i64]>, shape: Shape) -> Result<(), Error> {
     let Shape { count, channels, size, steps } = shape;
     let mut entries = vec![Entry::floats("samples", &[count, channels, size, size], &drawn.samples)];

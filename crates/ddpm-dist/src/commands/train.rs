@@ -19,7 +19,7 @@ use crate::plan::plan;
 /// Names this program and its version.
 const PROGRAM: &str = concat!("ddpm-dist ", env!("CARGO_PKG_VERSION"));
 
-/// Trains, or with `--dry-run` says what would be trained.
+/// Trains, or with `--dry-run` prints what would be trained.
 pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     // Reading a checkpoint may take one rank far longer than another.
@@ -30,7 +30,7 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
     relieve_with(ddpm_train::relief(&plan.settings, comm.size(), place.has_bf16()));
     let comm = ddpm_train::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
-        // Rank 0 tries out what a step takes of memory.
+        // Rank 0 measures the memory of a step by running one.
         world.watch(super::PATIENCE);
         ddpm_train::choose_convolutions(&plan.settings.train);
         let precision = ddpm_train::agree_on_precision(comm.as_ref(), &plan.settings.train, place.device);
@@ -57,7 +57,7 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
     }
 }
 
-/// What a run would be, on stdout.
+/// Prints the settings, sizes and plan of a run on stdout.
 fn describe(
     settings: &Settings,
     comm: &dyn Collective,

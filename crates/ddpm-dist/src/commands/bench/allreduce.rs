@@ -1,4 +1,4 @@
-//! `bench allreduce`: averaging the gradients, beside MPI's own all-reduce of as many bytes.
+//! `bench allreduce`: averaging the gradients, compared with a plain MPI all-reduce of the same number of bytes.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::Bench;
 use super::measure::{largest, median, timed};
 use super::report::Report;
 
-/// Times both in turn, so that what else the machine does meets both.
+/// Times the two alternately, so that other load on the machine affects both.
 pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     let comm = bench.comm.as_ref();
     if comm.size() == 1 {
-        let message = "bench allreduce measures what ranks do together, and this is one rank; start several, such as \
-                       launch/local.sh 2 bench allreduce --config smoke";
+        let message = "bench allreduce measures communication between ranks, and there is only one; start several, \
+                       such as launch/local.sh 2 bench allreduce --config smoke";
         return Err(Error::config(message).into());
     }
     let network = agree::unanimous(comm, Network::new(bench.settings.architecture()).map_err(Error::from))?;
@@ -36,12 +36,12 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     let sent = vec![1.0 + comm.rank() as f32; parameters as usize];
     let mut received = sent.clone();
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    // The first time of each is the time to meet memory that was never touched.
+    // The first round is discarded: it includes the page faults of memory that was never touched.
     for round in 0..=repeat {
         let (waited, seconds) = timed(comm, || {
             average.begin();
             average.finish();
-            // Of a GPU's memory the work is enqueued only; a norm cannot be read before it is done.
+            // For a GPU's memory this only enqueues the work; reading a norm waits for it.
             if bench.place.is_gpu() { average.norms(&mut Duration::default()).map(drop) } else { Ok(()) }
         });
         waited?;

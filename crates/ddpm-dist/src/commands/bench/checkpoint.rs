@@ -1,4 +1,4 @@
-//! `bench checkpoint`: saving the training state, and loading it again, by the ways that training saves and resumes.
+//! `bench checkpoint`: saving the training state and loading it again, with the code that training uses.
 
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use super::measure::{forget_peak, largest, median, timed};
 use super::report::Report;
 use super::{Bench, stall};
 
-/// Measures saves and loads, or with `steps` what saves cost a training; deletes whatever it wrote. None if a rank was
-/// asked to stop.
+/// Measures saves and loads, or with `steps` how much saves slow down training; deletes everything it wrote. None if a
+/// rank was asked to stop.
 pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result<Option<Report>, Failure> {
     let measured = match steps {
         Some(steps) => stall::run(bench, repeat, steps, every),
@@ -27,7 +27,7 @@ pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result
     };
     match erased {
         Ok(()) | Err(CheckpointError::Absent { .. }) => measured,
-        // The first failure tells more.
+        // The first failure is the more informative one.
         Err(error) => measured.and(Err(Error::from(error).into())),
     }
 }
@@ -37,7 +37,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let network = agree::unanimous(comm, Network::new(settings.architecture()).map_err(Error::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
-    // A checkpoint records its data set, of which none is opened here.
+    // A checkpoint records its data set, and none is opened here.
     let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };
     let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop)?;
     let parameters = network.layout().len();
@@ -59,7 +59,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
         });
         stalls.push(largest(comm, begun?));
         saves.push(largest(comm, save));
-        // Later on, memory that loading has left behind would hide what a save takes.
+        // In later rounds, memory left behind by loading would hide what a save takes.
         if round == 0 {
             above = largest(comm, peak_rss_mb() - before);
         }

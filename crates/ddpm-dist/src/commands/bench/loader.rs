@@ -1,4 +1,4 @@
-//! `bench loader`: decoding images, with nobody training meanwhile.
+//! `bench loader`: decoding images, without training at the same time.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use super::Bench;
 use super::measure::largest;
 use super::report::Report;
 
-/// Batches that are decoded before the clock starts: the first one meets cold caches and, where the loader was ahead,
-/// the next ones would come for nothing.
+/// Batches decoded before the clock starts: the first one runs with cold caches, and the next ones cost nothing if the
+/// loader was ahead.
 const WARMUP: u64 = 10;
 
-/// Times `steps` batches, on every rank its slice.
+/// Times `steps` batches; every rank decodes its slice of each.
 pub fn run(bench: &Bench, steps: u64) -> Result<Report, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let source = agree::unanimous(comm, data::open(settings, Split::Train))?;

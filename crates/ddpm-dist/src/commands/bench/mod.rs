@@ -1,4 +1,4 @@
-//! `bench`: what a configuration costs on this machine, measured on the parts that training runs on.
+//! `bench`: what a configuration costs on this machine, measured with the code that training runs.
 
 mod allreduce;
 mod checkpoint;
@@ -27,17 +27,17 @@ use crate::plan;
 use measure::largest;
 use report::Report;
 
-/// What every benchmark is given.
+/// The context that every benchmark gets.
 struct Bench<'a> {
     world: &'a World,
     comm: Arc<dyn Collective>,
     place: Place,
     stop: &'a StopRequest,
-    /// The user's, but for where the run and its store are.
+    /// The user's, except for the locations of the run and its store.
     settings: Settings,
 }
 
-/// Runs one of the benchmarks, all ranks together; rank 0 prints what came out.
+/// Runs one of the benchmarks, all ranks together; rank 0 prints the report.
 pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     let made = if world.rank() == 0 { scratch().map(Some) } else { Ok(None) };
@@ -67,17 +67,17 @@ pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool
     Ok(0)
 }
 
-/// A folder that is gone in the end.
+/// A folder that is deleted at the end.
 fn scratch() -> Result<TempDir, Error> {
     let folder = tempfile::Builder::new().prefix("ddpm-dist-bench-").tempdir();
     folder.map_err(|e| Error::file(&std::env::temp_dir(), e))
 }
 
-/// The settings by which nothing of the user's is touched: no run directory, and no store but a new one.
+/// Overrides that keep a benchmark away from the user's files: a temporary run directory, and a new store.
 fn places(command: &BenchCommand, scratch: &Path) -> Vec<String> {
     let scratch = scratch.display().to_string();
     let store = match command {
-        // An address that ends with its scheme has nothing below it, which is refused like any other such one.
+        // An address that is only a scheme is passed on unchanged, so that it is refused with the usual message.
         BenchCommand::Checkpoint { uri: Some(uri), .. } if uri.ends_with("://") => uri.clone(),
         BenchCommand::Checkpoint { uri: Some(uri), .. } => format!("{}/bench-{}", uri.trim_end_matches('/'), nonce()),
         _ => format!("{scratch}/checkpoints"),
@@ -91,7 +91,7 @@ fn set(key: &str, value: &str) -> String {
 }
 
 impl Bench<'_> {
-    /// A trainer of these settings at step 0, which logs, draws and saves nothing of its own accord.
+    /// A trainer with these settings at step 0, which does not log, draw samples or save by itself.
     fn trainer(&self) -> Result<Trainer, Failure> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
@@ -103,7 +103,8 @@ impl Bench<'_> {
         self.stop.requested_anywhere(self.comm.as_ref())
     }
 
-    /// What every report has; null is what this benchmark does not measure. To be called by all ranks, after measuring.
+    /// The entries of every report; null for those that this benchmark does not measure. All ranks call this, after
+    /// measuring.
     fn report(&self, parameters: Option<i64>) -> Report {
         let report = Report::default()
             .with("world", self.comm.size())

@@ -1,4 +1,4 @@
-//! What a benchmark found: names, which carry their units, and values.
+//! The results of a benchmark: names, which include their units, and values.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;

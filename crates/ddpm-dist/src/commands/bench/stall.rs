@@ -1,4 +1,4 @@
-//! `bench checkpoint --steps`: what saves cost a training that goes on meanwhile, beside one that waits for them.
+//! `bench checkpoint --steps`: what background saves cost training, compared with saves that training waits for.
 
 use std::time::Instant;
 
@@ -12,32 +12,32 @@ use super::report::Report;
 /// Steps before the clock starts.
 const WARMUP: u64 = 2;
 
-/// How a stretch of training saves.
+/// How training saves during one stretch of steps.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Never,
-    /// Behind the training, as `train` does.
+    /// In the background, as `train` does.
     Behind,
-    /// Holding the training until the checkpoint is committed.
+    /// Training stops until the checkpoint is committed.
     Waiting,
 }
 
 const MANNERS: [Manner; 3] = [Manner::Never, Manner::Behind, Manner::Waiting];
 
-/// What the stretches of one manner took.
+/// The time that the stretches of one manner took.
 #[derive(Clone, Copy, Default)]
 struct Cost {
     seconds: f64,
-    /// During which the training stood still for saves.
+    /// The part of it during which training waited for saves.
     held: f64,
 }
 
-/// Trains `steps` steps in each manner in turn, `repeat` times, with a save before every `every` steps: all that a save
-/// costs falls into its own stretch. None if a rank was asked to stop.
+/// Trains `steps` steps in each manner in turn, `repeat` times, with a save before every `every` steps, so that the
+/// whole cost of a save falls into its own stretch. None if a rank was asked to stop.
 pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<Report>, Failure> {
     if !steps.is_multiple_of(every) {
         return Err(Agreed::known_to_all(Error::config(format!(
-            "--steps {steps} is no multiple of --every {every}, so that saves would not share the training evenly; give \
+            "--steps {steps} is not a multiple of --every {every}, so the saves would not be evenly spaced; give \
              --steps {}",
             steps.next_multiple_of(every)
         )))

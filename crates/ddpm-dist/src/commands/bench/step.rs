@@ -1,4 +1,4 @@
-//! `bench step`: training steps, through the trainer that trains.
+//! `bench step`: training steps, run by the same trainer as `train`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use super::measure::{largest, median, since_launch};
 use super::report::Report;
 use crate::output::say;
 
-/// How many operators the table names.
+/// How many operators the table lists.
 const NAMED: usize = 15;
-/// Letters of a name that are shown.
+/// Characters of a name that are printed.
 const NAME_LENGTH: usize = 100;
 
-/// Times `steps` steps after `warmup` others, and traces further ones to `profile`; none if a rank was asked to stop.
+/// Times `steps` steps after `warmup` others, then traces a few more to `profile`; None if a rank was asked to stop.
 pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Result<Option<Report>, Failure> {
     let comm = bench.comm.as_ref();
     let profile = profile.map(|file| Profile::open(&bench.comm, file)).transpose()?;
@@ -62,13 +62,13 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
     Ok(Some(report))
 }
 
-/// The operators and ranges that took most of the steps recorded, and the kernels where there is a GPU.
+/// The operators and ranges that took the most time in the recorded steps, and on a GPU the kernels.
 fn tables(costs: &[Cost]) -> String {
     let (kernels, others): (Vec<&Cost>, Vec<&Cost>) = costs.iter().partition(|cost| cost.kind == CostKind::Kernel);
     if kernels.is_empty() {
         return table(&others, "a step with the profiler", "operator");
     }
-    let operators = table(&others, "a step on the CPU with the profiler, where a GPU's work is started", "operator");
+    let operators = table(&others, "a step on the CPU with the profiler, which launches the GPU's work", "operator");
     table(&kernels, "a step on the GPU with the profiler", "kernel") + &operators
 }
 
@@ -87,7 +87,7 @@ fn table(costs: &[&Cost], what: &str, header: &str) -> String {
         let time = per_step(cost.self_time);
         let calls = cost.calls as f64 / RECORDED as f64;
         let beyond = if cost.kind == CostKind::Range { ", outside of operators" } else { "" };
-        // Names of kernels may be those of C++ templates, of thousands of letters.
+        // Kernels may have the names of C++ templates, thousands of characters long.
         let name: String = cost.name.chars().take(NAME_LENGTH).collect();
         lines += &format!("{share:>6.1}% {time:>10.2} {calls:>9.1}  {name}{beyond}\n");
     }

@@ -1,4 +1,4 @@
-//! `eval classes`: which classes a classifier sees in samples, and how often it is the one that was asked for.
+//! `eval classes`: the classes that a classifier predicts for samples, and how often they are the requested ones.
 
 use ddpm_comm::{World, agree};
 use ddpm_data::Split;
@@ -78,7 +78,7 @@ fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: b
     }
 }
 
-/// The images at timestep `t`; image i has the same noise there whenever it is looked at.
+/// The images noised to timestep `t`; image i always gets the same noise there.
 fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Error> {
     let last = process.timesteps() - 1;
     if t > last {
@@ -93,7 +93,7 @@ fn noised(images: &Tensor, t: usize, process: &Diffusion) -> Result<Tensor, Erro
     Ok(process.q_sample(&images.to_device(device), &process.full_t(t, size[0]), &noise))
 }
 
-/// The share of pairs that agree; none of none.
+/// The share of pairs that agree; None if there are no pairs.
 fn share<'a>(pairs: impl Iterator<Item = (&'a i64, &'a i64)>) -> Option<f64> {
     let (agreeing, all) = pairs.fold((0, 0), |(agreeing, all), (a, b)| (agreeing + u32::from(a == b), all + 1));
     (all > 0).then(|| f64::from(agreeing) / f64::from(all))

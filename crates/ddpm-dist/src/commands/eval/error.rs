@@ -1,9 +1,9 @@
-//! Errors of evaluations, by kind.
+//! Classifies the errors of evaluations.
 
 use ddpm_eval::EvalError;
 use ddpm_model::{Error, ErrorKind};
 
-/// The error of the program that an error of ddpm-eval is.
+/// Converts an error of ddpm-eval to the program's own.
 pub fn of_eval(error: EvalError) -> Error {
     match error {
         EvalError::Torch(error) => error.into(),

@@ -1,4 +1,4 @@
-//! `eval fid`: the Fréchet distance between samples and images, their features spread over the ranks.
+//! `eval fid`: the Fréchet distance between samples and images; the images are spread over the ranks.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::failure::{relieve_by_batch, relieve_with};
 use crate::model_data::check_count;
 use crate::output::print;
 
-/// So many features take gigabytes for their covariances, whatever the batch.
+/// From this many features on, their covariances take gigabytes, whatever the batch.
 const MANY_FEATURES: i64 = 8192;
 
-/// What makes features `[B, D]` of images.
+/// Computes features `[B, D]` of images.
 enum Extractor {
     Pixels,
     Module(PathBuf, CModule),
@@ -47,7 +47,7 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let sample =
         |first: usize, count: usize| Ok(samples.f_narrow(0, first as i64, count as i64)?.f_to_device(device)?);
     let drawn = samples.size()[0] as usize;
-    // Each rank reads the samples, and tries the extractor on one, which shows its number of features.
+    // Each rank reads the samples, and runs the extractor on one of them to find its number of features.
     let dim = agree::unanimous(comm, extractor.features(&samples.narrow(0, 0, 1).to_device(device)))?.size()[1];
     let all = comm.gather_bytes([drawn as u64, dim as u64].map(u64::to_le_bytes).as_flattened());
     if all.iter().any(|ranks| *ranks != all[0]) {
@@ -84,7 +84,7 @@ impl Extractor {
         let Features::File(path) = features else { return Ok(Self::Pixels) };
         std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
         let module = CModule::load_on_device(path, device)
-            .map_err(|error| refused(path, &format!("is no TorchScript module that loads ({})", first_line(&error))))?;
+            .map_err(|error| refused(path, &format!("is not a valid TorchScript module ({})", first_line(&error))))?;
         Ok(Self::Module(path.clone(), module))
     }
 
@@ -94,7 +94,7 @@ impl Extractor {
             Self::Module(path, module) => tch::no_grad(|| module.forward_ts(&[images])).map_err(|error| {
                 let words = first_line(&error);
                 match Error::from(error) {
-                    // A trouble of the machine, or of determinism, is no fault of the module.
+                    // An error of the machine, or about determinism, is not the module's fault.
                     error if error.kind() != ErrorKind::Internal => error,
                     _ => refused(path, &format!("does not take images {:?} ({words})", images.size())),
                 }
@@ -109,8 +109,8 @@ impl Extractor {
         Ok(features)
     }
 
-    /// The moments of the `dim` features of images `0..count`, of which each rank reads its share by their first and their
-    /// number.
+    /// The moments of the `dim` features of images `0..count`. Each rank reads its share, given as the first index and
+    /// the number of images.
     fn add(
         &self,
         comm: &dyn Collective,
@@ -133,7 +133,7 @@ impl Extractor {
     }
 }
 
-/// Samples as a file of images would hold them.
+/// Samples, presented as a source of images.
 fn grey_levels(samples: &Tensor) -> Tensor {
     ((samples.clamp(-1.0, 1.0) + 1.0) * 127.5).round() / 127.5 - 1.0
 }
@@ -147,7 +147,7 @@ impl fmt::Display for Extractor {
     }
 }
 
-/// Of libtorch's own words; a trace of its calls follows.
+/// The first line of libtorch's message; the rest is a stack trace.
 fn first_line(error: &TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }

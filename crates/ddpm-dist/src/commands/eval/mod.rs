@@ -1,4 +1,4 @@
-//! `eval`: how good a model is, or what was drawn from it.
+//! `eval`: evaluates a model or its samples.
 
 mod classes;
 mod error;

@@ -1,7 +1,7 @@
-//! `eval nll`: the variational bound on images, the work spread over the ranks.
+//! `eval nll`: the variational bound on images; the work is spread over the ranks.
 //!
-//! A unit of work is a batch of images in one stratum of timesteps, so that what a forward pass holds does not depend on
-//! the number of ranks; unit u is done by rank u modulo their number.
+//! A unit of work is a batch of images in one stratum of timesteps, so that the contents of a forward pass do not
+//! depend on the number of ranks. Rank `u % ranks` computes unit u.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::failure::relieve_by_batch;
 use crate::model_data::check_count;
 use crate::output::print;
 
-/// Longest that one rank waits for another: for a batch read from a slow disk, and a forward pass.
+/// How long a rank waits for another at most: enough for a batch read from a slow disk, and a forward pass.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Batches decoded ahead.
 const PREFETCH: usize = 2;
 
-/// What to evaluate on what, every argument checked.
+/// An evaluation with all arguments checked.
 struct Task {
     model: Model,
     settings: Settings,
     source: Arc<dyn Source>,
     count: usize,
-    /// The process evaluated, where it is not the model's own.
+    /// The process evaluated, if it is not the model's own.
     respaced: Option<Diffusion>,
     strata: Strata,
     seed: u64,
     batch: usize,
 }
 
-/// The images in batches, one of them in memory as tensors.
+/// The images in batches, with one batch in memory as tensors.
 struct Feed {
     loader: Loader,
     shape: [i64; 3],
@@ -54,7 +54,7 @@ struct Batch {
     ids: Vec<u64>,
     /// f32 `[B, C, H, W]` in `[-1, 1]`.
     x_start: Tensor,
-    /// i64 `[B]`; -1 where there is none.
+    /// i64 `[B]`; -1 for an image without a label.
     labels: Tensor,
 }
 
@@ -115,7 +115,7 @@ impl Task {
         self.respaced.as_ref().unwrap_or(&self.model.diffusion)
     }
 
-    /// What is computed, in a phrase.
+    /// What is computed, as a phrase for the log.
     fn kind(&self, args: &NllArgs) -> String {
         let (count, timesteps) = (self.strata.len(), self.strata.timesteps());
         match (&args.respacing, args.timesteps) {
@@ -129,14 +129,14 @@ impl Task {
         self.count.div_ceil(self.batch) * self.strata.len()
     }
 
-    /// The sums of all ranks, on every rank; `progress` gets the number of units done by all.
+    /// The sums over all ranks, on every rank; `progress` gets the number of units done by all ranks together.
     fn evaluate(&self, comm: &dyn Collective, progress: impl Fn(usize)) -> Result<BoundSums, Failure> {
         let units = self.units();
         let mut sums = BoundSums::new(&self.strata, self.count);
         let mut feed = agree::unanimous(comm, Feed::of(self))?;
         for round in (0..units).step_by(comm.size()) {
             let unit = round + comm.rank();
-            // Every round, so that all end as soon as one fails.
+            // Exchanged in every round, so that all ranks end as soon as one fails.
             agree::unanimous(comm, if unit < units { self.add(&mut sums, &mut feed, unit) } else { Ok(()) })?;
             progress((round + comm.size()).min(units));
         }
@@ -212,7 +212,7 @@ impl Feed {
         })
     }
 
-    /// The first `count` images of batch `number`; numbers never go down.
+    /// The first `count` images of batch `number`; successive calls never ask for a lower number.
     fn batch(&mut self, number: usize, count: usize) -> Result<&Batch, Error> {
         let kept = self.batch.take().filter(|(kept, _)| *kept == number);
         let batch = match kept {
@@ -223,7 +223,7 @@ impl Feed {
     }
 
     fn read(&self, number: usize, count: usize) -> Result<Batch, Error> {
-        // Between two units of a rank there may be batches that are others' alone.
+        // Between two units of a rank there may be batches that only other ranks need.
         let batch = loop {
             let batch = self.loader.next()?;
             if batch.step == number as u64 {

@@ -9,9 +9,9 @@ use std::path::Path;
 /// What is wrong with a path or an address, and how to write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misspelt {
-    /// What is wrong, to be read after the text itself.
+    /// What is wrong, as a phrase that follows the text itself.
     pub problem: String,
-    /// The spelling that works, where there is one.
+    /// The spelling that works, if there is one.
     pub fix: String,
 }
 
@@ -147,7 +147,7 @@ fn by_scheme(text: &str) -> Result<Meaning, Misspelt> {
         "memory" if text == "memory://" => Ok(Meaning::Store),
         "file" if text.starts_with("file:///") && !text.contains('%') => Ok(Meaning::Store),
         "file" if text.contains('%') => Err(misspelt(
-            "has % escapes, which are not undone here",
+            "has % escapes, which are not decoded here",
             "Write the path itself, without file:// and escapes".into(),
         )),
         "file" => {

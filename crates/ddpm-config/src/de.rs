@@ -1,4 +1,4 @@
-//! Reads a TOML value into any `Deserialize` type, strictly, keeping the key of a fault.
+//! Reads a TOML value into any `Deserialize` type, strictly, and keeps the key of a faulty value.
 //!
 //! serde passes the names that a struct or an enum accepts to its error type; the `toml` crate flattens them into text.
 //! Kept separately, they give the full key and the suggestion without a second list of keys.

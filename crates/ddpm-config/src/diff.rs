@@ -1,4 +1,4 @@
-//! What changed between two settings, and whether a resumed run may take the change.
+//! What changed between two settings, and whether a resumed run may adopt the change.
 
 use std::fmt::{self, Write as _};
 
@@ -23,13 +23,13 @@ pub struct Difference {
 /// Whether a run may change a key when it resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DifferenceKind {
-    /// It decides what is learned: refused on resume unless allowed by name.
+    /// It determines what is learned: refused on resume unless allowed by name.
     Learned,
-    /// It decides how, where or for how long: changes freely.
+    /// It determines how, where or for how long: may change freely.
     Free,
 }
 
-/// Sections, and keys of other sections, that change freely. All other keys count as learned, new ones included.
+/// Sections, and keys of other sections, that may change freely. All other keys count as learned, including new ones.
 const FREE: &[&str] = &[
     "run",
     "comm",

@@ -84,13 +84,13 @@ pub enum Error {
         /// How to write it.
         hint: String,
     },
-    /// The one key without a default is missing.
+    /// The only key without a default is missing.
     #[error("`data.kind` is not set in {origin}. Set it to \"idx\", \"folder\" or \"synthetic\".")]
     Missing {
         /// The file that was loaded.
         origin: String,
     },
-    /// A value out of range, or at odds with another.
+    /// A value out of range, or in conflict with another.
     #[error("{0}.")]
     Invalid(#[from] SpecError),
 }

@@ -38,7 +38,7 @@ pub fn check_key(key: &str, origin: &str) -> Result<(), Error> {
     Err(unknown_key(key, origin))
 }
 
-/// The error for a key that does not exist. A name near one in another section is found too: `lr` gives `train.lr`.
+/// The error for a key that does not exist. Similar names in other sections are found too: `lr` suggests `train.lr`.
 pub(crate) fn unknown_key(key: &str, origin: &str) -> Error {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut known: Vec<String> = flatten(&Settings::default()).into_iter().map(|(known, _)| known).collect();
@@ -76,7 +76,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// The number of edits beyond which two names no longer look alike.
+/// The largest number of edits at which two names still count as similar.
 fn tolerance(name: &str) -> usize {
     (name.chars().count() / 3).clamp(1, 3)
 }

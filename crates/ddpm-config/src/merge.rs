@@ -19,8 +19,8 @@ impl Settings {
     /// Loads, merges and validates a configuration.
     ///
     /// `config` is a file, `-` for stdin, or the name of a preset; `overrides` are the `--set` arguments, `a.b=value`.
-    /// Precedence: defaults < `extends` < file < `--set`. `extends` is looked up beside the extending file, unless that is
-    /// stdin or another pipe, then in the current folder, then among the presets.
+    /// Precedence: defaults < `extends` < file < `--set`. `extends` is looked up beside the extending file, unless that
+    /// is stdin or another pipe, then in the current folder, then among the presets.
     ///
     /// # Errors
     /// Any [`Error`]; nothing but the files themselves has been touched.
@@ -69,7 +69,7 @@ enum Place {
 const NAMELESS: &str = "run";
 
 impl Place {
-    /// What is at `path`, which exists.
+    /// The file or device at `path`, which exists.
     fn at(path: PathBuf) -> Self {
         // Paths of open files under /dev and /proc do not name a run.
         let named = path.is_file() && !path.starts_with("/dev") && !path.starts_with("/proc");
@@ -194,7 +194,7 @@ fn reason(text: &str, error: &toml::de::Error) -> String {
     number.unwrap_or_else(|| error.message().lines().next().unwrap_or_default().trim_end_matches('.').to_owned())
 }
 
-/// The same with its place in the text.
+/// The same with its line and column in the text.
 fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> Error {
     let reason = reason(text, error);
     let reason = match error.span().and_then(|span| text.get(..span.start)) {
@@ -256,7 +256,7 @@ fn parse_override(text: &str) -> Result<Layer, Error> {
     }
 }
 
-/// Lays `over` on `base`: tables merge, everything else is replaced.
+/// Merges `over` into `base`: tables are merged key by key, everything else is replaced.
 fn merge(base: &mut Table, over: &Table) {
     for (name, value) in over {
         match (base.get_mut(name), value) {

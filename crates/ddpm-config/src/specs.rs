@@ -1,4 +1,4 @@
-//! From settings to specifications: what to build, in the types that the other crates build from.
+//! Converts settings to specifications: the types from which the other crates build networks, processes and data sets.
 
 use std::path::{Path, PathBuf};
 
@@ -50,12 +50,12 @@ impl Settings {
         }
     }
 
-    /// Rows of the class table: one per class, and one for "no class" where labels are dropped.
+    /// Rows of the class table: one per class, and one for "no class" if labels are dropped.
     fn class_rows(&self) -> Option<i64> {
         self.null_class().map(|null| null + 1).or(self.model.classes.map(i64::from))
     }
 
-    /// The row of the class table that means "no class", where labels are dropped in training: the last.
+    /// The row of the class table that means "no class", if labels are dropped in training: the last.
     pub fn null_class(&self) -> Option<i64> {
         self.model.classes.map(i64::from).filter(|_| self.diffusion.label_dropout > 0.0)
     }
@@ -69,7 +69,7 @@ impl Settings {
         let refuse =
             |path: &str, problem: String, fix: &str| Err(SpecError { path: path.into(), problem, fix: fix.into() });
         let kind = match d.kind {
-            // Held-out digits are drawn by another seed.
+            // Held-out digits are drawn with another seed.
             DataKind::Synthetic if split != Split::Train => SourceKind::Synthetic { count: d.count, seed: !self.seed },
             DataKind::Synthetic => SourceKind::Synthetic { count: d.count, seed: self.seed },
             DataKind::Packed => {
@@ -105,14 +105,14 @@ impl Settings {
 }
 
 impl DataSettings {
-    /// The shape that images are brought to.
+    /// The shape to which images are cropped and resized.
     pub fn image(&self) -> ImageShape {
         ImageShape::square(self.channels as usize, self.image_size as usize)
     }
 }
 
 impl DiffusionSettings {
-    /// What the network predicts and is trained for.
+    /// The network's prediction and training objective.
     pub fn spec(&self) -> DiffusionSpec {
         DiffusionSpec {
             prediction: self.predict,
@@ -122,7 +122,7 @@ impl DiffusionSettings {
         }
     }
 
-    /// The loss of a kind, with the parameters set.
+    /// The loss of a kind, with its parameters from these settings.
     pub(crate) fn loss_of(&self, kind: LossKind) -> Loss {
         match kind {
             LossKind::Simple => Loss::Simple,
@@ -131,7 +131,7 @@ impl DiffusionSettings {
         }
     }
 
-    /// The weighting of a kind, with the parameters set.
+    /// The weighting of a kind, with its parameters from these settings.
     pub(crate) fn weighting_of(&self, kind: WeightingKind) -> Weighting {
         match kind {
             WeightingKind::None => Weighting::None,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optional::zero_is_none;
 
-/// `[data]`: the images that the run learns from.
+/// `[data]`: the training images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSettings {
@@ -14,7 +14,7 @@ pub struct DataSettings {
     /// File or folder to read, as the program sees it (`~` is not expanded). Required for `idx` and `folder`;
     /// empty, the default, for `synthetic`.
     pub path: String,
-    /// Where class labels come from. Default `auto`: the source's own, where it has any.
+    /// Where class labels come from. Default `auto`: the source's own, if it has any.
     pub labels: Labels,
     /// Number of images drawn by `synthetic`; the other kinds count their files. Default 60000.
     pub count: u64,
@@ -29,9 +29,10 @@ pub struct DataSettings {
     pub flip: bool,
     /// Decoding threads per rank. Default 1.
     pub workers: usize,
-    /// What happens at an unreadable image. Default `error`.
+    /// What happens if an image cannot be read. Default `error`.
     pub on_corrupt: OnCorrupt,
-    /// Largest image file of a `folder` that is decoded, in millions of pixels; larger ones are unreadable. Default 200.
+    /// Largest image file of a `folder` that is decoded, in millions of pixels; larger ones are unreadable. Default
+    /// 200.
     pub max_megapixels: u32,
 }
 

@@ -16,7 +16,7 @@ pub struct DiffusionSettings {
     /// First beta of `linear`, `quadratic` and `sigmoid`; absent or 0: see [`DiffusionSettings::beta_range`].
     #[serde(deserialize_with = "zero_is_none")]
     pub beta_start: Option<f64>,
-    /// Last beta of the same, and of `constant`; absent or 0: see [`DiffusionSettings::beta_range`].
+    /// Last beta of the same schedules, and of `constant`; absent or 0: see [`DiffusionSettings::beta_range`].
     #[serde(deserialize_with = "zero_is_none")]
     pub beta_end: Option<f64>,
     /// The betas themselves, T of them, for `schedule = "list"`. Default empty.
@@ -66,7 +66,7 @@ impl Default for DiffusionSettings {
 }
 
 impl DiffusionSettings {
-    /// First and last beta of the schedules that take them: the given values, else the schedule's defaults
+    /// First and last beta of the schedules that use them: the given values, else the schedule's defaults
     /// ([`ScheduleKind::default_ends`]).
     pub fn beta_range(&self) -> (f64, f64) {
         let (start, end) = self.schedule.default_ends(self.timesteps as usize);

@@ -11,14 +11,16 @@ use super::optional::zero_is_none;
 pub struct ModelSettings {
     /// Architecture. Default `unet`.
     pub kind: ModelKind,
-    /// Width of each resolution level, highest resolution first. Default `[32, 64, 128]`; `[4, 10, 20, 40]` for `small`.
+    /// Width of each resolution level, highest resolution first. Default `[32, 64, 128]`; `[4, 10, 20, 40]` for
+    /// `small`.
     pub channels: Vec<u32>,
     /// Residual blocks per level on the way down; one more on the way up. Default 2.
     pub layers_per_block: u32,
-    /// Self-attention at each level, as long as `channels`. Default: the last level but one; none for `small`.
+    /// Whether each level has self-attention, one entry per level. Default: the last level but one; none for `small`.
     pub attention: Vec<bool>,
-    /// Whether each level's blocks keep only their inputs for backward and are computed again there: less memory, more
-    /// time, the same numbers. As long as `channels`, or empty for none; the bottom belongs to the last level. Default `[]`.
+    /// Whether each level's blocks keep only their inputs for backward and are recomputed there: less memory, more
+    /// time, the same numbers. One entry per level, or empty for none; the bottom belongs to the last level. Default
+    /// `[]`.
     pub checkpoint_activations: Vec<bool>,
     /// Channels per attention head; absent or 0: one head over all channels.
     #[serde(deserialize_with = "zero_is_none")]
@@ -30,9 +32,10 @@ pub struct ModelSettings {
     /// The time embedding scales and shifts the normalised activations (Nichol & Dhariwal 2021) instead of being
     /// added to them (Ho et al. 2020). Default false.
     pub time_scale_shift: bool,
-    /// Padding of the strided convolutions: 1 on every side, or 0 for right and bottom only, as Ho et al. Default 1.
+    /// Padding of the strided convolutions: 1 on every side, or 0 for right and bottom only, as in Ho et al. Default 1.
     pub downsample_padding: u32,
-    /// Subtracted from half the embedding's width in the sinusoids' exponent: 1 as Ho et al., 0 later. Default 0.
+    /// Subtracted from half the embedding's width in the sinusoids' exponent: 1 as in Ho et al., 0 in later work.
+    /// Default 0.
     pub freq_shift: u32,
     /// Time embedding is [cos, sin] rather than [sin, cos]. Default true.
     pub flip_sin_to_cos: bool,
@@ -65,7 +68,7 @@ impl Default for ModelSettings {
     }
 }
 
-/// Widths used where `model.channels` is not given.
+/// The widths if `model.channels` is not set.
 pub(crate) fn default_channels(kind: ModelKind) -> &'static [u32] {
     match kind {
         ModelKind::Unet | ModelKind::Classifier => &[32, 64, 128],
@@ -73,7 +76,7 @@ pub(crate) fn default_channels(kind: ModelKind) -> &'static [u32] {
     }
 }
 
-/// Attention used where `model.attention` is not given: at the last level but one of a U-Net.
+/// The attention if `model.attention` is not set: at the last level but one of a U-Net.
 pub(crate) fn default_attention(kind: ModelKind, levels: usize) -> Vec<bool> {
     (0..levels).map(|level| kind != ModelKind::Small && level + 2 == levels).collect()
 }

@@ -19,7 +19,7 @@ use crate::address::{self, same_place};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Key of every random draw: weights, sample order, noise, timesteps. Default 0.
+    /// Seed of every random draw: weights, sample order, noise, timesteps. Default 0.
     pub seed: u64,
     /// Where the run keeps its files.
     pub run: RunSettings,
@@ -41,7 +41,7 @@ pub struct Settings {
     pub monitor: MonitorSettings,
 }
 
-/// `[run]`: where the run lives.
+/// `[run]`: the name and location of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSettings {
@@ -72,7 +72,7 @@ impl Settings {
         self
     }
 
-    /// Every path or address among the settings that is set.
+    /// Every path or address in the settings that is set.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
         let labels = match &mut self.data.labels {
             Labels::Path(path) => Some(path),

@@ -1,4 +1,4 @@
-//! The services around the training: `[comm]`, `[checkpoint]` and `[monitor]`.
+//! The services around training: `[comm]`, `[checkpoint]` and `[monitor]`.
 
 use ddpm_spec::{Backend, GridSampler, OnFailure, WhenBusy};
 use serde::{Deserialize, Serialize};
@@ -34,9 +34,9 @@ pub struct CheckpointSettings {
     pub every: u64,
     /// Newest checkpoints kept, at least 2. Default 2.
     pub keep_last: usize,
-    /// Checkpoints at multiples of this many steps are kept for good; 0: none. Default 0.
+    /// Checkpoints at multiples of this many steps are kept permanently; 0: none. Default 0.
     pub keep_every: u64,
-    /// What happens after a save has failed for good. Default `warn`.
+    /// What happens after a save has failed despite all retries. Default `warn`.
     pub on_failure: OnFailure,
     /// Size of an upload part, in MiB, at least 8. Default 8.
     pub part_mb: u32,
@@ -44,12 +44,13 @@ pub struct CheckpointSettings {
     pub concurrency: usize,
     /// What happens when a save is due while the last one is in flight. Default `wait`.
     pub when_busy: WhenBusy,
-    /// States that no other job writes to the store, for stores without conditional writes. Default false.
+    /// The user's guarantee that no other job writes to the store, for stores without conditional writes. Default
+    /// false.
     pub exclusive: bool,
     /// Seconds without a renewal after which a writer may be replaced: how long a relaunch waits for a job that was
     /// killed. Default 30.
     pub lease_s: u64,
-    /// Seconds for which a failed request to the store is repeated. Default 60.
+    /// Seconds for which a failed request to the store is retried. Default 60.
     pub retry_s: u64,
 }
 
@@ -81,7 +82,7 @@ pub struct MonitorSettings {
     pub sample_every: u64,
     /// Images in a grid. Default 64.
     pub sample_count: usize,
-    /// Steps of the sampler. Default 50, or all of the process's timesteps where there are fewer.
+    /// Steps of the sampler. Default 50, or all of the process's timesteps if there are fewer.
     pub sample_steps: u32,
     /// Sampler of the grids. Default `ddim`.
     pub sampler: GridSampler,

@@ -18,7 +18,7 @@ pub struct TrainSettings {
     pub micro_batch: Option<usize>,
     /// Learning rate after warm-up. Default 2e-4.
     pub lr: f64,
-    /// Steps over which the learning rate rises linearly to `lr`; 0 starts there. Default 0.
+    /// Steps over which the learning rate rises linearly to `lr`; 0: no warm-up. Default 0.
     pub warmup_steps: u64,
     /// Learning rate after warm-up. Default `constant`.
     pub lr_schedule: LrShape,
@@ -36,10 +36,10 @@ pub struct TrainSettings {
     pub convolutions: Convolutions,
     /// Where the network computes. Default `auto`.
     pub device: Device,
-    /// Whether operations on a GPU give the same bits each time, even where others are faster; those on the CPU always do.
-    /// Default true.
+    /// Whether to use only operations that give the same bits each time on a GPU, even if others are faster; those on
+    /// the CPU always do. Default true.
     pub deterministic: bool,
-    /// Number of non-finite gradients in a row that ends the run; fewer are skipped. Default 10.
+    /// Number of consecutive non-finite gradients that ends the run; the steps of fewer are skipped. Default 10.
     pub skip_nonfinite: u32,
 }
 

@@ -1,4 +1,4 @@
-//! `[diffusion]`: a noise schedule and an objective, with the parameters of those that are not chosen.
+//! `[diffusion]`: the noise schedule and the objective, including the parameters of those that are not chosen.
 
 use ddpm_spec::check::{in_range, require};
 use ddpm_spec::{LossKind, ScheduleKind, SpecError, Variance, WeightingKind};
@@ -40,7 +40,7 @@ impl DiffusionSettings {
         }
         self.beta_schedule().validate(self.timesteps as usize, DIFFUSION).map_err(|error| {
             match (error.path.as_str(), self.beta_end) {
-                // The file does not have the number at fault.
+                // The invalid number is a default, so it is not in the file.
                 ("diffusion.beta_end", None) => {
                     let (timesteps, end) = (self.timesteps, self.beta_range().1);
                     let problem = format!("the default diffusion.beta_end for {timesteps} timesteps would be {end}");

@@ -1,4 +1,4 @@
-//! `[model]`: options that are no part of an architecture, and those that an architecture would ignore.
+//! `[model]`: options that do not belong to an architecture, and options that the chosen architecture would ignore.
 
 use ddpm_spec::check::{one_per_level, require};
 use ddpm_spec::{ModelKind, SpecError};

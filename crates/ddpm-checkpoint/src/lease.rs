@@ -58,11 +58,11 @@ pub(crate) struct Record {
     pub nonce: String,
 }
 
-/// One lease_status of the lease.
+/// One generation of the lease.
 #[derive(Debug)]
 pub(crate) struct Holder {
     bucket: Arc<Bucket>,
-    /// The number of this lease_status: one more than the previous one's.
+    /// The number of this generation: one more than the previous one's.
     pub generation: u64,
     owner: String,
     taken_unix_ms: u64,

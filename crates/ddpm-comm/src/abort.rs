@@ -31,8 +31,8 @@ const SMALL_STACK: usize = 256 << 10;
 
 /// Terminates every rank of the run with `code`, after printing `rank R step S: message` to stderr.
 ///
-/// For errors of one rank where no agreement is near. mpirun exits with `code` too. In a world of one
-/// rank the process exits with it. Of several threads that call this, the first one counts.
+/// For errors of one rank outside of an [agreement](crate::agree). mpirun exits with `code` too. In a world with one
+/// rank the process exits with it. If several threads call this, the first one wins.
 pub fn abort(code: i32, message: &str) -> ! {
     abort_after(Duration::ZERO, code, message)
 }

@@ -1,8 +1,8 @@
-//! Agreement: what one rank decides, or fails with, becomes what all ranks know.
+//! Agreement: a decision or failure of one rank becomes known to all ranks.
 //!
-//! A rank that meets an error alone must not leave: the others would wait for it in their next collective. It brings its
-//! result to [`unanimous`], where every rank learns of the failure and returns the same one, an [`Agreed`] error. That type is
-//! the proof that all ranks are leaving: nothing else needs to be said, and nobody has to be aborted.
+//! A rank with an error of its own must not simply exit: the others would wait for it in their next collective. It
+//! passes its result to [`unanimous`], where every rank learns of the failure and returns the same [`Agreed`] error.
+//! That type proves that all ranks return this error, so they can exit in order and none has to be aborted.
 //!
 //! ```
 //! use ddpm_comm::{CommError, World, agree};
@@ -24,7 +24,7 @@
 //!
 //! let world = World::init().unwrap();
 //! let comm = world.collective();
-//! // Only rank 0 looks, and every rank gets what it found.
+//! // Only rank 0 runs the closure, and every rank gets its result.
 //! let steps: Vec<u64> = agree::on_root(comm.as_ref(), || Ok::<_, Error>(vec![100, 200])).unwrap();
 //! assert_eq!(steps, [100, 200]);
 //! // If any rank fails, all fail with the error of the lowest one.
@@ -44,7 +44,7 @@ use serde::de::DeserializeOwned;
 use crate::collective::Collective;
 use crate::error::CommError;
 
-/// An error that every rank returns alike, so that all can leave in order.
+/// An error that every rank returns, so that all can exit in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed<E> {
     rank: usize,
@@ -52,13 +52,13 @@ pub struct Agreed<E> {
 }
 
 impl<E> Agreed<E> {
-    /// The error of rank `rank`, which every rank knows: from what all have exchanged.
+    /// The error of rank `rank`, which every rank knows from data that all have exchanged.
     pub fn of_rank(rank: usize, error: E) -> Self {
         Self { rank, error }
     }
 
-    /// An error that every rank has found by itself from what all of them know, such as an averaged gradient that is not
-    /// finite.
+    /// An error that every rank has detected by itself from data that is the same on all, such as an averaged gradient
+    /// that is not finite.
     pub fn known_to_all(error: E) -> Self {
         Self { rank: 0, error }
     }
@@ -73,12 +73,12 @@ impl<E> Agreed<E> {
         &self.error
     }
 
-    /// The error alone.
+    /// The error without the rank.
     pub fn into_error(self) -> E {
         self.error
     }
 
-    /// The same agreement on what `change` makes of the error; it must make the same of it on every rank.
+    /// Applies `change` to the error; it must return the same on every rank.
     pub fn map<F>(self, change: impl FnOnce(E) -> F) -> Agreed<F> {
         Agreed { rank: self.rank, error: change(self.error) }
     }
@@ -101,7 +101,7 @@ impl<E: Error + 'static> Error for Agreed<E> {
 
 /// This rank's value if every rank has one; else the error of the lowest rank that failed, on every rank.
 ///
-/// Costs 8 bytes per rank while all is well.
+/// Costs 8 bytes per rank if no rank fails.
 pub fn unanimous<T, E>(comm: &dyn Collective, result: Result<T, E>) -> Result<T, Agreed<E>>
 where
     E: Serialize + DeserializeOwned + From<CommError>,
@@ -115,16 +115,17 @@ where
         return Ok(result.unwrap_or_else(|_| unreachable!("this rank's report would not be empty")));
     };
     match result {
-        // The error itself, which its serialized form may not hold all of.
+        // This rank's own error rather than its serialized form, which may lack details.
         Err(error) if rank == comm.rank() => Err(Agreed { rank, error }),
         _ => Err(Agreed { rank, error: from_bytes(rank, &reports[rank]).unwrap_or_else(E::from) }),
     }
 }
 
-/// What each rank passes, in rank order, on every rank. A rank that passes nothing sends no bytes.
+/// Every rank's value, in rank order, on every rank. A rank that passes `None` sends no bytes.
 ///
 /// # Errors
-/// [`CommError::Unreadable`] if another rank's value cannot be read, which the same program on every rank never meets.
+/// [`CommError::Unreadable`] if another rank's value cannot be deserialized; this cannot happen if all ranks run the same
+/// program.
 pub fn exchange<T>(comm: &dyn Collective, ours: Option<&T>) -> Result<Vec<Option<T>>, CommError>
 where
     T: Serialize + DeserializeOwned,
@@ -136,14 +137,15 @@ where
     comm.gather_bytes(&ours.map(to_bytes).unwrap_or_default()).iter().enumerate().map(read).collect()
 }
 
-/// What `make` returns on rank 0, on every rank from the same bytes; or its error, on every rank.
+/// Runs `make` on rank 0 and returns its result on every rank, deserialized from the same bytes; or its error, on every
+/// rank.
 pub fn on_root<T, E>(comm: &dyn Collective, make: impl FnOnce() -> Result<T, E>) -> Result<T, Agreed<E>>
 where
     T: Serialize + DeserializeOwned,
     E: Serialize + DeserializeOwned + From<CommError>,
 {
     let made = if comm.rank() == 0 { make().map(|value| to_bytes(&value)) } else { Ok(Vec::new()) };
-    // Rank 0's failure reaches all ranks before they wait for a value that does not come.
+    // Rank 0's failure must reach all ranks before they wait for its value.
     let bytes = comm.broadcast_bytes(unanimous(comm, made)?, 0);
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
@@ -153,20 +155,20 @@ where
     unanimous(comm, from_bytes(0, &bytes).map_err(E::from))
 }
 
-/// Whether any rank says so; the same answer on every rank.
+/// Whether any rank passes true; the same result on every rank.
 pub fn any(comm: &dyn Collective, ours: bool) -> bool {
     let none: &[u8] = &[];
     comm.gather_bytes(if ours { &[1] } else { none }).iter().any(|theirs| !theirs.is_empty())
 }
 
-/// Whether all ranks pass the same bytes; the same answer on every rank.
+/// Whether all ranks pass the same bytes; the same result on every rank.
 pub fn alike(comm: &dyn Collective, ours: &[u8]) -> bool {
     let all = comm.gather_bytes(ours);
     all.iter().all(|theirs| *theirs == all[0])
 }
 
 fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("what ranks exchange is plain data with string keys")
+    serde_json::to_vec(value).expect("exchanged values are plain data with string keys")
 }
 
 fn from_bytes<T: DeserializeOwned>(rank: usize, bytes: &[u8]) -> Result<T, CommError> {

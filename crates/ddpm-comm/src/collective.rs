@@ -1,4 +1,4 @@
-//! What ranks do together.
+//! Collective operations.
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -58,7 +58,7 @@ pub trait Collective: Send + Sync {
     fn barrier(&self);
 }
 
-/// Numbers to be exchanged, where they are.
+/// Values to be reduced, in host or GPU memory.
 #[derive(Debug)]
 pub enum Buffer<'a> {
     /// In host memory.

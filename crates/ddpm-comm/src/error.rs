@@ -37,21 +37,21 @@ pub enum CommError {
     /// [`World::init`] was called before in this process.
     #[error("MPI is already initialized in this process. Call World::init once and share the World")]
     AlreadyInitialized,
-    /// NCCL was asked for, and cannot serve this run. All ranks return this alike.
+    /// NCCL was requested but is not available for this run. All ranks return this error.
     #[error("comm.backend is \"nccl\", but {reason}; or set comm.backend to \"mpi\" or \"auto\"")]
     NoNccl {
-        /// What stands against it, on which rank, and what would mend it.
+        /// The obstacle, its rank, and how to fix it.
         reason: String,
     },
-    /// NCCL's start failed on this rank; the others may still wait for it.
+    /// NCCL failed to start on this rank; the others may still be waiting for it.
     #[error("{0}; or set comm.backend to \"mpi\"")]
     NcclStart(#[from] nccl_rs::Error),
-    /// What another rank sent cannot be read.
-    #[error("what rank {rank} sent cannot be read ({reason}); run the same program on every rank")]
+    /// A value from another rank cannot be deserialized.
+    #[error("the data from rank {rank} cannot be read ({reason}); run the same program on every rank")]
     Unreadable {
         /// The rank that sent it.
         rank: usize,
-        /// What is wrong with it.
+        /// What is wrong with the data.
         reason: String,
     },
     /// The ranks received different bytes from rank 0.

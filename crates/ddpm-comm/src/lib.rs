@@ -16,8 +16,8 @@
 //! for step in 0..10 {
 //!     set_step(step);
 //!     comm.all_reduce(&mut grads, Reduce::Mean);
-//!     let asked_to_stop = false;
-//!     if agree::any(comm.as_ref(), asked_to_stop) {
+//!     let stop_requested = false;
+//!     if agree::any(comm.as_ref(), stop_requested) {
 //!         world.finish(75)
 //!     }
 //! }
@@ -25,25 +25,25 @@
 //! world.finish(0)
 //! ```
 //!
-//! Gradients in the memory of GPUs go over NCCL: [`World::select`] says whether a run has it, and returns a collective
-//! that reduces each [`Buffer`] where it is. All else (agreements, plans, metrics) stays on MPI.
+//! Gradients in GPU memory are reduced by NCCL: [`World::select`] determines whether a run can use it, and returns a
+//! collective that reduces each [`Buffer`] in place. Everything else (agreements, plans, metrics) uses MPI.
 //!
 //! # Invariants
 //!
-//! - Every rank reaches every collective in the same order, with the same lengths, reduction and
-//!   root; only the gatherings, and [`agree`] over them, take what differs in length.
-//!   MPI does not check this. Collectives may be called from any thread, one at a time: they wait
-//!   for each other within a rank, but two threads that call them unordered break the first rule. That goes for the
-//!   thread of an [`Averager`] too: between its `begin` and `finish`, no rank calls another collective.
-//! - A rank that cannot go on says so at the next [`agree::unanimous`], so that all leave
-//!   together; where none is near, it calls [`abort`]. It never just leaves: its peers would wait
-//!   for it. A [`World`] dropped without [`World::finish`] therefore ends the run.
-//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the
-//!   same world size and length. A NaN on one rank is a NaN on all.
-//! - MPI's errors stay fatal: a collective that returns has succeeded. NCCL's are made so: they abort the run, when they
-//!   show themselves, and so does an operation on the GPU that outlasts [`World::watch`]'s timeout.
-//! - Nothing may be left to do after [`World::finish`]: once a rank has exited with a code other than
-//!   0, mpirun kills the ranks that have not.
+//! - Every rank calls every collective in the same order, with the same lengths, reduction and root; only the gathers,
+//! and [`agree`], which uses them, accept different lengths. MPI does not check this. Collectives may be called from
+//! any   thread: within a rank they exclude each other, but two threads that call them without synchronization violate
+//! the   order. That includes the thread of an [`Averager`]: between its `begin` and `finish`, no rank calls another
+//! collective.
+//! - A rank that cannot continue passes its error to the next [`agree::unanimous`], so that all ranks leave together;
+//!   outside of an agreement it calls [`abort`]. It never just exits: its peers would wait for it. A [`World`] dropped
+//!   without [`World::finish`] therefore ends the run.
+//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the same world size and
+//!   length. A NaN on one rank is a NaN on all.
+//! - MPI errors are fatal: a collective that returns has succeeded. NCCL errors are made fatal: they abort the run when
+//!   they are detected, and so does an operation on the GPU that exceeds the timeout of [`World::watch`].
+//! - [`World::finish`] must be the last thing a rank does: once a rank has exited with a code other than 0, mpirun
+//! kills   the ranks that have not.
 //!
 //! # How a run ends
 //!

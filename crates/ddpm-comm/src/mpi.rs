@@ -158,8 +158,8 @@ impl Collective for Mpi {
         let _entered = self.enter("gather_bytes");
         let mut lens = vec![0u64; self.size];
         SimpleCommunicator::world().all_gather_into(&(bytes.len() as u64), &mut lens[..]);
-        // One broadcast per rank that has something to say: MPI_Allgatherv would limit the total
-        // to 2 GiB, and most gathers are small or, where ranks agree that all is well, empty.
+        // One broadcast per rank with data: MPI_Allgatherv would limit the total to 2 GiB, and most gathers are small
+        // or (agreements without a failure) empty.
         lens.iter()
             .enumerate()
             .map(|(root, &len)| {

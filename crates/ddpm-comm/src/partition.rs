@@ -1,9 +1,9 @@
-//! Which rank gets which part of a sequence.
+//! Splitting a sequence among the ranks.
 
 use std::ops::Range;
 
-/// The part of `0..n` that rank `rank` of `world` gets: `rank * n / world..(rank + 1) * n / world`. Over all ranks the parts
-/// tile `0..n`; their lengths differ by one at most.
+/// The range of `0..n` that rank `rank` of `world` gets: `rank * n / world..(rank + 1) * n / world`. Over all ranks the
+/// ranges tile `0..n`; their lengths differ by one at most.
 ///
 /// ```
 /// assert_eq!([0, 1, 2].map(|rank| ddpm_comm::partition(8, rank, 3)), [0..2, 2..5, 5..8]);

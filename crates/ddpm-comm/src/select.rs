@@ -32,7 +32,7 @@ pub enum Memory {
     Device(usize),
 }
 
-/// What was picked.
+/// The transport that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// None: there is one rank.
@@ -47,7 +47,7 @@ pub enum Transport {
 pub struct Selected {
     /// The collectives, for all kinds of buffer that the transport supports.
     pub collective: Arc<dyn Collective>,
-    /// What was picked.
+    /// The transport that was chosen.
     pub transport: Transport,
     /// This rank's GPU, by its index among those that the process sees; only for [`Transport::Nccl`].
     pub device: Option<usize>,

@@ -1,4 +1,4 @@
-//! Opening a data set, and a look at its first images.
+//! Opening a data set, and reading its first images.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::replace::read_or_next;
 use crate::source::Source;
 use crate::synthetic::Synthetic;
 
-/// Opens a data set: reads IDX files whole, lists folders, checks everything that can be checked without decoding, and
-/// logs what it [found](crate::Findings).
+/// Opens a data set: reads IDX files completely, lists folders, checks everything that can be checked without decoding,
+/// and logs its [findings](crate::Findings).
 ///
 /// # Errors
-/// Names the file or the setting that is wrong and how to fix it.
+/// Names the invalid file or setting and how to fix it.
 pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
     spec.validate(Naming::PLAIN)?;
     let image = spec.image;
@@ -33,11 +33,11 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
     Ok(source)
 }
 
-/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set. One
-/// that cannot be used is replaced as in training, where the source [`skips`](Source::skips).
+/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set. An
+/// unusable image is replaced as in training, if the source [`skips`](Source::skips) such images.
 ///
 /// # Errors
-/// Those of [`Source::read`]; ids beyond the end are refused.
+/// Those of [`Source::read`]; ids beyond the end are an error.
 pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataError> {
     let bytes = source.image().values();
     let mut batch = Batch { first_position: first, images: vec![0; n * bytes], ..Batch::default() };

@@ -1,14 +1,13 @@
-//! Which image takes the place of one that cannot be used.
+//! Replacing unusable images, if the user allows it.
 
 use crate::error::DataError;
 use crate::source::Source;
 
-/// Images in a row that cannot be used after which there is no point in looking for one that can.
+/// The number of consecutive unusable images after which to give up.
 const GIVE_UP: u64 = 1000;
 
-/// Reads image `id`; or, where it cannot be used and the source [`skips`](Source::skips), the next one that can:
-/// `id + 1` modulo the number of images and so on, which is the same choice on any rank of any world. Gives the id that
-/// was read, and its class.
+/// Reads image `id` or, if it is unusable and the source [`skips`](Source::skips) such images, the next usable one (in
+/// cyclic order), the same on every rank and for any number of ranks. Returns the id that was read, and its class.
 ///
 /// # Errors
 /// Those of [`Source::read`], and [`DataError::NothingDecodes`].
@@ -21,7 +20,8 @@ pub(crate) fn read_or_next(source: &dyn Source, mut id: u64, out: &mut [u8]) -> 
             (other, _) => return other.map(|class| (id, class)),
         };
         if skips.note(id) {
-            // Programs that show only one rank's log select this event by its target: ranks skip different images.
+            // Ranks skip different images, so a program that otherwise logs on one rank only can select this event by
+            // its target.
             tracing::warn!(target: "ddpm_data::skip", id, "skipped: {}", error.fault());
         }
         tried += 1;

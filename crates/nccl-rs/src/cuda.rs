@@ -13,8 +13,8 @@ pub const CUDART_VARIABLE: &str = "DDPM_CUDART_LIB";
 
 /// `cudaErrorNoDevice`.
 const NO_DEVICE: c_int = 100;
-/// Bytes before and of the UUID in `cudaDeviceProp`, which every version of CUDA begins with a name of 256 bytes and it;
-/// and room for all of that struct, of which versions have about 1 KiB.
+/// Offset and size of the UUID in `cudaDeviceProp`, which in every version of CUDA begins with a name of 256 bytes and
+/// the UUID; and an upper bound on the size of that struct, which is about 1 KiB.
 const UUID_AT: usize = 256;
 const UUID_LEN: usize = 16;
 const PROPERTIES_SIZE: usize = 8192;
@@ -87,7 +87,7 @@ impl Cuda {
         }
     }
 
-    /// What identifies a GPU on any machine: `GPU-` and its UUID, as nvidia-smi has it.
+    /// A globally unique identifier of a GPU: `GPU-` and its UUID, in the format of nvidia-smi.
     ///
     /// # Errors
     /// If there is no such GPU.
@@ -111,7 +111,7 @@ impl Cuda {
     /// If there is no such GPU.
     pub fn pci_address(&self, device: usize) -> Result<String, Error> {
         let mut text = [0; ADDRESS];
-        // SAFETY: the function writes a text with its end, and no more than the given number of bytes.
+        // SAFETY: the function writes a zero-terminated text, and no more than the given number of bytes.
         let code =
             unsafe { (self.functions.cudaDeviceGetPCIBusId)(text.as_mut_ptr(), ADDRESS as c_int, device as c_int) };
         self.check("cudaDeviceGetPCIBusId", code)?;
@@ -144,7 +144,7 @@ impl Cuda {
         Err(Error::Cuda { call, code, message: message.to_string_lossy().into_owned() })
     }
 
-    /// The runtime keeps a thread's last error for whoever asks next; libtorch would take ours for its own.
+    /// Clears the runtime's last error of this thread; otherwise libtorch would take ours for its own.
     pub(crate) fn forget_error(&self) {
         // SAFETY: no preconditions.
         let _ = unsafe { (self.functions.cudaGetLastError)() };

@@ -1,4 +1,4 @@
-//! Memory of a GPU that is not libtorch's.
+//! GPU memory allocated without libtorch.
 
 use std::ffi::{c_int, c_void};
 
@@ -10,7 +10,7 @@ use crate::stream::StreamHandle;
 /// `cudaMemcpyDefault`: the direction follows from the addresses.
 const EITHER_WAY: c_int = 4;
 
-/// Memory of a GPU, for what does not have libtorch to allocate it: checks and measurements.
+/// GPU memory allocated without libtorch, for tests and benchmarks.
 #[derive(Debug)]
 pub struct DeviceMemory {
     cuda: &'static Cuda,
@@ -19,10 +19,10 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    /// Memory of the thread's current GPU, not initialized.
+    /// Allocates uninitialized memory on the thread's current GPU.
     ///
     /// # Errors
-    /// There is not enough.
+    /// If there is not enough memory.
     pub fn new(cuda: &'static Cuda, bytes: usize) -> Result<Self, Error> {
         let mut pointer = std::ptr::null_mut();
         // SAFETY: one pointer is written.
@@ -30,28 +30,28 @@ impl DeviceMemory {
         Ok(Self { cuda, pointer, bytes })
     }
 
-    /// Fills it from the host, after what is enqueued on `stream`; waits for the end.
+    /// Copies `from` to its beginning, after the work enqueued on `stream`; waits until done.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     ///
     /// # Panics
-    /// There is more than fits.
+    /// If `from` does not fit.
     pub fn upload(&mut self, from: &[u8], stream: StreamHandle) -> Result<(), Error> {
         assert!(from.len() <= self.bytes, "{} bytes do not fit into {}", from.len(), self.bytes);
         // SAFETY: both are valid for `from.len()` bytes, and are borrowed until `copy` has waited.
         unsafe { self.copy(self.pointer, from.as_ptr().cast(), from.len(), stream) }
     }
 
-    /// Copies its beginning to the host, after what is enqueued on `stream`; waits for the end.
+    /// Copies its beginning to `to`, after the work enqueued on `stream`; waits until done.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     ///
     /// # Panics
-    /// There is less than asked for.
+    /// If `to` is longer than the memory.
     pub fn download(&self, to: &mut [u8], stream: StreamHandle) -> Result<(), Error> {
-        assert!(to.len() <= self.bytes, "there are no {} bytes in {}", to.len(), self.bytes);
+        assert!(to.len() <= self.bytes, "{} bytes were requested of {}", to.len(), self.bytes);
         // SAFETY: as in `upload`.
         unsafe { self.copy(to.as_mut_ptr().cast(), self.pointer, to.len(), stream) }
     }
@@ -73,7 +73,7 @@ impl DeviceMemory {
         self.cuda.check("cudaStreamSynchronize", unsafe { (cuda.cudaStreamSynchronize)(stream.raw()) })
     }
 
-    /// All of it as numbers, for a collective.
+    /// The whole memory as a slice for a collective.
     pub fn slice(&mut self, dtype: DType, stream: StreamHandle) -> DeviceSlice<'_> {
         // SAFETY: the memory is ours for `bytes` bytes; `cudaFree` waits for all work on the GPU before it releases.
         unsafe { DeviceSlice::from_raw_parts(self.pointer, self.bytes / dtype.size(), dtype, stream) }
@@ -82,7 +82,7 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed here only; waits for the GPU.
+        // SAFETY: allocated in `new`, freed only here; waits for the GPU.
         let _ = unsafe { (self.cuda.functions.cudaFree)(self.pointer) };
     }
 }

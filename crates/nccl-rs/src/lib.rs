@@ -20,8 +20,9 @@
 //! let mut memory = DeviceMemory::new(cuda, 8)?;
 //! memory.upload(&[1.0f32, 2.0].map(f32::to_ne_bytes).concat(), compute.handle())?;
 //! let pending = comm.all_reduce(&mut [memory.slice(DType::F32, compute.handle())], Reduction::Mean)?;
-//! let done = pending.is_done()?; // need not be asked: `compute` continues when it is
-//! # let _ = done;
+//! // Work on other memory may be enqueued on `compute` here; it overlaps with the all-reduce.
+//! comm.make_wait(compute.handle())?; // Later work on `compute` waits for the result.
+//! println!("done: {}", pending.is_done()?); // For monitoring only.
 //! comm.finish()
 //! # }
 //! ```

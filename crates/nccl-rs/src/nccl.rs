@@ -176,12 +176,12 @@ impl Nccl {
     /// # Safety
     /// As for [`Nccl::finish`].
     pub(crate) unsafe fn abort(&self, comm: *mut c_void) {
-        // SAFETY: by the contract. Nothing is left that a failure could be reported to.
+        // SAFETY: by the contract. A failure can no longer be reported.
         let _ = unsafe { (self.functions.ncclCommAbort)(comm) };
     }
 }
 
-/// What the ranks of one communicator share; sent from the one that made it to the others.
+/// The id that the ranks of one communicator share; generated on one rank and sent to the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct UniqueId([u8; UniqueId::SIZE]);

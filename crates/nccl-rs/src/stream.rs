@@ -1,4 +1,4 @@
-//! Streams, queues of work for a GPU, and events, points in them.
+//! Streams (queues of work for a GPU) and events (points in a stream's work).
 
 use std::ffi::{c_int, c_uint, c_void};
 
@@ -7,27 +7,27 @@ use crate::cuda::Cuda;
 
 /// `cudaErrorNotReady`.
 const NOT_READY: c_int = 600;
-/// `cudaStreamNonBlocking`: not ordered by the default stream; `cudaEventDisableTiming`.
+/// `cudaStreamNonBlocking`: not synchronized with the default stream; `cudaEventDisableTiming`.
 const NON_BLOCKING: c_uint = 1;
 const DISABLE_TIMING: c_uint = 2;
 
-/// A live stream that is somebody else's.
+/// A live stream owned elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamHandle(*mut c_void);
 
-// SAFETY: CUDA's streams may be used from any thread.
+// SAFETY: CUDA streams may be used from any thread.
 unsafe impl Send for StreamHandle {}
 // SAFETY: as above.
 unsafe impl Sync for StreamHandle {}
 
 impl StreamHandle {
-    /// The default stream, which libtorch computes on unless told otherwise.
+    /// The default stream, on which libtorch computes unless configured otherwise.
     pub const DEFAULT: Self = Self(std::ptr::null_mut());
 
     /// A `cudaStream_t`.
     ///
     /// # Safety
-    /// It is a stream of the runtime that [`Cuda::load`] finds, and alive as long as the handle is used.
+    /// The stream belongs to the runtime that [`Cuda::load`] finds, and stays alive as long as the handle is used.
     pub unsafe fn from_raw(stream: *mut c_void) -> Self {
         Self(stream)
     }
@@ -37,7 +37,7 @@ impl StreamHandle {
     }
 }
 
-/// A stream of our own: a queue of work for the current GPU, not ordered by the default stream.
+/// An owned stream: a queue of work for the current GPU, not synchronized with the default stream.
 #[derive(Debug)]
 pub struct Stream {
     cuda: &'static Cuda,
@@ -48,7 +48,7 @@ impl Stream {
     /// A new stream on the thread's current GPU.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn new(cuda: &'static Cuda) -> Result<Self, Error> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: one handle is written.
@@ -65,15 +65,15 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed here only. Work under way is finished first, behind our back.
+        // SAFETY: created in `new`, destroyed only here. CUDA finishes work in progress first.
         let _ = unsafe { (self.cuda.functions.cudaStreamDestroy)(self.handle.0) };
     }
 }
 
 /// A point in a stream's work.
 ///
-/// Whoever asks for it or drops it has its GPU as the thread's current one from then on: a thread that has none yet would
-/// take the first, and memory there for a context of its own.
+/// Querying or dropping it makes its GPU the calling thread's current one: a thread without a current GPU would
+/// otherwise use the first one and allocate memory there for a context.
 #[derive(Debug)]
 pub struct Event {
     cuda: &'static Cuda,
@@ -85,10 +85,10 @@ pub struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
-    /// An event of this GPU's streams that is not recorded yet.
+    /// An event for this GPU's streams, not recorded yet.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn new(cuda: &'static Cuda, device: usize) -> Result<Self, Error> {
         cuda.set_device(device)?;
         let mut raw = std::ptr::null_mut();
@@ -98,30 +98,30 @@ impl Event {
         Ok(Self { cuda, device, raw })
     }
 
-    /// Puts the event behind all that is enqueued on `stream` now.
+    /// Records the event after all work currently enqueued on `stream`.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn record(&self, stream: StreamHandle) -> Result<(), Error> {
         // SAFETY: both are alive: the event is ours, the stream by the contract of its handle.
         let code = unsafe { (self.cuda.functions.cudaEventRecord)(self.raw, stream.0) };
         self.cuda.check("cudaEventRecord", code)
     }
 
-    /// Holds all that is enqueued on `stream` from now on until the event has happened. The event may be dropped.
+    /// Makes all later work on `stream` wait for the event. The event may be dropped afterwards.
     ///
     /// # Errors
-    /// CUDA fails.
+    /// If CUDA fails.
     pub fn make_wait(&self, stream: StreamHandle) -> Result<(), Error> {
         // SAFETY: as in `record`.
         let code = unsafe { (self.cuda.functions.cudaStreamWaitEvent)(stream.0, self.raw, 0) };
         self.cuda.check("cudaStreamWaitEvent", code)
     }
 
-    /// Whether the GPU has come past it; does not wait.
+    /// Whether the GPU has passed the event; does not block.
     ///
     /// # Errors
-    /// The GPU failed.
+    /// If the GPU failed.
     pub fn is_done(&self) -> Result<bool, Error> {
         self.cuda.set_device(self.device)?;
         // SAFETY: the event is ours and alive.
@@ -138,7 +138,7 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         let _ = self.cuda.set_device(self.device);
-        // SAFETY: created in `new`, destroyed here only. CUDA keeps what waits for it.
+        // SAFETY: created in `new`, destroyed only here. CUDA keeps it as long as work waits for it.
         let _ = unsafe { (self.cuda.functions.cudaEventDestroy)(self.raw) };
     }
 }

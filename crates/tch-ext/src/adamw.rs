@@ -31,11 +31,11 @@ pub struct AdamWOptions {
     pub betas: [f64; 2],
     /// Decoupled weight decay; the parameter shrinks by `lr * weight_decay`.
     pub weight_decay: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
 }
 
-/// The buffers that an AdamW step reads and updates; all but `step` of one shape, dtype and device.
+/// The buffers of an AdamW step; all but `step` have the same shape, dtype and device.
 #[derive(Debug)]
 pub struct AdamWBuffers<'a> {
     /// Updated in place.
@@ -46,14 +46,14 @@ pub struct AdamWBuffers<'a> {
     pub exp_avg: &'a Tensor,
     /// Second moment, updated in place.
     pub exp_avg_sq: &'a Tensor,
-    /// f32 scalar: the number of this step, counted from 1. The caller advances it.
+    /// f32 scalar: the number of this step, counted from 1. The caller increments it.
     pub step: &'a Tensor,
 }
 
 /// One step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) in a single fused pass over memory.
 ///
 /// # Errors
-/// The buffers differ in shape, dtype or device.
+/// If the buffers differ in shape, dtype or device.
 pub fn fused_adamw(buffers: &AdamWBuffers<'_>, options: AdamWOptions) -> Result<(), TchError> {
     let AdamWOptions { lr, betas: [beta1, beta2], weight_decay, eps } = options;
     // SAFETY: all pointers come from live tensors and are used during the call only.

@@ -1,4 +1,4 @@
-//! Gradients that are views into a buffer.
+//! Gradients that are views of a buffer.
 
 use std::ffi::c_char;
 
@@ -13,11 +13,11 @@ unsafe extern "C" {
 
 /// Makes `grad` the gradient tensor of the leaf `param`.
 ///
-/// Backward then accumulates into `grad`'s memory, which may be a view into a larger buffer, until the gradient is reset
+/// Backward then accumulates into `grad`'s memory, which may be a view of a larger buffer, until the gradient is reset
 /// to "undefined": clear it with `zero_`, never with `Tensor::zero_grad`, which drops the view.
 ///
 /// # Errors
-/// `grad` differs from `param` in shape, dtype or device.
+/// If `grad` differs from `param` in shape, dtype or device.
 pub fn set_grad(param: &Tensor, grad: &Tensor) -> Result<(), TchError> {
     // SAFETY: both pointers come from live tensors and are used during the call only; libtorch keeps its own
     // reference to `grad`'s storage.

@@ -1,4 +1,4 @@
-//! What the shim failed with, as an error.
+//! Error messages of the shim.
 
 use std::ffi::{CStr, c_char};
 
@@ -8,10 +8,10 @@ unsafe extern "C" {
     fn tch_ext_free(message: *mut c_char);
 }
 
-/// Turns the shim's message, if any, into an error.
+/// Converts the shim's message, if any, to an error.
 ///
 /// # Safety
-/// `message` is null or a string that the shim allocated and that nobody else frees.
+/// `message` is null or a string allocated by the shim, whose ownership passes to this function.
 pub(crate) unsafe fn check(message: *mut c_char) -> Result<(), TchError> {
     if message.is_null() {
         return Ok(());

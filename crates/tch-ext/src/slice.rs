@@ -5,12 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use tch::{TchError, Tensor};
 
-/// Lends the memory of a contiguous f32 tensor on the CPU to `body`, so that it can be reduced or copied in place.
+/// Passes the memory of a contiguous f32 tensor on the CPU to `body`, to be reduced or copied in place.
 ///
-/// While it is lent, `body` must leave the tensor and its views alone.
+/// `body` must not access the tensor or its views in any other way.
 ///
 /// # Errors
-/// The tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is lent already.
+/// If the tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is already borrowed.
 pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
     contiguous_f32(tensor, "the CPU", |device| device == tch::Device::Cpu)?;
     let len = tensor.numel();
@@ -27,7 +27,7 @@ pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) 
     Ok(result)
 }
 
-/// Refuses a tensor whose memory is no plain run of f32 on `place`.
+/// Refuses a tensor that is not contiguous f32 on `place`.
 pub(crate) fn contiguous_f32(
     tensor: &Tensor,
     place: &str,
@@ -37,10 +37,10 @@ pub(crate) fn contiguous_f32(
     if kind == tch::Kind::Float && there(device) && tensor.is_contiguous() {
         return Ok(());
     }
-    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is needed, not {kind:?} on {device:?}")))
+    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is required, not {kind:?} on {device:?}")))
 }
 
-/// Memory that is lent as a slice: two tensors may share theirs, two slices must not.
+/// Memory that is borrowed as a slice: two tensors may share memory, two slices must not.
 struct Loan(Range<usize>);
 
 static LOANS: Mutex<Vec<Range<usize>>> = Mutex::new(Vec::new());
@@ -49,7 +49,7 @@ impl Loan {
     fn of(memory: Range<usize>) -> Result<Self, TchError> {
         let mut loans = LOANS.lock().unwrap_or_else(PoisonError::into_inner);
         if loans.iter().any(|other| other.start < memory.end && memory.start < other.end) {
-            return Err(TchError::Kind("the tensor's memory is lent already".into()));
+            return Err(TchError::Kind("the tensor's memory is already borrowed".into()));
         }
         loans.push(memory.clone());
         Ok(Self(memory))
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [1.0, 20.0, 30.0, 4.0]);
         let mut view = flat.narrow(0, 2, 2);
         let twice = with_f32_mut(&mut flat, |_| with_f32_mut(&mut view, |_| ()).is_err());
-        assert!(twice.unwrap(), "memory was lent twice");
+        assert!(twice.unwrap(), "memory was borrowed twice");
         assert!(with_f32_mut(&mut flat.view([2, 2]).transpose(0, 1), |_| ()).is_err());
         assert!(with_f32_mut(&mut flat.to_kind(Kind::Double), |_| ()).is_err());
     }

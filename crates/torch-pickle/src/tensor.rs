@@ -6,7 +6,7 @@ use crate::PickleError;
 use crate::dtype::Dtype;
 use crate::object::View;
 
-/// The bytes that a tensor is a view of.
+/// The bytes of a storage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region<'a> {
     pub(crate) bytes: &'a [u8],

@@ -13,8 +13,8 @@ thread_local! {
 }
 
 /// Cuts the centred square of side `crop` (by default the largest) out of interleaved pixels and scales it to `image`,
-/// planar, into `out`: Lanczos3 where it shrinks, Catmull-Rom where it grows. `channels` is that of the pixels; grey
-/// pixels fill all planes of an RGB image. The error is a phrase on what is wrong.
+/// planar, into `out`: with Lanczos3 to shrink, Catmull-Rom to enlarge. `channels` is that of the pixels; grey pixels
+/// fill all planes of an RGB image. The error is a phrase that says what is wrong.
 pub(crate) fn scale(
     pixels: &[u8],
     (width, height): (u32, u32),

@@ -1,6 +1,6 @@
-//! How large an image file may be.
+//! Limits on the size of an image file.
 
-/// Most bytes of a file and of a decoder's buffers beyond those of the pixels: thumbnails, profiles, a video behind
+/// Maximum bytes of a file and of a decoder's buffers beyond those of the pixels: thumbnails, profiles, a video after
 /// the image.
 pub(super) const OVERHEAD: u64 = 256 << 20;
 
@@ -11,7 +11,7 @@ pub(super) fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(),
     }
     let megapixels = max_pixels / 1_000_000;
     Err(format!(
-        "this image of {width}x{height} has more pixels than data.max_megapixels = {megapixels} allows; raise that where the \
-         memory is there"
+        "this image of {width}x{height} has more pixels than data.max_megapixels = {megapixels} allows; raise that if \
+         there is enough memory"
     ))
 }

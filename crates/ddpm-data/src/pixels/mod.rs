@@ -42,7 +42,7 @@ impl Reader {
         Reader { image, crop, max_pixels, notices: ColourNotices::default() }
     }
 
-    /// Writes the image in `file`, which is at `path`, into `out`, planar, of the shape `image`.
+    /// Writes the image in `file`, located at `path`, to `out`, planar and with the shape `image`.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be read, [`DataError::Image`] if it does not contain a usable image.

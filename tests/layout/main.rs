@@ -154,7 +154,7 @@ fn listed_files(text: &str) -> BTreeMap<String, BTreeSet<PathBuf>> {
     let (mut name, mut base) = (None, None);
     for line in text.lines() {
         if let Some(title) = line.strip_prefix("### ") {
-            // `### ddpm-nn, networks and what trains them`
+            // `### ddpm-nn, networks and their optimisation`
             let first = title.split(',').next().unwrap_or(title).trim();
             let is_crate =
                 title.contains(',') && first.chars().all(|c| c.is_ascii_lowercase() || "-0123456789".contains(c));

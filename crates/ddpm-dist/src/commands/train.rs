@@ -108,7 +108,7 @@ fn print_memory(memory: &Footprint) -> Result<(), Error> {
         ))?;
         tensors()?;
         print("#   what CUDA and its libraries keep for themselves comes on top, often 1 to 2 GB: not estimated")?;
-        return print(format_args!("#   the process takes about {process:.0} MB of the machine's memory besides"));
+        return print(format_args!("#   the process takes about {process:.0} MB of the machine's memory in addition"));
     };
     print(format_args!("# memory          {total:.0} MB per rank at the peak of a step, of the machine's memory:"))?;
     part("process", process, "the program, its libraries, batches decoded ahead")?;

@@ -73,6 +73,6 @@ mod world;
 pub use abort::{abort, current_step, exit_now, install_panic_hook, set_step};
 pub use average::Averager;
 pub use collective::{Bucket, Buffer, Collective, Reduce, Verdict, Vote};
-pub use nccl_rs::{DType, DeviceSlice, StreamHandle};
+pub use nccl_rs::DeviceSlice;
 pub use select::{Memory, Selected, Transport, Wanted};
 pub use world::{CommError, World};

@@ -15,7 +15,7 @@
 //! let settings = Settings {
 //!     prediction: Prediction::Eps,
 //!     variance: VarianceKind::FixedLarge,
-//!     loss: Loss::Mse,
+//!     loss: Loss::Vlb,
 //!     weighting: Weighting::None,
 //! };
 //! let process = Diffusion::new(BetaSchedule::Cosine.betas(100)?, settings, Device::Cpu)?;

@@ -12,5 +12,5 @@ seeds=${1:-1-300}
 [[ $seeds =~ ^[0-9]+-[0-9]+$ ]] || { echo "chaos: give seeds as FIRST-LAST, such as 1-300" >&2; exit 2; }
 scripts/setup.sh --tests
 mkdir -p runs
-DDPM_CHAOS_SEEDS=$seeds cargo test --release --locked -p ddpm-dist --test chaos -- --nocapture killed_at_random |
+DDPM_CHAOS_SEEDS=$seeds cargo test --release --locked -p ddpm-dist --test chaos -- --nocapture randomly_killed_runs |
     grep --line-buffered -o 'seeds\? [0-9].*' | tee "runs/chaos-$seeds.log"

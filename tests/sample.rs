@@ -160,7 +160,7 @@ fn a_folder_holds_the_images_of_only_one_run() {
     assert_eq!(draw(2, "3", &["--overwrite"]).code, 0);
     assert_eq!(names(&folder), ["000000.png", "000001.png", "000002.png", "notes.txt"]);
     // Files of other origin are always kept.
-    for other in ["cat.png", "0003.png", "cats/000007.png", "tom.JPEG"] {
+    for other in ["cat.png", "0003.png", "cats/000007.png", "tom.JPEG", "x.jfif"] {
         std::fs::create_dir_all(folder.join(other).parent().unwrap()).unwrap();
         std::fs::write(folder.join(other), "an image of the user's").unwrap();
         refused(draw(1, "2", &["--overwrite"]), &format!("holds other images, such as {other}"));

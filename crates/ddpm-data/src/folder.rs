@@ -141,8 +141,8 @@ fn open_error(path: &Path, error: io::Error) -> DataError {
     let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
     let reason = match error.kind() {
         io::ErrorKind::PermissionDenied => format!("this file cannot be opened ({error})"),
-        io::ErrorKind::NotFound if is_link => format!("this link leads nowhere ({error})"),
-        _ if is_link && error.raw_os_error() == Some(ELOOP) => format!("this link leads in circles ({error})"),
+        io::ErrorKind::NotFound if is_link => format!("this link is broken ({error})"),
+        _ if is_link && error.raw_os_error() == Some(ELOOP) => format!("this link is circular ({error})"),
         io::ErrorKind::NotFound => return DataError::Vanished { path: path.to_path_buf() },
         _ => return DataError::io(path)(error),
     };

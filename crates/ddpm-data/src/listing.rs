@@ -101,7 +101,8 @@ impl Listing {
         error: walkdir::Error,
         unreadable: &mut Unreadable,
     ) -> Result<(), DataError> {
-        let Some(path) = error.path().map(Path::to_path_buf).or((error.depth() == 0).then(|| home.to_path_buf())) else {
+        let Some(path) = error.path().map(Path::to_path_buf).or((error.depth() == 0).then(|| home.to_path_buf()))
+        else {
             // walkdir does not say which: see `add_closed_links`.
             return Ok(());
         };

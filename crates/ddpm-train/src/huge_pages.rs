@@ -15,6 +15,8 @@ pub struct HugePages {
     places: Option<Vec<usize>>,
     /// The first step has begun, if it is not over.
     begun: bool,
+    /// Places moved so far.
+    moved: u64,
 }
 
 impl TrainObserver for HugePages {
@@ -48,14 +50,21 @@ mod linux {
         pub(super) fn move_some(&mut self) {
             let places = self.places.get_or_insert_with(places);
             let started = Instant::now();
+            if places.is_empty() {
+                return;
+            }
             while started.elapsed() < PAUSE
                 && let Some(place) = places.pop()
             {
                 // SAFETY: the kernel changes no byte of what is mapped there, and refuses what no longer is.
                 let moved = unsafe { libc::madvise(place as *mut _, HUGE, libc::MADV_COLLAPSE) } == 0;
+                self.moved += u64::from(moved);
                 if !moved && io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM) {
                     places.clear();
                 }
+            }
+            if places.is_empty() {
+                tracing::debug!("{} huge pages of 2 MiB are in use", self.moved);
             }
         }
     }

@@ -48,11 +48,11 @@ mod linux {
         /// Moves what fits into a pause. Where the kernel does not know how (before Linux 6.1), has no huge page left, or is
         /// told never to use any, memory stays as it is.
         pub(super) fn move_some(&mut self) {
-            let places = self.places.get_or_insert_with(places);
-            let started = Instant::now();
-            if places.is_empty() {
+            if self.places.as_ref().is_some_and(Vec::is_empty) {
                 return;
             }
+            let places = self.places.get_or_insert_with(places);
+            let started = Instant::now();
             while started.elapsed() < PAUSE
                 && let Some(place) = places.pop()
             {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use ddpm_comm::{Agreed, Collective, Reduce, World, agree, partition};
 use ddpm_config::Settings;
-use ddpm_data::Split;
 use ddpm_eval::FeatureMoments;
 use ddpm_model::{Error, ErrorKind, Failure, data, images, samples};
 use serde_json::json;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ddpm_comm::{Collective, Reduce, World, agree};
 use ddpm_config::Settings;
-use ddpm_data::{Loader, LoaderConfig, Order, Source, Split};
+use ddpm_data::{Loader, LoaderConfig, Order, Source};
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
 use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Likelihood, Strata};
 use ddpm_model::{Error, Failure, Model, data, images};

@@ -1,4 +1,4 @@
-//! Gradients averaged over ranks while backward runs: the bits, and what becomes of a rank that no longer takes part.
+//! Averaging gradients over ranks while backward runs: bit-exactness, and ranks that stop responding.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{Outcome, buffers, check_same_bits, finish, losses, metrics, start, 
 use tempfile::TempDir;
 
 #[test]
-fn overlap_changes_no_bit() {
+fn overlap_does_not_change_a_bit() {
     for ranks in [2, 3] {
         let [beside, after] = ["true", "false"].map(|overlap| {
             let dir = TempDir::new().unwrap();
@@ -19,7 +19,7 @@ fn overlap_changes_no_bit() {
                 options.extend(["--set", option]);
             }
             let outcome = succeed(train(ranks, dir.path(), 8, &options).env("RUST_LOG", "ddpm=debug"));
-            // What was told ready is averaged at once; without hooks nothing is before backward is over.
+            // With hooks, buckets are averaged as they become ready; without, nothing is averaged before backward ends.
             let early = if overlap == "comm.overlap=true" { 11 } else { 0 };
             let ready = format!("{early} of 11 buckets were ready during backward");
             assert_eq!(outcome.stderr.matches(&ready).count(), 8, "in each step, {ready}: {}", outcome.stderr);
@@ -34,10 +34,10 @@ fn overlap_changes_no_bit() {
     }
 }
 
-/// A run on three ranks whose rank 1 gets the signal in mid-training.
+/// A run on three ranks whose rank 1 receives the signal in the middle of training.
 fn disturbed(signal: &str) -> Outcome {
     let dir = TempDir::new().unwrap();
-    // Nearly all of a step is forward and backward, so that the peers wait for a bucket.
+    // A step is almost entirely forward and backward, so the peers wait in a bucket.
     let options = ["--set", "train.global_batch=192", "--set", "comm.timeout_s=3", "--set", "checkpoint.every=100000"];
     let child = start(&mut train(3, dir.path(), 100_000, &options));
     wait_for_step(dir.path(), 3);
@@ -46,7 +46,7 @@ fn disturbed(signal: &str) -> Outcome {
 }
 
 #[test]
-fn a_frozen_rank_ends_the_run_and_is_named() {
+fn a_frozen_rank_ends_the_run_and_is_reported() {
     let outcome = disturbed("STOP");
     assert_eq!(outcome.code, 1, "{}", outcome.stderr);
     let lines = outcome.stderr.lines().filter(|line| line.contains(": waited 3 s in ")).collect::<Vec<_>>();
@@ -59,7 +59,7 @@ fn a_frozen_rank_ends_the_run_and_is_named() {
 }
 
 #[test]
-fn a_killed_rank_ends_the_run_and_is_named() {
+fn a_killed_rank_ends_the_run_and_is_reported() {
     let outcome = disturbed("KILL");
     assert_eq!(outcome.code, 128 + 9, "{}", outcome.stderr);
     let named = outcome.stderr.lines().find(|line| line.contains("rank 1 was killed or crashed")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `bench` measures what it says, on any number of ranks, and leaves nothing behind.
+//! The reports of `bench` are correct on any number of ranks, and it leaves nothing behind.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{mpirun, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What every benchmark reports; null if it does not measure it.
+/// The keys that every benchmark reports; null if not measured.
 const HEAD: [&str; 11] = [
     "world",
     "device",
@@ -28,7 +28,7 @@ const HEAD: [&str; 11] = [
 const PARAMS: u64 = 42521;
 const BATCH: u64 = 16;
 
-/// Runs a benchmark of the smoke preset on `ranks` ranks and gives its report, once sure that it left nothing.
+/// Runs a benchmark of the smoke preset on `ranks` ranks, checks that it left nothing behind, and returns its report.
 fn bench(ranks: usize, words: &str, keys: &[&str]) -> Value {
     let dir = TempDir::new().unwrap();
     let run = dir.path().join("run");
@@ -38,7 +38,7 @@ fn bench(ranks: usize, words: &str, keys: &[&str]) -> Value {
     let outcome = succeed(&mut command);
     assert!(!run.exists(), "the user's run directory was touched");
     let left = |name: &Path| name.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ddpm-dist-bench"));
-    assert!(fs::read_dir(dir.path()).unwrap().all(|entry| !left(&entry.unwrap().path())), "something is left");
+    assert!(fs::read_dir(dir.path()).unwrap().all(|entry| !left(&entry.unwrap().path())), "something was left behind");
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stdout));
     let found: BTreeSet<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(found, keys.iter().copied().collect(), "keys of {words}");
@@ -47,17 +47,17 @@ fn bench(ranks: usize, words: &str, keys: &[&str]) -> Value {
 }
 
 fn number(report: &Value, key: &str) -> f64 {
-    report[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {report}"))
+    report[key].as_f64().unwrap_or_else(|| panic!("{key} is not a number: {report}"))
 }
 
-/// Fails unless all these numbers are above 0.
+/// Asserts that all these numbers are positive.
 fn check_positive(report: &Value, keys: &[&str]) {
     let other: Vec<&&str> = keys.iter().filter(|key| number(report, key) <= 0.0).collect();
     assert!(other.is_empty(), "{other:?} should be above 0: {report}");
 }
 
 #[test]
-fn steps_are_those_of_a_training() {
+fn benchmark_steps_match_training() {
     for ranks in [1, 2] {
         let own =
             ["steps", "images_per_s", "median_step_s", "first_step_s", "max_rss_mb", "comm_wait_s", "data_wait_s"];
@@ -70,7 +70,7 @@ fn steps_are_those_of_a_training() {
     }
 }
 
-/// Fails unless the trace shows five steps: their operators forward and backward, and the phases they are made of.
+/// Asserts that the trace shows five steps with their operators, forward and backward, and their phases.
 fn check_trace(path: &Path, phases: &[&str]) {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let trace: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -107,9 +107,9 @@ fn steps_are_traced_on_every_rank() {
     check_trace(&alone, &phases);
 }
 
-/// Memory that activations rule: what a dry run tells is what a training takes.
+/// With a model dominated by activations, the estimate of a dry run matches the memory of a training run.
 #[test]
-fn a_dry_run_knows_the_memory_of_a_training() {
+fn a_dry_run_estimates_the_memory_of_training() {
     let sizes = [
         "data.image_size=32",
         "model.channels=[32,64]",
@@ -119,7 +119,7 @@ fn a_dry_run_knows_the_memory_of_a_training() {
         "monitor.sample_every=0",
     ];
     let mut activations = Vec::new();
-    // Then copies in f32 are kept beside what is bf16.
+    // Then f32 copies are kept in addition to bf16 tensors.
     let mut emulated = false;
     for other in ["train.precision=fp32", "train.precision=bf16", "model.checkpoint_activations=[true,true]"] {
         let mut ask = |words: &str| {
@@ -130,23 +130,23 @@ fn a_dry_run_knows_the_memory_of_a_training() {
             emulated |= outcome.stderr.contains("has no bf16 instructions");
             serde_json::from_str::<Value>(&outcome.stdout).unwrap()
         };
-        let told = &ask("train --dry-run")["memory_mb_per_rank"];
+        let estimate = &ask("train --dry-run")["memory_mb_per_rank"];
         let measured = number(&ask("bench step --steps 2 --warmup 1"), "max_rss_mb");
-        let total = number(told, "total");
+        let total = number(estimate, "total");
         let parts: f64 =
-            ["process", "state", "activations", "temporaries", "holes"].map(|part| number(told, part)).iter().sum();
-        assert!((total - parts).abs() < 1e-6 * total, "{told}");
-        assert!((total - measured).abs() < 0.15 * measured, "{other}: {measured} MB measured, {told} told");
-        activations.push(number(told, "activations"));
+            ["process", "state", "activations", "temporaries", "holes"].map(|part| number(estimate, part)).iter().sum();
+        assert!((total - parts).abs() < 1e-6 * total, "{estimate}");
+        assert!((total - measured).abs() < 0.15 * measured, "{other}: {measured} MB measured, {estimate} estimated");
+        activations.push(number(estimate, "activations"));
     }
     let [full, half, checkpointed] = activations[..] else { unreachable!("three runs") };
-    let most = if emulated { 1.0 } else { 0.6 };
-    assert!(half < most * full && checkpointed < 0.5 * full, "{activations:?}");
+    let limit = if emulated { 1.0 } else { 0.6 };
+    assert!(half < limit * full && checkpointed < 0.5 * full, "{activations:?}");
 }
 
 #[test]
 fn freed_memory_is_kept_for_the_next_step() {
-    // The allocator says which options it found where.
+    // The allocator reports its options and where it found them.
     let outcome = succeed(mpirun(1).arg("--version").env("MALLOC_CONF", "confirm_conf:true"));
     assert!(outcome.stderr.contains("dirty_decay_ms:-1"), "{}", outcome.stderr);
 }
@@ -161,8 +161,8 @@ fn memory_moves_into_huge_pages_once_it_has_grown() {
         line.split(' ').rev().nth(8)?.parse::<u64>().ok()
     };
     assert_eq!(moved("1"), None);
-    // Two steps and more, for what is moved before one of them is limited.
-    let moved = moved("20").expect("it is told");
+    // Several steps, because the amount moved before a step is limited.
+    let moved = moved("20").expect("it is logged");
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let version: Vec<u32> = release.split(['.', '-']).take(2).map(|number| number.parse().unwrap()).collect();
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or("[never]".into());
@@ -174,7 +174,7 @@ fn memory_moves_into_huge_pages_once_it_has_grown() {
 }
 
 #[test]
-fn the_all_reduce_is_compared_over_as_many_bytes() {
+fn the_all_reduce_baseline_moves_the_same_number_of_bytes() {
     let own = ["bytes", "buckets", "repeat", "median_s", "plain_median_s", "ratio", "mb_s"];
     let report = bench(2, "allreduce --repeat 3", &[&HEAD[..], &own].concat());
     check_positive(&report, &[&own[..], &["comm_wait_s", "max_rss_mb"]].concat());
@@ -196,7 +196,7 @@ fn the_loader_counts_the_images_of_all_ranks() {
 }
 
 #[test]
-fn checkpoints_go_there_and_back() {
+fn checkpoints_are_saved_and_restored() {
     for ranks in [1, 2] {
         let own = [
             "repeat",
@@ -213,7 +213,7 @@ fn checkpoints_go_there_and_back() {
         ];
         let report = bench(ranks, "checkpoint --repeat 2", &[&HEAD[..], &own].concat());
         check_positive(&report, &own);
-        // Weights, two moments and one average.
+        // Weights, two moments and one moving average.
         let state = number(&report, "state_mb");
         assert!((state - 4e-6 * 4.0 * PARAMS as f64).abs() < 1e-9, "{report}");
         assert!((number(&report, "snapshot_mb") - state / ranks as f64).abs() < 1e-9, "{report}");
@@ -222,7 +222,7 @@ fn checkpoints_go_there_and_back() {
 }
 
 #[test]
-fn saves_behind_a_training_and_before_it_are_both_counted() {
+fn background_and_foreground_saves_are_both_measured() {
     let own = [
         "steps",
         "every",

@@ -1,5 +1,5 @@
-//! Runs that are killed: at every step of the protocol by which they save and resume, and at random. Whatever died, what
-//! is left verifies, no checkpoint is lost, and the run ends with what an undisturbed one leaves, bit for bit.
+//! Runs that are killed at every step of the save and resume protocol, and at random. Whatever was killed, all
+//! checkpoints verify, none is lost, and the finished run equals an undisturbed one bit for bit.
 
 mod common;
 
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 /// Steps between saves.
 const EVERY: u64 = 2;
 
-/// So small a run that a good part of it is saving.
+/// A run so small that it spends much of its time saving.
 const TINY: &[&str] = &[
     "data.count=64",
     "data.image_size=8",
@@ -35,14 +35,15 @@ const TINY: &[&str] = &[
     "monitor.tensorboard=false",
 ];
 
-/// What a run of `steps` steps on `ranks` ranks leaves if nobody disturbs it, with the checkpoint of every save.
+/// The result of an undisturbed run of `steps` steps on `ranks` ranks, with the checkpoint of every save.
 struct Reference {
     ranks: usize,
     steps: u64,
-    /// Settings beside [`TINY`].
+    /// Settings in addition to [`TINY`].
     settings: Vec<String>,
     dir: TempDir,
-    /// How long the last launch took from step 0 to the end: times to kill are drawn within, as busy as the machine is.
+    /// The duration of the last launch from step 0 to the end; random times of kills lie within it, so they adapt to
+    /// the load of the machine.
     took: Mutex<Duration>,
 }
 
@@ -70,14 +71,14 @@ impl Reference {
     }
 }
 
-/// What dies, and when.
+/// What is killed, and when.
 #[derive(Clone, Copy)]
 enum Kill {
-    /// A rank, at a failpoint, the n-th time that it comes there.
+    /// A rank, at a failpoint, the n-th time that it reaches it.
     At(Failpoint, u64, u64),
-    /// A rank, that long after the launch.
+    /// A rank, this long after the launch.
     Rank(u64, Duration),
-    /// mpirun, that long after the launch; the ranks are left without it.
+    /// mpirun, this long after the launch; the ranks remain without it.
     Mpirun(Duration),
 }
 
@@ -95,15 +96,15 @@ impl fmt::Display for Kill {
 struct Run<'a> {
     reference: &'a Reference,
     dir: TempDir,
-    /// The server that it saves to; none for a directory.
+    /// The server that it saves to; `None` for a directory.
     rig: Option<&'a Rig>,
-    /// Whether those left when a rank dies live on until mpirun has ended them, 2 s later, or are killed at once.
+    /// Whether the other ranks, after one has died, live until mpirun ends them 2 s later, or are killed immediately.
     linger: bool,
-    /// What happened so far, for messages.
+    /// The events so far, for messages.
     story: String,
     /// The newest checkpoint, 0 if there is none.
     newest: u64,
-    /// How many launches were killed.
+    /// The number of launches that were killed.
     kills: u64,
 }
 
@@ -117,7 +118,7 @@ impl<'a> Run<'a> {
         self.rig.map_or_else(|| self.dir.path().join("checkpoints"), |rig| rig.bucket().join("run"))
     }
 
-    /// Launches the run up to `steps`, or to its death, and checks what is left; whether it came to its end.
+    /// Launches the run until it reaches `steps` or is killed, and checks the result; returns whether it finished.
     fn launch(&mut self, steps: u64, kill: Option<Kill>, more: &[&str]) -> bool {
         let mut command = self.reference.command(self.dir.path(), steps);
         if let Some(rig) = self.rig {
@@ -143,7 +144,7 @@ impl<'a> Run<'a> {
             }
             Some(Kill::At(..)) | None => None,
         });
-        // Nobody outlives what died for long: this fails if it takes minutes.
+        // No rank survives for long: this fails if it takes minutes.
         let outcome = finish(child);
         if whole && outcome.code == 0 {
             *self.reference.took.lock().unwrap() = started.elapsed();
@@ -163,24 +164,27 @@ impl<'a> Run<'a> {
         outcome.code == 0
     }
 
-    /// What must hold after every launch, however it ended. One that was told which checkpoint to go on from may have
-    /// set aside one.
+    /// The invariants after every launch, however it ended. A launch that knew which checkpoint to resume from may have
+    /// set one aside.
     fn audit(&mut self, outcome: &Outcome, may_give_up: bool) {
-        let (told, story) = (&outcome.stderr, &self.story);
+        let (stderr, story) = (&outcome.stderr, &self.story);
         let store = self.store();
-        // A store that nobody came to open has nothing to verify.
+        // A store that was never opened has nothing to verify.
         let saved = if store.exists() { verified(&store) } else { Vec::new() };
         let given_up = if may_give_up { EVERY } else { 0 };
         if self.newest > 0 && !may_give_up {
-            assert!(!told.contains("starting at step 0"), "{story} {told}");
-            let began = told.split_once("going on from step ").and_then(|(_, rest)| rest.split(',').next());
-            assert!(began.is_none_or(|step| step == self.newest.to_string()), "{story} {told}");
+            assert!(!stderr.contains("starting at step 0"), "{story} {stderr}");
+            let began = stderr.split_once("going on from step ").and_then(|(_, rest)| rest.split(',').next());
+            assert!(began.is_none_or(|step| step == self.newest.to_string()), "{story} {stderr}");
         }
-        assert!(!told.contains("checkpoint is damaged"), "{story} {told}");
+        assert!(!stderr.contains("checkpoint is damaged"), "{story} {stderr}");
         let newest = saved.first().copied().unwrap_or(0);
-        assert!(newest + given_up >= self.newest, "{story} step {} was committed and is lost: {told}", self.newest);
+        assert!(newest + given_up >= self.newest, "{story} step {} was committed and is lost: {stderr}", self.newest);
         let reached = last_logged(self.dir.path());
-        assert!(reached <= newest + given_up + 2 * EVERY, "{story} at step {reached} only {newest} was saved: {told}");
+        assert!(
+            reached <= newest + given_up + 2 * EVERY,
+            "{story} at step {reached} only {newest} was saved: {stderr}"
+        );
         for step in saved {
             let what = format!("{story} step {step}");
             check_same_bits(&what, &buffers_in(&store, step), &buffers_in(&self.reference.store(), step));
@@ -188,7 +192,7 @@ impl<'a> Run<'a> {
         self.newest = newest;
     }
 
-    /// Lets the run come to its end, and compares what it leaves.
+    /// Runs to the end, and compares the result.
     fn finish(&mut self) {
         let steps = self.reference.steps;
         assert!(self.launch(steps, None, &[]));
@@ -197,7 +201,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a failed run left stays for inspection.
+/// The files of a failed run are kept for inspection.
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -207,16 +211,16 @@ impl Drop for Run<'_> {
     }
 }
 
-/// One run dies at each failpoint in turn, on each rank that comes there.
+/// One run is killed at each failpoint in turn, on each rank that reaches it.
 fn check_every_failpoint(rig: Option<&Rig>) {
     let reference = Reference::new(2, 40, &[]);
     let mut run = Run::new(&reference, rig, "every failpoint");
     for &point in Failpoint::ALL {
         if point == Failpoint::ResumeChosen {
-            // From here on there is something to resume from.
+            // From here on there is a checkpoint to resume from.
             assert!(run.launch(3 * EVERY, None, &[]));
         }
-        for rank in 0..if point.on_every_rank() { 2 } else { 1 } {
+        for rank in 0..if on_every_rank(point) { 2 } else { 1 } {
             let before = (run.newest - run.newest.min(EVERY)).to_string();
             let resume: &[&str] = if point == Failpoint::SetAside { &["--resume", &before] } else { &[] };
             let ended = run.launch(reference.steps, Some(Kill::At(point, rank, 1)), resume);
@@ -227,17 +231,17 @@ fn check_every_failpoint(rig: Option<&Rig>) {
 }
 
 #[test]
-fn a_run_killed_at_every_step_of_the_protocol_goes_on_in_a_directory() {
+fn a_run_killed_at_every_step_of_the_protocol_resumes_from_a_directory() {
     check_every_failpoint(None);
 }
 
 #[test]
-fn a_run_killed_at_every_step_of_the_protocol_goes_on_in_a_bucket() {
+fn a_run_killed_at_every_step_of_the_protocol_resumes_from_a_bucket() {
     check_every_failpoint(Some(&Rig::start()));
 }
 
 #[test]
-fn a_rank_killed_between_two_parts_of_its_shard_leaves_nothing_that_counts() {
+fn a_rank_killed_between_two_parts_of_its_shard_leaves_no_checkpoint() {
     let rig = Rig::start();
     let reference = Reference::new(2, 3 * EVERY, &["model.channels=[48, 96]"]);
     let manifest = ddpm_checkpoint::Store::open_existing(reference.store().to_str().unwrap()).unwrap().read_manifest(2);
@@ -251,8 +255,25 @@ fn a_rank_killed_between_two_parts_of_its_shard_leaves_nothing_that_counts() {
     run.finish();
 }
 
-/// Whether a launch can come to `point`: one that resumes, or a first one.
-fn may_come(point: Failpoint, resumes: bool) -> bool {
+/// Whether every rank reaches `point`, or only rank 0.
+fn on_every_rank(point: Failpoint) -> bool {
+    use Failpoint::*;
+    matches!(
+        point,
+        ResumeChosen
+            | ShardRead
+            | SnapshotTaken
+            | UploadBegun
+            | PartSent
+            | PartsSent
+            | UploadCompleted
+            | ShardReported
+            | SaveDone
+    )
+}
+
+/// Whether a launch, resuming or first, can reach `point`.
+fn can_reach(point: Failpoint, resumes: bool) -> bool {
     match point {
         Failpoint::SetAside => false,
         Failpoint::ResumeChosen | Failpoint::ShardRead => resumes,
@@ -261,12 +282,13 @@ fn may_come(point: Failpoint, resumes: bool) -> bool {
     }
 }
 
-fn once_a_launch(point: Failpoint) -> bool {
+fn once_per_launch(point: Failpoint) -> bool {
     use Failpoint::*;
     matches!(point, LeaseAcquired | RunWritten | ResumeChosen | ShardRead | LeaseReleased)
 }
 
-/// A run is killed once to thrice as `seed` has it, then left to end; how often it was, for it may have ended before.
+/// Kills a run one to three times, depending on `seed`, then lets it finish; returns the number of kills, because the
+/// run may have ended before.
 fn check_seed(seed: u64, reference: &Reference) -> u64 {
     let mut random = seed;
     let mut draw = |below: u64| {
@@ -283,10 +305,10 @@ fn check_seed(seed: u64, reference: &Reference) -> u64 {
         let after = reference.took.lock().unwrap().mul_f64(draw(1000) as f64 / 1000.0);
         let kill = match draw(8) {
             0..4 => {
-                let points: Vec<_> = Failpoint::ALL.iter().filter(|&&point| may_come(point, run.newest > 0)).collect();
+                let points: Vec<_> = Failpoint::ALL.iter().filter(|&&point| can_reach(point, run.newest > 0)).collect();
                 let point = *points[draw(points.len() as u64) as usize];
-                let rank = if point.on_every_rank() { draw(ranks) } else { 0 };
-                Kill::At(point, rank, if once_a_launch(point) { 1 } else { 1 + draw(4) })
+                let rank = if on_every_rank(point) { draw(ranks) } else { 0 };
+                Kill::At(point, rank, if once_per_launch(point) { 1 } else { 1 + draw(4) })
             }
             4..7 => Kill::Rank(draw(ranks), after),
             _ => Kill::Mpirun(after),
@@ -301,9 +323,9 @@ fn check_seed(seed: u64, reference: &Reference) -> u64 {
     run.kills
 }
 
-/// scripts/chaos.sh runs more seeds by `DDPM_CHAOS_SEEDS`.
+/// scripts/chaos.sh runs more seeds with `DDPM_CHAOS_SEEDS`.
 #[test]
-fn runs_killed_at_random_end_like_undisturbed_ones() {
+fn randomly_killed_runs_equal_undisturbed_ones() {
     let seeds = std::env::var("DDPM_CHAOS_SEEDS").unwrap_or_else(|_| "1-20".into());
     let (first, last) = seeds.split_once('-').expect("DDPM_CHAOS_SEEDS is FIRST-LAST");
     let [two, three] = [2, 3].map(|ranks| Reference::new(ranks, 24, &[]));

@@ -1,4 +1,5 @@
-//! Whole runs that save to an S3 server through a proxy that fails by rule, and compete; the commands on what is saved.
+//! Complete runs that save to an S3 server behind a proxy that fails by rule, and compete; and the commands for
+//! checkpoints.
 
 mod common;
 
@@ -19,7 +20,7 @@ fn undisturbed(ranks: usize, steps: u64) -> TempDir {
 }
 
 #[test]
-fn every_save_commits_though_a_tenth_of_all_requests_fail() {
+fn every_save_commits_although_a_tenth_of_all_requests_fail() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     rig.set_rules(r#"[{"percent": 10, "fault": {"refuse": {"status": 503, "code": "SlowDown"}}}]"#);
     let outcome = succeed(&mut train_to_s3(&rig, 2, dir.path(), 12, &[]));
@@ -33,7 +34,7 @@ fn every_save_commits_though_a_tenth_of_all_requests_fail() {
 }
 
 #[test]
-fn a_lost_answer_to_the_manifest_is_one_commit_and_no_false_loss() {
+fn a_lost_response_to_the_manifest_is_one_commit_and_not_a_missed_one() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     rig.set_rules(r#"[{"op": "PutObject", "key": "manifest/", "times": 1, "fault": "lose_answer"}]"#);
     let outcome = succeed(&mut train_to_s3(&rig, 2, dir.path(), 10, &[]));
@@ -43,7 +44,7 @@ fn a_lost_answer_to_the_manifest_is_one_commit_and_no_false_loss() {
 }
 
 #[test]
-fn a_store_that_refuses_to_list_is_an_error_and_never_a_fresh_start() {
+fn a_store_that_refuses_to_list_is_an_error_and_not_a_fresh_start() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     succeed(&mut train_to_s3(&rig, 1, dir.path(), 5, &[]));
     let before = metrics(dir.path());
@@ -55,7 +56,7 @@ fn a_store_that_refuses_to_list_is_an_error_and_never_a_fresh_start() {
 }
 
 #[test]
-fn one_ranks_failing_uploads_leave_no_manifest_and_training_goes_on() {
+fn failing_uploads_of_one_rank_leave_no_manifest_and_training_continues() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     // The shards of rank 1, in every attempt at step 5.
     let rule = r#"[{"key": "r00001-of", "times": 1, "fault": {"refuse": {"status": 403, "code": "AccessDenied"}}}]"#;
@@ -77,13 +78,13 @@ fn a_second_job_on_the_same_store_is_refused() {
     assert!(!second.path().join("metrics.jsonl").exists());
     assert!(signal("INT", child.id()));
     assert_eq!(finish(child).code, 75);
-    // The first has given the store back: another takes it over at once.
+    // The first has released the store: another takes it over immediately.
     let outcome = succeed(&mut train(1, first.path(), verified(&first.path().join("shared"))[0] + 1, &options));
     assert!(!outcome.stderr.contains("waiting"), "{}", outcome.stderr);
 }
 
 #[test]
-fn a_relaunch_after_a_kill_waits_for_the_lease_and_no_rank_takes_another_for_frozen() {
+fn a_relaunch_after_a_kill_waits_for_the_lease_without_a_watchdog_timeout() {
     let dir = TempDir::new().unwrap();
     let options = ["--set", "checkpoint.every=5", "--set", "checkpoint.lease_s=6", "--set", "comm.timeout_s=3"];
     let child = start(&mut train(2, dir.path(), 1_000_000, &options));
@@ -96,7 +97,7 @@ fn a_relaunch_after_a_kill_waits_for_the_lease_and_no_rank_takes_another_for_fro
     assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
 }
 
-/// Options of a job that holds its store for an hour, should it be killed.
+/// Options of a job whose lease lasts for an hour if it is killed.
 const HOUR: [&str; 4] = ["--set", "checkpoint.lease_s=3600", "--set", "checkpoint.every=5"];
 
 /// `checkpoints unlock` of a run.
@@ -105,7 +106,7 @@ fn unlock(dir: &Path, more: &[&str]) -> common::Outcome {
 }
 
 #[test]
-fn a_store_that_a_killed_job_holds_is_freed() {
+fn a_store_held_by_a_killed_job_can_be_freed() {
     let dir = TempDir::new().unwrap();
     assert_eq!(unlock(dir.path(), &[]).code, 0, "nobody holds an empty folder");
     let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
@@ -128,7 +129,7 @@ fn a_store_that_a_killed_job_holds_is_freed() {
 }
 
 #[test]
-fn a_living_job_whose_store_is_freed_commits_nothing_more() {
+fn a_live_job_whose_store_is_freed_no_longer_commits() {
     let dir = TempDir::new().unwrap();
     let store = dir.path().join("checkpoints");
     let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
@@ -144,12 +145,12 @@ fn a_living_job_whose_store_is_freed_commits_nothing_more() {
 }
 
 #[test]
-fn a_job_whose_folder_is_deleted_says_so() {
+fn a_job_whose_folder_is_deleted_reports_it() {
     let dir = TempDir::new().unwrap();
     let run_dir = dir.path().join("run");
     let child = start(&mut train(2, &run_dir, 1_000_000, &["--set", "checkpoint.every=5"]));
     wait_for(|| run_dir.join("checkpoints/manifest").is_dir());
-    // At once, which `rm -r` is not while files are being written.
+    // Atomically, unlike `rm -r` while files are being written.
     std::fs::rename(&run_dir, dir.path().join("gone")).unwrap();
     let outcome = finish(child);
     assert_eq!(outcome.code, 4, "{}", outcome.stderr);
@@ -162,7 +163,7 @@ fn a_job_whose_folder_is_deleted_says_so() {
 }
 
 #[test]
-fn a_copy_is_refused_where_another_runs_checkpoints_are_and_a_dropped_step_is_gone() {
+fn copies_to_another_runs_store_are_refused_and_dropped_steps_are_gone() {
     let dir = TempDir::new().unwrap();
     let (ours, theirs, backup) = (dir.path().join("ours"), dir.path().join("theirs"), dir.path().join("backup"));
     let quiet = ["--set", "monitor.sample_every=0", "--set", "checkpoint.keep_last=9"];
@@ -176,7 +177,7 @@ fn a_copy_is_refused_where_another_runs_checkpoints_are_and_a_dropped_step_is_go
         assert_eq!(outcome.code, 3, "{}", outcome.stderr);
         assert!(outcome.stderr.contains("seed: 0 there, 1 here"), "{}", outcome.stderr);
     }
-    // A backup is of one run, and goes back to it.
+    // A backup belongs to one run, and can be restored to it.
     assert_eq!(checkpoints(&["copy", &ours, "--to", &backup, "--step", "10"]).code, 0);
     assert_eq!(checkpoints(&["copy", &ours, "--to", &backup]).code, 0);
     assert_eq!(checkpoints(&["copy", &theirs, "--to", &backup]).code, 3);
@@ -193,7 +194,7 @@ fn a_copy_is_refused_where_another_runs_checkpoints_are_and_a_dropped_step_is_go
 }
 
 #[test]
-fn a_store_in_use_takes_no_copies_and_gives_none_up() {
+fn a_store_in_use_accepts_no_copies_and_no_deletions() {
     let dir = TempDir::new().unwrap();
     let (busy, other) = (dir.path().join("busy"), dir.path().join("other"));
     succeed(&mut train(1, &other, 10, &[]));
@@ -210,7 +211,7 @@ fn a_store_in_use_takes_no_copies_and_gives_none_up() {
 }
 
 #[test]
-fn a_refused_start_gives_the_lease_back() {
+fn a_refused_start_releases_the_lease() {
     let dir = TempDir::new().unwrap();
     succeed(&mut train(2, dir.path(), 5, &[]));
     let outcome = run(&mut train(2, dir.path(), 10, &["--set", "data.count=500"]));
@@ -221,7 +222,7 @@ fn a_refused_start_gives_the_lease_back() {
 }
 
 #[test]
-fn a_last_state_that_diverged_is_a_failure_and_not_a_finish() {
+fn a_diverged_final_state_is_a_failure() {
     let dir = TempDir::new().unwrap();
     let options = ["--set", "train.lr=1e30", "--set", "train.grad_clip=0", "--set", "train.skip_nonfinite=100"];
     let outcome = run(&mut train(2, dir.path(), 6, &options));
@@ -274,7 +275,7 @@ fn checkpoints_are_listed_shown_verified_copied_and_pruned() {
 }
 
 #[test]
-fn the_benchmark_of_checkpoints_leaves_the_bucket_as_it_was() {
+fn the_checkpoint_benchmark_leaves_the_bucket_unchanged() {
     let rig = Rig::start();
     let kept = rig.bucket().join("bench/kept");
     std::fs::create_dir_all(kept.parent().unwrap()).unwrap();

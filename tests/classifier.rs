@@ -1,4 +1,4 @@
-//! A classifier of noised images: trained like any model, it guides samples to their class and tells classes.
+//! A classifier of noised images: trained like any model, it guides samples to their class and classifies images.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn train_classifier(ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Comm
     command
 }
 
-/// What `eval classes --json` says.
+/// The output of `eval classes --json`.
 fn judge(classifier: &Path, of: &[&str]) -> Value {
     let mut command = program();
     command.args(["eval", "classes", "--json", "--classifier"]).arg(classifier).args(of);
@@ -44,16 +44,16 @@ fn samples(file: &Path) -> Vec<f32> {
     file.tensor("samples").unwrap().data().as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect()
 }
 
-/// Fails unless `command` ends with exit code `code` and says both what is wrong and how to mend it.
-fn check_refused(command: &mut Command, code: i32, wrong: &str, mend: &str) {
+/// Asserts that `command` ends with exit code `code` and reports both what is wrong and how to fix it.
+fn check_refused(command: &mut Command, code: i32, wrong: &str, fix: &str) {
     let outcome = run(command);
     let said = &outcome.stderr;
     assert_eq!(outcome.code, code, "{command:?}: {said}");
-    assert!(said.contains(wrong) && said.contains(mend), "{command:?} says neither {wrong:?} nor {mend:?}: {said}");
+    assert!(said.contains(wrong) && said.contains(fix), "{command:?} says neither {wrong:?} nor {fix:?}: {said}");
 }
 
 #[test]
-fn a_classifier_resumes_bit_for_bit_and_learns_alike_on_any_number_of_ranks() {
+fn a_classifier_resumes_bit_for_bit_and_learns_equally_on_any_number_of_ranks() {
     let dirs = [1usize, 2, 2].map(|ranks| (ranks, TempDir::new().unwrap()));
     let dropout = ["--set", "model.dropout=0.1", "--set", "checkpoint.every=10"];
     for (i, (ranks, dir)) in dirs.iter().enumerate() {
@@ -70,7 +70,7 @@ fn a_classifier_resumes_bit_for_bit_and_learns_alike_on_any_number_of_ranks() {
     for (step, line) in &one {
         let ([a, b], other) = (["loss", "accuracy"].map(|key| line[key].as_f64().unwrap()), &two[step]);
         assert!((a - other["loss"].as_f64().unwrap()).abs() < 1e-4 * a, "{line} on one rank, {other} on two");
-        // A tie may be told either way; one image of 32 is 0.031.
+        // A tie may be decided either way; one image of 32 is 0.031.
         assert!((b - other["accuracy"].as_f64().unwrap()).abs() < 0.04, "{line} on one rank, {other} on two");
         assert!(line["mse"].is_null() && line.get("accuracy_q0").is_some(), "{line}");
     }
@@ -78,7 +78,7 @@ fn a_classifier_resumes_bit_for_bit_and_learns_alike_on_any_number_of_ranks() {
 }
 
 #[test]
-fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
+fn a_trained_classifier_classifies_digits_and_guides_samples() {
     let dir = TempDir::new().unwrap();
     let (classifier, model) = (dir.path().join("classifier"), dir.path().join("model"));
     succeed(&mut train_classifier(2, &classifier, 200, &["--set", "checkpoint.every=200"]));
@@ -125,7 +125,7 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
     let distance = one.iter().zip(&two).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(one.len() == two.len() && distance < 1e-3, "guided samples on 2 ranks are off by {distance}");
 
-    // What was drawn into a folder carries no labels, but can be told.
+    // Samples in a folder have no labels, but can be classified.
     let folder = format!("{}/images/", dir.path().display());
     succeed(program().args(["sample", "-n", "3", "--steps", "2", "--out", &folder, "--model"]).arg(&model));
     let found = judge(&classifier, &["--samples", &folder]);
@@ -133,7 +133,7 @@ fn a_trained_classifier_tells_digits_and_guides_samples_to_them() {
     check_refusals(&classifier, &model);
 }
 
-/// The wrong kind of run, and a classifier that does not fit.
+/// The wrong kind of run, and a classifier that does not match the model.
 fn check_refusals(classifier: &Path, model: &Path) {
     let sample = |source: &Path, more: &[&str]| {
         let mut command = program();

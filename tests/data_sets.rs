@@ -1,4 +1,4 @@
-//! Data sets as people have them: with files that cannot be read, that come and go, or that belong to something else.
+//! Realistic data sets: with unreadable files, files that are added and removed, or unrelated files.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn pictures(folder: &Path, count: u32) {
     }
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with its contents.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -42,7 +42,7 @@ fn set(images: &Path, more: &[&str]) -> Vec<String> {
     all.flat_map(|option| ["--set".into(), option]).collect()
 }
 
-/// Options of a short run of which nobody looks at pictures.
+/// Options of a short run without sample grids.
 const PLAIN: [&str; 4] =
     ["train.global_batch=4", "checkpoint.every=100", "monitor.sample_every=0", "monitor.tensorboard=false"];
 
@@ -69,7 +69,7 @@ fn state(dir: &Path, step: u64) -> ddpm_checkpoint::Manifest {
 }
 
 #[test]
-fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
+fn a_run_whose_data_set_lost_an_image_continues_if_allowed() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     let images = at("images");
@@ -82,7 +82,7 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
         assert_eq!(verified(&at("base/checkpoints")), [3]);
     }
 
-    // As the message says. The 12 images so far are 1.2 epochs; the third begins.
+    // As the message advises. The 12 images so far are 1.2 epochs; the third begins.
     const ALLOWED: [&str; 2] = ["--allow-change", "data"];
     for name in ["straight", "again", "alone"] {
         copy(&at("base"), &at(name));
@@ -98,7 +98,7 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
     assert_eq!((record(&after), after.epoch), ([9, 12, 2], 4));
     assert_eq!(metrics(&at("straight"))[&9]["epoch"].as_f64(), Some(2.0 + 24.0 / 9.0));
 
-    // Further resumes need no flag, and with it are the same.
+    // Further resumes do not need the flag, and are the same with it.
     succeed(&mut train(2, &images, &at("again"), 6, &ALLOWED));
     succeed(&mut train(2, &images, &at("again"), 7, &[]));
     succeed(&mut train(2, &images, &at("again"), 9, &ALLOWED));
@@ -109,7 +109,7 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
         assert!((ours - theirs).abs() <= 1e-5 * theirs.abs(), "step {step}: {ours} on one rank, {theirs} on two");
     }
 
-    // As many images, but others.
+    // The same number of images, but different ones.
     fs::rename(images.join("03.png"), images.join("10.png")).unwrap();
     let mut command = train(1, &images, &at("again"), 12, &[]);
     refused(&mut command, 3, &["other images, names or classes", "--allow-change data"]);
@@ -123,12 +123,12 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
     fs::write(images.join("03.jpg"), jpeg).unwrap();
     fs::remove_file(images.join("03.png")).unwrap();
     succeed(&mut train(1, &images, &at("again"), 10, &[]));
-    // Back to the checkpoint before the change, with all images: nothing has changed for it.
+    // Back to the checkpoint before the change, with all images: for it nothing has changed.
     pictures(&images, 10);
     fs::remove_file(images.join("03.jpg")).unwrap();
     let outcome = succeed(&mut train(2, &images, &at("straight"), 4, &["--resume", "3"]));
     assert!(!outcome.stderr.contains("begins"), "{}", outcome.stderr);
-    // A set that has gained an image; and one that is another altogether, its keys included.
+    // A data set with an additional image; and a completely different one, with different settings.
     pictures(&images, 11);
     refused(&mut train(1, &images, &at("straight"), 5, &[]), 3, &["has 11 images, but had 10"]);
     pictures(&at("others"), 6);
@@ -138,14 +138,14 @@ fn a_run_whose_data_set_lost_an_image_goes_on_where_the_user_says_so() {
     copy(&at("straight"), &at("named"));
     succeed(&mut train(1, &at("others"), &at("straight"), 5, &[&more[..], &ALLOWED].concat()));
     assert_eq!(record(&state(&at("straight"), 5)), [6, 16, 2]);
-    // The same by the names of the keys, as the message has them.
+    // The same with the names of the keys, as the message suggests.
     let more = [&more[..], &["--allow-change", "data.flip", "--allow-change", "data.path"]].concat();
     succeed(&mut train(1, &at("others"), &at("named"), 5, &more));
     check_same_bits("by the keys' names", &buffers(&at("named"), 5), &buffers(&at("straight"), 5));
 }
 
 #[test]
-fn the_advice_on_a_damaged_image_keeps_the_run() {
+fn following_the_advice_on_a_damaged_image_continues_the_run() {
     let dir = TempDir::new().unwrap();
     let images = dir.path().join("images");
     pictures(&images, 40);
@@ -183,7 +183,7 @@ fn the_advice_on_a_damaged_image_keeps_the_run() {
 }
 
 #[test]
-fn every_command_steps_over_a_bad_first_image_or_names_it() {
+fn every_command_skips_or_reports_a_bad_first_image() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     pictures(&at("images"), 8);
@@ -210,7 +210,7 @@ fn every_command_steps_over_a_bad_first_image_or_names_it() {
             refused(&mut start("data.on_corrupt=error"), 4, &["00.png: ", "data.on_corrupt = \"skip\""]);
         }
     }
-    // The picture of the forward process, and that of what was learned, which begin with the first image.
+    // The plots of the forward process and of the model, which begin with the first image.
     let mut command = train(1, &at("images"), &at("shown"), 2, &[]);
     command.args(
         ["data.on_corrupt=skip", "monitor.tensorboard=true", "monitor.sample_every=1"].map(|o| format!("--set={o}")),
@@ -219,7 +219,7 @@ fn every_command_steps_over_a_bad_first_image_or_names_it() {
     assert!(!outcome.stderr.contains("no picture"), "{}", outcome.stderr);
     assert_eq!(outcome.stderr.matches("skipped: ").count(), 1, "named once: {}", outcome.stderr);
 
-    // Samples are no data of a run, and none of its keys is of help.
+    // Samples are not data of a run, so none of its keys helps.
     fs::write(at("samples/01.png"), "").unwrap();
     let mut command = program();
     command.args(["eval", "fid", "--data", "smoke", "--samples"]).arg(at("samples"));
@@ -235,7 +235,7 @@ fn info(images: &Path, options: &[&str], more: &[&str]) -> Command {
 }
 
 #[test]
-fn a_set_with_nothing_but_bad_files_is_not_sound() {
+fn a_data_set_with_only_bad_files_is_refused() {
     let dir = TempDir::new().unwrap();
     for name in ["a.png", "b.jpg"] {
         fs::write(dir.path().join(name), "").unwrap();
@@ -254,7 +254,7 @@ fn a_set_with_nothing_but_bad_files_is_not_sound() {
     refused(&mut info(dir.path(), &[], &["--check"]), 4, &["2 of 3 images", "data.on_corrupt = \"skip\""]);
 }
 
-/// The program without the right of root to read whatever there is.
+/// Runs the program without root's permission to read everything.
 fn unprivileged(command: Command, unreadable: &Path) -> Command {
     if fs::File::open(unreadable).is_err() {
         return command;
@@ -275,7 +275,7 @@ fn unprivileged(command: Command, unreadable: &Path) -> Command {
 }
 
 #[test]
-fn files_and_folders_that_may_not_be_read_are_named_and_no_more() {
+fn unreadable_files_and_folders_are_reported() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     let images = at("images");
@@ -306,7 +306,7 @@ fn files_and_folders_that_may_not_be_read_are_named_and_no_more() {
 }
 
 #[test]
-fn classes_are_shown_by_name_and_what_is_passed_over_by_ending() {
+fn classes_are_listed_by_name_and_ignored_files_by_extension() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     for (class, count) in [("images/ant", 2), ("images/cat", 3), ("images/.git", 1)] {
@@ -330,7 +330,7 @@ fn classes_are_shown_by_name_and_what_is_passed_over_by_ending() {
     assert_eq!(found["class_table"][2], serde_json::json!({ "name": "cat", "images": 3 }));
     assert_eq!(found["passed_over"], serde_json::json!({ "webp": 2, "gif": 1, "txt": 1 }));
 
-    // A classifier of these three classes; samples in folders of the same names, of which one is empty.
+    // A classifier of these three classes; samples in folders with the same names, one of which is empty.
     let options = ["data.labels=folder", "model.classes=3", "model.kind=classifier"].map(|o| format!("--set={o}"));
     let mut command = program();
     command.args(["train-classifier", "--config", "smoke", "--steps", "2"]).args(&options);
@@ -351,7 +351,7 @@ fn classes_are_shown_by_name_and_what_is_passed_over_by_ending() {
 }
 
 #[test]
-fn labels_that_a_run_does_not_want_do_not_end_it() {
+fn labels_that_a_run_does_not_use_do_not_end_it() {
     let dir = TempDir::new().unwrap();
     let images = [0x803u32, 8, 16, 16].into_iter().flat_map(u32::to_be_bytes).chain(vec![0; 8 * 256]);
     fs::write(dir.path().join("train-images-idx3-ubyte"), images.collect::<Vec<u8>>()).unwrap();

@@ -1,4 +1,4 @@
-//! Weights and images that are not finite: refused by name wherever they turn up, and nothing made of them.
+//! Non-finite weights and images: refused by name wherever they occur, without any output.
 
 mod common;
 
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const QUIET: [&str; 4] = ["--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
 
-/// What the store's threads have been asked for.
+/// Waits for a background task of the store.
 fn outcome<T: Send + 'static>(mut pending: Pending<T>) -> T {
     loop {
         if let Some(done) = pending.poll() {
@@ -40,7 +40,7 @@ fn spoil(from: &Path, step: u64, to: &Path, change: impl Fn(&Manifest, &str, &mu
     outcome(to.start_commit(Manifest { shards, nonce: nonce(), ..manifest.clone() }, None));
 }
 
-/// Fails unless `command` ends with exit code `code`, one error line that says what is wrong, and how to go on.
+/// Asserts that `command` ends with exit code `code` and one error line that says what is wrong and how to continue.
 fn check_refused(command: &mut Command, code: i32, wrong: &str, remedy: &str) {
     let ended = run(command);
     let errors = format!("\n{}", ended.stderr).matches("\nerror: ").count();
@@ -48,7 +48,7 @@ fn check_refused(command: &mut Command, code: i32, wrong: &str, remedy: &str) {
     assert!(ended.code == code && errors == 1 && said, "{command:?} ended with {}: {}", ended.code, ended.stderr);
 }
 
-/// `ddpm-dist` with these arguments, on as many ranks.
+/// `ddpm-dist` with these arguments on `ranks` ranks.
 fn command(ranks: usize, line: &str) -> Command {
     let mut command = if ranks == 1 { program() } else { mpirun(ranks) };
     command.args(line.split_whitespace());
@@ -58,7 +58,7 @@ fn command(ranks: usize, line: &str) -> Command {
 const EARLIER: &str = "go back to an earlier step, or use other weights";
 
 #[test]
-fn weights_that_are_not_finite_are_refused_by_every_command() {
+fn non_finite_weights_are_refused_by_every_command() {
     let dir = TempDir::new().unwrap();
     let [good, bad] = ["good", "bad"].map(|name| dir.path().join(name).display().to_string());
     succeed(&mut train(1, Path::new(&good), 10, &QUIET));
@@ -85,7 +85,7 @@ fn weights_that_are_not_finite_are_refused_by_every_command() {
         &format!("sample -n 2 --steps 2 --weights raw --out {}/a.png --model {bad}", out.display()),
     ));
 
-    // A diffusers directory is no better: the last number of its file is NaN now.
+    // The same for a diffusers directory: the last value in its file is now NaN.
     let pipeline = dir.path().join("pipeline");
     let status = Command::new("cp").arg("-r").arg(root().join("tests/golden/pipeline-digits")).arg(&pipeline).status();
     assert!(status.unwrap().success());
@@ -98,7 +98,7 @@ fn weights_that_are_not_finite_are_refused_by_every_command() {
 }
 
 #[test]
-fn images_that_are_not_finite_are_refused_by_their_number() {
+fn non_finite_images_are_refused_by_index() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     let (good, huge, one) = (at("good"), at("huge"), at("one"));
@@ -106,7 +106,7 @@ fn images_that_are_not_finite_are_refused_by_their_number() {
     succeed(&mut train(1, Path::new(&good), 10, &more));
     // Finite weights, but so large that their products are not.
     spoil(Path::new(&good), 10, Path::new(&huge), |_, _, values| values.iter_mut().for_each(|value| *value *= 1e36));
-    // And those of one class only.
+    // And those of only one class.
     spoil(Path::new(&good), 10, Path::new(&one), |manifest, buffer, values| {
         let table = manifest.tensors.iter().find(|tensor| tensor.name == "class_embedding.weight").unwrap();
         let width = table.shape[1] as usize;
@@ -124,7 +124,7 @@ fn images_that_are_not_finite_are_refused_by_their_number() {
         check_refused(&mut command(ranks, &line), 5, &wrong, EARLIER);
     }
     let line = format!("eval nll -n 4 --timesteps 2 --json --model {huge}");
-    check_refused(&mut command(2, &line), 5, "ema/0.9: the bound of image ", "Go back to an earlier step");
+    check_refused(&mut command(2, &line), 5, "ema/0.9: the bound of image ", "Use an earlier step");
     let line = format!("sample -n 10 --steps 2 --out {} --model {one}", at("b.safetensors"));
     check_refused(&mut command(1, &line), 5, "1 of 10 are not finite, first at image 3", EARLIER);
     for name in ["a.png", "folder", "a.safetensors", "reverse.png", "b.safetensors"] {
@@ -132,7 +132,7 @@ fn images_that_are_not_finite_are_refused_by_their_number() {
     }
     succeed(&mut command(1, &format!("sample -n 2 --steps 2 --class 2 --out {} --model {one}", at("c.png"))));
 
-    // Images from elsewhere, one of them with a NaN in it.
+    // External images, one of which contains a NaN.
     let values: Vec<u8> = (0..3 * 256).flat_map(|i| if i == 300 { f32::NAN } else { 0.5 }.to_le_bytes()).collect();
     for (file, tensor) in [("samples.safetensors", "samples"), ("noise.safetensors", "noise")] {
         let view = TensorView::new(Dtype::F32, vec![3, 1, 16, 16], &values).unwrap();
@@ -156,7 +156,7 @@ fn images_that_are_not_finite_are_refused_by_their_number() {
 }
 
 #[test]
-fn training_goes_on_without_a_grid_that_is_not_finite() {
+fn training_continues_without_a_non_finite_sample_grid() {
     let dir = TempDir::new().unwrap();
     let [good, bad] = ["good", "bad"].map(|name| dir.path().join(name));
     succeed(&mut train(1, &good, 10, &QUIET));

@@ -1,4 +1,4 @@
-//! Evaluation, as users run it.
+//! Evaluation from the command line.
 
 mod common;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
 
-/// What `eval nll --json` prints of a model on `ranks` ranks.
+/// The output of `eval nll --json` for a model on `ranks` ranks.
 fn nll(ranks: usize, model: &Path, more: &[&str]) -> Value {
     let mut command = if ranks == 1 { program() } else { mpirun(ranks) };
     command.args(["eval", "nll", "--json", "--model"]).arg(model).args(more);
@@ -53,7 +53,7 @@ fn check_ranks(options: &[&str], more: &[&str]) -> (TempDir, Value) {
 }
 
 #[test]
-fn any_number_of_ranks_finds_the_same_bound_and_an_estimate_agrees_with_it() {
+fn any_number_of_ranks_computes_the_same_bound_and_an_estimate_agrees_with_it() {
     let (dir, whole) = check_ranks(&["diffusion.timesteps=40", "monitor.sample_every=0"], &[]);
     assert_eq!((whole["images"].as_u64(), whole["split"].as_str()), (Some(20), Some("test")));
     assert_eq!((whole["timesteps"].as_u64(), whole["timesteps_per_image"].as_u64()), (Some(40), Some(40)));
@@ -87,7 +87,7 @@ fn any_number_of_ranks_finds_the_same_bound_and_an_estimate_agrees_with_it() {
 }
 
 #[test]
-fn learned_variances_classes_and_v_are_evaluated_alike_on_any_number_of_ranks() {
+fn learned_variances_classes_and_v_are_evaluated_equally_on_any_number_of_ranks() {
     let options = [
         "model.classes=10",
         "diffusion.label_dropout=0.1",
@@ -102,7 +102,7 @@ fn learned_variances_classes_and_v_are_evaluated_alike_on_any_number_of_ranks() 
 }
 
 #[test]
-fn a_diffusers_model_is_evaluated_on_named_data_and_said_in_words() {
+fn a_diffusers_model_is_evaluated_on_given_data_and_printed_as_text() {
     let mut command = program();
     command.args(["eval", "nll", "--timesteps", "2", "-n", "2", "--data", "smoke", "--split", "train"]);
     command.args(["--set", "data.image_size=28", "--model"]).arg(root().join("tests/golden/pipeline-digits"));
@@ -112,7 +112,7 @@ fn a_diffusers_model_is_evaluated_on_named_data_and_said_in_words() {
 }
 
 #[test]
-fn samples_are_as_far_from_the_data_on_any_number_of_ranks_and_from_a_file_or_a_folder() {
+fn the_distance_of_samples_does_not_depend_on_ranks_or_on_file_or_folder() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     let draw = |steps: &str, out: &str| {
@@ -122,7 +122,7 @@ fn samples_are_as_far_from_the_data_on_any_number_of_ranks_and_from_a_file_or_a_
     for out in ["few.safetensors", "few/"] {
         draw("2", out);
     }
-    // Features of a file: each image's mean over rows.
+    // Features in a file: the mean over rows of each image.
     let (images, columns) = (Tensor::zeros([1, 1, 28, 28], (Kind::Float, Device::Cpu)), [1i64, 2]);
     let mut mean = |images: &[Tensor]| vec![images[0].mean_dim(columns.as_slice(), false, Kind::Float)];
     CModule::create_by_tracing("columns", "forward", &[images], &mut mean).unwrap().save(at("columns.pt")).unwrap();

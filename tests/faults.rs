@@ -1,5 +1,5 @@
-//! Whole runs whose store fails: an outage, broken connections, refused credentials, a full disk, damaged bytes, and a
-//! second job that takes the store over.
+//! Complete runs whose store fails: an outage, broken connections, refused credentials, a full disk, damaged bytes, and
+//! a second job that takes over the store.
 
 mod common;
 
@@ -15,10 +15,10 @@ use common::rig::{Rig, train_to_s3};
 use common::{finish, last_logged, metrics, newest_manifest, run, signal, start, succeed, train, verified, wait_for};
 use tempfile::TempDir;
 
-/// Every request is answered 503.
+/// Every request fails with 503.
 const OUTAGE: &str = r#"[{"fault": {"refuse": {"status": 503, "code": "SlowDown"}}}]"#;
 
-/// How many checkpoints a run has missed, by its last line of `metrics.jsonl`.
+/// The number of checkpoints that a run has missed, according to the last line of `metrics.jsonl`.
 fn missed(dir: &Path) -> u64 {
     let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
     let line = text.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -26,8 +26,8 @@ fn missed(dir: &Path) -> u64 {
 }
 
 #[test]
-fn training_goes_on_through_an_outage_and_counts_the_checkpoints_it_missed() {
-    // DDPM_OUTAGE_S=60 is a minute of it.
+fn training_continues_through_an_outage_and_counts_missed_checkpoints() {
+    // DDPM_OUTAGE_S=60 makes the outage last a minute.
     let outage_s: u64 = std::env::var("DDPM_OUTAGE_S").map_or(6, |seconds| seconds.parse().unwrap());
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     let retry = format!("checkpoint.retry_s={}", outage_s.div_ceil(4));
@@ -48,13 +48,13 @@ fn training_goes_on_through_an_outage_and_counts_the_checkpoints_it_missed() {
     assert_eq!(outcome.code, 75, "{}", outcome.stderr);
     let counted: Vec<u64> = metrics(dir.path()).values().map(|line| line["ckpt_missed"].as_u64().unwrap()).collect();
     assert!(counted.is_sorted() && counted[0] == 0, "{counted:?}");
-    let told = format!("({} checkpoints missed; the last checkpoint is of step {saved})", counted.last().unwrap());
-    assert!(outcome.stderr.contains(&told), "no {told:?} in {}", outcome.stderr);
+    let message = format!("({} checkpoints missed; the last checkpoint is of step {saved})", counted.last().unwrap());
+    assert!(outcome.stderr.contains(&message), "no {message:?} in {}", outcome.stderr);
     assert_eq!(verified(&store)[0], last_logged(dir.path()), "the last save");
 }
 
 #[test]
-fn an_outage_ends_a_run_that_was_told_to_abort() {
+fn an_outage_ends_a_run_configured_to_abort() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     let options = ["--set", "checkpoint.on_failure=abort", "--set", "checkpoint.retry_s=1"];
     let child = start(&mut train_to_s3(&rig, 2, dir.path(), 1_000_000, &options));
@@ -69,7 +69,7 @@ fn an_outage_ends_a_run_that_was_told_to_abort() {
 }
 
 #[test]
-fn what_passes_costs_no_checkpoint_and_makes_no_second() {
+fn transient_faults_neither_lose_nor_duplicate_a_checkpoint() {
     let faults = [
         (
             "a connection reset in the middle of a part",
@@ -96,7 +96,7 @@ fn what_passes_costs_no_checkpoint_and_makes_no_second() {
 }
 
 #[test]
-fn a_store_that_crawls_fails_the_save_within_its_time() {
+fn a_slow_store_fails_the_save_within_its_timeout() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     // A rank's shard would take over a minute.
     rig.set_rules(r#"[{"op": "UploadPart", "fault": {"slow": {"bytes_per_s": 5000}}}]"#);
@@ -108,7 +108,7 @@ fn a_store_that_crawls_fails_the_save_within_its_time() {
 }
 
 #[test]
-fn credentials_that_are_refused_are_an_error_and_never_a_fresh_start() {
+fn refused_credentials_are_an_error_and_not_a_fresh_start() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     succeed(&mut train_to_s3(&rig, 1, dir.path(), 5, &[]));
     let before = metrics(dir.path());
@@ -140,7 +140,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn a_job_frozen_past_its_lease_neither_commits_nor_deletes_when_it_wakes() {
+fn a_job_frozen_past_its_lease_neither_commits_nor_deletes_when_it_continues() {
     let (rig, late, now) = (Rig::start(), TempDir::new().unwrap(), TempDir::new().unwrap());
     let lease = ["--set", "checkpoint.lease_s=2"];
     let frozen = start(&mut train_to_s3(&rig, 2, late.path(), 1_000_000, &lease));
@@ -174,7 +174,7 @@ fn a_job_frozen_past_its_lease_neither_commits_nor_deletes_when_it_wakes() {
     assert_eq!(verified(&store)[0], until);
 }
 
-/// `command` with a disk of 2 MB mounted at `disk`, which only it sees; what is on it in the end is in `left`.
+/// `command` with a private 2 MB disk mounted at `disk`, whose final contents are copied to `left`.
 fn on_a_small_disk(command: &Command, disk: &Path, left: &Path) -> Command {
     let script = r#"mount -t tmpfs -o size=2m none "$0" || exit 99; disk=$0 left=$1; shift
         "$@"; code=$?; cp -r "$disk/." "$left" || exit 98; exit $code"#;
@@ -191,7 +191,7 @@ fn on_a_small_disk(command: &Command, disk: &Path, left: &Path) -> Command {
 }
 
 #[test]
-fn a_full_disk_leaves_the_older_checkpoints_whole() {
+fn a_full_disk_leaves_the_older_checkpoints_intact() {
     for (policy, message, last) in [
         ("abort", "failed to write ckpt/", None),
         ("warn", "error: the last step, 30, could not be saved in ", Some(30)),
@@ -201,7 +201,7 @@ fn a_full_disk_leaves_the_older_checkpoints_whole() {
             format!("checkpoint.uri={}", disk.path().display()),
             format!("checkpoint.on_failure={policy}"),
             "checkpoint.every=5".into(),
-            // Kept for good, so that the disk fills up.
+            // Kept permanently, so that the disk fills up.
             "checkpoint.keep_every=5".into(),
         ];
         let sets: Vec<&str> = options.iter().flat_map(|option| ["--set", option]).collect();
@@ -240,7 +240,7 @@ fn swap(one: &Path, other: &Path) {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_named_and_the_next_older_one_taken() {
+fn a_damaged_checkpoint_is_reported_and_the_next_older_one_used() {
     let dir = TempDir::new().unwrap();
     let options = ["--set", "monitor.sample_every=0", "--set", "checkpoint.every=5"];
     succeed(&mut train(2, dir.path(), 10, &options));
@@ -266,7 +266,7 @@ fn a_damaged_checkpoint_is_named_and_the_next_older_one_taken() {
         let line = outcome.stderr.lines().find(|line| line.contains("is damaged"));
         assert!(line.is_some_and(|line| line.contains(damaged)), "{name}: {}", outcome.stderr);
         assert!(outcome.stderr.contains("going on from step 5"), "{name}: {}", outcome.stderr);
-        // Steps 6 to 10 stood in the log, and were run again.
+        // Steps 6 to 10 were in the log, and were run again.
         assert!(metrics(copy.path()).keys().copied().eq(1..=11), "{name}");
         assert_eq!(verified(&copy.path().join("checkpoints"))[0], 11, "{name}");
     }

@@ -1,5 +1,5 @@
-//! Training on GPUs, as far as that goes without one: over the stand-in for NCCL and CUDA that takes the host's memory for
-//! the GPUs'. All is real but the two libraries, and that libtorch computes on the CPU.
+//! Training on GPUs, as far as it can be tested without one: with the fake NCCL and CUDA library, which treats host
+//! memory as GPU memory. Everything else is real, except that libtorch computes on the CPU.
 
 mod common;
 #[path = "../crates/nccl-rs/tests/fake/mod.rs"]
@@ -15,7 +15,7 @@ fn library(options: &[&str]) -> PathBuf {
     fake::library(env!("CARGO_TARGET_TMPDIR"), &[&["-DHOST_MEMORY"], options].concat())
 }
 
-/// Gives a command the stand-in's GPUs.
+/// Gives a command the GPUs of the fake library.
 fn with_gpus<'a>(command: &'a mut Command, library: &Path) -> &'a mut Command {
     command.envs([("DDPM_NCCL_LIB", library), ("DDPM_CUDART_LIB", library)])
 }
@@ -30,14 +30,14 @@ fn two_ranks(dir: &Path, steps: u64, options: &[&str]) -> Command {
 fn check_same_run(what: &str, ours: &Path, theirs: &Path) {
     check_same_bits(what, &buffers(ours, 8), &buffers(theirs, 8));
     assert_eq!(losses(ours), losses(theirs), "{what}");
-    // Of the norms of each rank's own gradient, which a GPU takes in single precision; one rank has none.
+    // It comes from the norms of each rank's own gradient, which a GPU computes in single precision; one rank has none.
     let noise = |dir: &Path| metrics(dir)[&8]["grad_variance"].as_f64().unwrap_or(1.0);
     let (ours, theirs) = (noise(ours), noise(theirs));
     assert!((ours / theirs - 1.0).abs() < 1e-3, "{what}: {ours} and {theirs}");
 }
 
 #[test]
-fn gradients_averaged_by_nccl_are_those_of_mpi_bit_for_bit() {
+fn gradients_averaged_by_nccl_equal_those_of_mpi_bit_for_bit() {
     let by_mpi = TempDir::new().unwrap();
     let outcome = succeed(&mut two_ranks(by_mpi.path(), 8, &["train.device=cpu"]));
     assert!(outcome.stderr.contains("gradients are averaged by MPI"), "{}", outcome.stderr);
@@ -50,7 +50,7 @@ fn gradients_averaged_by_nccl_are_those_of_mpi_bit_for_bit() {
         check_same_run(overlap, by_nccl.path(), by_mpi.path());
     }
 
-    // From the GPUs' memory through the host's, and after a resume, which finds its state there.
+    // From GPU memory through host memory, and after a resume, whose state is there.
     let through_host = TempDir::new().unwrap();
     let options = ["train.device=cuda", "comm.backend=mpi"];
     for steps in [4, 8] {
@@ -60,14 +60,14 @@ fn gradients_averaged_by_nccl_are_those_of_mpi_bit_for_bit() {
     check_same_run("through the host", through_host.path(), by_mpi.path());
 }
 
-/// Each rank sees other GPUs, as Slurm's `--gpus-per-task` has it.
+/// Each rank sees different GPUs, as with Slurm's `--gpus-per-task`.
 #[test]
-fn gpus_are_told_apart_whatever_each_rank_sees() {
+fn gpus_are_distinguished_whatever_each_rank_sees() {
     let by_mpi = TempDir::new().unwrap();
     succeed(&mut two_ranks(by_mpi.path(), 8, &["train.device=cpu"]));
     let (each, slices, overlapping) = ("3/1", "2.0/2.1", "0,1/1,2");
     for (gpus, by) in
-        [(each, "NCCL 2.29.7 ("), ("5,0/0,5", "NCCL 2.29.7 ("), (slices, "MPI: ranks 0 and 1 compute on one GPU")]
+        [(each, "NCCL 2.29.7 ("), ("5,0/0,5", "NCCL 2.29.7 ("), (slices, "MPI: ranks 0 and 1 compute on the same GPU")]
     {
         let dir = TempDir::new().unwrap();
         let outcome = succeed(with_gpus(&mut two_ranks(dir.path(), 8, &[]), &library(&[])).env("FAKE_GPUS", gpus));
@@ -85,11 +85,11 @@ fn gpus_are_told_apart_whatever_each_rank_sees() {
     let message = refused(overlapping, "train.device=auto");
     assert!(message.starts_with("error: ranks 0 and 1 on ") && message.contains("--gpus-per-task"), "{message}");
     let message = refused(slices, "comm.backend=nccl");
-    assert!(message.contains("\"nccl\", but ranks 0 and 1 compute on one GPU, "), "{message}");
+    assert!(message.contains("\"nccl\", but ranks 0 and 1 compute on the same GPU, "), "{message}");
 }
 
 #[test]
-fn a_cublas_that_does_not_repeat_its_bits_is_refused() {
+fn a_nondeterministic_cublas_is_refused() {
     let dir = TempDir::new().unwrap();
     let train = |option: &str| {
         let mut command = two_ranks(dir.path(), 1, &[option]);
@@ -103,7 +103,7 @@ fn a_cublas_that_does_not_repeat_its_bits_is_refused() {
 }
 
 #[test]
-fn a_dry_run_says_whose_memory_it_estimates() {
+fn a_dry_run_says_which_memory_it_estimates() {
     let dir = TempDir::new().unwrap();
     for (device, whose) in [("cpu", "of the machine's memory"), ("cuda", "of the GPU's memory, in tensors")] {
         let ask = |more: &[&str]| {
@@ -117,18 +117,18 @@ fn a_dry_run_says_whose_memory_it_estimates() {
 }
 
 #[test]
-fn one_rank_needs_no_nccl() {
+fn one_rank_does_not_need_nccl() {
     let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     for (dir, device) in dirs.iter().zip(["cpu", "cuda"]) {
         let device = format!("train.device={device}");
         let mut command = train(1, dir.path(), 8, &["--set", &device, "--set", "monitor.sample_every=0"]);
-        // A version that is refused wherever it is asked for anything.
+        // A version that is refused wherever it is used.
         succeed(with_gpus(&mut command, &library(&["-DVERSION=21304"])));
     }
     check_same_run("one rank", dirs[1].path(), dirs[0].path());
 }
 
-/// The one line that a refusal says, with exit code 2.
+/// The single line of a refusal, with exit code 2.
 fn refusal(outcome: &Outcome) -> &str {
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
     let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -137,7 +137,7 @@ fn refusal(outcome: &Outcome) -> &str {
 }
 
 #[test]
-fn gpus_that_are_not_there_are_refused() {
+fn missing_gpus_are_refused() {
     let dir = TempDir::new().unwrap();
     let asked = run(&mut train(1, dir.path(), 1, &["--set", "train.device=cuda"]));
     let message = refusal(&asked);
@@ -155,9 +155,9 @@ fn gpus_that_are_not_there_are_refused() {
     assert!(message.starts_with("error: 2 rank(s) on ") && message.contains(" see the same 1 GPU(s), "), "{message}");
 }
 
-/// With a driver, but not with what libtorch's CUDA backend needs: an empty library stands for the driver's.
+/// With a driver, but without the libraries that libtorch's CUDA backend needs: an empty library replaces the driver's.
 #[test]
-fn a_cuda_backend_that_does_not_load_is_told() {
+fn a_cuda_backend_that_does_not_load_is_reported() {
     let (dir, libraries) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let source = libraries.path().join("driver.c");
     std::fs::write(&source, "typedef int nothing;\n").unwrap();
@@ -177,7 +177,7 @@ fn a_cuda_backend_that_does_not_load_is_told() {
         "{warning}"
     );
     assert!(warning.ends_with("or set train.device to \"cpu\" if that is meant"), "{}", auto.stderr);
-    // One who hides the GPUs knows.
+    // No warning if the GPUs are hidden on purpose.
     let mut command = train_on_one("auto");
     let hidden = run(command.env("LD_LIBRARY_PATH", libraries.path()).env("CUDA_VISIBLE_DEVICES", ""));
     assert!(hidden.stderr.contains("computing on the CPU: libtorch"), "{}", hidden.stderr);
@@ -185,7 +185,7 @@ fn a_cuda_backend_that_does_not_load_is_told() {
 }
 
 #[test]
-fn an_nccl_that_does_not_do_is_refused_or_gone_without() {
+fn an_unusable_nccl_is_refused_or_replaced_by_mpi() {
     let refused = |library: &Path, reason: &str| {
         let dir = TempDir::new().unwrap();
         let nccl = run(with_gpus(&mut two_ranks(dir.path(), 2, &["comm.backend=nccl"]), library));

@@ -1,4 +1,4 @@
-//! Models that other programs saved, drawn from as users do: diffusers directories of any version and layout.
+//! Sampling from models saved by other programs: diffusers directories of any version and layout.
 
 mod common;
 
@@ -13,10 +13,10 @@ fn golden(name: &str) -> PathBuf {
     root().join("tests/golden").join(name)
 }
 
-/// Where files are, and where they go.
+/// The names of files in the source, and in the destination.
 type Files<'a> = &'a [(&'a str, &'a str)];
 
-/// Files of `from` under other names in `to`.
+/// Copies files of `from` under other names to `to`.
 fn lay_out(from: &Path, to: &Path, files: Files) {
     for (source, target) in files {
         let target = to.join(target);
@@ -45,7 +45,7 @@ fn a_model_saved_alone_with_residual_resampling() {
     follows_diffusers(&golden("old-resampling"), "old-resampling", None);
 }
 
-/// The same model in the places where users have one.
+/// The same model in every supported layout.
 #[test]
 fn every_layout() {
     const CONFIG: &str = "unet/config.json";
@@ -84,7 +84,7 @@ fn every_layout() {
             &[
                 (CONFIG, CONFIG),
                 (WEIGHTS, WEIGHTS),
-                // Not weights at all, and not looked at.
+                // Not weights, and ignored.
                 (CONFIG, "unet/diffusion_pytorch_model.bin"),
                 (CONFIG, "unet/diffusion_pytorch_model.fp16.safetensors"),
                 (SCHEDULER, SCHEDULER),
@@ -97,8 +97,8 @@ fn every_layout() {
     }
 }
 
-/// `_class_name` and other keys of today are absent in old files, files hold keys of other programs, and begin with the
-/// mark that editors on Windows write.
+/// Old files lack `_class_name` and other current keys; files may contain keys of other programs, and begin with a byte
+/// order mark.
 #[test]
 fn keys_absent_and_keys_unknown() {
     let dir = TempDir::new().unwrap();
@@ -114,7 +114,7 @@ fn keys_absent_and_keys_unknown() {
     );
     let path = model.join("unet/config.json");
     let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    // As EMAModel writes them into the model's own file.
+    // As written by EMAModel into the model's own file.
     config["decay"] = 0.9999.into();
     config["_name_or_path"] = "somewhere".into();
     fs::write(&path, format!("\u{feff}{config}")).unwrap();
@@ -126,7 +126,7 @@ fn keys_absent_and_keys_unknown() {
     let warnings: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("were not used: decay")).collect();
     assert_eq!((outcome.code, warnings.len()), (0, 1), "{}", outcome.stderr);
 
-    // What `prediction_type` was called until version 0.9.
+    // The name of `prediction_type` until version 0.9.
     let draw = |scheduler: &str, out: &str| {
         fs::write(model.join("scheduler_config.json"), scheduler).unwrap();
         let mut command = program();

@@ -1,5 +1,5 @@
-//! What goes in and out besides files: results that nobody takes, messages that nobody reads, files that are closed from
-//! the start, and configurations on stdin.
+//! Standard streams: closed or full stdout and stderr, streams that are closed from the start, and configurations on
+//! stdin.
 
 mod common;
 
@@ -16,12 +16,12 @@ fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// A pipe that nobody reads.
+/// A pipe whose reader has exited.
 fn closed() -> Stdio {
     pipe().unwrap().1.into()
 }
 
-/// Runs `command` with this stdout; its exit status and what it said.
+/// Runs `command` with this stdout; returns its exit status and stderr.
 fn with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> (i32, String) {
     let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
@@ -32,7 +32,7 @@ fn with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> (i32, String)
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
+fn a_closed_pipe_is_not_a_failure_but_a_full_disk_is() {
     let dir = TempDir::new().unwrap();
     let classes = ["--set", "model.classes=10"];
     succeed(&mut train(1, &dir.path().join("run"), 4, &[]));
@@ -83,7 +83,7 @@ fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is_one() {
 }
 
 #[test]
-fn verifying_keeps_its_verdict_where_nobody_reads_it() {
+fn verify_keeps_its_exit_code_if_its_output_is_not_read() {
     let dir = TempDir::new().unwrap();
     succeed(&mut train(1, dir.path(), 2, &[]));
     let shards = dir.path().join("checkpoints/ckpt");
@@ -95,8 +95,8 @@ fn verifying_keeps_its_verdict_where_nobody_reads_it() {
 }
 
 #[test]
-fn a_launcher_whose_reader_has_gone_ends_like_the_program() {
-    // Each image is a line.
+fn a_launcher_with_a_closed_pipe_ends_like_the_program() {
+    // Each image is one line.
     let dir = TempDir::new().unwrap();
     let mut classifier = program();
     classifier.args(["train-classifier", "--config", "smoke", "--steps", "2", "--set", "model.classes=10"]);
@@ -109,7 +109,7 @@ fn a_launcher_whose_reader_has_gone_ends_like_the_program() {
 }
 
 #[test]
-fn results_of_several_ranks_that_are_lost_are_a_failure() {
+fn lost_results_of_several_ranks_are_a_failure() {
     let mut info = mpirun(2);
     info.args(["data", "info", "--config", "smoke"]);
     let (code, said) = with_stdout(&mut info, closed());
@@ -120,7 +120,7 @@ fn results_of_several_ranks_that_are_lost_are_a_failure() {
 }
 
 #[test]
-fn messages_that_nobody_reads_change_no_exit_code() {
+fn unread_messages_do_not_change_the_exit_code() {
     for stderr in [closed as fn() -> Stdio, || full().into()] {
         let refused = program().args(["train", "--config", "nowhere"]).stderr(stderr()).spawn().unwrap();
         assert_eq!(wait(refused), 2);
@@ -140,7 +140,7 @@ fn messages_that_nobody_reads_change_no_exit_code() {
 }
 
 #[test]
-fn a_run_started_with_nothing_open_leaves_sound_files() {
+fn a_run_started_with_closed_streams_writes_valid_files() {
     for ranks in [None, Some(1), Some(2)] {
         let dir = TempDir::new().unwrap();
         let training = train_on(ranks, dir.path(), 20, &[]);
@@ -165,7 +165,7 @@ fn launched(ranks: Option<usize>) -> Command {
 }
 
 #[test]
-fn a_configuration_comes_from_stdin_or_any_pipe() {
+fn a_configuration_is_read_from_stdin_or_any_pipe() {
     for ranks in [None, Some(1), Some(2)] {
         let dir = TempDir::new().unwrap();
         let text =
@@ -197,7 +197,7 @@ fn a_configuration_comes_from_stdin_or_any_pipe() {
 }
 
 #[test]
-fn a_configuration_on_stdin_that_is_wrong_is_named_so() {
+fn errors_in_a_configuration_on_stdin_name_stdin() {
     for (text, message) in [
         ("", "`data.kind` is not set in stdin."),
         ("seed = ", "stdin is not valid TOML: line 1, column 8"),
@@ -213,7 +213,7 @@ fn a_configuration_on_stdin_that_is_wrong_is_named_so() {
         assert_eq!(outcome.code, 2, "{}", outcome.stderr);
         assert!(outcome.stderr.contains("no configuration file or preset `/dev/fd/97`"), "{}", outcome.stderr);
     }
-    // Without a name of its own it gives the run none.
+    // A configuration without a file name does not name the run.
     let piped = with_stdin(program().args(["train", "--config", "-", "--dry-run"]), "extends = 'smoke'");
     assert!(piped.stdout.contains("dir = \"runs/run\""), "{}", piped.stdout);
 }

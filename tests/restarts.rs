@@ -1,4 +1,5 @@
-//! One run in many lives: with other numbers of ranks, stopped and killed, its logs and curves are those of one.
+//! One run with many restarts: on different numbers of ranks, stopped and killed, with the logs and curves of a single
+//! run.
 
 mod common;
 
@@ -20,7 +21,7 @@ use tensorboard_proto::event::{Event, SessionLog_SessionStatus};
 
 const QUIET: [&str; 4] = ["--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
 
-/// What the store's threads have been asked for.
+/// Waits for a background task of the store.
 fn outcome<T: Send + 'static>(mut pending: Pending<T>) -> T {
     loop {
         if let Some(done) = pending.poll() {
@@ -50,14 +51,14 @@ fn reshard(from: &Path, step: u64, to: &Path, world: usize) {
 }
 
 #[test]
-fn a_run_goes_on_with_4_2_1_and_3_ranks_in_turn() {
+fn a_run_continues_on_4_2_1_and_3_ranks_in_turn() {
     let options = [&QUIET[..], &["--set", "train.global_batch=12", "--set", "checkpoint.every=3"]].concat();
     let (dir, straight) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     succeed(&mut train(4, straight.path(), 12, &options));
     succeed(&mut train(4, dir.path(), 3, &options));
     for (ranks, until) in [(2, 6), (1, 9), (3, 12)] {
-        // The same state, found in as many shards as there are ranks, must make the same run: what is loaded does not
-        // depend on who wrote it.
+        // The same state, in as many shards as there are ranks, must give the same run: the loaded state does not
+        // depend on the number of writers.
         let twin = TempDir::new().unwrap();
         reshard(dir.path(), until - 3, twin.path(), ranks);
         succeed(&mut train(ranks, twin.path(), until, &options));
@@ -73,8 +74,9 @@ fn a_run_goes_on_with_4_2_1_and_3_ranks_in_turn() {
     }
 }
 
-/// The steps that TensorBoard shows under each tag of a run, and how many points it read for them: it reads a folder's
-/// files in the order of their names, and a session that starts at some step voids what was there from that step on.
+/// The steps that TensorBoard shows for each tag of a run, and the number of points that it read: it reads the files of
+/// a folder in the order of their names, and a session that starts at some step discards the earlier points from that
+/// step on.
 fn shown(folder: &Path) -> (BTreeMap<String, Vec<i64>>, usize) {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -95,7 +97,7 @@ fn shown(folder: &Path) -> (BTreeMap<String, Vec<i64>>, usize) {
     (shown, read)
 }
 
-/// The events of a file, up to one that a kill tore.
+/// The events of a file, up to one that was truncated by a kill.
 fn events(mut bytes: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     // A record: its length in 8 bytes, a checksum in 4, the event, a checksum in 4.
@@ -120,7 +122,7 @@ fn a_run_resumed_five_times_shows_each_step_once() {
         let reached = last_logged(dir.path());
         let child = start(&mut train(2, dir.path(), 1_000_000, &options));
         if life % 2 == 0 {
-            // Between two saves, so that steps are run again; in the first life, before there is any.
+            // Between two saves, so that steps are run again; the first time, before there is any.
             wait_for(|| newest_manifest(&store) + 9 <= last_logged(dir.path()));
             assert!(kill_rank(child.id(), 1));
             assert_ne!(finish(child).code, 0);
@@ -142,7 +144,7 @@ fn a_run_resumed_five_times_shows_each_step_once() {
     for (tag, steps) in &shown {
         assert!(steps.is_sorted_by(|a, b| a < b), "{tag} stands twice at some step: {steps:?}");
     }
-    // A run that is asked to stop does so without the grid that would be due.
+    // A run that is asked to stop skips the sample grid that is due.
     let grids: Vec<i64> = (1..=last as i64).filter(|step| step % 7 == 0 || *step == last as i64).collect();
     let drawn = |step: &&i64| shown["samples"].contains(step) || !stopped.contains(*step);
     assert!(shown["samples"].iter().eq(grids.iter().filter(drawn)), "{:?}, stopped at {stopped:?}", shown["samples"]);

@@ -1,4 +1,4 @@
-//! Sampling, plots and looking at data, as users run them.
+//! Sampling, plots and data inspection from the command line.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn digits_pipeline_samples_as_diffusers_does() {
 }
 
 #[test]
-fn an_image_depends_on_its_index_only() {
+fn an_image_depends_only_on_its_index() {
     let dir = TempDir::new().unwrap();
     succeed(&mut train(2, dir.path(), 10, &[]));
     let draw = |ranks: usize, count: &str, batch: &str, more: &[&str]| {
@@ -54,7 +54,7 @@ fn an_image_depends_on_its_index_only() {
 fn encoded_images_are_decoded_again() {
     let dir = TempDir::new().unwrap();
     let [run, noise, back] = ["run", "noise.safetensors", "back.safetensors"].map(|name| dir.path().join(name));
-    // Class-conditional: the classes travel with the noise.
+    // Class-conditional: the classes are stored with the noise.
     succeed(&mut train(2, &run, 20, &["--set", "diffusion.predict=v", "--set", "model.classes=10"]));
     // Ranks, images, steps.
     let there_and_back = |ranks: usize, count: &str, steps: &str| {
@@ -98,7 +98,7 @@ fn outputs_of_every_kind() {
     sample(&["--class", "3", "-n", "2"], &at("folder/"));
     let two = image::open(at("folder/000001.png")).unwrap();
     assert_eq!(two.width(), 16);
-    // Each rank writes its own.
+    // Each rank writes its own images.
     let mut spread = mpirun(3);
     spread.args(["sample", "--steps", "5", "--class", "3", "-n", "4", "--model"]).arg(dir.path());
     succeed(spread.arg("--out").arg(at("spread/")));
@@ -139,7 +139,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_folder_holds_the_images_of_one_run_only() {
+fn a_folder_holds_the_images_of_only_one_run() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("images");
     let draw = |ranks: usize, count: &str, more: &[&str]| {
@@ -159,8 +159,8 @@ fn a_folder_holds_the_images_of_one_run_only() {
     assert_eq!(names(&folder), four);
     assert_eq!(draw(2, "3", &["--overwrite"]).code, 0);
     assert_eq!(names(&folder), ["000000.png", "000001.png", "000002.png", "notes.txt"]);
-    // What is not the program's own stays, whatever is asked.
-    for other in ["cat.png", "0003.png", "cats/000007.png", "tom.JPEG"] {
+    // Files of other origin are always kept.
+    for other in ["cat.png", "0003.png", "cats/000007.png", "tom.JPEG", "x.jfif"] {
         std::fs::create_dir_all(folder.join(other).parent().unwrap()).unwrap();
         std::fs::write(folder.join(other), "an image of the user's").unwrap();
         refused(draw(1, "2", &["--overwrite"]), &format!("holds other images, such as {other}"));
@@ -170,7 +170,7 @@ fn a_folder_holds_the_images_of_one_run_only() {
 }
 
 #[test]
-fn steps_that_start_where_the_image_still_shows_are_warned_of() {
+fn steps_that_do_not_start_at_noise_cause_a_warning() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     let trained = succeed(&mut train(2, &at("run"), 10, &["--set", "monitor.sample_steps=3"]));
@@ -189,7 +189,7 @@ fn steps_that_start_where_the_image_still_shows_are_warned_of() {
         assert!(sample(&["--respacing", spec]).contains(warning), "{spec}");
     }
     assert!(said("plot reverse --steps 2", &[], "reverse.png").contains("take more --steps"));
-    // As many steps as leave an unequal stride reach the noise too.
+    // Numbers of steps with an unequal stride reach the noise too.
     for enough in [&["--steps", "34"][..], &["--steps", "3", "--spacing", "trailing"], &["--respacing", "25,25"]] {
         let said = sample(enough);
         assert!(!said.contains("WARN"), "{enough:?}: {said}");
@@ -200,7 +200,7 @@ fn steps_that_start_where_the_image_still_shows_are_warned_of() {
 }
 
 #[test]
-fn steps_that_nobody_asked_for_are_at_most_those_there_are() {
+fn the_default_number_of_steps_is_at_most_the_number_of_timesteps() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     succeed(&mut train(1, &at("run"), 10, &["--set", "diffusion.timesteps=20"]));
@@ -231,11 +231,12 @@ fn pictures_of_models() {
     };
     let golden = |name: &str| root().join("tests/golden").join(format!("pipeline-{name}")).display().to_string();
     let (ho, improved) = (golden("ho"), golden("improved"));
-    // Four images of 16x16 in columns for ten timesteps, each shown at 64x64; fewer steps have fewer columns.
+    // Four images of 16x16 with one column for each of ten timesteps, each shown at 64x64; fewer steps have fewer
+    // columns.
     assert_eq!(plot(1, "reverse", &["--model", &ho, "--steps", "12"], "reverse.png"), (10 * 66 - 2, 4 * 66 - 2));
     assert_eq!(plot(1, "reverse", &["--model", &ho, "--steps", "1"], "one.png"), (64, 4 * 66 - 2));
     assert_eq!(plot(2, "reverse", &["--model", &ho, "--steps", "12"], "spread.png"), (10 * 66 - 2, 4 * 66 - 2));
-    // Batches of other sizes round differently.
+    // Batches of different sizes round differently.
     let [one, two] = ["reverse.png", "spread.png"].map(|file| image::open(at(file)).unwrap().into_bytes());
     assert!(one.iter().zip(&two).all(|(a, b)| a.abs_diff(*b) <= 1), "2 ranks draw another strip than one");
     assert_eq!(plot(1, "variance", &["--model", &ho], "fixed.png"), (900, 500));

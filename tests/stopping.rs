@@ -1,5 +1,5 @@
-//! Requests to stop: heard from the first instruction of a run to its last, whether or not anybody reads what it says, and
-//! however often they come.
+//! Requests to stop: honoured from the start of a run to its end, whether or not its output is read, and however often
+//! they are repeated.
 
 mod common;
 
@@ -24,10 +24,10 @@ const STARTS: [Option<usize>; 3] = [None, Some(1), Some(2)];
 const UNSAVED: &[&str] =
     &["--set", "checkpoint.every=1000000", "--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
 
-/// Longer than what tells a second Ctrl-C from a repeated one.
+/// Longer than the interval within which a second Ctrl-C counts as a repetition.
 const LATER: Duration = Duration::from_millis(2200);
 
-/// Fails unless the run that ended with `code` has done all its steps, or has stopped with all that it did saved.
+/// Asserts that the run that ended with `code` has done all its steps, or has stopped and saved all its progress.
 fn check_stopped(what: &str, code: i32, dir: &Path, steps: u64) {
     let (reached, saved) = (last_logged(dir), newest_manifest(&dir.join("checkpoints")));
     match code {
@@ -49,7 +49,7 @@ fn a_signal_at_any_time_is_honoured() {
             let name = ["USR1", "TERM", "INT", "HUP"][time as usize % 4];
             let (dir, after) = (TempDir::new().unwrap(), whole * time / TIMES);
             let child = start(&mut train_on(ranks, dir.path(), STEPS, UNSAVED));
-            // Before that it ends, and nothing has begun.
+            // Before that it just ends, because nothing has started.
             wait_for(|| listens(child.id()) || !alive(child.id()));
             sleep(after);
             signal(name, child.id());
@@ -62,7 +62,7 @@ fn a_signal_at_any_time_is_honoured() {
 }
 
 #[test]
-fn a_request_is_heard_where_nobody_reads_what_is_said() {
+fn a_request_is_honoured_even_if_the_output_is_not_read() {
     for ranks in STARTS {
         for gone in ["a closed pipe", "a full disk"] {
             let dir = TempDir::new().unwrap();
@@ -77,7 +77,7 @@ fn a_request_is_heard_where_nobody_reads_what_is_said() {
             drop(command);
             wait_for_step(dir.path(), 5);
             drop(reader);
-            // mpirun by itself would end a run of which so many lines are lost.
+            // mpirun itself would end a run if so many lines are lost.
             wait_for_step(dir.path(), last_logged(dir.path()) + 30);
             assert!(signal("INT", child.id()));
             let what = format!("{ranks:?} ranks, {gone}");
@@ -89,14 +89,14 @@ fn a_request_is_heard_where_nobody_reads_what_is_said() {
 }
 
 #[test]
-fn a_terminal_that_hangs_up_is_a_request() {
+fn a_terminal_hangup_is_a_request() {
     for ranks in STARTS {
         let dir = TempDir::new().unwrap();
         let training = train_on(ranks, dir.path(), 1_000_000, UNSAVED);
         let words = [training.get_program()].into_iter().chain(training.get_args());
         let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
         let line = format!("exec {}", line.join(" "));
-        // `script` is the terminal.
+        // `script` provides the terminal.
         let mut terminal = in_bash(r#"exec script -qec "$LINE" /dev/null"#, &training);
         terminal.env("LINE", line).env("SHELL", "/bin/sh");
         let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -111,7 +111,7 @@ fn a_terminal_that_hangs_up_is_a_request() {
     }
 }
 
-/// Starts the program on a configuration that comes once `send` is called with it, so that it is busy until then.
+/// Starts the program on a configuration that is sent by calling the returned function, so that it is busy until then.
 fn busy(dir: &Path) -> (std::process::Child, impl FnOnce(&str)) {
     let config = dir.join("config");
     assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
@@ -121,7 +121,7 @@ fn busy(dir: &Path) -> (std::process::Child, impl FnOnce(&str)) {
 }
 
 #[test]
-fn a_request_that_is_repeated_is_the_same_one() {
+fn a_repeated_request_counts_once() {
     let dir = TempDir::new().unwrap();
     let run = dir.path().join("run");
     let (child, send) = busy(dir.path());
@@ -146,7 +146,7 @@ fn a_second_ctrl_c_ends_the_program_at_once() {
     for (first, second, code) in [("TERM", "TERM", 143), ("INT", "TERM", 143), ("TERM", "INT", 130)] {
         let dir = TempDir::new().unwrap();
         let (child, _) = busy(dir.path());
-        // Others before it do not count.
+        // Other signals before it do not count.
         for name in ["HUP", "USR1", first] {
             assert!(signal(name, child.id()));
             sleep(LATER / 4);
@@ -182,7 +182,7 @@ fn a_request_ends_the_wait_for_a_lease() {
 }
 
 #[test]
-fn nohup_keeps_a_run_from_hanging_up_and_other_requests_are_heard() {
+fn nohup_ignores_hangups_but_not_other_requests() {
     for ranks in STARTS {
         let dir = TempDir::new().unwrap();
         let training = train_on(ranks, dir.path(), 1_000_000, UNSAVED);

@@ -1,4 +1,4 @@
-//! Training as users run it: the same curve on any number of ranks, the same bits twice, stopping and going on.
+//! Training from the command line: the same curve on any number of ranks, reproducible bits, stopping and resuming.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn the_curve_does_not_depend_on_the_number_of_ranks() {
 }
 
 #[test]
-fn importance_sampled_bounds_do_not_depend_on_the_number_of_ranks_either() {
+fn importance_sampled_bounds_do_not_depend_on_the_number_of_ranks() {
     let hybrid = [
         "--set",
         "diffusion.timesteps=8",
@@ -73,7 +73,7 @@ fn the_same_command_gives_the_same_bits() {
 }
 
 #[test]
-fn checkpointed_activations_change_no_bit_before_or_after_a_resume() {
+fn checkpointed_activations_do_not_change_a_bit_before_or_after_a_resume() {
     let options = |levels: &str| {
         let levels = format!("model.checkpoint_activations={levels}");
         ["model.dropout=0.1", "train.micro_batch=4", "comm.bucket_mb=0.02", &levels].map(str::to_owned)
@@ -105,7 +105,7 @@ fn bf16_follows_the_curve_of_fp32() {
 }
 
 #[test]
-fn a_resumed_run_is_the_undisturbed_one() {
+fn a_resumed_run_equals_an_undisturbed_one() {
     let options = [
         "--set",
         "diffusion.timestep_sampler=loss_second_moment",
@@ -121,7 +121,7 @@ fn a_resumed_run_is_the_undisturbed_one() {
     assert!(outcome.stderr.contains("going on from step 20"), "{}", outcome.stderr);
     check_same_bits("after 20 + 20 steps", &buffers(resumed.path(), 40), &buffers(straight.path(), 40));
     assert_eq!(losses(resumed.path()), losses(straight.path()));
-    // What is averaged over steps goes on as well.
+    // Averages over steps continue as well.
     let last = [&resumed, &straight].map(|dir| metrics(dir.path())[&40].clone());
     for key in ["vlb_smoothed", "grad_variance"] {
         assert!(last[0][key].is_f64(), "{key} in {}", last[0]);
@@ -148,13 +148,13 @@ fn a_checkpoint_of_two_ranks_continues_on_one_and_three() {
 }
 
 #[test]
-fn a_request_to_stop_saves_and_the_run_goes_on_from_there() {
+fn a_request_to_stop_saves_and_the_run_resumes_from_there() {
     for ranks in [1usize, 2] {
         let dir = TempDir::new().unwrap();
         let quiet = ["--set", "checkpoint.every=100000", "--set", "monitor.sample_every=0"];
         let child = start(&mut train(ranks, dir.path(), 100_000, &quiet));
         wait_for_step(dir.path(), 5);
-        // To the launcher, as a terminal's Ctrl-C or a batch system would.
+        // To the launcher, like Ctrl-C in a terminal or a batch system.
         assert!(signal("INT", child.id()));
         let outcome = finish(child);
         assert_eq!(outcome.code, 75, "{}", outcome.stderr);
@@ -184,7 +184,7 @@ fn divergence_ends_the_run_and_is_never_saved() {
 }
 
 #[test]
-fn a_run_leaves_the_files_it_promises() {
+fn a_run_writes_the_documented_files() {
     let dir = TempDir::new().unwrap();
     succeed(&mut train(2, dir.path(), 20, &["--set", "model.classes=10"]));
     let config = std::fs::read_to_string(dir.path().join("config.toml")).unwrap();
@@ -192,7 +192,7 @@ fn a_run_leaves_the_files_it_promises() {
     for step in [10, 20] {
         let path = dir.path().join(format!("samples/step-{step:09}.png"));
         let grid = image::open(&path).unwrap().into_luma8();
-        // 16 images of 16x16, enlarged fourfold: 10 columns, one per class, in 2 rows.
+        // 16 images of 16x16, enlarged four times: 10 columns, one per class, in 2 rows.
         assert_eq!(grid.dimensions(), (10 * 66 - 2, 2 * 66 - 2));
     }
     let events = std::fs::read_dir(dir.path().join("tb")).unwrap().count();
@@ -202,7 +202,7 @@ fn a_run_leaves_the_files_it_promises() {
 }
 
 #[test]
-fn grids_of_steps_that_are_run_again_are_those_of_the_new_run() {
+fn grids_of_repeated_steps_come_from_the_new_run() {
     let dir = TempDir::new().unwrap();
     let grids = || {
         let entries = std::fs::read_dir(dir.path().join("samples")).unwrap();
@@ -224,7 +224,7 @@ fn grids_of_steps_that_are_run_again_are_those_of_the_new_run() {
 }
 
 #[test]
-fn a_dry_run_tells_the_plan_and_touches_nothing() {
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
     let dir = TempDir::new().unwrap();
     let run_dir = dir.path().join("run");
     let outcome = succeed(train(2, &run_dir, 20, &["--dry-run", "--json"]).env("RUST_LOG", "warn"));

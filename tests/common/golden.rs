@@ -1,4 +1,4 @@
-//! Samples beside those that diffusers drew from the same noise.
+//! Comparing samples with those that diffusers drew from the same noise.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{mpirun, root, succeed};
 
-/// A tensor of f32 in a file: its shape and its numbers.
+/// Reads an f32 tensor from a file: its shape and values.
 pub fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -17,14 +17,14 @@ pub fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
     (tensor.shape().to_vec(), values)
 }
 
-/// The largest difference of two numbers in the same place.
+/// The largest absolute difference of corresponding values.
 pub fn largest_distance(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// DDIM in 10 steps with `model`, from the noise in tests/golden/`expected`.safetensors, gives the images there, on one rank
-/// and on two; `classes` are those of the images.
+/// Asserts that DDIM in 10 steps with `model`, from the noise in tests/golden/`expected`.safetensors, gives the images
+/// in that file, on one rank and on two; `classes` are those of the images.
 pub fn follows_diffusers(model: &Path, expected: &str, classes: Option<[usize; 3]>) {
     let dir = TempDir::new().unwrap();
     let golden = root().join("tests/golden").join(format!("{expected}.safetensors"));
@@ -48,7 +48,7 @@ pub fn follows_diffusers(model: &Path, expected: &str, classes: Option<[usize; 3
     for ranks in [1, 2] {
         let samples = match classes {
             None => draw(ranks, &[]),
-            // One class a run: of each run, the image whose golden twin has that class.
+            // One class per run: from each run, the image whose reference has that class.
             Some(classes) => (0..3)
                 .flat_map(|i| draw(ranks, &["--class", &classes[i].to_string()])[i * size..(i + 1) * size].to_vec())
                 .collect(),

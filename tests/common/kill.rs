@@ -1,21 +1,21 @@
-//! Killing ranks and launchers, as /proc shows them.
+//! Killing ranks and launchers, found through /proc.
 
 use super::signal;
 
-/// Kills the `victim`-th rank below local.sh with SIGKILL; whether there was one.
+/// Kills the `victim`-th rank below local.sh with SIGKILL; returns whether there was one.
 pub fn kill_rank(local: u32, victim: u64) -> bool {
     signal_rank("KILL", local, victim)
 }
 
-/// Sends a signal to the `victim`-th rank below local.sh; whether there was one.
+/// Sends a signal to the `victim`-th rank below local.sh; returns whether there was one.
 pub fn signal_rank(name: &str, local: u32, victim: u64) -> bool {
     let ranks = mpirun_below(local).map_or_else(Vec::new, children);
-    // One that is not the program yet cannot be told from a helper of mpirun.
+    // A process that has not yet executed the program cannot be distinguished from a helper of mpirun.
     let ranks: Vec<_> = ranks.into_iter().filter(|rank| rank.name == "ddpm-dist").collect();
     ranks.get(victim as usize).is_some_and(|rank| signal(name, rank.pid))
 }
 
-/// Kills the mpirun below local.sh with SIGKILL; the ranks that it leaves behind.
+/// Kills the mpirun below local.sh with SIGKILL; returns the ranks that it leaves behind.
 pub fn kill_mpirun(local: u32) -> Option<Vec<u32>> {
     let mpirun = mpirun_below(local)?;
     let ranks = children(mpirun).into_iter().map(|rank| rank.pid).collect();
@@ -28,7 +28,7 @@ pub fn ranks_below(local: u32) -> Vec<u32> {
     tree(local).into_iter().filter(named).collect()
 }
 
-/// A process and all below it.
+/// A process and all its descendants.
 pub fn tree(pid: u32) -> Vec<u32> {
     let below = children(pid).into_iter().flat_map(|child| tree(child.pid));
     [pid].into_iter().chain(below).collect()
@@ -39,7 +39,7 @@ fn mpirun_below(local: u32) -> Option<u32> {
     children(local).into_iter().find(|child| child.name == "mpirun").map(|child| child.pid)
 }
 
-/// What /proc says of a process.
+/// A process according to /proc.
 struct Process {
     pid: u32,
     name: String,
@@ -50,7 +50,7 @@ struct Process {
 impl Process {
     fn find(pid: u32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may hold anything; state and parent follow it.
+        // The name in parentheses may contain anything; state and parent follow it.
         let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
         let mut words = rest.split_whitespace();
         Some(Self { pid, name: name.into(), state: words.next()?.into(), parent: words.next()?.parse().ok()? })
@@ -70,7 +70,7 @@ pub fn suspended(pid: u32) -> bool {
     Process::find(pid).is_some_and(|process| process.state == "T")
 }
 
-/// Whether a process has come so far that it handles SIGUSR1 itself.
+/// Whether a process already handles SIGUSR1 itself.
 pub fn listens(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What whole-program tests share: the program alone or on ranks, bounded in time, and its files.
+//! Helpers of the whole-program tests: running the program alone or on ranks, with a time limit, and reading its files.
 #![allow(dead_code, reason = "each test crate uses its part")]
 
 pub mod golden;
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest that any command of these tests may take; then it counts as hung.
+/// The time limit of any command in these tests; beyond it, the command counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// How a command ended.
@@ -20,9 +20,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Outcome {
     /// Exit status; -1 if a signal ended it.
     pub code: i32,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it said.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -31,14 +31,14 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// The program, on one rank, at the repository's root.
+/// The program, on one rank, in the root of the repository.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ddpm-dist"));
     plain(&mut command);
     command
 }
 
-/// The program on `ranks` ranks, by the launcher that users have.
+/// The program on `ranks` ranks, with the launcher for users.
 pub fn mpirun(ranks: usize) -> Command {
     let mut command = Command::new(root().join("launch/local.sh"));
     command.arg(ranks.to_string()).env("DDPM_DIST", env!("CARGO_BIN_EXE_ddpm-dist"));
@@ -48,7 +48,7 @@ pub fn mpirun(ranks: usize) -> Command {
 
 fn plain(command: &mut Command) {
     command.current_dir(root()).env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
-    // Threads change the order of sums, and with it the last bits; so do GPUs, should this machine have any.
+    // The number of threads changes the order of sums, and thus the last bits; so do GPUs, if this machine has any.
     command.env("OMP_NUM_THREADS", "1").env("CUDA_VISIBLE_DEVICES", "");
 }
 
@@ -76,7 +76,7 @@ pub fn in_bash(script: &str, command: &Command) -> Command {
     shell
 }
 
-/// Waits for a command whose output is not kept; its exit status, -1 if a signal ended it.
+/// Waits for a command whose output is not kept; returns its exit status, -1 if a signal ended it.
 pub fn wait(mut child: Child) -> i32 {
     let started = Instant::now();
     loop {
@@ -111,20 +111,20 @@ pub fn finish(mut child: Child) -> Outcome {
         if started.elapsed() > LIMIT {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("still running after {LIMIT:?}; it said: {}", stderr.join().unwrap());
+            panic!("still running after {LIMIT:?}; stderr: {}", stderr.join().unwrap());
         }
         thread::sleep(Duration::from_millis(20));
     };
     Outcome { code: status.code().unwrap_or(-1), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
-/// Sends a signal; whether there was such a process.
+/// Sends a signal; returns whether there was such a process.
 pub fn signal(name: &str, pid: u32) -> bool {
-    // bash's own kill: not every machine has the program.
+    // bash's built-in kill: not every machine has the program.
     Command::new("bash").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap().success()
 }
 
-/// `train` as [`train`] starts it, without the launcher for none.
+/// `train` as started by [`train`], or without the launcher for `None`.
 pub fn train_on(ranks: Option<usize>, dir: &Path, steps: u64, more: &[&str]) -> Command {
     let launched = train(ranks.unwrap_or(1), dir, steps, more);
     if ranks.is_some() {
@@ -158,12 +158,12 @@ pub fn metrics(dir: &Path) -> BTreeMap<u64, serde_json::Value> {
     for line in text.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let step = line["step"].as_u64().unwrap();
-        assert!(lines.insert(step, line).is_none(), "step {step} stands twice in metrics.jsonl");
+        assert!(lines.insert(step, line).is_none(), "step {step} occurs twice in metrics.jsonl");
     }
     lines
 }
 
-/// Waits until `metrics.jsonl` tells of so many steps.
+/// Waits until `metrics.jsonl` has this many steps.
 pub fn wait_for_step(dir: &Path, step: u64) {
     let log = dir.join("metrics.jsonl");
     wait_for(|| std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() as u64 >= step));
@@ -191,14 +191,14 @@ pub fn buffers_in(store: &Path, step: u64) -> BTreeMap<String, Vec<u32>> {
     names.map(bits).collect()
 }
 
-/// Fails, naming the buffers, unless both checkpoints hold the same bits.
+/// Asserts that both checkpoints have the same bits, and names the buffers that differ.
 pub fn check_same_bits(what: &str, ours: &BTreeMap<String, Vec<u32>>, theirs: &BTreeMap<String, Vec<u32>>) {
     assert!(ours.contains_key("weights") && ours.keys().eq(theirs.keys()), "{what}: {:?}", ours.keys());
     let differing: Vec<&String> = ours.keys().filter(|name| ours[*name] != theirs[*name]).collect();
     assert!(differing.is_empty(), "{what}: {differing:?} differ");
 }
 
-/// Fails unless every committed checkpoint verifies; gives their steps, newest first.
+/// Asserts that every committed checkpoint is valid; returns their steps, newest first.
 pub fn verified(store: &Path) -> Vec<u64> {
     let store = ddpm_checkpoint::Store::open_existing(store.to_str().unwrap()).unwrap();
     let steps = store.list().unwrap();
@@ -218,14 +218,14 @@ pub fn wait_for(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The step of the last whole line of `metrics.jsonl`; 0 if there is none.
+/// The step of the last complete line of `metrics.jsonl`; 0 if there is none.
 pub fn last_logged(dir: &Path) -> u64 {
     let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
     let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64();
     text.lines().rev().find_map(step).unwrap_or(0)
 }
 
-/// The newest committed step of a store that may be changing, unverified; 0 if there is none.
+/// The newest committed step, valid or not, of a store that may be changing; 0 if there is none.
 pub fn newest_manifest(store: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(store.join("manifest")) else { return 0 };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

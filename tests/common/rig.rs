@@ -1,4 +1,4 @@
-//! An S3 server for whole-program tests.
+//! The fault rig for whole-program tests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 use super::train;
 
-/// An S3 server on a directory of its own, behind a proxy that fails by rule.
+/// An S3 server on a temporary directory, behind a proxy that fails by rule.
 pub struct Rig {
     child: Child,
     rules: ChildStdin,
     answers: BufReader<ChildStdout>,
     endpoint: String,
-    /// Where the server keeps its buckets.
+    /// The directory of the server's buckets.
     root: TempDir,
 }
 
@@ -38,13 +38,13 @@ impl Rig {
         Self { child, rules, answers, endpoint: endpoint.trim().into(), root }
     }
 
-    /// From now on, fails by these rules in JSON. Those before them must have fired.
+    /// Makes the server fail by these rules, given as JSON, from now on. The previous ones must have fired.
     pub fn set_rules(&mut self, rules: &str) {
         let idle = self.replace_rules(rules);
-        assert_eq!(idle, "[]", "rules that never fired, or new ones that are none");
+        assert_eq!(idle, "[]", "rules that never fired, or invalid new ones");
     }
 
-    /// Which of the rules before never fired, in the server's words.
+    /// Replaces the rules; returns the previous ones that never fired, as printed by the server.
     fn replace_rules(&mut self, rules: &str) -> String {
         let mut idle = String::new();
         if writeln!(self.rules, "{rules}").is_ok() {
@@ -63,7 +63,7 @@ impl Rig {
             .env("AWS_SECRET_ACCESS_KEY", "rig-secret")
     }
 
-    /// The bucket's folder, which holds the same objects as a local store.
+    /// The folder of the bucket, which contains the same objects as a local store.
     pub fn bucket(&self) -> PathBuf {
         self.root.path().join("bucket")
     }

@@ -17,7 +17,7 @@ pub fn idx(path: &Path, magic: u32, dims: &[u32], len: usize) {
     fs::write(path, header.chain(vec![0; len]).collect::<Vec<u8>>()).unwrap();
 }
 
-/// A PNG file that claims a size which its data do not have.
+/// A PNG file whose data does not have the size in its header.
 fn png(path: &Path, width: u32, height: u32) {
     let crc = |bytes: &[u8]| {
         !bytes.iter().fold(!0u32, |crc, byte| {
@@ -55,7 +55,7 @@ pub fn pictures(folder: &Path, count: u32) {
     }
 }
 
-/// A JPEG with a hole in its middle, which decoders fill with grey.
+/// A JPEG with a hole in the middle, which decoders fill with grey.
 fn damaged() -> Vec<u8> {
     let mut bytes = jpeg(&GrayImage::from_fn(64, 64, |x, y| Luma([(x * x + 3 * y * y) as u8])));
     let middle = bytes.len() / 2;
@@ -63,7 +63,7 @@ fn damaged() -> Vec<u8> {
     bytes
 }
 
-/// Cuts off the second half of a file, and gives the whole of it.
+/// Cuts off the second half of a file, and returns its original content.
 pub fn truncate(path: &Path) -> Vec<u8> {
     let whole = fs::read(path).unwrap();
     fs::write(path, &whole[..whole.len() / 2]).unwrap();
@@ -135,12 +135,12 @@ fn data() {
 }
 
 #[test]
-fn a_truncated_image_in_mid_run_saves_and_names_file_and_rank() {
+fn a_truncated_image_during_a_run_saves_and_reports_file_and_rank() {
     const IMAGES: u32 = 40;
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("images");
     pictures(&folder, IMAGES);
-    // Slots 2 and 3 of each 4 are rank 1's: the first image of its step after the fifth.
+    // Slots 2 and 3 of each 4 belong to rank 1: the first image of its step after the fifth.
     let id = Order::new(IMAGES.into(), 0).id_at(5 * 4 + 2);
     let name = format!("{id:02}.jpg");
     let whole = truncate(&folder.join(&name));
@@ -166,10 +166,10 @@ fn a_truncated_image_in_mid_run_saves_and_names_file_and_rank() {
 }
 
 #[test]
-fn truncated_images_are_skipped_where_the_user_says_so() {
+fn truncated_images_are_skipped_if_allowed() {
     let dir = TempDir::new().unwrap();
     pictures(&dir.path().join("images"), 8);
-    // The first image is also the first of the picture of the forward process.
+    // The first image is also the first in the plot of the forward process.
     truncate(&dir.path().join("images/00.jpg"));
     let skip = format!(
         "--config smoke --set data.kind=folder --set data.path={}/images --set data.on_corrupt=skip",
@@ -183,7 +183,7 @@ fn truncated_images_are_skipped_where_the_user_says_so() {
 }
 
 #[test]
-fn a_change_of_colours_is_reported_once() {
+fn colour_conversion_is_reported_once() {
     let dir = TempDir::new().unwrap();
     let (colour, grey) = (dir.path().join("colour"), dir.path().join("grey"));
     pictures(&grey, 8);
@@ -195,7 +195,8 @@ fn a_change_of_colours_is_reported_once() {
         format!("--config smoke --set data.kind=folder --set data.path={} --set data.channels={channels}", text(folder))
     };
     let count = |stderr: &str, words| stderr.matches(words).count();
-    for (folder, channels, words) in [(&colour, 1, "made grey"), (&grey, 3, "fills all three channels")] {
+    for (folder, channels, words) in [(&colour, 1, "converted to grey"), (&grey, 3, "replicated to all three channels")]
+    {
         let options = options(folder, channels);
         let outcome = succeed(program().args(format!("data info {options} --check").split_whitespace()));
         assert_eq!(count(&outcome.stderr, words), 1, "{outcome:?}");

@@ -1,5 +1,5 @@
-//! Wrong input of every sort ends the program with the documented exit code and one message: what is wrong, then how
-//! to mend it.
+//! Invalid input of any kind ends the program with the documented exit code and one message: what is wrong, then how to
+//! fix it.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,30 +15,30 @@ use std::process::Command;
 
 use common::{Outcome, program, run};
 
-/// Arguments, where DIR stands for the test's folder; the exit code; what is wrong; how to mend it.
+/// Arguments, where DIR stands for the test's folder; the exit code; what is wrong; how to fix it.
 type Case = (&'static str, i32, &'static str, &'static str);
 
-/// Options of short runs of which nobody looks at pictures.
+/// Options of short runs without sample grids.
 const PLAIN: &str = "--set monitor.tensorboard=false --set monitor.sample_every=0";
 
 fn check(dir: &Path, prefix: &str, cases: &[Case]) {
     check_each(dir, prefix, cases, program);
 }
 
-/// Runs `prefix` with each case's arguments and fails with all the cases that did not end as they should.
+/// Runs `prefix` with each case's arguments and reports all cases that did not end as expected.
 fn check_each(dir: &Path, prefix: &str, cases: &[Case], start: impl Fn() -> Command) {
-    let faults = cases.iter().filter_map(|(arguments, code, wrong, mend)| {
+    let faults = cases.iter().filter_map(|(arguments, code, wrong, fix)| {
         let line = format!("{prefix} {arguments}").replace("DIR", dir.to_str().unwrap());
         let outcome = run(start().args(line.split_whitespace()));
-        let fault = fault(&outcome, *code, wrong, mend)?;
+        let fault = fault(&outcome, *code, wrong, fix)?;
         Some(format!("{line}\n  {fault}\n  exit code {}, stderr:\n{}", outcome.code, outcome.stderr))
     });
     let faults: Vec<String> = faults.collect();
     assert!(faults.is_empty(), "{} of {} cases:\n{}", faults.len(), cases.len(), faults.join("\n"));
 }
 
-/// What is amiss with how a command failed, if anything.
-fn fault(outcome: &Outcome, code: i32, wrong: &str, mend: &str) -> Option<String> {
+/// What is wrong with the way in which a command failed, if anything.
+fn fault(outcome: &Outcome, code: i32, wrong: &str, fix: &str) -> Option<String> {
     let said = &outcome.stderr;
     if outcome.code != code {
         return Some(format!("should exit with {code}"));
@@ -54,9 +54,9 @@ fn fault(outcome: &Outcome, code: i32, wrong: &str, mend: &str) -> Option<String
     if message.len() > 600 {
         return Some(format!("is {} bytes long", message.len()));
     }
-    match (message.find(wrong), message.rfind(mend)) {
+    match (message.find(wrong), message.rfind(fix)) {
         (None, _) => Some(format!("does not say what is wrong: {wrong}")),
-        (_, None) => Some(format!("does not say how to mend it: {mend}")),
+        (_, None) => Some(format!("does not say how to fix it: {fix}")),
         (Some(first), Some(second)) => (first > second).then(|| "starts with the remedy".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Models that cannot be sampled from or evaluated, and what they are given to do it with.
+//! Models that cannot be sampled from or evaluated, and invalid inputs for sampling and evaluation.
 
 use std::fs;
 use std::path::Path;
@@ -254,7 +254,7 @@ fn weights_of_model_folders() {
     fs::write(dir.path().join("bare").join(FILE), &whole).unwrap();
     let training = root().join("crates/torch-pickle/tests/data/training.pt");
     fs::copy(training, network("training")).unwrap();
-    // Networks that are not these weights'.
+    // Networks that do not match these weights.
     let config = [
         ("missing", "\"block_out_channels\": [\n    8,", "\"block_out_channels\": [\n    16,"),
         ("lacking", "\"layers_per_block\": 1", "\"layers_per_block\": 2"),
@@ -309,7 +309,7 @@ fn evaluating() {
         ("--model tests/golden/pipeline-ho", 2, "does not say what it was trained on", "--data"),
         ("--model tests/golden/pipeline-ho --data smoke", 2, "the data are 1x16x16", "--set data.image_size="),
         ("--model DIR/run --seed -7", 2, "'-7' for '--seed", "a whole number from 0 to 18446744073709551615"),
-        ("--model DIR/run --timesteps 101", 2, "101 timesteps were asked of each image", "Use 2 to 100"),
+        ("--model DIR/run --timesteps 101", 2, "101 timesteps per image were requested", "Use 2 to 100"),
         ("--model DIR/run --timesteps 5 --respacing 5", 2, "cannot be used with", "--help"),
         ("--model DIR/run -n 513", 2, "-n asks for 513 images of ", "give at most 512"),
         ("--model DIR/run --split dev", 2, "'dev' for '--split", "train, valid, test"),
@@ -319,7 +319,7 @@ fn evaluating() {
         (
             "--model DIR/run --set data.kind=folder --set data.labels=folder --set data.path=DIR/pictures",
             4,
-            "the test split is asked for",
+            "the test split is requested",
             "ask for the train split",
         ),
         (

@@ -1,4 +1,4 @@
-//! Runs that cannot go on: their checkpoints, their store, their loss.
+//! Runs that cannot continue: because of their checkpoints, their store, or their loss.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::common::{program, succeed};
 use crate::{Case, PLAIN, check, text};
 
-/// A run of the preset smoke with checkpoints of steps 10 and 20.
+/// A run of the smoke preset with checkpoints of steps 10 and 20.
 pub fn train_smoke(dir: &Path, more: &str) {
     let line = format!("train --config smoke --steps 20 --set run.dir={} {PLAIN} {more}", text(dir));
     succeed(program().args(line.split_whitespace()));
@@ -26,7 +26,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The one shard of the checkpoint of `step`.
+/// The only shard of the checkpoint of `step`.
 fn shard(run: &Path, step: u64) -> PathBuf {
     let folders = fs::read_dir(run.join("checkpoints/ckpt")).unwrap().map(|entry| entry.unwrap().path());
     let name = format!("{step:012}-");
@@ -39,7 +39,7 @@ pub fn manifest(run: &Path, step: u64) -> PathBuf {
     run.join(format!("checkpoints/manifest/{step:012}.json"))
 }
 
-/// Leaves the checkpoint of step 20 as the only one.
+/// Deletes all checkpoints except that of step 20.
 fn keep_newest(run: &Path) {
     fs::remove_file(manifest(run, 10)).unwrap();
 }
@@ -52,7 +52,7 @@ fn flip_a_bit(run: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The way out where nothing can be allowed.
+/// The advice if a change cannot be allowed.
 const OWN: &str = "Set them back, or start in another run.dir (--set run.dir=...).";
 
 #[test]
@@ -62,7 +62,7 @@ fn resuming() {
     type Harm = fn(&Path);
     let cases: &[(Harm, Case)] = &[
         (|_| (), ("--set seed=7", 3, "seed (checkpoint 0, now 7)", "resume anyway with --allow-change seed.")),
-        // What cannot be allowed is not offered, allowed or not.
+        // Changes that cannot be allowed are not offered.
         (
             |_| (),
             (
@@ -174,12 +174,12 @@ fn resuming() {
 }
 
 #[test]
-fn a_step_is_only_taken_back_by_a_run_that_goes_on() {
+fn a_step_is_only_rewound_by_a_run_that_continues() {
     let dir = TempDir::new().unwrap();
     train_smoke(dir.path(), "");
     let resume = format!("train --config smoke --set run.dir=DIR --steps 30 --resume 10 {PLAIN}");
     let change = "--allow-change data.kind --allow-change data.path --set data.kind=idx --set data.path=DIR/absent";
-    let case = ("", 4, "absent: cannot be read", "Check that the path is right");
+    let case = ("", 4, "absent: cannot be read", "Check that the path is correct");
     check(dir.path(), &format!("{resume} {change}"), &[case]);
     assert!(manifest(dir.path(), 20).exists());
 }
@@ -190,7 +190,7 @@ fn a_store_that_fails_at_the_end_and_a_loss_that_diverges() {
     fs::create_dir_all(dir.path().join("full/checkpoints")).unwrap();
     fs::write(dir.path().join("full/checkpoints/ckpt"), "no room for shards").unwrap();
     let cases = [
-        ("--set run.dir=DIR/full", 4, "the last step, 12, could not be saved", "mend the store and resume"),
+        ("--set run.dir=DIR/full", 4, "the last step, 12, could not be saved", "fix the store and resume"),
         (
             "--set run.dir=DIR/wild --set train.lr=1e30 --set train.grad_clip=0.0 --set train.skip_nonfinite=2",
             5,

@@ -1,4 +1,4 @@
-//! Paths and addresses that are none, and stores that are misspelt, refuse, or are not there.
+//! Invalid paths and addresses, and stores that are misspelt, refuse requests, or do not exist.
 
 use std::fs;
 use std::net::TcpListener;
@@ -59,14 +59,14 @@ fn addresses_and_paths() {
         ("train --config ~/mine.toml", 2, "no configuration file or preset `~/mine.toml`", "Write /home/me/mine.toml"),
     ];
     check_each(dir.path(), "", &cases, here);
-    // A space cannot be written in the table above.
+    // The table above cannot express a space.
     let outcome = run(here().args(["checkpoints", "list", " s3://bkt/x"]));
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("starts or ends with a space") && outcome.stderr.contains("Write s3://bkt/x"));
     assert_eq!(fs::read_dir(away.path()).unwrap().count(), 0, "a refused address became a folder");
 }
 
-/// The program with variables of a store's.
+/// The program with environment variables for a store.
 fn with<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn() -> Command + 'a {
     let plain = [
         ("AWS_ALLOW_HTTP", "true"),
@@ -117,29 +117,29 @@ fn servers() {
     ];
     check_each(dir.path(), "", &[(list, 4, "no credentials: ", "Set AWS_ACCESS_KEY_ID")], with(&none));
 
-    // Nobody listens: it is said that, and for how long, requests are repeated; then what stood in the way.
+    // Nothing listens: the program reports that it retries, and for how long; then the cause.
     let train = format!("train --config smoke --set run.dir=DIR/run --set checkpoint.uri=s3://bucket/run {PLAIN}");
     let refused = [("AWS_ENDPOINT_URL", closed.as_str())];
     let case = ("--set checkpoint.retry_s=3", 4, "Connection refused", "Check AWS_ENDPOINT_URL");
     check_each(dir.path(), &train, &[case], with(&refused));
     let line = format!("{train} --set checkpoint.retry_s=3").replace("DIR", dir.path().to_str().unwrap());
     let outcome = run(with(&refused)().args(line.split_whitespace()));
-    let told = format!("s3://bucket/run: no connection to {bound}");
+    let message = format!("s3://bucket/run: no connection to {bound}");
     assert!(
-        outcome.stderr.contains(&told) && outcome.stderr.contains("trying again, for up to 3s"),
+        outcome.stderr.contains(&message) && outcome.stderr.contains("retrying for up to 3s"),
         "{}",
         outcome.stderr
     );
     assert!(!dir.path().join("run").exists());
 }
 
-/// Cases hold text that lives as long as the tests.
+/// The cases need text with static lifetime.
 fn leak(text: String) -> &'static str {
     Box::leak(text.into_boxed_str())
 }
 
 #[test]
-fn what_may_not_be_done_to_checkpoints() {
+fn forbidden_operations_on_checkpoints() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     train_smoke(&at("run"), "");

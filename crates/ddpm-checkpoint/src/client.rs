@@ -100,14 +100,18 @@ impl Client {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let started = Instant::now();
         let host = request.uri().authority().map_or(String::new(), |host| host.to_string());
-        let (watch, credentials) = (&self.watch, self.watch.serves_credentials(&host));
+        let (watch, service) = (&self.watch, self.watch.credential_service(&host));
         let lists = request.method() == Method::GET && is_listing(request.uri().query().unwrap_or_default());
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
             Err(error) => {
-                let diagnosis = match credentials {
-                    true => Diagnosis::no_credentials(watch.provider, host.clone(), deepest(&error)),
-                    false => Diagnosis::unreachable(watch.provider, host.clone(), &error),
+                let diagnosis = match service {
+                    Some(CredentialService::Metadata) => {
+                        Diagnosis::no_credentials(watch.provider, host.clone(), deepest(&error))
+                    }
+                    Some(CredentialService::Token) | None => {
+                        Diagnosis::unreachable(watch.provider, host.clone(), &error)
+                    }
                 };
                 // A server that has responded before may come back; one that never has is misspelt or does not exist.
                 let kind = match diagnosis.is_permanent() && !watch.has_responded(&host) {
@@ -122,19 +126,27 @@ impl Client {
         };
         watch.mark_responding(host.clone());
         let status = response.status();
-        if credentials {
-            let can_fall_back = status == StatusCode::FORBIDDEN && watch.services.imds_v1_fallback;
-            return match status.is_client_error() && !can_fall_back {
-                true => Err(permanent(Diagnosis::no_credentials(watch.provider, host, status.to_string()))),
-                false => Ok(response),
-            };
-        }
         let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
         if status.is_server_error() || busy.contains(&status) {
             let (parts, body) = response.into_parts();
             let diagnosis = Diagnosis::refused(watch.provider, host, status, &body.bytes().await?, None);
             watch.record_failure(started, &diagnosis);
             return Ok(HttpResponse::from_parts(parts, diagnosis.summary().into()));
+        }
+        match service {
+            Some(CredentialService::Metadata) => {
+                let can_fall_back = status == StatusCode::FORBIDDEN && watch.services.imds_v1_fallback;
+                return match status.is_client_error() && !can_fall_back {
+                    true => Err(permanent(Diagnosis::no_credentials(watch.provider, host, status.to_string()))),
+                    false => Ok(response),
+                };
+            }
+            Some(CredentialService::Token) if status.is_client_error() => {
+                let body = response.into_parts().1.bytes().await?;
+                return Err(permanent(Diagnosis::refused(watch.provider, host, status, &body, None)));
+            }
+            Some(CredentialService::Token) => return Ok(response),
+            None => {}
         }
         watch.record_success();
         let is_text = declares_web_page(response.headers());
@@ -164,11 +176,26 @@ impl Client {
     }
 }
 
+/// Where credentials come from that are not in the environment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CredentialService {
+    /// The machine's or container's own; where it does not exist, there are simply no credentials.
+    Metadata,
+    /// One on the network that exchanges an identity for credentials, as reliable as a store: it may be busy, or refuse.
+    Token,
+}
+
 impl Watch {
-    /// Whether a host serves credentials: instance metadata, a container's agent, a token service.
-    fn serves_credentials(&self, host: &str) -> bool {
-        let known = ["169.254.", "[fd00:ec2", "metadata.google.internal", "sts.", "oauth2.google", "login.microsoft"];
-        known.iter().any(|start| host.starts_with(start)) || self.services.hosts.iter().any(|agent| agent == host)
+    /// What a host that serves credentials is; none if it does not.
+    fn credential_service(&self, host: &str) -> Option<CredentialService> {
+        let is = |known: &[&str]| known.iter().any(|start| host.starts_with(start));
+        if is(&["169.254.", "[fd00:ec2", "metadata.google.internal"]) || self.services.hosts.iter().any(|a| a == host) {
+            Some(CredentialService::Metadata)
+        } else if is(&["sts.", "oauth2.google", "login.microsoft"]) {
+            Some(CredentialService::Token)
+        } else {
+            None
+        }
     }
 
     fn record_failure(&self, started: Instant, diagnosis: &Diagnosis) {

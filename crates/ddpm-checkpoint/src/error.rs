@@ -58,7 +58,7 @@ pub enum CheckpointError {
     /// Another writer has committed this step.
     #[error(
         "step {step} in {uri} was committed by another writer (attempt {attempt}). Stop the other run, or give this one \
-         a store of its own."
+         its own store."
     )]
     Fenced {
         /// The store.

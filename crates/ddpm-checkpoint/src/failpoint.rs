@@ -60,23 +60,6 @@ failpoints! {
 }
 
 impl Failpoint {
-    /// Whether every rank reaches it, or only rank 0.
-    pub fn on_every_rank(self) -> bool {
-        use Failpoint::*;
-        matches!(
-            self,
-            ResumeChosen
-                | ShardRead
-                | SnapshotTaken
-                | UploadBegun
-                | PartSent
-                | PartsSent
-                | UploadCompleted
-                | ShardReported
-                | SaveDone
-        )
-    }
-
     /// Kills the process here if `DDPM_FAILPOINT` says so.
     #[cfg(feature = "failpoints")]
     pub fn reach(self) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stands in for a rank of ddpm-dist: trains until $DDPM_STOP_FILE is emptied, then takes a moment to save, and stops.
-# "slow" takes 3 s to save, "stubborn" does not stop; "CODE" ends by itself with that code.
+# A fake rank of ddpm-dist: trains until $DDPM_STOP_FILE is emptied, then takes a moment to save, and exits.
+# "slow" takes 3 s to save, "stubborn" does not stop; a number is the code with which it exits immediately.
 pause=0.3
 case ${1:-} in
     slow) pause=3 ;;

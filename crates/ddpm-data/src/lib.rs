@@ -58,6 +58,7 @@ pub use ddpm_spec::{DataSpec, FolderLabels, IdxLabels, ImageShape, OnCorrupt, So
 pub use error::DataError;
 pub use findings::{Findings, IgnoredFiles, some_of};
 pub use folder::class_folders;
+pub use listing::images_below;
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use open::{open, preview};
 pub use order::Order;

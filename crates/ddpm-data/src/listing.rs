@@ -36,6 +36,14 @@ struct Unreadable {
     not_files: Vec<String>,
 }
 
+/// The images below a folder, at any depth, that a data set would count; none if the folder does not exist.
+///
+/// # Errors
+/// [`DataError::Io`] if it cannot be read.
+pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if folder.exists() { Ok(Listing::of(folder)?.images) } else { Ok(Vec::new()) }
+}
+
 impl Listing {
     /// Lists `home`.
     ///
@@ -58,6 +66,7 @@ impl Listing {
                 Err(error) => listing.add_unreadable(home, error, &mut unreadable)?,
             }
         }
+        listing.add_closed_links(home, &mut unreadable);
         listing.images.sort();
         listing.folders.sort();
         listing.partitions.sort();
@@ -92,7 +101,11 @@ impl Listing {
         error: walkdir::Error,
         unreadable: &mut Unreadable,
     ) -> Result<(), DataError> {
-        let path = error.path().unwrap_or(home).to_path_buf();
+        let Some(path) = error.path().map(Path::to_path_buf).or((error.depth() == 0).then(|| home.to_path_buf()))
+        else {
+            // walkdir does not say which: see `add_closed_links`.
+            return Ok(());
+        };
         if path == home {
             let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other("it is a link to itself"));
             return Err(DataError::Io { path, source });
@@ -120,6 +133,23 @@ impl Listing {
             self.folders.extend(path.file_name().map(OsStr::to_owned));
         }
         Ok(())
+    }
+
+    /// Records links directly below `home` to folders that may not be read, which as classes keep their numbers.
+    fn add_closed_links(&mut self, home: &Path, unreadable: &mut Unreadable) {
+        for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink())
+                && path.is_dir()
+                && is_visible(&entry.file_name())
+                && let Err(cause) = std::fs::read_dir(&path)
+            {
+                unreadable.folders.push(format!("{} ({cause})", below(home, &path)));
+                if !self.folders.contains(&entry.file_name()) {
+                    self.folders.push(entry.file_name());
+                }
+            }
+        }
     }
 
     fn ignore(&mut self, path: &Path) {

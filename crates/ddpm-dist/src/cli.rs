@@ -6,19 +6,21 @@ mod encode;
 mod eval;
 mod paths;
 mod plot;
+mod words;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use ddpm_comm::World;
-use ddpm_config::Device;
-use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing};
+use ddpm_config::{Device, SamplerKind};
+use ddpm_diffusion::Spacing;
 
 use ddpm_model::{Failure, WeightChoice, resolve_device};
 use ddpm_train::ResumeFrom;
 
 use paths::{address, local, path, png};
+use words::{device, sampler, spacing, split};
 
 pub use bench::BenchCommand;
 pub use checkpoints::CheckpointsCommand;
@@ -135,8 +137,8 @@ pub struct SampleArgs {
     #[arg(short = 'n', long = "count", default_value = "64", value_parser = at_least_one::<usize>)]
     pub count: usize,
     /// The sampling method.
-    #[arg(long, value_enum, default_value = "ddim")]
-    pub sampler: SamplerName,
+    #[arg(long, default_value = "ddim", value_parser = sampler())]
+    pub sampler: SamplerKind,
     /// Number of denoising steps, at most as many as the model was trained on. [default: 50, or all if there are fewer]
     #[arg(long, value_parser = at_least_one::<usize>, conflicts_with = "respacing")]
     pub steps: Option<usize>,
@@ -147,8 +149,8 @@ pub struct SampleArgs {
     #[arg(long, default_value = "0", value_parser = from_0_to_1)]
     pub eta: f64,
     /// Where `--steps` puts the timesteps.
-    #[arg(long, value_enum, default_value = "leading", conflicts_with = "respacing")]
-    pub spacing: SpacingName,
+    #[arg(long, default_value = "leading", value_parser = spacing(), conflicts_with = "respacing")]
+    pub spacing: Spacing,
     /// Clip the predicted image to [-1, 1] at every step; the default, unless a diffusers scheduler turns it off.
     #[arg(long, overrides_with = "no_clip")]
     pub clip: bool,
@@ -207,81 +209,14 @@ pub struct SampleArgs {
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
     /// Where to compute: `cuda` is one GPU per rank; `auto` is `cuda` if there are GPUs, else the CPU.
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: DeviceName,
+    #[arg(long, default_value = "auto", value_parser = device())]
+    pub device: Device,
 }
 
 impl DeviceArgs {
     /// This rank's device, decided by all ranks together.
     pub fn resolve(&self, world: &World) -> Result<tch::Device, Failure> {
-        resolve_device(world, self.device.into(), "--device")
-    }
-}
-
-/// Devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    /// One GPU per rank if there are GPUs, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// One GPU per rank.
-    Cuda,
-}
-
-impl From<DeviceName> for Device {
-    fn from(name: DeviceName) -> Self {
-        match name {
-            DeviceName::Auto => Self::Auto,
-            DeviceName::Cpu => Self::Cpu,
-            DeviceName::Cuda => Self::Cuda,
-        }
-    }
-}
-
-/// Samplers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SamplerName {
-    /// Ancestral (Ho et al. 2020).
-    Ddpm,
-    /// Song et al. 2020.
-    Ddim,
-    /// Heun's second-order method, two evaluations per step (Karras et al. 2022).
-    Heun,
-    /// DPM-Solver++ 2M (Lu et al. 2022).
-    Dpmpp,
-}
-
-impl SamplerName {
-    /// The sampler; the arguments apply to DDIM only.
-    pub fn with(self, eta: f64, direction: Direction) -> Sampler {
-        match self {
-            Self::Ddpm => Sampler::Ancestral,
-            Self::Ddim => Sampler::Ddim(Ddim { eta, direction }),
-            Self::Heun => Sampler::Heun,
-            Self::Dpmpp => Sampler::DpmSolver,
-        }
-    }
-}
-
-/// Spacings of the kept timesteps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SpacingName {
-    /// Multiples of the fraction T/N from 0, rounded down.
-    Leading,
-    /// N points from 0 to T-1; a single one is T-1.
-    Linspace,
-    /// Multiples of T/N back from T-1.
-    Trailing,
-}
-
-impl From<SpacingName> for Spacing {
-    fn from(name: SpacingName) -> Self {
-        match name {
-            SpacingName::Leading => Self::Leading,
-            SpacingName::Linspace => Self::Linspace,
-            SpacingName::Trailing => Self::Trailing,
-        }
+        resolve_device(world, self.device, "--device")
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ddpm_data::images_below;
 use ddpm_model::{Error, pictures};
 use ddpm_telemetry::from_unit_floats;
 
@@ -67,33 +68,4 @@ fn is_numbered(folder: &Path, image: &Path) -> bool {
     let name = image.strip_prefix(folder).ok().and_then(Path::to_str);
     let digits = name.and_then(|name| name.strip_suffix(".png"));
     digits.is_some_and(|digits| digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// The images below a folder that a data set would include, without hidden ones; none if there is no such folder.
-fn images_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut images = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            entries => entries.map_err(|e| Error::file(&folder, e))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| Error::file(&folder, e))?;
-            let path = entry.path();
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            // Links are not followed, to avoid cycles.
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let extension = path.extension().map(|end| end.to_ascii_lowercase());
-            if is_folder {
-                folders.push(path);
-            } else if extension.is_some_and(|end| end == "png" || end == "jpg" || end == "jpeg") {
-                images.push(path);
-            }
-        }
-    }
-    images.sort();
-    Ok(images)
 }

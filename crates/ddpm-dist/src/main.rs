@@ -6,11 +6,12 @@
 // A closed pipe or a full disk makes these panic: see output.rs.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod allocator;
 mod cli;
 mod commands;
 mod failure;
 mod image_folder;
-mod memory;
+
 mod model_data;
 mod output;
 mod plan;

@@ -10,7 +10,7 @@ use crate::cli::DataArgs;
 /// Opens the data set; refuses one with fewer than `count` images.
 pub fn open(model: &Model, args: &DataArgs, count: usize) -> Result<Arc<dyn Source>, Error> {
     let settings = model.data_settings(args.data.as_deref(), &args.overrides)?;
-    let source = model.open_data(&settings, args.split.into())?;
+    let source = model.open_data(&settings, args.split)?;
     check_count(source.as_ref(), count as u64)?;
     Ok(source)
 }

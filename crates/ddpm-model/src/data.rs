@@ -11,12 +11,26 @@ use crate::error::{Error, ErrorKind, Failure};
 /// Classes that a line of the log names.
 const CLASSES_SHOWN: usize = 20;
 
-/// Opens the data set that `[data]` describes, and checks that its classes are those of `[model]`.
+/// Opens the data set that `[data]` describes, and checks that it fits `[model]`.
 pub fn open(settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Error> {
     let source = ddpm_data::open(&settings.data_spec(split)?)?;
-    let Some(classes) = settings.model.classes else { return Ok(source) };
+    check_fits(settings, source.as_ref())?;
+    Ok(source)
+}
+
+/// Refuses a data set whose images or classes are not those that the settings describe.
+pub fn check_fits(settings: &Settings, source: &dyn Source) -> Result<(), Error> {
+    let (found, described) = (source.image(), settings.data.image());
+    if found != described {
+        return Err(Error::config(format!(
+            "the data has images of {found} (channels, height, width) but data.channels and data.image_size describe \
+             {described}; set them to {} and {}",
+            found.channels, found.height
+        )));
+    }
+    let Some(classes) = settings.model.classes else { return Ok(()) };
     match source.classes() {
-        Some(found) if found <= classes as usize => Ok(source),
+        Some(found) if found <= classes as usize => Ok(()),
         Some(found) => Err(Error::config(format!(
             "the data has {found} classes but model.classes is {classes}; set it to {found}"
         ))),

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
 
-use ddpm_comm::Agreed;
+use ddpm_comm::{Agreed, World, abort};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::learner::Learner;
@@ -220,6 +220,17 @@ impl Failure {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.error().kind
+    }
+
+    /// Ends this process with exit status `code`: in order if all ranks return this failure, after rank 0 has printed it;
+    /// else by aborting the others, which would wait for this rank. For programs without a command line of their own.
+    pub fn end(&self, world: World, code: i32) -> ! {
+        match self {
+            Self::Alone(error) => abort(code, &format!("error: {error}")),
+            Self::Agreed(agreed) if world.rank() == 0 => eprintln!("error: {agreed}"),
+            Self::Agreed(_) => {}
+        }
+        world.finish(code)
     }
 }
 

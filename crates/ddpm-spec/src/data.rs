@@ -34,7 +34,8 @@ pub enum OnCorrupt {
 }
 
 /// Which part of a data set to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Split {
     /// What models are trained on.
     Train,

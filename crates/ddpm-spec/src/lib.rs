@@ -61,7 +61,7 @@ pub use labels::Labels;
 pub use loss::{Loss, LossKind};
 pub use lr::LrShape;
 pub use prediction::Prediction;
-pub use sampler::{Ddim, Direction, GridSampler, Sampler};
+pub use sampler::{Ddim, Direction, Sampler, SamplerKind};
 pub use saving::{OnFailure, WhenBusy};
 pub use schedule::{BetaSchedule, ScheduleKind};
 pub use small::SmallUNetSpec;

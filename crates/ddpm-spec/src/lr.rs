@@ -11,3 +11,13 @@ pub enum LrShape {
     /// Falls along half a cosine to 0 at the last step.
     Cosine,
 }
+
+impl LrShape {
+    /// Whether the rate of a step depends on the number of steps of the whole run.
+    pub fn depends_on_last_step(self) -> bool {
+        match self {
+            Self::Constant => false,
+            Self::Cosine => true,
+        }
+    }
+}

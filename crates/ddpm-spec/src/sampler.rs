@@ -34,12 +34,28 @@ pub enum Direction {
     FromModel,
 }
 
-/// Sampler of the grids drawn while training.
+/// The name of a [`Sampler`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GridSampler {
+pub enum SamplerKind {
     /// [`Sampler::Ancestral`].
     Ddpm,
-    /// [`Sampler::Ddim`], deterministic.
+    /// [`Sampler::Ddim`].
     Ddim,
+    /// [`Sampler::Heun`].
+    Heun,
+    /// [`Sampler::DpmSolver`].
+    Dpmpp,
+}
+
+impl SamplerKind {
+    /// The sampler; `ddim` are the options of [`Sampler::Ddim`], which the others do not have.
+    pub fn with(self, ddim: Ddim) -> Sampler {
+        match self {
+            Self::Ddpm => Sampler::Ancestral,
+            Self::Ddim => Sampler::Ddim(ddim),
+            Self::Heun => Sampler::Heun,
+            Self::Dpmpp => Sampler::DpmSolver,
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use ddpm_spec::{
-    Backend, BetaSchedule, Convolutions, DataKind, DataSpec, Device, GridSampler, ImageShape, Labels, LossKind,
-    LrShape, ModelKind, Naming, OnCorrupt, OnFailure, Precision, Prediction, ScheduleKind, SourceKind, SpecError,
+    Backend, BetaSchedule, Convolutions, DataKind, DataSpec, Device, ImageShape, Labels, LossKind, LrShape, ModelKind,
+    Naming, OnCorrupt, OnFailure, Precision, Prediction, SamplerKind, ScheduleKind, SourceKind, SpecError, Split,
     TimestepSampling, Variance, WeightingKind, WhenBusy,
 };
 use serde::Serialize;
@@ -50,7 +50,13 @@ fn words_keep_their_spelling_in_files() {
     spelt(&[(Backend::Auto, "auto"), (Backend::Solo, "solo"), (Backend::Mpi, "mpi"), (Backend::Nccl, "nccl")]);
     spelt(&[(OnFailure::Warn, "warn"), (OnFailure::Abort, "abort")]);
     spelt(&[(WhenBusy::Wait, "wait"), (WhenBusy::Skip, "skip")]);
-    spelt(&[(GridSampler::Ddpm, "ddpm"), (GridSampler::Ddim, "ddim")]);
+    spelt(&[
+        (SamplerKind::Ddpm, "ddpm"),
+        (SamplerKind::Ddim, "ddim"),
+        (SamplerKind::Heun, "heun"),
+        (SamplerKind::Dpmpp, "dpmpp"),
+    ]);
+    spelt(&[(Split::Train, "train"), (Split::Valid, "valid"), (Split::Test, "test")]);
     spelt(&[(OnCorrupt::Error, "error"), (OnCorrupt::Skip, "skip")]);
     spelt(&[
         (DataKind::Idx, "idx"),

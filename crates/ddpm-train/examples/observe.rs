@@ -1,7 +1,9 @@
 //! Observes every step of a training: `target/release/examples/observe RUN_DIR` prints the loss of each step, and how far
 //! the weights have moved from where they started.
 
-use ddpm_comm::{World, abort};
+use std::time::Duration;
+
+use ddpm_comm::{World, abort, install_panic_hook};
 use ddpm_config::Settings;
 use ddpm_model::{Error, Failure, Place};
 use ddpm_train::{LogStep, Plan, Run, StopRequest, TrainObserver, Trainer};
@@ -32,9 +34,13 @@ impl TrainObserver for Distance {
 
 fn main() {
     let world = World::init().unwrap_or_else(|error| abort(1, &error.to_string()));
-    let run = train(&world, &std::env::args().nth(1).unwrap_or("runs/observed".into()));
-    run.unwrap_or_else(|failure| abort(1, &failure.to_string()));
-    world.finish(0)
+    install_panic_hook();
+    world.watch(Duration::from_secs(600));
+    let run_dir = std::env::args().nth(1).unwrap_or("runs/observed".into());
+    match train(&world, &run_dir) {
+        Ok(()) => world.finish(0),
+        Err(failure) => failure.end(world, 1),
+    }
 }
 
 fn train(world: &World, run_dir: &str) -> Result<(), Failure> {

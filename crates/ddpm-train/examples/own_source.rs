@@ -2,8 +2,9 @@
 //! `mpirun -np 2 target/release/examples/own_source RUN_DIR`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ddpm_comm::{World, abort};
+use ddpm_comm::{World, abort, install_panic_hook};
 use ddpm_config::Settings;
 use ddpm_data::{DataError, ImageShape, Source};
 use ddpm_model::{Error, Failure, Place};
@@ -45,10 +46,14 @@ impl Source for Discs {
 
 fn main() {
     let world = World::init().unwrap_or_else(|error| abort(1, &error.to_string()));
+    install_panic_hook();
+    world.watch(Duration::from_secs(600));
     ddpm_telemetry::init_logging("info".parse().expect("a level"), world.rank(), false);
-    let run = train(&world, &std::env::args().nth(1).unwrap_or("runs/discs".into()));
-    run.unwrap_or_else(|failure| abort(1, &failure.to_string()));
-    world.finish(0)
+    let run_dir = std::env::args().nth(1).unwrap_or("runs/discs".into());
+    match train(&world, &run_dir) {
+        Ok(()) => world.finish(0),
+        Err(failure) => failure.end(world, 1),
+    }
 }
 
 fn train(world: &World, run_dir: &str) -> Result<(), Failure> {

@@ -12,8 +12,10 @@ fn main() {
     let world = World::init().unwrap_or_else(|error| abort(1, &error.to_string()));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [store, out] = arguments.as_slice() else { abort(2, "usage: sample_from_store STORE OUT.png") };
-    draw(&world, store, Path::new(out)).unwrap_or_else(|failure| abort(1, &failure.to_string()));
-    world.finish(0)
+    match draw(&world, store, Path::new(out)) {
+        Ok(()) => world.finish(0),
+        Err(failure) => failure.end(world, 1),
+    }
 }
 
 fn draw(world: &World, store: &str, out: &Path) -> Result<(), Failure> {

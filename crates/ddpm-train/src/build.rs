@@ -26,7 +26,10 @@ pub fn lr_schedule(settings: &Settings) -> LrSchedule {
     LrSchedule {
         peak: t.lr,
         warmup_steps: t.warmup_steps,
-        cosine_until: (t.lr_schedule == LrShape::Cosine).then_some(t.steps),
+        cosine_until: match t.lr_schedule {
+            LrShape::Constant => None,
+            LrShape::Cosine => Some(t.steps),
+        },
     }
 }
 

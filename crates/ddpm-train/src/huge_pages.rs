@@ -15,6 +15,8 @@ pub struct HugePages {
     places: Option<Vec<usize>>,
     /// The first step has begun, if it is not over.
     begun: bool,
+    /// Places moved so far.
+    moved: u64,
 }
 
 impl TrainObserver for HugePages {
@@ -46,6 +48,9 @@ mod linux {
         /// Moves what fits into a pause. Where the kernel does not know how (before Linux 6.1), has no huge page left, or is
         /// told never to use any, memory stays as it is.
         pub(super) fn move_some(&mut self) {
+            if self.places.as_ref().is_some_and(Vec::is_empty) {
+                return;
+            }
             let places = self.places.get_or_insert_with(places);
             let started = Instant::now();
             while started.elapsed() < PAUSE
@@ -53,9 +58,13 @@ mod linux {
             {
                 // SAFETY: the kernel changes no byte of what is mapped there, and refuses what no longer is.
                 let moved = unsafe { libc::madvise(place as *mut _, HUGE, libc::MADV_COLLAPSE) } == 0;
+                self.moved += u64::from(moved);
                 if !moved && io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM) {
                     places.clear();
                 }
+            }
+            if places.is_empty() {
+                tracing::debug!("{} huge pages of 2 MiB are in use", self.moved);
             }
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ddpm_comm::agree;
-use ddpm_config::{GridSampler, Settings};
-use ddpm_diffusion::{Ddim, Diffusion, Direction, Sampler, Spacing, Variance, kept_timesteps};
+use ddpm_config::Settings;
+use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, AtWork, FEWEST};
 use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
@@ -273,10 +273,7 @@ fn draw_grid(run: &Run, weights: &Weights) -> Result<Drawn, Failure> {
     let name = format!("this run at step {}", run.state.step);
     let classes = settings.model.classes.map(i64::from);
     let labels: Option<Vec<i64>> = classes.map(|classes| (0..m.sample_count as i64).map(|i| i % classes).collect());
-    let sampler = match m.sampler {
-        GridSampler::Ddpm => Sampler::Ancestral,
-        GridSampler::Ddim => Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel }),
-    };
+    let sampler = m.sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel });
     Generation {
         labels: labels.as_deref(),
         seed: GRID_SEED,

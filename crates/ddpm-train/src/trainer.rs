@@ -70,7 +70,7 @@ impl Trainer {
         Self::over(source, comm, place, plan, stop)
     }
 
-    /// The same on data of your own, which must be the same on every rank.
+    /// The same on data of your own, the same on every rank, with the images and classes that the settings describe.
     pub fn over(
         source: Arc<dyn Source>,
         comm: &Arc<dyn Collective>,
@@ -81,6 +81,7 @@ impl Trainer {
         let Plan { settings, resume, newest, allows_other_data } = plan;
         let resumed = resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
         let Place { device, memory } = place;
+        agree::unanimous(comm.as_ref(), data::check_fits(&settings, source.as_ref()))?;
         data::check_same(comm.as_ref(), source.as_ref())?;
         choose_convolutions(&settings.train);
         let precision = agree_on_precision(comm.as_ref(), &settings.train, device);

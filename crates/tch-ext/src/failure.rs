@@ -30,6 +30,8 @@ const HOST_MEMORY: [&str; 6] = [
     "could not create a primitive",
     "could not execute a primitive",
 ];
+/// How oneDNN's messages continue if it has no implementation of the operation, rather than no memory.
+const UNSUPPORTED: &str = "could not create a primitive descriptor";
 const GPU_FAILED: [&str; 3] = ["CUDA error:", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED"];
 const NONDETERMINISTIC: [&str; 2] = ["does not have a deterministic implementation", "CUBLAS_WORKSPACE_CONFIG"];
 
@@ -39,7 +41,7 @@ impl TorchFailure {
         let contains = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
         if contains(&GPU_MEMORY) {
             Some(Self::OutOfMemory { on_gpu: true, requested: requested(message) })
-        } else if contains(&HOST_MEMORY) {
+        } else if contains(&HOST_MEMORY) && !message.contains(UNSUPPORTED) {
             Some(Self::OutOfMemory { on_gpu: false, requested: requested(message) })
         } else if contains(&NONDETERMINISTIC) {
             Some(Self::Nondeterministic)
@@ -86,6 +88,9 @@ mod tests {
         assert_eq!(TorchFailure::of("CUDA error: out of memory\nCUDA kernel errors might be"), memory(true, ""));
         assert_eq!(TorchFailure::of("CUDNN_STATUS_ALLOC_FAILED"), memory(true, ""));
         assert_eq!(TorchFailure::of("std::bad_alloc"), memory(false, ""));
+        assert_eq!(TorchFailure::of("could not create a primitive"), memory(false, ""));
+        let unsupported = "could not create a primitive descriptor for the matmul primitive";
+        assert_eq!(TorchFailure::of(unsupported), None);
         assert_eq!(
             TorchFailure::of("CUDA error: an illegal memory access was encountered\nCUDA"),
             Some(TorchFailure::Gpu)

@@ -118,7 +118,7 @@ fn truncated_and_changed_files_are_refused() {
             assert!(read_all(&whole[..length]).is_err(), "{length} bytes of {file} were read");
         }
     }
-    // Any one bit of the numbers: the archive has checksums.
+    // Any single bit of the data: the archive has checksums.
     let whole = data("kinds.pt");
     let marker = (-1.5f32).to_le_bytes();
     let at = whole.windows(4).position(|bytes| bytes == marker).unwrap();

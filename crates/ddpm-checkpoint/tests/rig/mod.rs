@@ -50,7 +50,7 @@ pub enum Addressing {
     VirtualHost,
 }
 
-/// The server and its proxy, on threads of their own, until dropped.
+/// The server and its proxy, on their own threads, until dropped.
 pub struct Rig {
     address: SocketAddr,
     addressing: Addressing,

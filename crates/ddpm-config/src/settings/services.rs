@@ -1,6 +1,6 @@
 //! The services around training: `[comm]`, `[checkpoint]` and `[monitor]`.
 
-use ddpm_spec::{Backend, GridSampler, OnFailure, WhenBusy};
+use ddpm_spec::{Backend, OnFailure, SamplerKind, WhenBusy};
 use serde::{Deserialize, Serialize};
 
 /// `[comm]`: how ranks communicate.
@@ -85,7 +85,7 @@ pub struct MonitorSettings {
     /// Steps of the sampler. Default 50, or all of the process's timesteps if there are fewer.
     pub sample_steps: u32,
     /// Sampler of the grids. Default `ddim`.
-    pub sampler: GridSampler,
+    pub sampler: SamplerKind,
     /// Write TensorBoard events. Default true.
     pub tensorboard: bool,
 }
@@ -102,7 +102,7 @@ impl Default for MonitorSettings {
             sample_every: 1000,
             sample_count: 64,
             sample_steps: Self::SAMPLE_STEPS,
-            sampler: GridSampler::Ddim,
+            sampler: SamplerKind::Ddim,
             tensorboard: true,
         }
     }

@@ -127,7 +127,7 @@ const QUIRKS: [(&str, Quirk); 27] = [
     }),
     ("a second image behind", |file| after(file, &thumbnail())),
     ("half an image behind", |file| after(file, &thumbnail()[..400])),
-    ("a JPEG of its own kind behind, cut off", |file| after(file, &file[..file.len() / 2])),
+    ("the start of another JPEG after", |file| after(file, &file[..file.len() / 2])),
     ("an archive behind", |file| after(file, b"PK\x03\x04\x14\0\0\0\x08\0")),
     ("a page behind", |file| after(file, b"<script>\xff\xda</script>")),
     ("a phone's trailer behind", |file| after(file, b"\0\0\x01\x0aImage_UTC_Data1577836800000SEFHk\0\0\0SEFT")),

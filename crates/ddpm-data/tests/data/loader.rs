@@ -181,7 +181,7 @@ fn files_that_disappear_are_not_skipped() {
     let (dir, source) = folder_with(&[], OnCorrupt::Skip);
     std::fs::remove_file(dir.path().join("6.png")).expect("written above");
     let loader = Loader::new(source, Order::new(10, 0), config(10)).expect("valid");
-    check_refused(loader.next(), &["6.png", "has gone since", "Bring it back."]);
+    check_refused(loader.next(), &["6.png", "has disappeared since", "Restore it."]);
 }
 
 #[test]

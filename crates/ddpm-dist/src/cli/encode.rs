@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DataArgs, ModelArgs, SpacingName, at_least_one, path};
+use ddpm_diffusion::Spacing;
+
+use super::{DataArgs, ModelArgs, at_least_one, path, spacing};
 
 /// Arguments of `encode`.
 #[derive(Debug, Args)]
@@ -21,8 +23,8 @@ pub struct EncodeArgs {
     #[arg(long, value_parser = at_least_one::<usize>)]
     pub steps: Option<usize>,
     /// Where `--steps` puts the timesteps; decode with the same.
-    #[arg(long, value_enum, default_value = "leading")]
-    pub spacing: SpacingName,
+    #[arg(long, default_value = "leading", value_parser = spacing())]
+    pub spacing: Spacing,
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,

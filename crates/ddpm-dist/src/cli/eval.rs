@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use ddpm_data::Split;
 
-use super::{DeviceArgs, address, at_least_one, path, seed};
+use super::{DeviceArgs, address, at_least_one, path, seed, split};
 use ddpm_model::WeightChoice;
 
 /// `eval …`
@@ -66,8 +66,8 @@ pub struct FidArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Which part of the data set.
-    #[arg(long, value_enum, default_value = "train")]
-    pub split: SplitName,
+    #[arg(long, default_value = "train", value_parser = split())]
+    pub split: Split,
     /// Use only its first N images.
     #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
     pub count: Option<u64>,
@@ -118,8 +118,8 @@ pub struct ClassesArgs {
           value_parser = path)]
     pub samples: Option<PathBuf>,
     /// Classify images of the classifier's own data instead: the first `-n` of this split.
-    #[arg(long, value_enum)]
-    pub split: Option<SplitName>,
+    #[arg(long, value_parser = split())]
+    pub split: Option<Split>,
     /// Number of images of the split.
     #[arg(short = 'n', long = "count", value_name = "N", default_value = "1000", requires = "split",
           value_parser = at_least_one::<u64>)]
@@ -147,27 +147,6 @@ pub struct DataArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Which part of the data set.
-    #[arg(long, value_enum, default_value = "test")]
-    pub split: SplitName,
-}
-
-/// Parts of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SplitName {
-    /// The training images.
-    Train,
-    /// CelebA's validation images.
-    Valid,
-    /// The held-out images.
-    Test,
-}
-
-impl From<SplitName> for Split {
-    fn from(name: SplitName) -> Self {
-        match name {
-            SplitName::Train => Self::Train,
-            SplitName::Valid => Self::Valid,
-            SplitName::Test => Self::Test,
-        }
-    }
+    #[arg(long, default_value = "test", value_parser = split())]
+    pub split: Split,
 }

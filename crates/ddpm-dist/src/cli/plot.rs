@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigArgs, DataArgs, DeviceArgs, SamplerName, address, at_least_one, path, png, seed};
+use ddpm_config::SamplerKind;
+
+use super::{ConfigArgs, DataArgs, DeviceArgs, address, at_least_one, path, png, sampler, seed};
 use ddpm_model::WeightChoice;
 
 /// `plot …`
@@ -48,8 +50,8 @@ pub enum PlotCommand {
         #[command(flatten)]
         model: ModelArgs,
         /// The sampling method.
-        #[arg(long, value_enum, default_value = "ddim")]
-        sampler: SamplerName,
+        #[arg(long, default_value = "ddim", value_parser = sampler())]
+        sampler: SamplerKind,
         /// Number of denoising steps, of which ten are shown. [default: 50, or all if there are fewer]
         #[arg(long, value_parser = at_least_one::<usize>)]
         steps: Option<usize>,

@@ -68,7 +68,7 @@ fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusi
     let source = model_data::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(args.steps, steps::ENCODING, timesteps);
-    let kept = kept_timesteps(args.spacing.into(), timesteps, steps)?;
+    let kept = kept_timesteps(args.spacing, timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Direction, Sampler, Spacing, Variance, kept_timesteps};
+use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, AtWork};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
@@ -40,7 +40,8 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             let device = model.on.resolve(world)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
             let steps = steps::count(*steps, steps::DRAWING, model.diffusion.timesteps());
-            let drawn = reverse(comm, &model, sampler.with(0.0, Direction::FromModel), steps, *seed)?;
+            let drawn =
+                reverse(comm, &model, sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel }), steps, *seed)?;
             let [channels, size, _] = model.network.image().sizes();
             let strip = || pictures::reverse_strip(&drawn.trajectories, steps, channels as usize, size as usize);
             save(comm, out, strip)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpm_comm::{World, agree};
-use ddpm_diffusion::{Clip, Diffusion, Direction, Langevin, kept_timesteps, space_timesteps};
+use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
 use ddpm_model::{Classifier, Drawn, Error, Failure, Generation, Model, WeightChoice, pictures, steps};
 use indicatif::ProgressBar;
@@ -54,7 +54,7 @@ impl<'a> Order<'a> {
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
-            None => kept_timesteps(args.spacing.into(), total, steps::count(args.steps, steps::DRAWING, total))?,
+            None => kept_timesteps(args.spacing, total, steps::count(args.steps, steps::DRAWING, total))?,
         };
         // Noise written by `encode` must be decoded from the timestep to which it was encoded.
         if noise.is_none() {
@@ -91,7 +91,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let classifier = classifier.map(open).transpose()?;
     let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
-    let sampler = args.sampler.with(args.eta, order.direction());
+    let sampler = args.sampler.with(Ddim { eta: args.eta, direction: order.direction() });
     let generation = Generation {
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),

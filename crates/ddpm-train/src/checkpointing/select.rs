@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
 use ddpm_comm::{Agreed, Collective, agree};
-use ddpm_config::{Difference, DifferenceKind, LrShape, Settings};
+use ddpm_config::{Difference, DifferenceKind, Settings};
 use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, store_options};
 use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
@@ -225,10 +225,10 @@ fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) 
             return Err(refuse(message).or(Remedy::Do("set them back".into())).or(Remedy::OtherRunDir));
         }
     }
-    let cosine = settings.train.lr_schedule == LrShape::Cosine;
+    let shaped_by_end = settings.train.lr_schedule.depends_on_last_step();
     let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
-        // The end of a cosine is part of its shape.
-        let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && cosine);
+        // The last step is part of the shape of the learning rate.
+        let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && shaped_by_end);
         learned && !allowed.iter().any(|name| allows(name, &d.key))
     });
     if !learned.is_empty() {

@@ -32,6 +32,18 @@ fn the_ranks_batches_are_the_slices_of_one_global_batch() {
 }
 
 #[test]
+fn a_source_that_the_settings_do_not_describe_is_refused() {
+    let dir = tempdir().unwrap();
+    let source = data::open(&settings(dir.path(), &[]), Split::Train).unwrap();
+    let fits = |more: &[&str]| data::check_fits(&settings(dir.path(), more), source.as_ref());
+    assert!(fits(&[]).is_ok());
+    let shape = fits(&["data.image_size=16"]).unwrap_err().to_string();
+    assert!(shape.contains("images of 1x8x8") && shape.contains("describe 1x16x16"), "{shape}");
+    let classes = fits(&["model.classes=7"]).unwrap_err().to_string();
+    assert!(classes.contains("has 10 classes but model.classes is 7"), "{classes}");
+}
+
+#[test]
 fn the_learning_rate_rises_then_follows_its_shape() {
     let dir = tempdir().unwrap();
     let constant = lr_schedule(&settings(dir.path(), &["train.warmup_steps=10"]));

@@ -27,7 +27,7 @@ fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: b
     let Labelled { images, labels } = match (&args.samples, args.split) {
         (Some(path), _) => samples::read(path, model.network.image(), Some(classifier.classes()))?,
         (None, split) => {
-            let split = split.map_or(Split::Test, Split::from);
+            let split = split.unwrap_or(Split::Test);
             let source = model.open_data(&model.data_settings(None, &[])?, split)?;
             samples::first(source.as_ref(), args.count.min(source.len()))?
         }

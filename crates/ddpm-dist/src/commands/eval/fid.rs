@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use ddpm_comm::{Agreed, Collective, Reduce, World, agree, partition};
 use ddpm_config::Settings;
-use ddpm_data::Split;
 use ddpm_eval::FeatureMoments;
 use ddpm_model::{Error, ErrorKind, Failure, data, images, samples};
 use serde_json::json;
@@ -35,7 +34,7 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let device = args.on.resolve(world)?;
     let open = || {
         let settings = Settings::load(&args.data, &args.overrides)?;
-        let source = data::open(&settings, args.split.into())?;
+        let source = data::open(&settings, args.split)?;
         let count = args.count.unwrap_or(source.len());
         check_count(source.as_ref(), count)?;
         let samples = samples::read(&args.samples, source.image(), None)?;
@@ -63,7 +62,7 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let ours = extractor.add(comm, dim, count, args.batch, image)?;
     let distance = ours.frechet_distance(&theirs).map_err(of_eval)?;
     if world.rank() == 0 {
-        let (split, features) = (Split::from(args.split).to_string(), args.features.to_string());
+        let (split, features) = (args.split.to_string(), args.features.to_string());
         if json {
             print(json!({
                 "frechet_distance": distance, "samples": drawn, "images": count, "data": source.describe(),

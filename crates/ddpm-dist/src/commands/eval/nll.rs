@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ddpm_comm::{Collective, Reduce, World, agree};
 use ddpm_config::Settings;
-use ddpm_data::{Loader, LoaderConfig, Order, Source, Split};
+use ddpm_data::{Loader, LoaderConfig, Order, Source};
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
 use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Likelihood, Strata};
 use ddpm_model::{Error, Failure, Model, data, images};
@@ -104,7 +104,7 @@ impl Task {
             (None, None) => Strata::every(timesteps),
         };
         let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
-        let source = model.open_data(&settings, args.data.split.into())?;
+        let source = model.open_data(&settings, args.data.split)?;
         let count = args.count.unwrap_or(source.len());
         check_count(source.as_ref(), count)?;
         let (count, batch) = (count as usize, args.batch.min(count as usize));
@@ -169,7 +169,7 @@ impl Task {
         json!({
             "model": self.model.description,
             "data": self.source.describe(),
-            "split": Split::from(args.data.split).to_string(),
+            "split": args.data.split.to_string(),
             "images": self.count,
             "seed": self.seed,
             "timesteps": self.strata.timesteps(),

@@ -1,4 +1,4 @@
-//! Where a run's files are: seen from another folder, after a move, and where they would be overlooked.
+//! The location of a run's files: from another working directory, after a move, and where they could be overlooked.
 
 mod common;
 
@@ -18,14 +18,14 @@ fn within(folder: &Path, line: &str) -> Command {
     command
 }
 
-/// A short training with relative paths only, in a folder of its own.
+/// A short training run with only relative paths, in its own folder.
 fn train_in(folder: &Path, more: &str) -> Outcome {
     fs::create_dir_all(folder).unwrap();
     let quiet = "--set train.steps=10 --set monitor.sample_every=0 --set monitor.tensorboard=false";
     run(&mut within(folder, &format!("train --config smoke {quiet} {more}")))
 }
 
-/// What `sample` draws in `folder` from a model by the name that it has there.
+/// The samples drawn in `folder` from a model by its path there.
 fn drawn(folder: &Path, model: &str) -> Vec<u8> {
     let out = folder.join("drawn.safetensors");
     succeed(&mut within(folder, &format!("sample -n 2 --steps 2 --out {} --model {model}", out.display())));
@@ -36,7 +36,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
 }
 
-/// Two projects with the same names in them, trained with other seeds.
+/// Two projects with the same names, trained with different seeds.
 fn two_projects(more: &str) -> (TempDir, PathBuf, PathBuf) {
     let dir = TempDir::new().unwrap();
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
@@ -48,7 +48,7 @@ fn two_projects(more: &str) -> (TempDir, PathBuf, PathBuf) {
 }
 
 #[test]
-fn a_run_is_itself_from_any_folder() {
+fn a_run_is_the_same_from_any_folder() {
     let (dir, one, two) = two_projects("");
     let (ours, theirs) = (drawn(&two, "run"), drawn(&one, "run"));
     assert_ne!(ours, theirs);
@@ -57,24 +57,24 @@ fn a_run_is_itself_from_any_folder() {
     assert_eq!(drawn(&one.join("run"), "."), theirs);
     let listed = succeed(&mut within(&two, "checkpoints list ../one/run"));
     assert!(listed.stdout.contains("step        10"), "{}", listed.stdout);
-    // What the run wrote down starts the same run again, from anywhere.
+    // The recorded configuration starts the same run again, from anywhere.
     let again = succeed(&mut within(&two, "train --config ../one/run/config.toml --steps 12"));
     assert!(again.stderr.contains("going on from step 10"), "{}", again.stderr);
     assert_eq!((verified(&one.join("ck"))[0], verified(&two.join("ck"))[0]), (12, 10));
 }
 
 #[test]
-fn a_run_of_an_earlier_version_is_found_where_its_own_path_shows_the_start() {
+fn a_run_of_an_earlier_version_is_found_through_its_own_path() {
     let (dir, one, two) = two_projects("");
     let theirs = drawn(&one, "run");
-    // It wrote paths down as they were typed.
+    // It recorded paths as they were typed.
     let config = one.join("run/config.toml");
     let text = fs::read_to_string(&config).unwrap();
     let typed = text.replace(&format!("{}/", one.canonicalize().unwrap().display()), "");
     assert!(typed.contains("uri = \"ck\"") && typed.contains("dir = \"run\""), "{typed}");
     fs::write(&config, &typed).unwrap();
     assert_eq!(drawn(&two, "../one/run"), theirs, "another run's weights");
-    // Under another name its start is not known, and a guess could be another run.
+    // Under another name its working directory is unknown, and a guess could be another run.
     fs::rename(one.join("run"), one.join("renamed")).unwrap();
     let outcome = run(&mut within(&two, "sample --out a.png --model ../one/renamed"));
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
@@ -83,7 +83,7 @@ fn a_run_of_an_earlier_version_is_found_where_its_own_path_shows_the_start() {
 }
 
 #[test]
-fn what_moves_together_is_found_together() {
+fn files_that_move_together_are_found_together() {
     let (dir, one, two) = two_projects("");
     let theirs = drawn(&one, "run");
     let three = dir.path().join("moved/three");
@@ -95,7 +95,7 @@ fn what_moves_together_is_found_together() {
 }
 
 #[test]
-fn a_run_that_was_renamed_opens_with_its_own_checkpoints_and_is_not_begun_anew_beside_them() {
+fn a_renamed_run_opens_its_own_checkpoints_and_does_not_start_over() {
     let dir = TempDir::new().unwrap();
     assert_eq!(train_in(dir.path(), "--set run.dir=runs/a").code, 0);
     let ours = drawn(dir.path(), "runs/a");
@@ -109,13 +109,13 @@ fn a_run_that_was_renamed_opens_with_its_own_checkpoints_and_is_not_begun_anew_b
     assert!(!dir.path().join("runs/a").exists());
     let outcome = succeed(&mut within(dir.path(), &format!("{line} --set run.dir=runs/b")));
     assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
-    // Another run by the same settings is another matter.
+    // A different run with the same settings is not affected.
     let outcome = succeed(&mut within(dir.path(), &format!("{line} --set run.dir=runs/c")));
     assert!(outcome.stderr.contains("starting at step 0"), "{}", outcome.stderr);
 }
 
 #[test]
-fn data_are_those_of_the_run_and_may_be_seen_from_elsewhere_on_resume() {
+fn relative_data_paths_stay_those_of_the_run_on_resume() {
     let dir = TempDir::new().unwrap();
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
     for (folder, count) in [(&one, 12), (&two, 5)] {
@@ -131,11 +131,11 @@ fn data_are_those_of_the_run_and_may_be_seen_from_elsewhere_on_resume() {
     let nll = "eval nll --json --split train --timesteps 2 --model ../one/run";
     let report: serde_json::Value = serde_json::from_str(&succeed(&mut within(&two, nll)).stdout).unwrap();
     assert_eq!(report["images"].as_u64(), Some(12), "the images of the folder that the command was started in");
-    // A path that is typed now is seen from here.
+    // A path on the command line is relative to the current directory.
     let here: serde_json::Value =
         serde_json::from_str(&succeed(&mut within(&two, &format!("{nll} --set data.path=images"))).stdout).unwrap();
     assert_eq!(here["images"].as_u64(), Some(5));
-    // The same words in a copy of the project, the same place in other words, and another place.
+    // The same path in a copy of the project, the same location under another path, and another location.
     copy(&one, &dir.path().join("copied"));
     let outcome = train_in(&dir.path().join("copied"), &format!("{sets} --set train.steps=12"));
     assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
@@ -149,7 +149,7 @@ fn data_are_those_of_the_run_and_may_be_seen_from_elsewhere_on_resume() {
 }
 
 #[test]
-fn what_a_run_writes_down_has_every_path_in_full() {
+fn a_run_records_absolute_paths() {
     let dir = TempDir::new().unwrap();
     let outcome = train_in(dir.path(), "--set run.dir=runs/x --set checkpoint.uri=ck");
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
@@ -169,7 +169,7 @@ fn what_a_run_writes_down_has_every_path_in_full() {
 }
 
 #[test]
-fn a_run_is_not_begun_over_checkpoints_that_it_does_not_see() {
+fn a_run_does_not_start_over_unseen_checkpoints() {
     let dir = TempDir::new().unwrap();
     assert_eq!(train_in(dir.path(), "--set run.dir=runs/a").code, 0);
     succeed(&mut within(dir.path(), "checkpoints copy runs/a --to backup"));
@@ -177,7 +177,7 @@ fn a_run_is_not_begun_over_checkpoints_that_it_does_not_see() {
         fs::create_dir_all(dir.path().join(place).parent().unwrap()).unwrap();
         copy(&dir.path().join("backup"), &dir.path().join(place));
     };
-    // In the run's directory itself, in a folder of it, below its own checkpoints, and where others are saved to.
+    // In the run's directory itself, in a sub-folder, below its own checkpoints, and in the checkpoints of another run.
     for (run_dir, place, more) in [
         ("runs/b", "runs/b", ""),
         ("runs/c", "runs/c/backup", ""),
@@ -188,11 +188,11 @@ fn a_run_is_not_begun_over_checkpoints_that_it_does_not_see() {
         for resume in ["auto", "never"] {
             let outcome = train_in(dir.path(), &format!("--set run.dir={run_dir} --resume {resume} {more}"));
             assert_eq!(outcome.code, 3, "{place}: {}", outcome.stderr);
-            let told = format!("{place} holds checkpoints up to step 10");
-            assert!(outcome.stderr.contains(&told), "{place}: {}", outcome.stderr);
+            let message = format!("{place} holds checkpoints up to step 10");
+            assert!(outcome.stderr.contains(&message), "{place}: {}", outcome.stderr);
         }
         assert!(!dir.path().join(run_dir).join("metrics.jsonl").exists(), "{place}: it has begun");
-        // The advice.
+        // Following the advice.
         let outcome =
             train_in(dir.path(), &format!("--set run.dir={run_dir} --set checkpoint.uri={place} --set train.steps=12"));
         assert!(outcome.stderr.contains("going on from step 10"), "{place}: {}", outcome.stderr);
@@ -200,12 +200,12 @@ fn a_run_is_not_begun_over_checkpoints_that_it_does_not_see() {
 }
 
 #[test]
-fn a_copy_into_a_runs_directory_is_where_the_run_finds_it() {
+fn a_copy_into_a_runs_directory_is_found_by_the_run() {
     let dir = TempDir::new().unwrap();
     assert_eq!(train_in(dir.path(), "--set run.dir=runs/a").code, 0);
     succeed(&mut within(dir.path(), "checkpoints copy runs/a --to backup"));
     fs::remove_dir_all(dir.path().join("runs/a/checkpoints")).unwrap();
-    // What is left is no run to start over: its log says so.
+    // The rest is not a run to start over: its log shows that.
     let outcome = train_in(dir.path(), "--set run.dir=runs/a");
     assert_eq!(outcome.code, 3, "{}", outcome.stderr);
     let outcome = succeed(&mut within(dir.path(), "checkpoints copy backup --to runs/a"));

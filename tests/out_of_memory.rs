@@ -1,4 +1,5 @@
-//! Memory that runs out ends a command with one line that says what to do, and one exit code; never a panic, never a hang.
+//! Running out of memory ends a command with one line that says what to do, and a documented exit code; never with a
+//! panic or a hang.
 
 mod common;
 
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 /// The documented exit code.
 const OUT_OF_MEMORY: i32 = 6;
 
-/// A command with at most so much address space for each of its processes.
+/// A command whose processes are each limited to `mib` MiB of address space.
 fn within(command: &Command, mib: usize) -> Command {
     let mut limited = Command::new("bash");
     let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", mib << 10);
@@ -26,7 +27,7 @@ fn within(command: &Command, mib: usize) -> Command {
     limited
 }
 
-/// A network whose activations, of many images, take gigabytes each, so that it fails before there is much to compute.
+/// A network whose activations for many images take gigabytes each, so that it fails before it computes much.
 const WIDE: [&str; 8] = [
     "data.image_size=64",
     "data.count=8192",
@@ -37,26 +38,26 @@ const WIDE: [&str; 8] = [
     "monitor.tensorboard=false",
     "checkpoint.every=1000",
 ];
-/// Enough for the program on any machine, and far from enough for them.
+/// Enough for the program on any machine, but far from enough for the activations.
 const MIB: usize = 3000;
 
 fn set(options: &[&str]) -> Vec<String> {
     options.iter().flat_map(|option| ["--set".to_owned(), (*option).to_owned()]).collect()
 }
 
-/// The line of a command that ran out of memory: of a rank, or of one that lost no other.
+/// The line of a command that ran out of memory, of a rank or of a single process.
 fn line(outcome: &Outcome) -> &str {
     assert_eq!(outcome.code, OUT_OF_MEMORY, "{}", outcome.stderr);
     assert!(!outcome.stderr.contains("panicked") && !outcome.stderr.contains("backtrace"), "{}", outcome.stderr);
     let lines: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("error: out of memory")).collect();
     assert!(!lines.is_empty(), "{}", outcome.stderr);
-    // Ranks may run out together, and each says so for itself.
+    // Several ranks may run out of memory, and each reports it.
     assert!(lines.iter().all(|line| line.starts_with("rank ") || lines.len() == 1), "{}", outcome.stderr);
     lines[0]
 }
 
 #[test]
-fn a_training_says_which_rank_and_step_and_what_to_do() {
+fn training_reports_rank_step_and_remedy() {
     for ranks in [1, 2] {
         let dir = TempDir::new().unwrap();
         let options = set(&WIDE);
@@ -73,9 +74,9 @@ fn a_training_says_which_rank_and_step_and_what_to_do() {
     }
 }
 
-/// The advice is good: as often as it takes, until what the message names is small enough.
+/// Following the advice repeatedly leads to a run that fits.
 #[test]
-fn a_smaller_micro_batch_goes_through() {
+fn a_smaller_micro_batch_fits() {
     let dir = TempDir::new().unwrap();
     let options = set(&[&WIDE[..], &["train.micro_batch=4", "train.global_batch=8"]].concat());
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -83,14 +84,14 @@ fn a_smaller_micro_batch_goes_through() {
 }
 
 #[test]
-fn a_benchmark_and_a_model_too_large_report_it_alike() {
+fn a_benchmark_and_a_too_large_model_report_it_in_the_same_way() {
     let dir = TempDir::new().unwrap();
     let mut bench = mpirun(1);
     bench.args(["bench", "step", "--config", "smoke", "--steps", "1", "--warmup", "0"]).args(set(&WIDE));
     let outcome = run(&mut within(bench.env("TMPDIR", dir.path()), MIB));
     assert!(line(&outcome).contains(" step 0: error: out of memory on this machine"), "{}", outcome.stderr);
 
-    // The weights alone are more than there is.
+    // The weights alone exceed the memory.
     let large = set(&["model.channels=[8192]", "model.attention=[false]", "monitor.tensorboard=false"]);
     let large: Vec<&str> = large.iter().map(String::as_str).collect();
     for ranks in [1, 2] {
@@ -101,7 +102,7 @@ fn a_benchmark_and_a_model_too_large_report_it_alike() {
 
 /// Images of `train`'s model, drawn and evaluated in batches of many.
 #[test]
-fn drawing_and_evaluation_ask_for_smaller_batches() {
+fn sampling_and_evaluation_suggest_smaller_batches() {
     let dir = TempDir::new().unwrap();
     let run_dir = dir.path().join("run");
     let few = set(&[&WIDE[..], &["train.global_batch=8"]].concat());

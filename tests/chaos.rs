@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
         let given_up = if may_give_up { EVERY } else { 0 };
         if self.newest > 0 && !may_give_up {
             assert!(!stderr.contains("starting at step 0"), "{story} {stderr}");
-            let began = stderr.split_once("going on from step ").and_then(|(_, rest)| rest.split(',').next());
+            let began = stderr.split_once("resuming from step ").and_then(|(_, rest)| rest.split(',').next());
             assert!(began.is_none_or(|step| step == self.newest.to_string()), "{story} {stderr}");
         }
         assert!(!stderr.contains("checkpoint is damaged"), "{story} {stderr}");

@@ -26,7 +26,7 @@ fn every_save_commits_although_a_tenth_of_all_requests_fail() {
     let outcome = succeed(&mut train_to_s3(&rig, 2, dir.path(), 12, &[]));
     assert_eq!(outcome.stderr.matches("saved step").count(), 3, "steps 5, 10 and 12: {}", outcome.stderr);
     let outcome = succeed(&mut train_to_s3(&rig, 2, dir.path(), 20, &[]));
-    assert!(outcome.stderr.contains("going on from step 12"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 12"), "{}", outcome.stderr);
     let straight = undisturbed(2, 20);
     check_same_bits("through S3", &buffers_in(&rig.bucket().join("run"), 20), &buffers(straight.path(), 20));
     assert_eq!(losses(dir.path()), losses(straight.path()));
@@ -94,7 +94,7 @@ fn a_relaunch_after_a_kill_waits_for_the_lease_without_a_watchdog_timeout() {
     let newest = verified(&dir.path().join("checkpoints"))[0];
     let outcome = succeed(&mut train(2, dir.path(), newest + 3, &options));
     assert!(outcome.stderr.contains("was killed; waiting"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("resuming from step {newest}")), "{}", outcome.stderr);
 }
 
 /// Options of a job whose lease lasts for an hour if it is killed.
@@ -108,7 +108,7 @@ fn unlock(dir: &Path, more: &[&str]) -> common::Outcome {
 #[test]
 fn a_store_held_by_a_killed_job_can_be_freed() {
     let dir = TempDir::new().unwrap();
-    assert_eq!(unlock(dir.path(), &[]).code, 0, "nobody holds an empty folder");
+    assert_eq!(unlock(dir.path(), &[]).code, 0, "no job holds an empty folder");
     let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
     wait_for(|| dir.path().join("checkpoints/manifest").is_dir());
     assert!(kill_rank(child.id(), 0));
@@ -122,9 +122,9 @@ fn a_store_held_by_a_killed_job_can_be_freed() {
     let outcome = unlock(dir.path(), &["--force"]);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert!(outcome.stdout.contains("freed ") && outcome.stdout.contains("smoke (process "), "{}", outcome.stdout);
-    assert!(unlock(dir.path(), &[]).stdout.contains("nobody holds"));
+    assert!(unlock(dir.path(), &[]).stdout.contains("no job holds"));
     let outcome = succeed(&mut train(2, dir.path(), newest + 3, &HOUR));
-    assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("resuming from step {newest}")), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains("waiting"), "{}", outcome.stderr);
 }
 
@@ -141,7 +141,7 @@ fn a_live_job_whose_store_is_freed_no_longer_commits() {
     let newest = verified(&store)[0];
     assert_eq!(newest, common::newest_manifest(&store));
     let outcome = succeed(&mut train(2, dir.path(), newest + 3, &HOUR));
-    assert!(outcome.stderr.contains(&format!("going on from step {newest}")), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("resuming from step {newest}")), "{}", outcome.stderr);
 }
 
 #[test]
@@ -187,10 +187,10 @@ fn copies_to_another_runs_store_are_refused_and_dropped_steps_are_gone() {
     assert_eq!(verified(&Path::new(&ours).join("checkpoints")), [10]);
     assert_eq!(std::fs::read_dir(Path::new(&ours).join("checkpoints/ckpt")).unwrap().count(), 1);
     let outcome = succeed(&mut train(1, Path::new(&ours), 15, &quiet));
-    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 10"), "{}", outcome.stderr);
     assert_eq!(checkpoints(&["copy", &backup, "--to", &ours]).code, 0);
     let outcome = succeed(&mut train(1, Path::new(&ours), 22, &quiet));
-    assert!(outcome.stderr.contains("going on from step 20"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 20"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_classifier_resumes_bit_for_bit_and_learns_equally_on_any_number_of_ranks() 
             succeed(&mut train_classifier(*ranks, dir.path(), 10, &dropout));
         }
         let outcome = succeed(&mut train_classifier(*ranks, dir.path(), 20, &dropout));
-        assert_eq!(outcome.stderr.contains("going on from step 10"), i == 2, "{}", outcome.stderr);
+        assert_eq!(outcome.stderr.contains("resuming from step 10"), i == 2, "{}", outcome.stderr);
     }
     let [one, two, resumed] = dirs.each_ref().map(|(_, dir)| dir.path());
     check_same_bits("after 10 + 10 steps", &buffers(resumed, 20), &buffers(two, 20));

@@ -169,7 +169,7 @@ fn following_the_advice_on_a_damaged_image_continues_the_run() {
         copy(&dir.path().join("base"), &run);
         follow();
         let outcome = succeed(&mut train(2, &images, &run, 4, options));
-        assert!(outcome.stderr.contains("going on from step 2"), "{name}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("resuming from step 2"), "{name}: {}", outcome.stderr);
         if name == "skip" {
             let named = format!("[rank 1] warning: skipped: {}", bad.display());
             assert!(

@@ -122,7 +122,7 @@ fn refused_credentials_are_an_error_and_not_a_fresh_start() {
     }
     rig.set_rules("[]");
     let outcome = succeed(&mut train_to_s3(&rig, 1, dir.path(), 6, &[]));
-    assert!(outcome.stderr.contains("going on from step 5"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 5"), "{}", outcome.stderr);
 }
 
 /// Every file below a folder, with its content.
@@ -153,7 +153,7 @@ fn a_job_frozen_past_its_lease_neither_commits_nor_deletes_when_it_continues() {
     let until = taken_over_at + 30;
     let outcome = succeed(&mut train_to_s3(&rig, 1, now.path(), until, &["--set", "checkpoint.keep_last=100"]));
     assert!(outcome.stderr.contains("was killed; waiting"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains(&format!("going on from step {taken_over_at}")), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("resuming from step {taken_over_at}")), "{}", outcome.stderr);
     let before = files(&store);
 
     assert!(processes.iter().all(|pid| signal("CONT", *pid)));
@@ -265,7 +265,7 @@ fn a_damaged_checkpoint_is_reported_and_the_next_older_one_used() {
         let damaged = damaged.strip_prefix("checkpoints").unwrap().to_str().unwrap();
         let line = outcome.stderr.lines().find(|line| line.contains("is damaged"));
         assert!(line.is_some_and(|line| line.contains(damaged)), "{name}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains("going on from step 5"), "{name}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("resuming from step 5"), "{name}: {}", outcome.stderr);
         // Steps 6 to 10 were in the log, and were run again.
         assert!(metrics(copy.path()).keys().copied().eq(1..=11), "{name}");
         assert_eq!(verified(&copy.path().join("checkpoints"))[0], 11, "{name}");

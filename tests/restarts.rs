@@ -63,7 +63,7 @@ fn a_run_continues_on_4_2_1_and_3_ranks_in_turn() {
         reshard(dir.path(), until - 3, twin.path(), ranks);
         succeed(&mut train(ranks, twin.path(), until, &options));
         let outcome = succeed(&mut train(ranks, dir.path(), until, &options));
-        assert!(outcome.stderr.contains(&format!("going on from step {}", until - 3)));
+        assert!(outcome.stderr.contains(&format!("resuming from step {}", until - 3)));
         let what = format!("step {until}, by {ranks} ranks");
         check_same_bits(&what, &buffers(dir.path(), until), &buffers(twin.path(), until));
     }

@@ -59,7 +59,7 @@ fn a_run_is_the_same_from_any_folder() {
     assert!(listed.stdout.contains("step        10"), "{}", listed.stdout);
     // The recorded configuration starts the same run again, from anywhere.
     let again = succeed(&mut within(&two, "train --config ../one/run/config.toml --steps 12"));
-    assert!(again.stderr.contains("going on from step 10"), "{}", again.stderr);
+    assert!(again.stderr.contains("resuming from step 10"), "{}", again.stderr);
     assert_eq!((verified(&one.join("ck"))[0], verified(&two.join("ck"))[0]), (12, 10));
 }
 
@@ -91,7 +91,7 @@ fn files_that_move_together_are_found_together() {
     fs::rename(&one, &three).unwrap();
     assert_eq!(drawn(&two, "../moved/three/run"), theirs);
     let outcome = train_in(&three, "--set run.dir=run --set checkpoint.uri=ck --set seed=1 --set train.steps=12");
-    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 10"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_renamed_run_opens_its_own_checkpoints_and_does_not_start_over() {
     assert!(outcome.stderr.contains("--set run.dir=runs/b,"), "{}", outcome.stderr);
     assert!(!dir.path().join("runs/a").exists());
     let outcome = succeed(&mut within(dir.path(), &format!("{line} --set run.dir=runs/b")));
-    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 10"), "{}", outcome.stderr);
     // A different run with the same settings is not affected.
     let outcome = succeed(&mut within(dir.path(), &format!("{line} --set run.dir=runs/c")));
     assert!(outcome.stderr.contains("starting at step 0"), "{}", outcome.stderr);
@@ -138,10 +138,10 @@ fn relative_data_paths_stay_those_of_the_run_on_resume() {
     // The same path in a copy of the project, the same location under another path, and another location.
     copy(&one, &dir.path().join("copied"));
     let outcome = train_in(&dir.path().join("copied"), &format!("{sets} --set train.steps=12"));
-    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 10"), "{}", outcome.stderr);
     let full = sets.replace("data.path=images", &format!("data.path={}", one.join("images").display()));
     let outcome = train_in(&one, &format!("{full} --set train.steps=12"));
-    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 10"), "{}", outcome.stderr);
     let other = sets.replace("data.path=images", "data.path=../two/images");
     let outcome = train_in(&one, &format!("{other} --set train.steps=14"));
     assert_eq!(outcome.code, 3, "{}", outcome.stderr);
@@ -195,7 +195,7 @@ fn a_run_does_not_start_over_unseen_checkpoints() {
         // Following the advice.
         let outcome =
             train_in(dir.path(), &format!("--set run.dir={run_dir} --set checkpoint.uri={place} --set train.steps=12"));
-        assert!(outcome.stderr.contains("going on from step 10"), "{place}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("resuming from step 10"), "{place}: {}", outcome.stderr);
     }
 }
 
@@ -211,7 +211,7 @@ fn a_copy_into_a_runs_directory_is_found_by_the_run() {
     let outcome = succeed(&mut within(dir.path(), "checkpoints copy backup --to runs/a"));
     assert!(outcome.stdout.contains("copied step 10 to runs/a/checkpoints"), "{}", outcome.stdout);
     let outcome = train_in(dir.path(), "--set run.dir=runs/a --set train.steps=12");
-    assert!(outcome.stderr.contains("going on from step 10"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 10"), "{}", outcome.stderr);
 }
 
 #[test]

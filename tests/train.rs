@@ -118,7 +118,7 @@ fn a_resumed_run_equals_an_undisturbed_one() {
     succeed(&mut train(2, straight.path(), 40, &options));
     succeed(&mut train(2, resumed.path(), 20, &options));
     let outcome = succeed(&mut train(2, resumed.path(), 40, &options));
-    assert!(outcome.stderr.contains("going on from step 20"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 20"), "{}", outcome.stderr);
     check_same_bits("after 20 + 20 steps", &buffers(resumed.path(), 40), &buffers(straight.path(), 40));
     assert_eq!(losses(resumed.path()), losses(straight.path()));
     // Averages over steps continue as well.
@@ -161,7 +161,7 @@ fn a_request_to_stop_saves_and_the_run_resumes_from_there() {
         let stopped = *metrics(dir.path()).last_key_value().unwrap().0;
         assert_eq!(stopped_at(dir.path()), stopped, "the last logged step is not the saved one");
         let outcome = succeed(&mut train(ranks, dir.path(), stopped + 3, &quiet));
-        assert!(outcome.stderr.contains(&format!("going on from step {stopped}")), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(&format!("resuming from step {stopped}")), "{}", outcome.stderr);
         assert!(metrics(dir.path()).keys().copied().eq(1..=stopped + 3), "steps are missing");
     }
 }

@@ -161,7 +161,7 @@ fn a_truncated_image_during_a_run_saves_and_reports_file_and_rank() {
 
     fs::write(folder.join(&name), whole).unwrap();
     let outcome = succeed(mpirun(2).args(line.split_whitespace()));
-    assert!(outcome.stderr.contains("going on from step 5"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming from step 5"), "{}", outcome.stderr);
     assert!(manifest(&dir.path().join("run"), 12).exists());
 }
 

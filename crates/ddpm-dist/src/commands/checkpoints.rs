@@ -212,7 +212,7 @@ fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
         }
         found => found?,
     };
-    let Some(lease_status) = lease_status else { return done(None, format!("nobody holds {uri}")) };
+    let Some(lease_status) = lease_status else { return done(None, format!("no job holds {uri}")) };
     let (left, owner) = (lease_status.remaining(), lease_status.owner.as_str());
     let since = lease_status.taken.map(|taken| format!(" for {}", ago(taken))).unwrap_or_default();
     let held = format!("{owner} has held {uri}{since}, and last renewed the lease {} ago", ago(lease_status.renewed));

@@ -42,9 +42,5 @@ pub(super) fn spacing() -> impl TypedValueParser<Value = Spacing> {
 }
 
 pub(super) fn split() -> impl TypedValueParser<Value = Split> {
-    word(&[
-        ("train", "The training images"),
-        ("valid", "CelebA's validation images"),
-        ("test", "The held-out images"),
-    ])
+    word(&[("train", "The training images"), ("valid", "CelebA's validation images"), ("test", "The held-out images")])
 }

@@ -8,10 +8,10 @@ use ddpm_data::{Source, Split, class_phrases, some_of};
 
 use crate::error::{Error, ErrorKind, Failure};
 
-/// Classes that a line of the log names.
+/// Maximum number of classes named in a log line.
 const CLASSES_SHOWN: usize = 20;
 
-/// Opens the data set that `[data]` describes, and checks that its classes are those of `[model]`.
+/// Opens the data set that `[data]` describes, and checks its classes against `[model]`.
 pub fn open(settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Error> {
     let source = ddpm_data::open(&settings.data_spec(split)?)?;
     let Some(classes) = settings.model.classes else { return Ok(source) };
@@ -26,7 +26,7 @@ pub fn open(settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Error>
     }
 }
 
-/// The first classes of a data set with their names and numbers of images, in a line for the log.
+/// A log line with the names and image counts of a data set's first classes.
 pub fn class_summary(source: &dyn Source) -> String {
     let table = source.class_table();
     some_of(class_phrases(&table), CLASSES_SHOWN)

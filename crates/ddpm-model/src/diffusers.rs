@@ -170,8 +170,8 @@ const SCHEDULERS: [(&[&str], [f64; 2]); 2] = [
     ),
 ];
 
-/// The keys of a scheduler that describe how the network was trained. An absent or null key has the meaning from
-/// before versions of diffusers wrote it; no version has changed that default.
+/// The keys of a scheduler that describe how the network was trained. An absent or null key has the
+/// meaning that it had before diffusers wrote this key; no version has changed that meaning.
 #[derive(Deserialize)]
 struct SchedulerConfig {
     #[serde(rename = "_class_name")]

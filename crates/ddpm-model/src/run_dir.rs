@@ -26,7 +26,7 @@ pub fn store_of(run: &str) -> Result<String, Error> {
             config.display()
         ))),
         Some(uri) => Ok(uri),
-        // A run that was moved keeps its checkpoints beside its configuration.
+        // A run that was moved keeps its checkpoints next to its configuration.
         None => Ok(own.display().to_string()),
     }
 }

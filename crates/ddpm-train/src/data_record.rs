@@ -59,7 +59,7 @@ impl DataRecord {
                 .or(Remedy::AllowChange(vec![DATA.into()])));
         }
         let order_epoch = held.order(manifest.seed).epochs_begun(manifest.position);
-        tracing::warn!("{change}; starting epoch {order_epoch} in a new order");
+        tracing::warn!("{change}; epoch {order_epoch} begins, in a new order");
         Ok(Self { order_start: manifest.position, order_epoch, ..now })
     }
 

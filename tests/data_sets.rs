@@ -112,7 +112,7 @@ fn a_run_whose_data_set_lost_an_image_continues_if_allowed() {
     // The same number of images, but different ones.
     fs::rename(images.join("03.png"), images.join("10.png")).unwrap();
     let mut command = train(1, &images, &at("again"), 12, &[]);
-    refused(&mut command, 3, &["other images, names or classes", "--allow-change data"]);
+    refused(&mut command, 3, &["images, names or classes have changed", "--allow-change data"]);
     // What is of this name now is another image, and that is the user's affair; so is another format.
     fs::rename(images.join("10.png"), images.join("03.png")).unwrap();
     let png = image::open(images.join("03.png")).unwrap().into_rgb8();

@@ -97,7 +97,7 @@ fn a_nondeterministic_cublas_is_refused() {
     };
     let refused = train("train.deterministic=true");
     let message = refusal(&refused);
-    assert!(message.contains("CUBLAS_WORKSPACE_CONFIG = \":4096:2\" lets cuBLAS give other bits"), "{message}");
+    assert!(message.contains("CUBLAS_WORKSPACE_CONFIG = \":4096:2\" lets cuBLAS give different bits"), "{message}");
     let allowed = train("train.deterministic=false");
     assert_eq!(allowed.code, 0, "{}", allowed.stderr);
 }
@@ -176,7 +176,7 @@ fn a_cuda_backend_that_does_not_load_is_reported() {
         warning.starts_with("warning: ") && warning.contains(" but the network computes on the CPU: libtorch"),
         "{warning}"
     );
-    assert!(warning.ends_with("or set train.device to \"cpu\" if that is meant"), "{}", auto.stderr);
+    assert!(warning.ends_with("or set train.device to \"cpu\" if that is intended"), "{}", auto.stderr);
     // No warning if the GPUs are hidden on purpose.
     let mut command = train_on_one("auto");
     let hidden = run(command.env("LD_LIBRARY_PATH", libraries.path()).env("CUDA_VISIBLE_DEVICES", ""));

@@ -123,7 +123,7 @@ fn keys_absent_and_keys_unknown() {
     let mut command = program();
     command.args(["sample", "-n", "1", "--steps", "2", "--out"]).arg(dir.path().join("a.png"));
     let outcome = run(command.arg("--model").arg(&model));
-    let warnings: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("were not used: decay")).collect();
+    let warnings: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("were ignored: decay")).collect();
     assert_eq!((outcome.code, warnings.len()), (0, 1), "{}", outcome.stderr);
 
     // The name of `prediction_type` until version 0.9.

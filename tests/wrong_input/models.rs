@@ -203,7 +203,7 @@ fn networks_of_model_folders() {
         ("DIR/norm", 2, "resnet_time_scale_shift = \"spatial\"", "docs/diffusers.md"),
         ("DIR/huge", 2, "layers_per_block = 1000000000000", "docs/diffusers.md"),
         ("DIR/mixed", 2, "convolutions between some levels", "docs/diffusers.md"),
-        ("DIR/beside", 2, "takes 5 channels and gives 3", "only as many"),
+        ("DIR/beside", 2, "takes 5 channels and gives 3", "it must give as many"),
         ("DIR/array", 4, "config.json: ", "the JSON that diffusers writes"),
         ("DIR/latent", 2, "this pipeline also has vqvae", "a UNet2DModel alone"),
         ("DIR/models--google--ddpm", 2, "folder in the cache of the Hub", "snapshots/0123abcd"),

@@ -1,4 +1,4 @@
-//! From validated settings to the objects that a run is made of.
+//! Builds the objects of a run from validated settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tch::Device;
 
 use crate::error::{Error, ErrorKind};
 
-/// The diffusion process that `[diffusion]` describes; warns if its last step leaves visible signal.
+/// The diffusion process that `[diffusion]` describes. Warns if the image is still visible at its last timestep.
 pub fn diffusion(settings: &Settings, device: Device) -> Result<Diffusion, Error> {
     let d = &settings.diffusion;
     let process = Diffusion::new(betas(&d.beta_schedule(), d.timesteps as usize)?, d.spec(), device)?;
@@ -24,14 +24,14 @@ pub fn diffusion(settings: &Settings, device: Device) -> Result<Diffusion, Error
     Ok(process)
 }
 
-/// The folder that relative paths are relative to.
+/// The current working directory, against which relative paths are resolved.
 pub fn current_folder() -> Result<PathBuf, Error> {
     std::env::current_dir().map_err(|e| {
         Error::new(ErrorKind::Storage, format!("the current folder is gone ({e}); change to one that is there"))
     })
 }
 
-/// Requests to the store as `[checkpoint]` describes them.
+/// The options for requests to the store, as `[checkpoint]` configures them.
 pub fn store_options(settings: &Settings) -> StoreOptions {
     let c = &settings.checkpoint;
     StoreOptions {

@@ -1,4 +1,4 @@
-//! A trained classifier at work: it guides images to their classes while they are drawn, and classifies images.
+//! A trained classifier: guides sampling towards given classes, and classifies images.
 
 use ddpm_comm::Collective;
 use ddpm_diffusion::ModelError;
@@ -11,10 +11,10 @@ use crate::learner::Learner;
 use crate::model::Model;
 use crate::weights::WeightChoice;
 
-/// Largest difference of alphas_cumprod at which two processes count as the same.
+/// Maximum difference of `alphas_cumprod` at which two processes count as the same.
 const SAME_NOISE: f64 = 1e-6;
 
-/// A classifier with its numbers and the process that noised what it was trained on.
+/// A classifier with its weights and the diffusion process that noised its training images.
 pub struct Classifier(Model);
 
 impl Classifier {
@@ -23,17 +23,17 @@ impl Classifier {
         Model::open_as(Learner::Classifier, comm, source, choice, device).map(Self)
     }
 
-    /// The network, its numbers, and what it was trained with.
+    /// The network, its weights, and the settings it was trained with.
     pub fn model(&self) -> &Model {
         &self.0
     }
 
-    /// Number of classes that it distinguishes.
+    /// Number of classes that the classifier distinguishes.
     pub fn classes(&self) -> i64 {
         self.0.classes.unwrap_or(0)
     }
 
-    /// Refuses to guide a model of other images, other noise or other classes than it was trained on.
+    /// Refuses to guide a model whose image shape, noise schedule or number of classes differs from the classifier's.
     pub fn check_guides(&self, model: &Model) -> Result<(), Error> {
         let refuse = |what: String| {
             let fix = "train a classifier on the model's own [data] and [diffusion]";
@@ -41,17 +41,14 @@ impl Classifier {
         };
         let (known, drawn) = (self.0.network.image(), model.network.image());
         if known != drawn {
-            return refuse(format!("it knows images of {known}, the model draws {drawn}"));
+            return refuse(format!("it was trained on images of {known}, the model draws {drawn}"));
         }
         let (ours, theirs) = (&self.0.diffusion.alphas_cumprod, &model.diffusion.alphas_cumprod);
         if ours.len() != theirs.len() {
-            return refuse(format!("it knows {} timesteps, the model has {}", ours.len(), theirs.len()));
+            return refuse(format!("it has {} timesteps, the model has {}", ours.len(), theirs.len()));
         }
         if let Some(t) = (0..ours.len()).find(|&t| (ours[t] - theirs[t]).abs() > SAME_NOISE) {
-            return refuse(format!(
-                "at t = {t} it knows alphas_cumprod {:.6}, the model has {:.6}",
-                ours[t], theirs[t]
-            ));
+            return refuse(format!("at t = {t} it has alphas_cumprod {:.6}, the model has {:.6}", ours[t], theirs[t]));
         }
         match model.classes {
             Some(classes) if classes != self.classes() => {
@@ -64,7 +61,7 @@ impl Classifier {
     /// `scale` times the gradient of log p(y | x_t) at images `x` `[B, C, H, W]`, timesteps `t` `[B]` and classes
     /// `labels` `[B]`, with respect to the images.
     pub fn gradient(&self, x: &Tensor, t: &Tensor, labels: &Tensor, scale: f64) -> Result<Tensor, ModelError> {
-        // The loop that samples records no gradients; this one is wanted.
+        // The sampling loop runs without gradients, but this one is needed.
         tch::with_grad(|| {
             let x = x.detach().set_requires_grad(true);
             let log_p = self.log_p(&x, t)?.f_gather(1, &labels.unsqueeze(1), false)?.sum(Kind::Float);
@@ -72,8 +69,8 @@ impl Classifier {
         })
     }
 
-    /// The likeliest class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; clean ones pass for x at t = 0. The first
-    /// of them is image `first` of all, for messages.
+    /// The most likely class `[B]` of images `x` `[B, C, H, W]` at timestep `t`; for clean images use t = 0. `first`
+    /// is the index of the first of them among all images, for messages.
     pub fn classify(&self, x: &Tensor, t: usize, first: usize) -> Result<Tensor, Error> {
         let t = self.0.diffusion.full_t(t, x.size()[0]);
         let log_p = tch::no_grad(|| self.log_p(x, &t))?;

@@ -1,4 +1,4 @@
-//! Errors of the libraries below, by kind.
+//! Converts the errors of lower-level crates to [`Error`], classified by kind.
 
 use ddpm_checkpoint::CheckpointError;
 use ddpm_comm::CommError;

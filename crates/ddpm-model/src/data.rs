@@ -8,7 +8,7 @@ use ddpm_data::{Source, Split, class_phrases, some_of};
 
 use crate::error::{Error, ErrorKind, Failure};
 
-/// Classes that a line of the log names.
+/// Maximum number of classes named in a log line.
 const CLASSES_SHOWN: usize = 20;
 
 /// Opens the data set that `[data]` describes, and checks that it fits `[model]`.
@@ -40,7 +40,7 @@ pub fn check_fits(settings: &Settings, source: &dyn Source) -> Result<(), Error>
     }
 }
 
-/// The first classes of a data set with their names and numbers of images, in a line for the log.
+/// A log line with the names and image counts of a data set's first classes.
 pub fn class_summary(source: &dyn Source) -> String {
     let table = source.class_table();
     some_of(class_phrases(&table), CLASSES_SHOWN)

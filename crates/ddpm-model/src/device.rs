@@ -1,4 +1,4 @@
-//! Where a rank computes: on the CPU, or on a GPU of its own. Decided once, by all ranks alike.
+//! Decides where each rank computes: on the CPU or on a GPU of its own. All ranks make this decision once, together.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use tch_ext::{Gpus, NoGpu};
 
 use crate::error::{Error, Failure};
 
-/// Values of the environment variable with which cuBLAS repeats its bits.
+/// Values of `CUBLAS_WORKSPACE_CONFIG` with which cuBLAS results are bitwise reproducible.
 const REPEATABLE_CUBLAS: [&str; 2] = [":4096:8", ":16:8"];
 
 /// Where this rank's tensors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// As libtorch names it.
+    /// The device in libtorch.
     pub device: Device,
-    /// As the exchange of gradients sees it.
+    /// The memory from which gradients are exchanged.
     pub memory: Memory,
 }
 
@@ -26,36 +26,38 @@ impl Place {
     /// On the CPU.
     pub const CPU: Self = Self { device: Device::Cpu, memory: Memory::Host };
 
-    /// Whether products of bf16 are computed there, rather than emulated.
+    /// Whether bf16 products are computed natively there rather than emulated.
     pub fn has_bf16(self) -> bool {
         self.is_gpu() || tch_ext::multiplies_bf16()
     }
 
-    /// Whether it is a GPU.
+    /// Whether the place is a GPU.
     pub fn is_gpu(self) -> bool {
         self.memory != Memory::Host
     }
 }
 
-/// How to make GPUs usable, as the beginning of a sentence.
+/// Advice on how to make GPUs usable, as the beginning of a sentence.
 pub fn gpu_remedy(why: &NoGpu) -> &'static str {
     match why {
         NoGpu::NoDriver => "Install NVIDIA's driver",
         NoGpu::CpuOnly(_) => "Install a libtorch with CUDA (DDPM_TORCH=cuda scripts/setup.sh)",
         NoGpu::NoBackend(_) => "Install what is missing (docs/gpu.md)",
-        NoGpu::NoneVisible(_) => "Compare with `nvidia-smi -L`, which lists the GPUs that the driver knows",
+        NoGpu::NoneVisible(_) => "Compare with `nvidia-smi -L`, which lists the GPUs that the driver sees",
     }
 }
 
-/// What one rank knows of the GPUs of its machine.
+/// What one rank found out about the GPUs of its machine.
 #[derive(Debug, Serialize, Deserialize)]
 struct Finding {
     host: String,
-    /// What tells each GPU that this rank may use from all others, in this rank's order; or why there are none.
+    /// A unique identifier of each GPU that this rank may use, in this rank's order; or the reason why there are
+    /// none.
     gpus: Result<Vec<String>, String>,
 }
 
-/// The place of a rank that trains as `[train]` says, and operations that repeat their bits there if it says so.
+/// Decides where this rank trains, by `[train]`, and enables deterministic operations there if `train.deterministic`
+/// is set.
 pub fn resolve_for_training(world: &World, train: &TrainSettings) -> Result<Place, Failure> {
     let place = place(world, train.device, "train.device")?;
     let or_else = "set train.deterministic to false";
@@ -65,7 +67,8 @@ pub fn resolve_for_training(world: &World, train: &TrainSettings) -> Result<Plac
     Ok(place)
 }
 
-/// This rank's device where nothing is trained, with deterministic operations. `option` is what the user knows `wanted` by.
+/// Decides on this rank's device for commands that do not train, and enables deterministic operations. `option` is
+/// the name of the key or argument that the user set to `wanted`.
 pub fn resolve_device(world: &World, wanted: Wanted, option: &str) -> Result<Device, Failure> {
     let place = place(world, wanted, option)?;
     let or_else = format!("set {option} to \"cpu\"");
@@ -75,8 +78,8 @@ pub fn resolve_device(world: &World, wanted: Wanted, option: &str) -> Result<Dev
     Ok(place.device)
 }
 
-/// Decides where each rank computes, all ranks together, and says so in the log. `option` is the key or argument that was
-/// set to `wanted`.
+/// Decides where each rank computes, all ranks together, and logs the result. `option` is the name of the key or
+/// argument that the user set to `wanted`.
 fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> {
     if wanted == Wanted::Cpu {
         return Ok(Place::CPU);
@@ -101,7 +104,7 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
         (_, Err(why)) if why.is_unexpected() => {
             tracing::warn!(
                 "there is an NVIDIA driver on {}, but the network computes on the CPU: {why}. {}, or set {option} to \
-                 \"cpu\" if that is meant",
+                 \"cpu\" if that is intended",
                 world.host(),
                 gpu_remedy(&why)
             );
@@ -115,28 +118,29 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
     }
 }
 
-/// What distinguishes each GPU from all others. Where CUDA does not say, all ranks of a machine are taken to see the same ones.
+/// A unique identifier of each GPU. If CUDA does not provide any, all ranks of a machine are assumed to see the same
+/// GPUs.
 fn names(gpus: Gpus, host: &str) -> Vec<String> {
     gpus.identities().unwrap_or_else(|error| {
-        tracing::debug!("GPUs are told apart by their numbers: {error}");
+        tracing::debug!("GPUs are identified by their numbers: {error}");
         (0..gpus.count()).map(|index| format!("number {index} on {host}")).collect()
     })
 }
 
-/// Refuses a cuBLAS that gives other bits each time.
+/// Refuses a cuBLAS configuration whose results are not bitwise reproducible.
 fn check_cublas(or_else: &str) -> Result<(), Error> {
     let name = "CUBLAS_WORKSPACE_CONFIG";
     match std::env::var(name) {
         Ok(value) if !REPEATABLE_CUBLAS.contains(&value.as_str()) => Err(Error::config(format!(
-            "results should repeat bit for bit, but {name} = \"{value}\" lets cuBLAS give other bits each time. Unset {name}, \
-             or {or_else}"
+            "results must repeat bit for bit, but {name} = \"{value}\" lets cuBLAS give different bits each time. \
+             Unset {name}, or {or_else}"
         ))),
         _ => Ok(()),
     }
 }
 
-/// The number of each rank's own GPU among those that it sees, or `None` where all ranks compute on the CPU: where no rank
-/// has a GPU, unless GPUs are asked for.
+/// The index of each rank's own GPU among those that it sees. `None` if all ranks compute on the CPU, because no rank
+/// has a GPU and none was requested.
 fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<Option<Vec<usize>>, String> {
     let without =
         all.iter().enumerate().find_map(|(rank, found)| Some((rank, &found.host, found.gpus.as_ref().err()?)));
@@ -160,18 +164,18 @@ fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<Option<Vec<us
     }
 }
 
-/// Why ranks cannot have a GPU each.
+/// Why it is impossible to give each rank its own GPU.
 #[derive(Debug, PartialEq, Eq)]
 enum Clash {
-    /// So many ranks, of which this is one, see the same GPUs, which are fewer.
+    /// `ranks` ranks, including `rank`, see the same `gpus` GPUs, which are too few.
     TooFew { rank: usize, ranks: usize, gpus: usize },
-    /// These two see GPUs of which some are the same and some are not.
+    /// The GPUs that these two ranks see overlap only in part.
     Overlap { one: usize, other: usize },
 }
 
-/// The number of the GPU of rank `rank` among those that it sees, where `seen` has those of all ranks. Ranks that see the
-/// same GPUs share them out in rank order; any others must see none in common. So whole machines, a GPU for each rank
-/// (Slurm's `--gpus-per-task`), and groups of either kind are all the same to it.
+/// The index of the GPU of rank `rank` among those that it sees; `seen` lists the GPUs of all ranks. Ranks that see
+/// the same GPUs divide them up in rank order. Ranks that do not must have no GPU in common. This covers whole
+/// machines, one GPU per rank (Slurm's `--gpus-per-task`), and mixtures of both.
 fn own_gpu(rank: usize, seen: &[&[String]]) -> Result<usize, Clash> {
     let set = |rank: usize| seen[rank].iter().collect::<BTreeSet<_>>();
     let ours = set(rank);
@@ -185,7 +189,7 @@ fn own_gpu(rank: usize, seen: &[&[String]]) -> Result<usize, Clash> {
         }
     }
     let place = alike.iter().filter(|other| **other < rank).count();
-    // In the order of the first of them: the others may see the same GPUs in another.
+    // In the order of the first such rank: the others may see the same GPUs in a different order.
     let own = seen[alike[0]].get(place);
     let found = own.and_then(|own| seen[rank].iter().position(|gpu| gpu == own));
     found.ok_or(Clash::TooFew { rank, ranks: alike.len(), gpus: ours.len() })
@@ -200,8 +204,8 @@ impl Clash {
                 all[rank].host
             ),
             Self::Overlap { one, other } => format!(
-                "ranks {one} and {other} on {} see GPUs of which some are the same and others are not, so that it is not \
-                 clear which is whose. Let all ranks of a machine see the same GPUs (Slurm: --gpus-per-node) or each its \
+                "ranks {one} and {other} on {} see overlapping but different sets of GPUs, so it is not clear which rank \
+                 uses which GPU. Let all ranks of a machine see the same GPUs (Slurm: --gpus-per-node) or each its \
                  own (--gpus-per-task), or set {option} to \"cpu\"",
                 all[one].host
             ),
@@ -213,7 +217,7 @@ impl Clash {
 mod tests {
     use super::*;
 
-    /// Ranks, two on a machine, that see these GPUs.
+    /// Findings of ranks that see these GPUs, with two ranks per machine.
     fn ranks(gpus: &[Result<&str, &str>]) -> Vec<Finding> {
         let split = |names: &str| names.split_whitespace().map(str::to_owned).collect();
         let finding = |(rank, gpus): (usize, &Result<&str, &str>)| Finding {
@@ -243,7 +247,7 @@ mod tests {
         assert!(few.starts_with("2 rank(s) on node1 see the same 1 GPU(s), and each needs one of its own. "), "{few}");
         assert!(few.ends_with("or set train.device to \"cpu\""), "{few}");
         let overlap = decided(&["a b", "b c"]).unwrap_err();
-        assert!(overlap.starts_with("ranks 0 and 1 on node0 see GPUs of which some are the same "), "{overlap}");
+        assert!(overlap.starts_with("ranks 0 and 1 on node0 see overlapping but different sets "), "{overlap}");
         assert!(overlap.contains("--gpus-per-task"), "{overlap}");
     }
 

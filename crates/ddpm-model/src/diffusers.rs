@@ -1,4 +1,5 @@
-//! A diffusers directory as a model: the scheduler beside the network, which says what it was trained on.
+//! Opens a diffusers directory as a model: the network, and the scheduler that describes the process it was trained
+//! on.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +10,20 @@ use tch::Device;
 
 use crate::error::{Error, ErrorKind};
 
-/// A network with its numbers and its process.
+/// A network with its weights and its diffusion process.
 pub struct Pretrained {
     /// The network.
     pub network: Network,
-    /// Its numbers.
+    /// Its weights.
     pub weights: Weights,
-    /// The process that it was trained on.
+    /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
     /// Whether its scheduler clips predicted images to [-1, 1].
     pub clips: bool,
 }
 
-/// Whether a path is meant as a diffusers directory. Refuses what lies around one: a file in it, or its folder in the cache
-/// of the Hub.
+/// Whether a path is meant as a diffusers directory. Refuses paths that are near misses: a file inside such a
+/// directory, or a model's folder in the cache of the Hub.
 pub fn is_meant(source: &Path) -> Result<bool, Error> {
     if source.join("model_index.json").is_file() || SavedUNet::is_in(source) {
         return Ok(true);
@@ -44,18 +45,18 @@ pub fn is_meant(source: &Path) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Reads the model in `directory`; `warn` is for one rank.
+/// Reads the model in `directory`. Set `warn` on one rank only: it logs warnings.
 pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, Error> {
     refuse_latent(directory)?;
     let saved = SavedUNet::open(directory)?;
     if warn && !saved.ignored().is_empty() {
         let keys = saved.ignored().join(", ");
-        tracing::warn!("{}: UNet2DModel does not know these keys, which were not used: {keys}", directory.display());
+        tracing::warn!("{}: these keys are unknown to UNet2DModel and were ignored: {keys}", directory.display());
     }
     let config = saved.config().clone();
     let path = scheduler_path(directory)?;
     let scheduler = SchedulerConfig::read(&path)?;
-    // The files were read: what they ask for is a matter of configuration.
+    // The files are readable. From here on, unsupported values are configuration errors.
     let variance = scheduler.variance().map_err(|error| error.within(&path))?;
     let channels = [config.image.channels as i64, config.out_channels];
     refuse_channels(directory, channels, variance).map_err(|error| error.within(&path))?;
@@ -68,7 +69,7 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, 
     })
 }
 
-/// Refuses a network whose output is not what the variance needs.
+/// Refuses a network whose output channels do not match the variance type.
 fn refuse_channels(directory: &Path, [taken, given]: [i64; 2], variance: Variance) -> Result<(), Error> {
     let directory = directory.display();
     if given == variance.model_channels(taken) {
@@ -76,21 +77,22 @@ fn refuse_channels(directory: &Path, [taken, given]: [i64; 2], variance: Varianc
     } else if given == taken || given == 2 * taken {
         let fix = if given == taken { "fixed_small or fixed_large" } else { "learned_range" };
         Err(Error::config(format!(
-            "the network in {directory} takes {taken} channels and gives {given}, which this variance_type does not go \
-             with; set it to {fix}"
+            "the network in {directory} takes {taken} channels and gives {given}, which does not match this \
+             variance_type; set it to {fix}"
         )))
     } else {
         Err(Error::config(format!(
-            "the network in {directory} takes {taken} channels and gives {given}, which is not supported; only as many, or \
-             twice as many with a learned variance, are"
+            "the network in {directory} takes {taken} channels and gives {given}, which is not supported; it must give \
+             as many, or twice as many with a learned variance"
         )))
     }
 }
 
-/// Refuses a pipeline with more than a network and a scheduler: its images are not what the network makes.
+/// Refuses a pipeline with components other than a network and a scheduler, because its images are not the direct
+/// output of the network.
 fn refuse_latent(directory: &Path) -> Result<(), Error> {
     let path = directory.join("model_index.json");
-    // It need not be there, and nothing else in it is of use here.
+    // The file is optional, and nothing else in it is needed here.
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
     let index: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
         let what = format!("cannot read {}: {e}; download or copy it again", path.display());
@@ -105,14 +107,14 @@ fn refuse_latent(directory: &Path) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::config(format!(
-        "{}: this pipeline also has {}, which is not supported; only pixels made by a UNet2DModel alone are",
+        "{}: this pipeline also has {}, which is not supported; its pixels must come from a UNet2DModel alone",
         path.display(),
         others.join(", ")
     )))
 }
 
-/// Where the scheduler of the model in `directory` is: in its folder of a pipeline, beside the model, or in the pipeline
-/// whose `unet` (or, in a training's checkpoint, `unet_ema`) the directory is.
+/// The path of the scheduler of the model in `directory`: in a pipeline's `scheduler` folder, next to the model's
+/// files, or in the pipeline whose `unet` (or, in a training checkpoint, `unet_ema`) folder `directory` is.
 fn scheduler_path(directory: &Path) -> Result<PathBuf, Error> {
     const NAME: &str = "scheduler_config.json";
     let own = ["scheduler", ""].map(|folder| directory.join(folder).join(NAME));
@@ -131,10 +133,11 @@ fn scheduler_path(directory: &Path) -> Result<PathBuf, Error> {
     })
 }
 
-/// More is a mistake in the file.
+/// Maximum number of timesteps; a larger number is a mistake in the file.
 const MOST_TIMESTEPS: usize = 1_000_000;
 
-/// Schedulers of the process that these networks are trained on, and the ends of their betas where the file has none.
+/// The supported schedulers, which all describe the same training process, with their default `beta_start` and
+/// `beta_end`.
 const SCHEDULERS: [(&[&str], [f64; 2]); 2] = [
     (
         &[
@@ -167,8 +170,8 @@ const SCHEDULERS: [(&[&str], [f64; 2]); 2] = [
     ),
 ];
 
-/// The keys of a scheduler that say what the network was trained on. One that is absent or null means what it meant
-/// before versions wrote it, which no version has changed.
+/// The keys of a scheduler that describe how the network was trained. An absent or null key has the
+/// meaning that it had before diffusers wrote this key; no version has changed that meaning.
 #[derive(Deserialize)]
 struct SchedulerConfig {
     #[serde(rename = "_class_name")]
@@ -179,7 +182,7 @@ struct SchedulerConfig {
     beta_end: Option<f64>,
     trained_betas: Option<Vec<f64>>,
     prediction_type: Option<String>,
-    /// What `prediction_type` was until version 0.9.
+    /// The predecessor of `prediction_type`, until version 0.9.
     predict_epsilon: Option<bool>,
     variance_type: Option<String>,
     rescale_betas_zero_snr: Option<bool>,
@@ -260,7 +263,7 @@ impl SchedulerConfig {
         let spec = DiffusionSpec {
             prediction: self.prediction()?,
             variance,
-            // Nothing is trained here; this is the objective that any variance goes with.
+            // Nothing is trained here. This loss is compatible with any variance.
             loss: Loss::Vlb,
             weighting: Weighting::None,
         };

@@ -1,4 +1,4 @@
-//! Drawing images from a network, every rank its share: image i depends on (seed, i) only.
+//! Draws images from a network; every rank draws its share. Image i depends only on (seed, i).
 
 use std::ops::Range;
 
@@ -21,43 +21,44 @@ pub struct Generation<'a> {
     pub name: &'a str,
     /// The network.
     pub network: &'a Network,
-    /// Its numbers.
+    /// Its weights.
     pub weights: &'a Weights,
-    /// The process, respaced to the steps to take.
+    /// The diffusion process, respaced to the steps to take.
     pub process: &'a Diffusion,
     /// The update rule.
     pub sampler: Sampler,
-    /// Corrector steps between the sampler's.
+    /// Corrector steps between the steps of the sampler.
     pub corrector: Option<Langevin>,
-    /// What is done to each predicted image.
+    /// How each predicted image is clipped.
     pub clip: Clip,
-    /// Key of the noise.
+    /// Seed of the noise.
     pub seed: u64,
     /// The class of each image, for a class-conditional network or a classifier; one entry per image.
     pub labels: Option<&'a [i64]>,
-    /// A classifier that guides each image to its class, and the scale of its gradient.
+    /// A classifier that guides each image towards its class, and the scale of its gradient.
     pub classifier: Option<(&'a Classifier, f64)>,
-    /// Classifier-free guidance: its scale, and the row of the class table that means "no class". Scale 1 is none.
+    /// Classifier-free guidance: its scale, and the row of the class table that means "no class". Scale 1 means no
+    /// guidance.
     pub guidance: Option<(f64, i64)>,
     /// Initial noise `[N, C, H, W]` instead of drawn noise.
     pub init_noise: Option<&'a Tensor>,
     /// Images per forward pass.
     pub batch: usize,
-    /// Of how many images, from the first on, the state after every step is kept.
+    /// Number of images, counted from the first, for which the state after every step is kept.
     pub trajectories: usize,
 }
 
-/// Images drawn: a batch, or all of them.
+/// Drawn images: a batch, or all of them.
 #[derive(Default)]
 pub struct Drawn {
     /// f32 `[N, C, H, W]` in `[-1, 1]`, not clamped.
     pub samples: Vec<f32>,
-    /// f32 `[M, steps, C, H, W]` of those M whose trajectories are kept.
+    /// f32 `[M, steps, C, H, W]` for the M images whose trajectories are kept.
     pub trajectories: Vec<f32>,
 }
 
 impl<'a> Generation<'a> {
-    /// Unguided images clipped to [-1, 1], from noise of seed 0, 64 to a forward pass, without their trajectories.
+    /// Unguided images clipped to [-1, 1], drawn from noise with seed 0, 64 per forward pass, without trajectories.
     pub fn new(
         name: &'a str,
         network: &'a Network,
@@ -83,16 +84,16 @@ impl<'a> Generation<'a> {
         }
     }
 
-    /// Unguided images of a model over `process`, its own or that respaced, clipped as the model is meant to be; all else as
-    /// [`new`](Self::new).
+    /// Unguided images of a model. `process` is the model's own process, respaced or not; clipping follows the
+    /// model's default. Otherwise like [`new`](Self::new).
     pub fn of(model: &'a Model, process: &'a Diffusion, sampler: Sampler) -> Self {
         let clip = if model.clips { Clip::Unit } else { Clip::None };
         Self { clip, ..Self::new(&model.description, &model.network, &model.weights, process, sampler) }
     }
 
-    /// Draws images `0..count`, spread over the ranks, and hands each of this rank's batches to `take` as soon as it is
-    /// drawn, with the indices of its images; `progress` is told of each step of this rank's share. Ranks vote after each
-    /// batch, so that one that fails ends all.
+    /// Draws images `0..count`, distributed over the ranks. Each of this rank's batches is passed to `take`, with the
+    /// indices of its images, as soon as it is drawn. `progress` is called with (steps done, total steps) after each
+    /// step of this rank's share. Ranks vote after each batch, so that a failure on one rank ends all of them.
     pub fn run(
         &self,
         comm: &dyn Collective,
@@ -116,7 +117,8 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Draws images `0..count`, spread over the ranks; rank 0 gets them all, in order, the others none.
+    /// Draws images `0..count`, distributed over the ranks. Rank 0 receives all of them in order; the other ranks
+    /// receive none.
     pub fn gather(
         &self,
         comm: &dyn Collective,
@@ -143,11 +145,11 @@ impl<'a> Generation<'a> {
         let images = self.draw_batch(batch.clone(), |step| {
             tell();
             if kept > 0 {
-                // A copy, lest the rest of the batch stays in memory with it.
+                // Copied, because a view would keep the whole batch in memory.
                 states.push(step.x.narrow(0, 0, kept as i64).copy());
             }
         })?;
-        // As a picture they would be black, and nobody would know why.
+        // As a picture they would be black, without any hint at the cause.
         finite::check_images(&images, batch.start, &format!("images drawn from {}", self.name))?;
         let trajectories = if kept > 0 { floats(&Tensor::stack(&states, 1))? } else { Vec::new() };
         take(batch, Drawn { samples: floats(&images)?, trajectories })
@@ -171,13 +173,13 @@ impl<'a> Generation<'a> {
             indices: &indices,
             classifier: pull.as_ref().map(|pull| ClassGradient(pull)),
         };
-        // A classifier may know of classes what the network does not.
+        // With a classifier there may be labels even though the network is not conditioned on classes.
         let told = labels.as_ref().filter(|_| self.network.classes().is_some());
         let model = |x: &Tensor, t: &Tensor| self.predict(x, t, told);
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
     }
 
-    /// The network's output, guided if so asked.
+    /// The network's output, with classifier-free guidance if requested.
     fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let forward =
             |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
@@ -192,7 +194,7 @@ impl<'a> Generation<'a> {
     }
 }
 
-/// All ranks' floats, in rank order, on rank 0; none elsewhere.
+/// Gathers the floats of all ranks, in rank order, on rank 0; the other ranks receive none.
 pub fn gather(comm: &dyn Collective, ours: Vec<f32>) -> Vec<f32> {
     if comm.size() == 1 {
         return ours;

@@ -1,4 +1,5 @@
-//! How opening, drawing and training fail: a kind that decides what happens next, one sentence, and what would fix it.
+//! Errors of opening, drawing and training: a kind that decides what happens next, a one-sentence message, and
+//! remedies.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,18 +10,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::learner::Learner;
 
-/// What kind of failure it is. A program maps each kind to its exit status.
+/// The kind of a failure. A program maps each kind to its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
-    /// A fault of the program, or of the machine, that nobody foresaw.
+    /// An unexpected fault of the program or of the machine.
     Internal,
-    /// The configuration, or what the caller asked for, cannot be used.
+    /// The configuration or the caller's request is not valid.
     Config,
-    /// The checkpoint belongs to another run, or another job writes to it.
+    /// The checkpoint belongs to another run, or another job writes to the store.
     ResumeRefused,
     /// The store, a file or the data failed.
     Storage,
-    /// A network gives values that are not finite.
+    /// A network produced values that are not finite.
     Diverged,
     /// There is not enough memory, on the machine or on a GPU.
     OutOfMemory,
@@ -28,10 +29,11 @@ pub enum ErrorKind {
     Stopped,
 }
 
-/// What would fix an error. A library does not know how its program lets users do these; the program words them.
+/// An action that would fix an error. The library does not know the options of the program that uses it, so the
+/// program turns each remedy into text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Remedy {
-    /// Advice that needs no option, as the rest of a sentence: `set them back`.
+    /// Advice that does not involve an option, phrased as the rest of a sentence: `set them back`.
     Do(String),
     /// Set these keys to these values.
     Set(Vec<(String, String)>),
@@ -41,9 +43,9 @@ pub enum Remedy {
     OtherRunDir,
     /// Resume from the newest checkpoint.
     Resume,
-    /// Start from step 0, although the run has been here before.
+    /// Start from step 0, although the run directory already has logged steps.
     StartAfresh,
-    /// Resume from the checkpoints that setting this key to this value makes visible.
+    /// Resume from the checkpoints that are found when this key is set to this value.
     ResumeWith(String, String),
     /// Name the configuration that describes the data.
     NameData,
@@ -51,22 +53,23 @@ pub enum Remedy {
     LeaveWeightsOut,
     /// Compute on the CPU.
     ComputeOnCpu,
-    /// In training, allow operations that do not repeat their bits.
+    /// In training, allow nondeterministic operations.
     AllowNondeterminism,
-    /// Fetch the data set by the project's script.
+    /// Download the data set with the project's script.
     FetchData,
-    /// Once a file was removed, let the data set differ from the checkpoint's.
+    /// After the user has removed a file, let the data set differ from the checkpoint's.
     AllowRemoval,
-    /// Free this store, which another job holds, if that was killed; whatever the lease says where `force` is true.
+    /// Unlock this store if the job that holds its lease was killed. With `force`, break the lease regardless of its
+    /// content.
     Unlock {
         /// The store.
         uri: String,
         /// Whether the lease has to be broken.
         force: bool,
     },
-    /// Name a run that trained this.
+    /// Name a run that trained this kind of model.
     RunOf(Learner),
-    /// Resume with what trains this.
+    /// Resume with the command that trains this kind of model.
     ResumeAs(Learner),
 }
 
@@ -80,7 +83,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error with its message: what is wrong, in one sentence, followed by the fix if that needs no option's name.
+    /// An error with its message: what is wrong, in one sentence, followed by the fix if that does not involve an
+    /// option.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
         Self { kind, message: message.to_string(), remedies: Vec::new(), cause: None }
     }
@@ -90,12 +94,12 @@ impl Error {
         Self { kind, message: cause.to_string(), remedies: Vec::new(), cause: Some(Box::new(cause)) }
     }
 
-    /// A configuration that cannot be used.
+    /// An error in the configuration.
     pub fn config(message: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// A fault of the program, or of the machine, that nobody foresaw.
+    /// An unexpected fault of the program or of the machine.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
@@ -106,33 +110,33 @@ impl Error {
         Self { cause: Some(Box::new(error)), ..Self::new(ErrorKind::Storage, message) }
     }
 
-    /// This error, which one more remedy would fix.
+    /// This error with one more remedy.
     pub fn or(mut self, remedy: Remedy) -> Self {
         self.remedies.push(remedy);
         self
     }
 
-    /// This error, found in the content of a file.
+    /// This error with the path of the file in which it was found.
     pub fn within(self, path: &Path) -> Self {
         Self { message: format!("{}: {}", path.display(), self.message), ..self }
     }
 
-    /// This error, with one more sentence.
+    /// This error with the message of `other` as one more sentence.
     pub fn and_also(self, other: &impl fmt::Display) -> Self {
         Self { message: format!("{} Also, {other}", self.message), ..self }
     }
 
-    /// What kind of failure it is.
+    /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What would fix it, any one of these.
+    /// Alternative remedies; any one of them would fix the error.
     pub fn remedies(&self) -> &[Remedy] {
         &self.remedies
     }
 
-    /// The library's own error, on the rank that met it.
+    /// The underlying error of a library; available only on the rank where it occurred.
     pub fn cause<T: StdError + 'static>(&self) -> Option<&T> {
         self.cause.as_deref()?.downcast_ref()
     }
@@ -150,7 +154,7 @@ impl StdError for Error {
     }
 }
 
-/// A cause that another rank met: its message, and the message of its own cause.
+/// A cause that occurred on another rank: its message, and its own cause in turn.
 #[derive(Debug, Serialize, Deserialize)]
 struct RemoteCause {
     message: String,
@@ -175,7 +179,7 @@ impl StdError for RemoteCause {
     }
 }
 
-/// An error on its way to the other ranks.
+/// The serialized form in which an error is sent to other ranks.
 #[derive(Serialize, Deserialize)]
 struct Sent {
     kind: ErrorKind,
@@ -199,12 +203,13 @@ impl<'de> Deserialize<'de> for Error {
     }
 }
 
-/// How an operation of all ranks together fails on one of them.
+/// The failure of a collective operation, as seen by one rank.
 #[derive(Debug)]
 pub enum Failure {
-    /// Every rank returns this failure, so all can leave in order.
+    /// Every rank returns this failure, so all can shut down in order.
     Agreed(Agreed<Error>),
-    /// Only this rank knows of it. The others wait, or will, in some collective: whoever gets this has to end them.
+    /// Only this rank knows of the failure. The other ranks wait in a collective, or soon will, so the caller must
+    /// abort them.
     Alone(Error),
 }
 
@@ -217,7 +222,7 @@ impl Failure {
         }
     }
 
-    /// What kind of failure it is.
+    /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.error().kind
     }

@@ -1,11 +1,12 @@
-//! Values that are not finite, refused by name: what a network gives after training that diverged.
+//! Checks for values that are not finite, which a network produces after training has diverged.
 
 use ddpm_nn::Weights;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, ErrorKind};
 
-/// Of the rows of `values` `[N, ...]`, those that hold NaN or infinity: their number and the first of them.
+/// The number of rows of `values` `[N, ...]` that contain NaN or infinity, and the index of the first; `None` if
+/// there are none.
 pub fn broken_rows(values: &Tensor) -> Option<(i64, i64)> {
     let broken = values.isfinite().flatten(1, -1).all_dim(1, false).logical_not();
     let rows = broken.nonzero();
@@ -13,7 +14,7 @@ pub fn broken_rows(values: &Tensor) -> Option<(i64, i64)> {
     (count > 0).then(|| (count, rows.int64_value(&[0, 0])))
 }
 
-/// Refuses weights that are not finite; `of` says whose they are.
+/// Refuses weights that are not finite; `of` names their model in the message.
 pub fn check_weights(weights: &Weights, of: &str) -> Result<(), Error> {
     let flat = weights.flat();
     let broken = flat.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
@@ -24,15 +25,15 @@ pub fn check_weights(weights: &Weights, of: &str) -> Result<(), Error> {
     Err(diverged(format!("{of}: {broken} of {all} weights are not finite")))
 }
 
-/// Refuses results `[N, ...]` of a network that are not finite, the first of which is that of image `first`; `what` says
-/// what they are, and of which network.
+/// Refuses results `[N, ...]` of a network that are not finite. `first` is the index of the first image; `what` names
+/// the results and the network in the message.
 pub fn check_images(results: &Tensor, first: usize, what: &str) -> Result<(), Error> {
     let Some((count, row)) = broken_rows(results) else { return Ok(()) };
     let (all, first) = (results.size()[0], first as i64 + row);
     Err(diverged(format!("{what}: {count} of {all} are not finite, first at image {first}")))
 }
 
-/// A network that gives no finite result; `found` says which one, and what it gives.
+/// The error for a network with values that are not finite; `found` names the network and the values.
 pub fn diverged(found: String) -> Error {
     let message = format!("{found}, as after training that diverged; go back to an earlier step, or use other weights");
     Error::new(ErrorKind::Diverged, message)

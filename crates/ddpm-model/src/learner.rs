@@ -1,19 +1,19 @@
-//! The two kinds of model that are trained.
+//! The two kinds of model that can be trained.
 
 use ddpm_config::{ModelKind, Settings};
 use serde::{Deserialize, Serialize};
 
-/// What a model has learned to do.
+/// The task that a model is trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Learner {
-    /// To denoise: a diffusion model.
+    /// Denoising: a diffusion model.
     Diffusion,
-    /// To classify noised images.
+    /// Classifying noised images: a classifier.
     Classifier,
 }
 
 impl Learner {
-    /// What trains with these settings.
+    /// The kind of model that these settings train.
     pub fn of(settings: &Settings) -> Self {
         match settings.model.kind {
             ModelKind::Classifier => Self::Classifier,
@@ -21,7 +21,7 @@ impl Learner {
         }
     }
 
-    /// Its name, with the article.
+    /// The name of the kind, with its article.
     pub fn name(self) -> &'static str {
         match self {
             Self::Diffusion => "a diffusion model",

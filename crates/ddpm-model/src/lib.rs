@@ -1,7 +1,7 @@
-//! A trained model: open it, draw from it, guide it, classify with it.
+//! Trained models: open them, draw images from them with or without guidance, and classify images.
 //!
-//! A model comes from a run, a run at a step (`runs/mnist@5000`), the store of a run, or a diffusers directory. All ranks open
-//! it together and draw their shares; image i depends on (seed, i) only.
+//! A model is loaded from a run, a run at a step (`runs/mnist@5000`), the store of a run, or a diffusers directory.
+//! All ranks open it together, and each draws its share of the images; image i depends only on (seed, i).
 //!
 //! ```
 //! use ddpm_comm::World;
@@ -20,8 +20,8 @@
 //! # world.finish(0)
 //! ```
 //!
-//! An [`Error`] has a kind, its cause, and remedies that a program words in its own options; a [`Failure`] says in its type
-//! whether all ranks return it, so that they can leave together.
+//! An [`Error`] has a kind, a cause, and remedies that a program phrases in terms of its own options. A [`Failure`]
+//! also records whether all ranks return it, so that they can shut down together.
 
 mod build;
 mod classifier;

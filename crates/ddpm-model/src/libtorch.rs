@@ -1,4 +1,4 @@
-//! What libtorch fails with: memory that ran out, a GPU that failed, an operation that is not deterministic.
+//! Classifies libtorch's errors: out of memory, a failed GPU, a nondeterministic operation.
 
 use ddpm_comm::abort;
 use tch::TchError;
@@ -9,10 +9,10 @@ use crate::error::{Error, ErrorKind, Remedy};
 /// The exit status after a GPU has failed.
 const GPU_FAILED: i32 = 1;
 
-/// What a panic over an error of libtorch's has in its message, before libtorch's words.
+/// The text that precedes libtorch's own message in a panic caused by a libtorch error.
 const LIBTORCH_PANICKED: &str = "Torch(\"";
 
-/// How a panic has the system's refusal, EAGAIN.
+/// How EAGAIN appears in the message of a panic.
 const NO_THREAD: [&str; 2] = ["os error 11", "code: 11, kind: WouldBlock"];
 
 impl From<TchError> for Error {
@@ -22,22 +22,24 @@ impl From<TchError> for Error {
 }
 
 impl Error {
-    /// What libtorch failed with: a failure of the machine with its remedy, or else libtorch's own first line.
+    /// Converts an error message of libtorch: a failure of the machine gets its own error with a remedy; for anything
+    /// else the message is libtorch's first line.
     ///
-    /// A GPU that has failed ends the run here, after the message: nothing in its memory can be freed any more.
+    /// If a GPU has failed, this prints a message and aborts the run, because nothing in the GPU's memory can be
+    /// freed any more.
     pub fn of_libtorch(words: &str) -> Self {
         let first = words.lines().next().unwrap_or_default();
         let known = TorchFailure::of(words).map(|failure| Self::of_machine(&failure, first));
         known.unwrap_or_else(|| Self::internal(format!("libtorch: {first}")))
     }
 
-    /// The failure of the machine that made code panic, if it was one: operators of tensors (`a + b`) cannot report
-    /// otherwise that memory ran out, nor can libraries that a thread does not start.
+    /// The error for a panic that was caused by a failure of the machine, if it was. Tensor operators (`a + b`) can
+    /// report out of memory only by a panic, and so do some libraries when a thread cannot be started.
     pub fn of_panic(message: &str) -> Option<Self> {
         if message.contains("thread") && NO_THREAD.iter().any(|phrase| message.contains(phrase)) {
             return Some(Self::internal(
-                "the system starts no more threads: memory, or the number of them that this user or container may have, is \
-                 used up. Raise that limit (ulimit -u, the container's pids), or start fewer ranks",
+                "the system cannot start more threads: memory, or the number of threads allowed for this user or \
+                 container, is used up. Raise that limit (ulimit -u, the container's pids), or start fewer ranks",
             ));
         }
         let words = message.split_once(LIBTORCH_PANICKED).map(|(_, words)| words.replace("\\n", "\n"))?;
@@ -56,7 +58,7 @@ impl Error {
                 let operation = words.split(" does not have ").next().unwrap_or_default();
                 let operation = operation.rsplit(": ").next().unwrap_or_default();
                 Self::config(format!(
-                    "libtorch's {operation} gives other bits each time on a GPU, and results should repeat bit for bit"
+                    "libtorch's {operation} is nondeterministic on a GPU, but results must repeat bit for bit"
                 ))
                 .or(Remedy::ComputeOnCpu)
                 .or(Remedy::AllowNondeterminism)
@@ -64,7 +66,7 @@ impl Error {
         }
     }
 
-    /// An allocation of this size, such as `2.00 GiB`, failed on a GPU or else on the machine.
+    /// The error for a failed allocation of this size, such as `2.00 GiB`, on a GPU or in host memory.
     pub fn out_of_memory(on_gpu: bool, asked: Option<&str>) -> Self {
         let place = if on_gpu { "the GPU" } else { "this machine" };
         let asked = asked.map_or(String::new(), |asked| format!(" ({asked} more were needed)"));
@@ -104,13 +106,13 @@ mod tests {
         assert!(Error::of_panic("index out of bounds").is_none());
         let thread = std::io::Error::from_raw_os_error(11);
         for message in [format!("OS can't spawn worker thread: {thread}"), format!("one more thread: {thread:?}")] {
-            assert!(Error::of_panic(&message).unwrap().to_string().starts_with("the system starts no more threads: "));
+            assert!(Error::of_panic(&message).unwrap().to_string().starts_with("the system cannot start more threads"));
         }
         let error = Error::of_libtorch(
             "Internal torch error: put_ does not have a deterministic implementation, but you set 'torch.use_determ",
         );
         assert!(
-            error.kind() == ErrorKind::Config && error.to_string().starts_with("libtorch's put_ gives other bits"),
+            error.kind() == ErrorKind::Config && error.to_string().starts_with("libtorch's put_ is nondeterministic"),
             "{error}"
         );
     }

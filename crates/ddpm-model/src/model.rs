@@ -1,4 +1,4 @@
-//! A source (SRC) of a model to sample from or to evaluate: a run, a run at a step, or a diffusers directory.
+//! Opens a model to sample from or to evaluate. Its source (SRC) is a run, a run at a step, or a diffusers directory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,43 +21,44 @@ use crate::learner::Learner;
 use crate::run_dir::{resettled, store_of};
 use crate::weights::WeightChoice;
 
-/// A network with its numbers and its process.
+/// A network with its weights and its diffusion process.
 pub struct Model {
     /// The network.
     pub network: Network,
-    /// Its numbers.
+    /// Its weights.
     pub weights: Weights,
-    /// The process that it was trained on.
+    /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
-    /// The row of the class table that means "no class", if it has one.
+    /// The row of the class table that means "no class", if there is one.
     pub null_class: Option<i64>,
-    /// Number of classes that can be asked for.
+    /// Number of classes that the model can be conditioned on, or that a classifier distinguishes.
     pub classes: Option<i64>,
-    /// Whether predicted images are clipped to [-1, 1] unless asked otherwise.
+    /// Whether predicted images are clipped to [-1, 1] by default.
     pub clips: bool,
-    /// What the run was trained with; a diffusers directory does not say.
+    /// The settings that the run was trained with; `None` for a diffusers directory.
     pub settings: Option<Settings>,
-    /// One phrase for the log.
+    /// A phrase that describes the model in logs and messages.
     pub description: String,
 }
 
-/// What rank 0 found at SRC, for all ranks.
+/// What rank 0 found at SRC, to be sent to all ranks.
 #[derive(Serialize, Deserialize)]
 enum Found {
-    /// A diffusers directory, which every rank reads itself.
+    /// A diffusers directory, which every rank reads for itself.
     Diffusers,
-    /// A checkpoint, of which one buffer follows.
+    /// A checkpoint, followed by a broadcast of the buffer with its `numbers` weights.
     Run { description: String, settings: Box<Settings>, numbers: usize },
 }
 
 impl Model {
-    /// Opens SRC, all ranks together: rank 0 chooses the checkpoint, reads the weights asked for and sends them on, so
-    /// that all have the same while a run goes on saving, and the store sends them once.
+    /// Opens SRC, all ranks together. Rank 0 chooses the checkpoint, reads the requested weights and broadcasts them.
+    /// All ranks therefore get the same weights even while the run is still saving checkpoints, and the store is read
+    /// only once.
     pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
         Self::open_as(Learner::Diffusion, comm, source, choice, device)
     }
 
-    /// The same, of what `learner` has learnt and nothing else.
+    /// Like [`open`](Self::open), but for a model of kind `learner`; any other kind is refused.
     pub fn open_as(
         learner: Learner,
         comm: &dyn Collective,
@@ -114,13 +115,14 @@ impl Model {
         }
     }
 
-    /// What the network predicts `[B, ...]` for images `x` `[B, C, H, W]` at timesteps `t` `[B]` of the model's own process,
-    /// with the classes `labels` `[B]` if it is conditioned on classes.
+    /// The prediction `[B, ...]` of the network for images `x` `[B, C, H, W]` at timesteps `t` `[B]` of the model's
+    /// own process, with the classes `labels` `[B]` if the network is conditioned on classes.
     pub fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, TchError> {
         self.network.forward(&self.weights, &Inputs { x, t, labels, dropout: None })
     }
 
-    /// The configuration that images come from: `config`, by default that of the model's own run, under `overrides`.
+    /// The configuration that describes the images: `config` or, by default, the configuration of the model's own
+    /// run, with `overrides` applied.
     pub fn data_settings(&self, config: Option<&str>, overrides: &[String]) -> Result<Settings, Error> {
         match (config, &self.settings) {
             (Some(config), _) => Ok(Settings::load(config, overrides)?),
@@ -144,14 +146,14 @@ impl Model {
         }
     }
 
-    /// Opens the images that `settings` describe. Refuses another shape than the model's, and classes that it does not
-    /// know.
+    /// Opens the images that `settings` describe. Refuses images whose shape is not the model's, and classes that the
+    /// model does not know.
     pub fn open_data(&self, settings: &Settings, split: Split) -> Result<Arc<dyn Source>, Error> {
         let source = data::open(settings, split)?;
         let (found, image) = (source.image(), self.network.image());
         if found != image {
             return Err(Error::config(format!(
-                "the model is of {image} images (channels, height, width) and the data are {found}"
+                "the model was trained on {image} images (channels, height, width), but the data are {found}"
             ))
             .or(Remedy::Set(vec![
                 ("data.image_size".into(), image.height.to_string()),
@@ -163,20 +165,20 @@ impl Model {
                 "the data has {found} classes and the model knows {classes}; name the data it was trained on"
             ))),
             (Some(classes), None) => Err(Error::config(format!(
-                "the model wants one of {classes} classes with each image but the data carries no labels; set data.labels"
+                "the model needs one of {classes} classes with each image, but the data has no labels; set data.labels"
             ))),
             _ => Ok(source),
         }
     }
 }
 
-/// The run and the step of `RUN@STEP`; an `@` in a folder's name or an address is not one.
+/// Splits `RUN@STEP` into run and step. An `@` inside the name of a folder or an address does not count.
 fn step_of(source: &str) -> Option<(&str, u64)> {
     let (run, step) = source.rsplit_once('@').filter(|_| !Path::new(source).exists())?;
     Some((run, step.parse().ok()?))
 }
 
-/// What SRC is; of a run, with the weights asked for.
+/// Finds out what SRC is. For a run, also reads the requested weights.
 fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Error> {
     if diffusers::is_meant(Path::new(source))? {
         refuse_other(learner, Learner::Diffusion, source)?;
@@ -198,7 +200,7 @@ fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, 
     Err(Error::new(ErrorKind::Storage, message))
 }
 
-/// The weights asked for, of one checkpoint; or in what it is damaged.
+/// Reads the requested weights of one checkpoint. If the checkpoint is damaged, the inner result is that error.
 fn read(
     learner: Learner,
     run: &str,

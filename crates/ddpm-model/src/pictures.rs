@@ -1,4 +1,4 @@
-//! Pictures made of images: sample grids and the strips of the forward and the reverse process.
+//! Pictures composed of images: sample grids, and strips that show the forward and the reverse process.
 
 use ddpm_data::Source;
 use ddpm_diffusion::{Diffusion, Stream, noise_batch};
@@ -8,17 +8,17 @@ use tch::{Kind, Tensor};
 use crate::error::Error;
 use crate::images;
 
-/// Rows of a strip: images.
+/// Number of images in a strip, one per row.
 pub const STRIP_IMAGES: usize = 4;
-/// Columns of a strip: timesteps.
+/// Number of timesteps in a strip, one per column.
 const STRIP_TIMES: usize = 10;
 
-/// Images f32 `[N, C, size, size]` in `[-1, 1]` in a grid.
+/// A grid of images f32 `[N, C, size, size]` in `[-1, 1]`.
 pub fn grid(images: &[f32], channels: usize, size: usize, columns: usize) -> Result<Picture, Error> {
     grid_u8(&ddpm_telemetry::from_unit_floats(images), channels, size, columns)
 }
 
-/// Images u8 `[N, C, size, size]` in a grid.
+/// A grid of images u8 `[N, C, size, size]`.
 pub fn grid_u8(images: &[u8], channels: usize, size: usize, columns: usize) -> Result<Picture, Error> {
     let count = images.len() / (channels * size * size);
     Ok(ddpm_telemetry::grid(images, [count, channels, size, size], columns, Scale::Legible)?)
@@ -29,7 +29,7 @@ pub fn single(image: &[u8], channels: usize, size: usize) -> Result<Picture, Err
     Ok(ddpm_telemetry::grid(image, [1, channels, size, size], 1, Scale::Exact)?)
 }
 
-/// The first images of a data set on their way to noise: a row per image, x_t from t = 0 to T-1.
+/// The forward process on the first images of a data set: one row per image, with x_t from t = 0 to T-1.
 pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> Result<Picture, Error> {
     let image = source.image();
     let count = STRIP_IMAGES.min(source.len() as usize);
@@ -48,7 +48,7 @@ pub fn forward_strip(source: &dyn Source, diffusion: &Diffusion, seed: u64) -> R
     grid(&Vec::<f32>::try_from(&strip)?, image.channels, image.height, STRIP_TIMES)
 }
 
-/// Images on their way from noise: a row per image, of `trajectories` f32 `[rows, steps, C, size, size]`.
+/// The reverse process from noise to images: one row per image of `trajectories` f32 `[rows, steps, C, size, size]`.
 pub fn reverse_strip(trajectories: &[f32], steps: usize, channels: usize, size: usize) -> Result<Picture, Error> {
     let columns = STRIP_TIMES.min(steps);
     let image = channels * size * size;

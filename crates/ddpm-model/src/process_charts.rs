@@ -12,10 +12,11 @@ use crate::error::Error;
 use crate::finite;
 use crate::images::{Images, floats};
 
-/// With fewer timesteps the last of Ho et al.'s betas, 0.02 * 1000/T, would reach 1.
+/// Minimum number of timesteps: with fewer, the last beta of Ho et al.'s schedule, 0.02 * 1000/T, would reach 1.
 pub const FEWEST: u32 = 21;
 
-/// beta, abar and the signal-to-noise ratio of the well-known schedules, and of a configuration's own, against t/T.
+/// Charts of beta, `alphas_cumprod` and the signal-to-noise ratio over t/T, for the well-known schedules and for the
+/// schedule of the configuration `own`.
 pub fn schedules(own: Option<&Settings>, timesteps: u32) -> Result<Picture, Error> {
     if timesteps < FEWEST {
         return Err(Error::config(format!(
@@ -49,7 +50,7 @@ pub fn schedules(own: Option<&Settings>, timesteps: u32) -> Result<Picture, Erro
     Ok(panel(&charts)?)
 }
 
-/// A schedule's tables depend on none of these.
+/// An arbitrary choice: the tables of a schedule do not depend on any of these.
 const SPEC: DiffusionSpec = DiffusionSpec {
     prediction: ddpm_diffusion::Prediction::Eps,
     variance: ddpm_diffusion::Variance::FixedSmall,
@@ -57,7 +58,7 @@ const SPEC: DiffusionSpec = DiffusionSpec {
     weighting: ddpm_diffusion::Weighting::None,
 };
 
-/// Time's embedding as a U-Net sees it first: the sines, then the cosines.
+/// The sinusoidal embedding of t that a U-Net receives as input: first the sines, then the cosines.
 pub fn embedding(timesteps: u32, channels: u32) -> Result<Picture, Error> {
     let t = Tensor::arange(i64::from(timesteps), (Kind::Int64, Device::Cpu));
     let embedded = sinusoidal_embedding(&t, i64::from(channels), false, 0.0)?.tr();
@@ -71,22 +72,23 @@ pub fn embedding(timesteps: u32, channels: u32) -> Result<Picture, Error> {
     Ok(map.draw()?)
 }
 
-/// Timesteps at which a learned variance is looked at: as many evenly spaced as crowding towards t = 0.
+/// A learned variance is evaluated at this many evenly spaced timesteps, and at as many concentrated near t = 0.
 const LOOKS: usize = 20;
 
-/// A network at work on noised images.
+/// A network and the images on which to evaluate it.
 pub struct AtWork<'a> {
     /// The network.
     pub network: &'a Network,
     /// Its weights.
     pub weights: &'a Weights,
-    /// The process that it was trained on.
+    /// The diffusion process that it was trained on.
     pub process: &'a Diffusion,
-    /// The images, which are noised to several timesteps.
+    /// The images, which are noised to several timesteps for the evaluation.
     pub images: &'a Images,
 }
 
-/// beta and the posterior's variance over t, as Nichol & Dhariwal (2021) show them in figure 1; one may be the model's.
+/// Charts beta and the posterior variance over t, as in figure 1 of Nichol & Dhariwal (2021), and marks the one that
+/// the model uses, if any.
 pub fn fixed_variance(process: &Diffusion) -> Result<Picture, Error> {
     Ok(bounds(process).draw()?)
 }
@@ -110,7 +112,8 @@ fn bounds(process: &Diffusion) -> Chart {
     }
 }
 
-/// The same with the mean of what a model has learned, and how far between the two that lies.
+/// Like [`fixed_variance`], with the mean of the model's learned variance, and a second chart of where it lies
+/// between the two.
 pub fn learned_variance(model: &AtWork) -> Result<Picture, Error> {
     let process = model.process;
     let mut variances = bounds(process);
@@ -140,7 +143,8 @@ pub fn learned_variance(model: &AtWork) -> Result<Picture, Error> {
     Ok(panel(&[variances, fractions])?)
 }
 
-/// How far from the posterior's variance to beta, in logarithms, a learned one lies at one t.
+/// The position of a learned variance at one t between the posterior variance (0) and beta (1), on a logarithmic
+/// scale.
 struct Look {
     t: usize,
     mean: f64,
@@ -148,7 +152,7 @@ struct Look {
     high: f64,
 }
 
-/// Looks at the variance channels at noised images, over t.
+/// Evaluates the variance channels on noised images, over t.
 fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Error> {
     let AtWork { network, weights, process, images } = *model;
     let labels = network.classes().map(|_| Tensor::from_slice(&images.labels).to_device(process.device()));

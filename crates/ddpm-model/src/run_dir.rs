@@ -1,4 +1,4 @@
-//! A run's directory: where its checkpoints are, and what its paths mean now.
+//! A run's directory: finds its checkpoints, and adjusts recorded paths after the directory was moved.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use ddpm_config::{Settings, check_path};
 
 use crate::error::Error;
 
-/// The store of SRC: an address as it is; of a run's directory the one its `config.toml` names, or its own
-/// `checkpoints`; else SRC itself.
+/// The store of SRC. If SRC is the address of an object store, it is returned unchanged. For a run's directory, it is
+/// the store that its `config.toml` names, or its own `checkpoints` folder. Anything else is taken as a store itself.
 pub fn store_of(run: &str) -> Result<String, Error> {
     let (directory, own) = (Path::new(run), Path::new(run).join("checkpoints"));
     let config = directory.join("config.toml");
@@ -26,14 +26,14 @@ pub fn store_of(run: &str) -> Result<String, Error> {
             config.display()
         ))),
         Some(uri) => Ok(uri),
-        // A run that was moved keeps its checkpoints beside its configuration.
+        // A run that was moved keeps its checkpoints next to its configuration.
         None => Ok(own.display().to_string()),
     }
 }
 
-/// The settings that a run wrote down, with its paths as they are now, seen from the run's directory: a run that was
-/// moved or copied takes along what came with it, and one of an earlier version, which wrote paths down as typed, shows by its own
-/// where it was started.
+/// The settings that a run recorded, with paths adjusted to the present location of the run's directory. If the run
+/// was moved or copied, paths to files that moved along with it are updated. An earlier version recorded paths as
+/// typed; in that case the recorded `run.dir` shows in which folder the run was started.
 pub fn resettled(mut settings: Settings, run: &Path) -> Settings {
     let seen = [std::path::absolute(run), run.canonicalize()].into_iter().flatten().collect::<Vec<_>>();
     let there = PathBuf::from(&settings.run.dir);
@@ -50,7 +50,7 @@ pub fn resettled(mut settings: Settings, run: &Path) -> Settings {
     let (Some(was), Some(is)) = (there.ancestors().nth(common), here.ancestors().nth(common)) else { return settings };
     for path in settings.paths_mut() {
         let moved = Path::new(&*path).strip_prefix(was).map(|rest| is.join(rest));
-        // Of a copied run, the original is still there: what was copied along belongs to the copy.
+        // After a copy the original still exists, but files that were copied along belong to the copy.
         if let Ok(moved) = moved
             && moved.exists()
         {

@@ -1,4 +1,4 @@
-//! Samples in files, and images to compare them with.
+//! Reads samples from files, and the images to compare them with.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use tch::{Device, Tensor};
 use crate::error::{Error, ErrorKind};
 use crate::{data, images, tensor_file};
 
-/// Sub-folders that a message names.
+/// Maximum number of sub-folders named in a message.
 const FOLDERS_SHOWN: usize = 10;
 
-/// Images f32 `[N, C, H, W]` in `[-1, 1]`, and the class of each where that is known.
+/// Images with their classes, if these are known.
 pub struct Labelled {
-    /// The images.
+    /// f32 `[N, C, H, W]` in `[-1, 1]`.
     pub images: Tensor,
-    /// The class of each.
+    /// The class of each image.
     pub labels: Option<Vec<i64>>,
 }
 
-/// Images of the shape `image` in a safetensors file or a folder. Where `classes` are distinguished, a folder's sub-folders,
-/// as many, are the classes in the order of their names.
+/// Reads images of the shape `image` from a safetensors file or a folder. If `classes` is given and a folder has
+/// sub-folders, there must be as many; they are the classes, in the order of their names.
 pub fn read(path: &Path, image: ImageShape, classes: Option<i64>) -> Result<Labelled, Error> {
     if !path.is_dir() {
         let read = tensor_file::read(path, "samples", None, image.sizes())?;
@@ -40,7 +40,7 @@ pub fn read(path: &Path, image: ImageShape, classes: Option<i64>) -> Result<Labe
         tracing::info!("classes: {}", data::class_summary(source.as_ref()));
     }
     let batch = ddpm_data::preview(source.as_ref(), 0, source.len() as usize).map_err(|error| match error {
-        // No key of a configuration is about these files.
+        // The usual message would refer to [data] keys, which do not apply to these files.
         DataError::Image { .. } => {
             Error::new(ErrorKind::Storage, format!("{}. Replace or remove the file.", error.fault()))
         }
@@ -65,8 +65,8 @@ fn folder_labels(path: &Path, classes: Option<i64>) -> Result<FolderLabels, Erro
         0 => Ok(FolderLabels::None),
         folders if folders as i64 == classes => Ok(FolderLabels::SubFolder),
         folders => Err(Error::config(format!(
-            "{} has {folders} sub-folders ({}) and the classifier distinguishes {classes} classes; give one sub-folder for each, or \
-             none",
+            "{} has {folders} sub-folders ({}) and the classifier distinguishes {classes} classes; give one sub-folder \
+             for each, or none",
             path.display(),
             some_of(found, FOLDERS_SHOWN)
         ))),

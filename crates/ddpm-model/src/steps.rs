@@ -1,26 +1,27 @@
-//! The timesteps that images are drawn over: how many, and whether the first of them is noise.
+//! The number of sampling steps, and a warning if sampling starts at a timestep that is not pure noise.
 
 use ddpm_diffusion::{Diffusion, VISIBLE_SIGNAL};
 
-/// Steps that images are drawn in where no number is given.
+/// Default number of steps for drawing images.
 pub const DRAWING: usize = 50;
-/// Steps that they are encoded in: more, as decoding is to lead back to the image itself.
+/// Default number of steps for encoding images: more than for drawing, because decoding should reproduce the image.
 pub const ENCODING: usize = 100;
 
-/// As many steps as were asked for; else `usual`, or all of `timesteps` where there are fewer.
+/// The number of steps: `asked` if given, otherwise the smaller of `usual` and `timesteps`.
 pub fn count(asked: Option<usize>, usual: usize, timesteps: usize) -> usize {
     asked.unwrap_or(usual.min(timesteps))
 }
 
-/// Warns where images that are drawn from pure noise over the timesteps `kept` of `whole` start at one at which the network
-/// was trained on images that still show. Of a schedule that never ends in noise the configuration's own warning speaks.
+/// Warns if sampling over the timesteps `kept` of `whole` starts from pure noise at a timestep at which the network
+/// was trained on images that are still visible. If `kept` includes the last timestep of `whole`, there is no warning
+/// here: [`diffusion`](crate::diffusion) warns of a schedule that does not end in noise.
 pub fn warn_of_visible_signal(whole: &Diffusion, kept: &[usize], remedy: &str) {
     let (Some(&first), last) = (kept.last(), whole.timesteps() - 1) else { return };
     let signal = whole.alphas_cumprod[first];
     if signal > VISIBLE_SIGNAL && first < last {
         tracing::warn!(
             "drawing starts from pure noise at t = {first} of 0 to {last}, where the network was trained on images that \
-             still show (alphas_cumprod = {signal:.3}); {remedy}"
+             are still visible (alphas_cumprod = {signal:.3}); {remedy}"
         );
     }
 }

@@ -11,7 +11,7 @@ use crate::finite::broken_rows;
 
 use ddpm_telemetry::write_atomic;
 
-/// A tensor to write: its name, shape and numbers.
+/// A tensor to write: its name, shape and values.
 pub struct Entry<'a> {
     name: &'a str,
     shape: Vec<usize>,
@@ -33,7 +33,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Writes a file of these tensors.
+/// Writes these tensors to a file.
 pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Error> {
     let views = entries
         .iter()
@@ -43,16 +43,16 @@ pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Error> {
     write_atomic(path, &file).map_err(|e| Error::file(path, e))
 }
 
-/// Images of a file, or noise.
+/// Images or noise read from a file.
 pub struct Read {
     /// f32 `[N, C, H, W]`.
     pub values: Tensor,
-    /// The class of each, where the file says.
+    /// The class of each image, if the file has `labels`.
     pub labels: Option<Vec<i64>>,
 }
 
-/// Tensor `name` of a file, which must be finite f32 of `count` (any number above 0, if none is given) times `image`,
-/// `[C, H, W]`; and `labels`, if they are there.
+/// Reads tensor `name` of a file, and `labels` if present. The tensor must be finite f32 `[N, C, H, W]` with N =
+/// `count` (any N above 0 if `count` is `None`) and `[C, H, W]` = `image`.
 pub fn read(path: &Path, name: &str, count: Option<i64>, image: [i64; 3]) -> Result<Read, Error> {
     let [channels, height, width] = image;
     let wanted = count.map_or("N".into(), |count| count.to_string());

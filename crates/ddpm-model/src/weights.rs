@@ -1,9 +1,9 @@
-//! Which weights of a run: the trained ones, or an average of them; and the names of their buffers in checkpoints.
+//! The choice between a run's raw weights and their averages, and the names of their buffers in checkpoints.
 
-/// The buffer of the trained weights.
+/// The name of the buffer with the raw weights.
 pub const WEIGHTS: &str = "weights";
 
-/// The buffer of the average with this rate.
+/// The name of the buffer with the average of this rate.
 pub fn ema_buffer(rate: f64) -> String {
     format!("ema/{rate}")
 }
@@ -11,9 +11,9 @@ pub fn ema_buffer(rate: f64) -> String {
 /// Which of a run's weights to use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WeightChoice {
-    /// The slowest average, or the raw weights where there is none.
+    /// The slowest average, or the raw weights if there is none.
     SlowestAverage,
-    /// What the optimizer works on.
+    /// The raw weights, which the optimizer updates.
     Raw,
     /// The average with this rate.
     Rate(f64),
@@ -32,7 +32,7 @@ impl std::str::FromStr for WeightChoice {
 }
 
 impl WeightChoice {
-    /// The buffer that holds these weights, where averages with `rates` are kept.
+    /// The name of the buffer with these weights, for a run that keeps averages with `rates`.
     pub(crate) fn buffer(self, rates: &[f64]) -> String {
         match self {
             Self::SlowestAverage => rates.iter().copied().max_by(f64::total_cmp).map_or(WEIGHTS.into(), ema_buffer),

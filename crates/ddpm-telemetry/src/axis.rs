@@ -1,18 +1,18 @@
-//! The axes of a chart: which ticks they bear and how these are written.
+//! The axes of a chart: the positions of their ticks and the format of the tick labels.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 
-/// A range with its ticks. Logarithmic ones run over the logarithm to base 10.
+/// A range with its ticks. The range of a logarithmic axis is in logarithms to base 10.
 pub(crate) struct Axis {
     range: (f64, f64),
     ticks: Vec<f64>,
     notation: Notation,
 }
 
-/// How ticks are written.
+/// The format of tick labels.
 enum Notation {
     Decimals(usize),
     Scientific,
@@ -35,7 +35,7 @@ impl Axis {
         Self { range, ticks: (first..=last).map(|i| i as f64 * step).collect(), notation }
     }
 
-    /// A tick per power of ten, thinned out over a wide range, with those at 2 and 5 in a narrow one.
+    /// One tick per power of ten: fewer over a wide range, and with additional ticks at 2 and 5 over a narrow one.
     pub(crate) fn logarithmic(range: (f64, f64)) -> Self {
         let (low, high) = range;
         let (first, last) = (low.floor() as i64, high.ceil() as i64);
@@ -59,7 +59,8 @@ impl Ranged for Axis {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // Lines are asked for twice, bold ones with labels and light ones between; the first will do.
+        // plotters asks twice, for bold lines with labels and for light lines between them. Only bold lines are
+        // drawn.
         if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
     }
 
@@ -82,7 +83,7 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// Least and greatest of `values`, a little apart even where they are one or none.
+/// The minimum and maximum of `values`. The result is never an empty range, even for a single value or none.
 pub(crate) fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
@@ -96,7 +97,7 @@ pub(crate) fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
-/// Up to three digits, without closing zeros: 2e-5, 1.25e6.
+/// Up to three significant digits, without trailing zeros: 2e-5, 1.25e6.
 fn scientific(value: f64) -> String {
     let text = format!("{value:.2e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));

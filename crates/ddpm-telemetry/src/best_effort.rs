@@ -3,14 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An output that training can do without: its first failure is warned of, and closes it.
+/// An output that training can do without: the first failure logs a warning and closes it.
 pub(crate) struct BestEffort<W> {
     path: PathBuf,
     output: Option<W>,
 }
 
 impl<W> BestEffort<W> {
-    /// Over what was opened.
+    /// Wraps the result of opening the output.
     pub(crate) fn new(path: &Path, opened: io::Result<W>) -> Self {
         let mut this = Self { path: path.to_owned(), output: None };
         match opened {
@@ -30,8 +30,8 @@ impl<W> BestEffort<W> {
     fn close(&mut self, error: &io::Error) {
         self.output = None;
         tracing::warn!(
-            "{} cannot be written ({error}); the run goes on without it. \
-             Free space or mend the permissions there, then resume to have it again.",
+            "{} cannot be written ({error}); the run continues without it. \
+             Free space or fix the permissions there, then resume the run to reopen it.",
             self.path.display()
         );
     }

@@ -1,4 +1,4 @@
-//! The surface that charts are drawn on: the font, and smooth lines and letters.
+//! The surface on which charts are drawn: the font, and antialiasing of lines and letters.
 
 use std::error::Error;
 use std::sync::Once;
@@ -12,17 +12,17 @@ use plotters::style::register_font;
 use crate::error::DrawError;
 use crate::picture::Picture;
 
-/// Of a chart that stands alone, in pixels.
+/// Width of a single chart in pixels.
 pub(crate) const WIDTH: u32 = 900;
-/// Of any chart, in pixels.
+/// Height of any chart in pixels.
 pub(crate) const HEIGHT: u32 = 500;
-/// Charts are drawn larger by this factor and then reduced, which smooths their lines and letters.
+/// Charts are drawn larger by this factor and then scaled down, which smooths lines and letters.
 pub(crate) const FINE: u32 = 3;
 
-/// What is drawn on, `FINE` times as large as the picture.
+/// The drawing area, `FINE` times as large as the picture.
 pub(crate) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
-/// A white picture of this size with what `draw` puts on it; `title` names it in an error.
+/// Draws a picture of this size with `draw`, on a white background; `title` names it in an error.
 pub(crate) fn paint(
     width: u32,
     height: u32,
@@ -32,7 +32,7 @@ pub(crate) fn paint(
     static FONT: Once = Once::new();
     FONT.call_once(|| {
         let font = include_bytes!("../assets/DejaVuSans-subset.ttf");
-        // A font that does not parse shows below, as an error of the first label.
+        // If the font does not parse, drawing the first label below fails.
         let _ = register_font("sans-serif", FontStyle::Normal, font);
     });
     let (fine_width, fine_height) = (width * FINE, height * FINE);

@@ -8,25 +8,25 @@ use crate::colours::COLOURS;
 use crate::error::DrawError;
 use crate::picture::Picture;
 
-/// Of each chart in a panel of several.
+/// Width of each chart in a panel, in pixels.
 const PANEL_WIDTH: u32 = 600;
 
-/// A chart of lines over a common x axis.
+/// A chart of lines with a common x axis.
 #[derive(Clone, Debug, Default)]
 pub struct Chart {
-    /// Stands above the chart.
+    /// Shown above the chart.
     pub title: String,
-    /// Stands below the x axis.
+    /// Shown below the x axis.
     pub x_label: String,
-    /// Stands beside the y axis.
+    /// Shown next to the y axis.
     pub y_label: String,
-    /// Whether x is shown by its logarithm; values of 0 and below are then left out.
+    /// Whether the x axis is logarithmic; points with x <= 0 are then left out.
     pub log_x: bool,
-    /// Whether y is shown by its logarithm; values of 0 and below are then left out.
+    /// Whether the y axis is logarithmic; points with y <= 0 are then left out.
     pub log_y: bool,
-    /// What the y axis covers at any rate, where y is not shown by its logarithm.
+    /// A range that a linear y axis always covers; ignored if the y axis is logarithmic.
     pub y_covers: Option<(f64, f64)>,
-    /// The lines; a legend tells two or more apart.
+    /// The lines; two or more get a legend.
     pub series: Vec<Series>,
 }
 
@@ -40,7 +40,7 @@ pub struct Series {
 }
 
 impl Chart {
-    /// The chart as a picture of 900x500.
+    /// Draws the chart as a picture of 900x500 pixels.
     ///
     /// # Errors
     /// If the labels leave no room for the lines.
@@ -49,7 +49,7 @@ impl Chart {
     }
 }
 
-/// Several charts side by side, each of 600x500.
+/// Draws several charts side by side, each of 600x500 pixels.
 ///
 /// # Errors
 /// If there is no chart, or its labels leave no room for the lines.
@@ -57,11 +57,11 @@ pub fn panel(charts: &[Chart]) -> Result<Picture, DrawError> {
     draw(charts, PANEL_WIDTH)
 }
 
-/// The bound's term, or any loss, at each timestep as one line over t, y by its logarithm. `None` where a timestep has no
-/// value yet.
+/// Draws the terms of the variational bound, or any other loss, over t as one line with a logarithmic y axis.
+/// `values` holds one entry per timestep, `None` for a timestep without a value yet.
 ///
 /// # Errors
-/// None that these labels could give rise to.
+/// The chart cannot be drawn; this does not happen with these fixed labels.
 pub fn loss_by_timestep(values: &[Option<f64>]) -> Result<Picture, DrawError> {
     let points = values.iter().enumerate().filter_map(|(t, value)| Some((t as f64, (*value)?)));
     let chart = Chart {
@@ -134,7 +134,7 @@ fn draw_one(chart: &Chart, area: &Area<'_>) -> Result<(), Box<dyn std::error::Er
     Ok(())
 }
 
-/// Of the corners that a legend may take, the one with the fewest points behind it.
+/// Of the four corners, the one in which the legend covers the fewest points.
 fn free_corner<'a>(
     points: impl Iterator<Item = &'a (f64, f64)> + Clone,
     (left, right): (f64, f64),
@@ -155,7 +155,7 @@ fn free_corner<'a>(
 }
 
 impl Chart {
-    /// The points that can be shown, x and y by their logarithms if so asked.
+    /// The points that can be shown, with x and y converted to logarithms for logarithmic axes.
     fn drawn(&self, series: &Series) -> Vec<(f64, f64)> {
         let on = |logarithmic: bool, value: f64| if logarithmic { value.log10() } else { value };
         let shown = |&(x, y): &(f64, f64)| (on(self.log_x, x), on(self.log_y, y));

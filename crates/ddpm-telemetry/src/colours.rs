@@ -2,7 +2,7 @@
 
 use plotters::style::RGBColor;
 
-/// Distinguishable with any colour vision (Okabe and Ito).
+/// The palette of Okabe and Ito, which can be distinguished with any form of colour vision.
 pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

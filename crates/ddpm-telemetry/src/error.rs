@@ -1,6 +1,6 @@
-//! Why a picture cannot be drawn.
+//! The error for a picture that cannot be drawn.
 
-/// Why a picture cannot be drawn: one sentence on what is wrong, one with the fix.
+/// Why a picture cannot be drawn: one sentence about the problem, and one about the fix.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DrawError(pub(crate) String);

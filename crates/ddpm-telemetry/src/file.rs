@@ -1,11 +1,11 @@
-//! Files that are written whole or not at all.
+//! Writes files atomically.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Puts `bytes` at `path` in one step, creating its parents: a reader or a crash meets the old file or the new
-/// one, never a part.
+/// Writes `bytes` to `path` atomically, creating parent directories: a reader sees either the old or the new file,
+/// never a partial one, even after a crash.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -18,7 +18,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::rename(&temporary, path)
     });
     if written.is_err() {
-        // It may be half written, and on a full disk its space is wanted.
+        // The temporary file may be incomplete, and on a full disk its space is needed.
         let _ = fs::remove_file(&temporary);
     }
     written

@@ -1,29 +1,30 @@
-//! Batches of images as one picture: sample grids, and the strips of the forward and reverse process.
+//! Combines a batch of images into one picture: sample grids, and strips of the forward and reverse process.
 
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use crate::error::DrawError;
 use crate::picture::Picture;
 
-/// Pixels between neighbouring images; the outside has no border, so a grid of one is the image itself.
+/// Pixels between neighbouring images. There is no outer border, so a grid of one image is the image itself.
 const GAP: usize = 2;
 const BACKGROUND: u8 = 255;
-/// What `Scale::Legible` enlarges the shorter side to, at least.
+/// Minimum size in pixels to which `Scale::Legible` enlarges the shorter side of an image.
 const LEGIBLE: usize = 64;
 
-/// How many pixels of the picture each pixel of an image takes.
+/// The size at which each pixel of an image is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// One.
+    /// One pixel.
     Exact,
-    /// The smallest square that shows the image at 64 pixels or more: images of 28 are tripled, of 32 doubled.
+    /// The smallest square that makes the image at least 64 pixels wide and high: images of 28 pixels are tripled, of
+    /// 32 pixels doubled.
     Legible,
 }
 
-/// Lays out 8-bit `images` of shape `[n, c, h, w]`, c being 1 (grey) or 3 (RGB), row by row in `columns`.
+/// Arranges 8-bit `images` of shape `[n, c, h, w]`, where c is 1 (grey) or 3 (RGB), row by row in `columns` columns.
 ///
 /// # Errors
-/// If the shape is empty, has other channels or does not match the number of bytes, or `columns` is 0.
+/// If the shape is empty, has another number of channels or does not match the number of bytes, or if `columns` is 0.
 pub fn grid(images: &[u8], shape: [usize; 4], columns: usize, scale: Scale) -> Result<Picture, DrawError> {
     let [n, channels, height, width] = shape;
     if !(matches!(channels, 1 | 3)) {
@@ -71,9 +72,9 @@ pub fn grid(images: &[u8], shape: [usize; 4], columns: usize, scale: Scale) -> R
     Ok(Picture(image.expect("one byte per channel and pixel")))
 }
 
-/// Images in [-1, 1] as bytes: round((x + 1) * 127.5), values outside clamped.
+/// Converts values in [-1, 1] to bytes: round((x + 1) * 127.5), with values outside the range clamped.
 pub fn from_unit_floats(images: &[f32]) -> Vec<u8> {
-    // The cast saturates, and takes NaN to 0.
+    // The cast saturates, and maps NaN to 0.
     images.iter().map(|x| ((x + 1.0) * 127.5).round() as u8).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Heat maps: a value over two whole-numbered axes, by colour.
+//! Heat maps: values over two integer axes, shown as colours.
 
 use std::error::Error;
 
@@ -10,26 +10,26 @@ use crate::colours::COLOURS;
 use crate::error::DrawError;
 use crate::picture::Picture;
 
-/// Width of the colour scale beside the map, with its labels.
+/// Width of the colour scale next to the map, including its labels, in pixels.
 const SCALE_WIDTH: u32 = 110;
-/// Colours of the scale.
+/// Number of colours in the scale.
 const SCALE_STEPS: usize = 128;
 
 /// Values in [-1, 1] over columns and rows.
 #[derive(Clone, Debug, Default)]
 pub struct HeatMap {
-    /// Stands above the map.
+    /// Shown above the map.
     pub title: String,
-    /// Stands below the x axis, which counts columns from 0.
+    /// Shown below the x axis, which counts columns from 0.
     pub x_label: String,
-    /// Stands beside the y axis, which counts rows from 0, upwards.
+    /// Shown next to the y axis, which counts rows from 0, upwards.
     pub y_label: String,
-    /// Row by row; each as long as the first.
+    /// The values by row; all rows have the same length.
     pub rows: Vec<Vec<f32>>,
 }
 
 impl HeatMap {
-    /// The map and its colour scale as a picture of 900x500.
+    /// Draws the map and its colour scale as a picture of 900x500 pixels.
     ///
     /// # Errors
     /// If there is no value, rows differ in length, or the labels leave no room.
@@ -37,7 +37,7 @@ impl HeatMap {
         let columns = self.rows.first().map_or(0, Vec::len);
         if !(columns > 0 && self.rows.iter().all(|row| row.len() == columns)) {
             return Err(DrawError(
-                "rows of no or of different lengths make no heat map. Give at least one value, and as many in each row."
+                "a heat map needs rows of equal, non-zero length. Give at least one value, and as many in each row."
                     .into(),
             ));
         }
@@ -74,9 +74,9 @@ impl HeatMap {
     }
 }
 
-/// The colours from -1 to 1.
+/// Draws the colour scale from -1 to 1.
 fn draw_scale(area: &Area<'_>) -> Result<(), Box<dyn Error>> {
-    // As high as the map: a caption above, the x axis' labels below.
+    // As high as the map, so leave room for a caption above and for x-axis labels below.
     let mut canvas = ChartBuilder::on(area)
         .caption(" ", ("sans-serif", 24 * FINE))
         .margin(14 * FINE)

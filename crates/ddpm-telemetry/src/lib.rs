@@ -1,4 +1,4 @@
-//! What shows a run while it trains: log lines, progress, `metrics.jsonl`, TensorBoard events, charts and image grids.
+//! Outputs for monitoring a run: log lines, progress, `metrics.jsonl`, TensorBoard events, charts and image grids.
 //!
 //! ```
 //! use ddpm_telemetry::{Metrics, MetricsLog, Scale, TensorBoard, grid, read_metrics};
@@ -19,8 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Observing never stops training. An output that fails during a run (full disk, lost mount) is closed with one warning;
-//! only pictures requested by name return their errors. The crate knows nothing of libtorch nor of the other crates.
+//! Monitoring never stops training. An output that fails during a run (full disk, lost mount) is closed with one
+//! warning; only functions that draw or save a picture return their errors. This crate depends neither on libtorch
+//! nor on the other crates of the workspace.
 
 mod axis;
 mod best_effort;

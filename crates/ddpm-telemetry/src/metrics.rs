@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object per log step, each step once however often the run was resumed.
+//! `metrics.jsonl`: one JSON object per log step. Each step appears once, no matter how often the run was resumed.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 use crate::best_effort::BestEffort;
 use crate::file::write_atomic;
 
-/// The figures of one log step, in the order in which they were added.
+/// The metrics of one log step, in the order in which they were added.
 ///
-/// Each has a key in `metrics.jsonl` and a tag in TensorBoard. One that is not finite is `null` in the file; one that is
-/// absent is `null` there and not shown in TensorBoard.
+/// Each metric has a key in `metrics.jsonl` and a tag in TensorBoard. A value that is not finite is `null` in the
+/// file. An absent value is `null` in the file and not shown in TensorBoard.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     step: u64,
@@ -37,33 +37,34 @@ enum Quantity {
 }
 
 impl Metrics {
-    /// The figures of step `step`, none yet.
+    /// An empty set of metrics for step `step`.
     pub fn at(step: u64) -> Self {
         Self { step, figures: Vec::new() }
     }
 
-    /// The step: updates made since the start of the run.
+    /// The step: the number of updates since the start of the run.
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// Adds a whole number.
+    /// Adds an integer.
     pub fn count(&mut self, key: &'static str, tag: &'static str, value: u64) {
         self.push(key.into(), tag.into(), Quantity::Count(value));
     }
 
-    /// Adds a number.
+    /// Adds a real number.
     pub fn real(&mut self, key: &'static str, tag: &'static str, value: f64) {
         self.push(key.into(), tag.into(), Quantity::Real(value));
     }
 
-    /// Adds a number that may be absent.
+    /// Adds a real number that may be absent.
     pub fn optional(&mut self, key: &'static str, tag: &'static str, value: Option<f64>) {
         self.push(key.into(), tag.into(), value.map_or(Quantity::Absent, Quantity::Real));
     }
 
-    /// Adds a number for each quarter of the timesteps, least noise first: `{key}_q0` to `{key}_q3`, shown as `{tag}/q0` to
-    /// `{tag}/q3`; a tag that has a name after its slash already gets `_q0` to `_q3`.
+    /// Adds one number for each quarter of the timesteps, least noise first: `{key}_q0` to `{key}_q3` in the file,
+    /// and `{tag}/q0` to `{tag}/q3` in TensorBoard. If the tag already contains a slash, the suffixes are `_q0` to
+    /// `_q3` instead.
     pub fn quarters(&mut self, key: &str, tag: &str, values: [Option<f64>; 4]) {
         let separator = if tag.contains('/') { '_' } else { '/' };
         for (q, value) in values.into_iter().enumerate() {
@@ -72,7 +73,7 @@ impl Metrics {
         }
     }
 
-    /// The figure with this key; none if it is absent.
+    /// The value with this key; `None` if it is absent.
     pub fn get(&self, key: &str) -> Option<f64> {
         self.figures.iter().find(|figure| figure.key == key)?.value.number()
     }
@@ -81,7 +82,7 @@ impl Metrics {
         self.figures.push(Figure { key, tag, value });
     }
 
-    /// What TensorBoard plots, by tag.
+    /// The values that TensorBoard plots, with their tags.
     pub(crate) fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
         self.figures.iter().filter_map(|figure| Some((figure.tag.as_ref(), figure.value.number()?)))
     }
@@ -101,7 +102,7 @@ impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Count(count) => serializer.serialize_u64(*count),
-            // serde_json writes null for what is not finite.
+            // serde_json writes null for values that are not finite.
             Self::Real(value) => serializer.serialize_f64(*value),
             Self::Absent => serializer.serialize_none(),
         }
@@ -119,12 +120,12 @@ impl Serialize for Metrics {
     }
 }
 
-/// The open `metrics.jsonl`. It never fails: see the crate.
+/// The open `metrics.jsonl`. Writing never fails; see the crate documentation.
 pub struct MetricsLog(BestEffort<File>);
 
 impl MetricsLog {
-    /// Opens `path` for a run that goes on after `resume_step`, or starts afresh where that is none. Lines of
-    /// later steps, which will be run again, are cut, and so is a line that a crash left torn.
+    /// Opens `path` for a run that resumes after `resume_step`, or starts at step 0 if that is `None`. Lines of later
+    /// steps, which will be repeated, are removed, and so is a line that a crash left incomplete.
     pub fn open(path: &Path, resume_step: Option<u64>) -> Self {
         Self(BestEffort::new(path, cut_and_open(path, resume_step)))
     }
@@ -134,14 +135,14 @@ impl MetricsLog {
         self.0.attempt(|file| {
             let mut line = serde_json::to_vec(metrics)?;
             line.push(b'\n');
-            // One write, so that a crash tears no line but the last.
+            // A single write, so that a crash can leave at most the last line incomplete.
             file.write_all(&line)
         });
     }
 }
 
-/// The log steps of a run's `metrics.jsonl`, in order, as objects with the fields that [`Metrics`] wrote. Torn lines are
-/// left out.
+/// Reads the log steps of a run's `metrics.jsonl`, in order, as objects with the fields that [`Metrics`] wrote.
+/// Incomplete lines are skipped.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -150,7 +151,7 @@ pub fn read_metrics(path: &Path) -> io::Result<Vec<Map<String, Value>>> {
 }
 
 fn cut_and_open(path: &Path, resume_step: Option<u64>) -> io::Result<File> {
-    // A pipe or a device has no past to cut.
+    // A pipe or a device has no earlier lines to remove.
     if path.is_file() {
         write_atomic(path, &lines_until(&fs::read(path)?, resume_step))?;
     } else if let Some(parent) = path.parent() {
@@ -218,7 +219,7 @@ mod tests {
             File::options().append(true).open(&path).unwrap().write_all(torn).unwrap();
             assert_eq!(written(&path, Some(30), &[40]), [10, 20, 40]);
         }
-        // Whole but for its newline: kept, and the next line does not run into it.
+        // Complete except for its newline: the line is kept, and the next one starts on a new line.
         fs::write(&path, serde_json::to_vec(&at(10)).unwrap()).unwrap();
         assert_eq!(written(&path, Some(10), &[20]), [10, 20]);
     }

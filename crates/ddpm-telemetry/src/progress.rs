@@ -1,5 +1,5 @@
-//! What stderr shows while a run goes on: a progress bar on a terminal, plain lines elsewhere, and log lines
-//! that do not tear the bar.
+//! Output to stderr during a run: a progress bar on a terminal or plain lines elsewhere, and log lines that do not
+//! break the bar.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -16,38 +16,38 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::metrics::Metrics;
 
-/// The one owner of the terminal: bars are drawn at its foot, log lines above them.
+/// The single owner of the terminal: it draws bars at the bottom and log lines above them.
 static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// How far a run is, and how fast.
+/// The progress and speed of a run.
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// Progress from `start_step`, which is done, to `total_steps`: a bar, or where stderr is no terminal a line
-    /// per report.
+    /// Shows progress to `total_steps` from `start_step`, the number of steps already done: as a bar on a terminal,
+    /// otherwise as one line per report.
     pub fn new(total_steps: u64, start_step: u64, is_terminal: bool) -> Self {
         let style = ProgressStyle::with_template("step {pos}/{len} {wide_bar} {msg}{eta_if_known}")
             .expect("a valid template")
             .with_key("eta_if_known", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // A line that cannot be composed shows without it.
+                // If formatting fails, the line is shown without an ETA.
                 let _ = write!(out, "{}", Eta(state.eta()));
             });
         let bar = ProgressBar::with_draw_target(Some(total_steps), ProgressDrawTarget::hidden())
             .with_position(start_step)
             .with_style(style);
         let bar = if is_terminal { SCREEN.add(bar) } else { bar };
-        // The steps before this start took no time of it.
+        // Steps from before this start must not count towards the ETA.
         bar.tick();
         bar.reset_eta();
         Self(bar)
     }
 
-    /// `step` is done.
+    /// Sets the number of steps done.
     pub fn advance(&self, step: u64) {
         self.0.set_position(step);
     }
 
-    /// Shows the figures of a log step.
+    /// Shows the metrics of a log step.
     pub fn report(&self, metrics: &Metrics) {
         self.0.set_position(metrics.step());
         self.0.set_message(figures(metrics));
@@ -62,7 +62,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Leaves the last state of a bar as a line, whatever ended the run.
+    /// Replaces a bar by a line with its last state, however the run ended.
     fn drop(&mut self) {
         if !self.0.is_hidden() {
             let line = self.line();
@@ -79,7 +79,7 @@ fn figures(metrics: &Metrics) -> String {
     format!("loss {loss:.4}  {accuracy}{images_per_s:.decimals$} images/s")
 }
 
-/// The time that is left, in its two leading units; nothing at the end, nor before it can be judged.
+/// The remaining time in its two leading units; empty at the end and as long as there is no estimate.
 struct Eta(Duration);
 
 impl fmt::Display for Eta {
@@ -95,12 +95,12 @@ impl fmt::Display for Eta {
     }
 }
 
-/// Whose errors become ours, and are reported once.
+/// Silences a library whose errors we return and report ourselves, so that they are reported only once.
 const OUR_ERRORS: &str = "rustls_platform_verifier=off";
 
-/// Sends log lines of `level` and above to stderr, those of other libraries from warnings on; `RUST_LOG`
-/// overrides both. Ranks other than 0 keep to errors unless `all_ranks`, and to the images that they alone have met and
-/// skipped.
+/// Sends log lines of `level` and above to stderr, and warnings and errors of other libraries; `RUST_LOG` overrides
+/// both. Unless `all_ranks` is set, ranks other than 0 log only errors, and warnings of images that they have
+/// skipped, because no other rank knows of these.
 pub fn init_logging(level: LevelFilter, rank: usize, all_ranks: bool) {
     let speaks = all_ranks || rank == 0;
     let rust_log = std::env::var("RUST_LOG").ok().filter(|rust_log| !rust_log.is_empty());
@@ -110,7 +110,7 @@ pub fn init_logging(level: LevelFilter, rank: usize, all_ranks: bool) {
         None => EnvFilter::new(format!("warn,ddpm={level},{OUR_ERRORS}")),
     };
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    // An error means that logging is set up already, which is what was asked for.
+    // An error means that logging is already set up, so there is nothing left to do.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal() && !no_colour)
@@ -119,7 +119,8 @@ pub fn init_logging(level: LevelFilter, rank: usize, all_ranks: bool) {
         .try_init();
 }
 
-/// `[rank 1] warning: message field=value`: the rank where several speak, the level where it is not "info".
+/// Formats `[rank 1] warning: message field=value`: with the rank unless only rank 0 logs, and with the level unless
+/// it is "info".
 struct Line {
     rank: Option<usize>,
 }
@@ -152,7 +153,8 @@ where
     }
 }
 
-/// Writes whole lines to stderr, above the bars where there are any. A lost terminal is not worth an error.
+/// Writes whole lines to stderr, above the bars if there are any. Errors are ignored: a lost terminal must not stop a
+/// run.
 struct Screen;
 
 impl Write for Screen {

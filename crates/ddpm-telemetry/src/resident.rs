@@ -2,12 +2,12 @@
 
 use std::fs;
 
-/// Resident memory of this process in MB (10^6 bytes); NaN where there is no `/proc`.
+/// Resident memory of this process in MB (10^6 bytes); NaN if there is no `/proc`.
 pub fn rss_mb() -> f64 {
     status_mb("VmRSS:")
 }
 
-/// The most that [`rss_mb`] ever was.
+/// Peak resident memory of this process, in the unit of [`rss_mb`].
 pub fn peak_rss_mb() -> f64 {
     status_mb("VmHWM:")
 }

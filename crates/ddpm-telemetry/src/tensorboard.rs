@@ -1,8 +1,9 @@
-//! TensorBoard event files: scalars, pictures and text, each step once however often the run was resumed.
+//! TensorBoard event files: scalars, pictures and text. Each step appears once, no matter how often the run was
+//! resumed.
 //!
-//! Of tensorboard-rs only its record framing is used. Its `FileWriter` writes from a thread that panics on a
-//! full disk, and takes the caller along when it is dropped; images come out with height and width swapped, and
-//! text is not there.
+//! Only the record framing of tensorboard-rs is used. Its `FileWriter` writes from a thread that panics on a full
+//! disk, and then also panics the caller when it is dropped; it swaps the height and width of images, and it does not
+//! support text.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -22,15 +23,15 @@ use crate::picture::Picture;
 
 const PREFIX: &str = "events.out.tfevents.";
 
-/// The event file of one start of the run. It never fails: see the crate.
+/// The event file of one start of the run. Writing never fails; see the crate documentation.
 pub struct TensorBoard {
     records: BestEffort<RecordWriter<BufWriter<File>>>,
     first_step: u64,
 }
 
 impl TensorBoard {
-    /// Starts an event file in `dir` for a run that goes on after `resume_step`, or starts afresh where that is
-    /// none. TensorBoard forgets what earlier files of `dir` hold of later steps.
+    /// Creates an event file in `dir` for a run that resumes after `resume_step`, or starts at step 0 if that is
+    /// `None`. TensorBoard then discards events of later steps in the earlier files of `dir`.
     pub fn open(dir: &Path, resume_step: Option<u64>) -> Self {
         Self::begin(dir, create(dir), resume_step)
     }
@@ -39,7 +40,7 @@ impl TensorBoard {
         let records = BestEffort::new(path, file.map(|file| RecordWriter::new(BufWriter::new(file))));
         let mut this = Self { records, first_step: resume_step.map_or(0, |step| step + 1) };
         this.event(0, |event| event.set_file_version("brain.Event:2".into()));
-        // A session that starts at step s says that earlier sessions are void from s on.
+        // A session that starts at step s makes TensorBoard discard events of earlier sessions from step s on.
         this.event(this.first_step, |event| {
             let mut session = SessionLog::new();
             session.set_status(SessionLog_SessionStatus::START);
@@ -48,12 +49,13 @@ impl TensorBoard {
         this
     }
 
-    /// The first step of this start of the run. What stands at an earlier one outlives a later start that repeats it.
+    /// The first step of this start of the run. An event logged at an earlier step would not be discarded when a
+    /// later start repeats it.
     pub fn first_step(&self) -> u64 {
         self.first_step
     }
 
-    /// Adds one point to every curve.
+    /// Adds one point to the curve of each metric.
     pub fn metrics(&mut self, metrics: &Metrics) {
         let scalar = |(tag, value): (&str, f64)| {
             let mut point = tagged(tag);
@@ -75,9 +77,9 @@ impl TensorBoard {
         self.summary(step, vec![value]);
     }
 
-    /// Shows `text` as it stands, at the first step of this start of the run.
+    /// Shows `text` verbatim, at the first step of this start of the run.
     pub fn text(&mut self, tag: &str, text: &str) {
-        // The text plug-in reads Markdown; four spaces keep it from reading anything into this.
+        // The text plug-in renders Markdown; an indent of four spaces makes it show the text verbatim.
         let verbatim: String = text.lines().map(|line| format!("    {line}\n")).collect();
         let mut tensor = TensorProto::new();
         tensor.set_dtype(DataType::DT_STRING);
@@ -119,8 +121,9 @@ fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// A new event file. TensorBoard reads a folder in the order of names, which begin with a time, so this one
-/// must come after those already there even if the clock was set back or the machine is another.
+/// Creates a new event file. TensorBoard reads the files of a folder in the order of their names, which begin with a
+/// time. The new file must therefore sort after all existing ones, even if the clock was set back or another machine
+/// wrote them.
 fn create(dir: &Path) -> io::Result<File> {
     fs::create_dir_all(dir)?;
     let mut seconds = unix_time() as u64;
@@ -158,7 +161,7 @@ mod tests {
         data
     }
 
-    /// The events of every file of `dir`, in the order TensorBoard reads them.
+    /// The events of all files in `dir`, in the order in which TensorBoard reads them.
     fn events(dir: &Path) -> Vec<Event> {
         let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
@@ -192,7 +195,7 @@ mod tests {
         board.metrics(&metrics);
         board.picture(8, "samples", &picture);
 
-        // Read while the writer is open: nothing waits in a buffer.
+        // The writer is still open, so this checks that every event was flushed.
         let events = events(dir.path());
         assert_eq!(events.iter().map(Event::get_step).collect::<Vec<_>>(), [0, 0, 0, 7, 8]);
         assert_eq!(events[0].get_file_version(), "brain.Event:2");

@@ -1,5 +1,5 @@
-//! Observes every step of a training: `target/release/examples/observe RUN_DIR` prints the loss of each step, and how far
-//! the weights have moved from where they started.
+//! Observes every step of a training run: `target/release/examples/observe RUN_DIR` prints the loss of each step and
+//! the distance of the weights from their initial values.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ddpm_model::{Error, Failure, Place};
 use ddpm_train::{LogStep, Plan, Run, StopRequest, TrainObserver, Trainer};
 use tch::Tensor;
 
-/// Prints on rank 0 what each step did.
+/// Prints each step's loss and the distance of the weights from their initial values, on rank 0.
 #[derive(Default)]
 struct Distance {
     start: Option<Tensor>,

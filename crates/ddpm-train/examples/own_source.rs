@@ -1,4 +1,4 @@
-//! Trains on a `Source` of one's own, here discs drawn on the fly, in any number of ranks:
+//! Trains on a custom `Source`, here discs drawn on the fly, on any number of ranks:
 //! `mpirun -np 2 target/release/examples/own_source RUN_DIR`.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Draws images from a checkpoint in a store: `target/release/examples/sample_from_store s3://bucket/run OUT.png`. The address
-//! of a run directory, or of any object store that checkpoints go to, will do; every rank draws its share.
+//! Draws images from a checkpoint in a store: `target/release/examples/sample_from_store s3://bucket/run OUT.png`.
+//! The store may be a run directory or any object store that checkpoints are saved to; every rank draws its share.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! From validated settings to the parts of a training.
+//! Builds the parts of a training run from validated settings.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use ddpm_diffusion::TimestepSampler;
 use ddpm_model::{Error, Failure};
 use ddpm_nn::LrSchedule;
 
-/// Batches decoded ahead per worker.
+/// Number of batches that each worker decodes ahead.
 const PREFETCH_PER_WORKER: usize = 2;
 
-/// How training timesteps are drawn, with an empty history.
+/// The sampler of training timesteps, with an empty history.
 pub fn timestep_sampler(settings: &Settings) -> TimestepSampler {
     let d = &settings.diffusion;
     let global_batch = NonZeroU64::new(settings.train.global_batch as u64).expect("validated to be at least 1");
     TimestepSampler::new(d.timestep_sampler, d.timesteps as usize, global_batch)
 }
 
-/// The learning rate that `[train]` describes.
+/// The learning rate schedule that `[train]` configures.
 pub fn lr_schedule(settings: &Settings) -> LrSchedule {
     let t = &settings.train;
     LrSchedule {
@@ -33,12 +33,13 @@ pub fn lr_schedule(settings: &Settings) -> LrSchedule {
     }
 }
 
-/// Batches that a rank holds beside the one it trains on: ready, being decoded, or about to be used again.
+/// Number of batches that a rank holds in addition to the one it trains on: ready, being decoded, or waiting to be
+/// reused.
 pub fn batches_ahead(settings: &Settings) -> usize {
     PREFETCH_PER_WORKER * settings.data.workers + 1
 }
 
-/// Delivers one rank's slice of each batch, in `order`, from `start_step` on.
+/// A loader that delivers one rank's slice of each global batch, in `order`, starting with the batch of `start_step`.
 pub fn loader(
     settings: &Settings,
     source: &Arc<dyn Source>,
@@ -60,7 +61,7 @@ pub fn loader(
     Ok(Loader::new(Arc::clone(source), order, config)?)
 }
 
-/// The collective over which gradients in `memory` go, as configured; says which one it is.
+/// Selects the collective that averages gradients in `memory`, as configured, and logs the choice.
 pub fn transport(world: &World, backend: Backend, memory: Memory) -> Result<Arc<dyn Collective>, Failure> {
     let wanted = match backend {
         Backend::Auto => Wanted::Auto,

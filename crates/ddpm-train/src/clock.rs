@@ -1,27 +1,27 @@
-//! Where a training's time goes.
+//! Accounting of training time.
 
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use tch_ext::in_range;
 
-/// Where the time went since the last log step.
+/// How the time since the last log step was spent.
 pub struct Clock {
     since: Instant,
-    /// Images trained on.
+    /// Number of images trained on, over all ranks.
     pub images: u64,
-    /// Waiting for images.
+    /// Time spent waiting for images.
     pub data_wait: Duration,
-    /// Waiting for the other ranks, and for what is exchanged with them.
+    /// Time spent in communication, including waiting for the other ranks.
     pub comm_wait: Duration,
-    /// Held up by saves.
+    /// Time for which saves held up training.
     pub checkpoint_stall: Duration,
-    /// Drawing samples, which is not training.
+    /// Time spent drawing samples, which does not count as training.
     pub drawing: Duration,
 }
 
 impl Clock {
-    /// Everything at zero, now.
+    /// A clock that starts now, with all counters at zero.
     pub fn started() -> Self {
         Self {
             since: Instant::now(),
@@ -33,14 +33,15 @@ impl Clock {
         }
     }
 
-    /// Over all ranks, while training: neither saving nor drawing samples counts.
+    /// Training throughput over all ranks, in images per second. Time spent on saving and on drawing samples is
+    /// excluded.
     pub fn images_per_s(&self) -> f64 {
         let training = self.since.elapsed().saturating_sub(self.checkpoint_stall + self.drawing);
         self.images as f64 / training.as_secs_f64()
     }
 }
 
-/// Adds the time that `work` takes to `total`, and shows it in a trace by `name`.
+/// Runs `work`, adds the time it takes to `total`, and marks it in traces as the range `name`.
 pub fn timed<T>(name: &'static CStr, total: &mut Duration, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let done = in_range(name, work);

@@ -1,37 +1,37 @@
-//! The data set of a run: the one that its checkpoint knows, or another that the user allows.
+//! The data set of a run: the one recorded in its checkpoint, or another one if the user allows the change.
 
 use ddpm_checkpoint::Manifest;
 use ddpm_data::{Order, Source};
 use ddpm_model::{Error, ErrorKind, Remedy};
 use serde::{Deserialize, Serialize};
 
-/// What a checkpoint holds of its data set, among the counters: which one it is, and from where on its images come in
-/// the order that follows from their number.
+/// The record of a run's data set, stored among the counters of a checkpoint: which data set it is, and the position at
+/// which its order of images begins. That order follows from the number of images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRecord {
     /// Number of images.
     pub images: u64,
-    /// [`Source::fingerprint`], in hexadecimal; `None` in checkpoints of versions that had none.
+    /// [`Source::fingerprint`] in hexadecimal; `None` in checkpoints of versions without fingerprints.
     #[serde(default)]
     pub fingerprint: Option<String>,
-    /// Position of the first image of that order: 0, unless the run has gone on with another data set.
+    /// Position of the first image of that order: 0 unless the run was continued with another data set.
     #[serde(default)]
     pub order_start: u64,
-    /// Number of the epoch that begins there.
+    /// Number of the epoch that begins at `order_start`.
     #[serde(default)]
     pub order_epoch: u64,
 }
 
 impl DataRecord {
-    /// The record of a run that begins with `source`.
+    /// The record of a run that starts with `source`.
     pub fn new(source: &dyn Source) -> Self {
         let fingerprint = Some(format!("{:016x}", source.fingerprint()));
         Self { images: source.len(), fingerprint, order_start: 0, order_epoch: 0 }
     }
 
-    /// The record of a run that goes on from `manifest` with `source`. Where that is another data set than before, it is
-    /// refused, unless the user `allows` it: then an epoch begins at the manifest's position, in an order of its own. The
-    /// epoch under way is not finished.
+    /// The record of a run that resumes from `manifest` with `source`. A data set that differs from the checkpoint's
+    /// is refused unless the user `allows` it. If allowed, the current epoch is cut short, and a new epoch in a new
+    /// order begins at the manifest's position.
     pub fn resumed(source: &dyn Source, manifest: &Manifest, allows: bool) -> Result<Self, Error> {
         let refuse = |reason: String| Error::new(ErrorKind::ResumeRefused, reason);
         let step = manifest.step;
@@ -48,13 +48,14 @@ impl DataRecord {
         let (before, after) = (held.images, now.images);
         let change = match before == after {
             true => format!(
-                "the data set has {after} images as it had when step {step} was saved, but other images, names or classes"
+                "the data set still has {after} images, but images, names or classes have changed since step {step} \
+                 was saved"
             ),
             false => format!("the data set has {after} images, but had {before} when step {step} was saved"),
         };
         if !allows {
-            return Err(refuse(format!("{change}, and which image comes next follows from all of them"))
-                .or(Remedy::Do("bring the data set back".into()))
+            return Err(refuse(format!("{change}, and the order of the images depends on the whole data set"))
+                .or(Remedy::Do("restore the data set".into()))
                 .or(Remedy::AllowChange(vec![DATA.into()])));
         }
         let order_epoch = held.order(manifest.seed).epochs_begun(manifest.position);
@@ -62,13 +63,14 @@ impl DataRecord {
         Ok(Self { order_start: manifest.position, order_epoch, ..now })
     }
 
-    /// The order that the images come in.
+    /// The order in which the images are used.
     pub fn order(&self, seed: u64) -> Order {
         Order::beginning(self.images, seed, self.order_start, self.order_epoch)
     }
 }
 
-/// What stands for the data set and all keys of `[data]` in [`Remedy::AllowChange`] and in what the user allows to change.
+/// The name that stands for the data set and all keys of `[data]`, in [`Remedy::AllowChange`] and in the user's list
+/// of allowed changes.
 pub const DATA: &str = "data";
 
 #[cfg(test)]

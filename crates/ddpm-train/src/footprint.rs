@@ -1,4 +1,4 @@
-//! What training takes of memory on each rank, estimated before it starts; and what makes it less.
+//! Estimates the memory that training needs on each rank before it starts, and suggests settings that reduce it.
 
 use ddpm_config::{ModelKind, Precision, Settings};
 use ddpm_data::Batch;
@@ -13,35 +13,37 @@ use crate::state::TrainState;
 use crate::step::forward;
 use crate::task::Task;
 
-/// Images of the two passes from which larger ones are estimated.
+/// Numbers of images in the two measured passes from which larger ones are extrapolated.
 const PROBES: [usize; 2] = [2, 4];
 
-/// Memory that the allocator holds in holes between blocks of other sizes, as a share of what the forward pass keeps; on
-/// top of it as much as backward's temporaries take, which come in many sizes. Measured with jemalloc that keeps its pages
-/// (docs/log.md; docs/performance.md compares estimates with what is taken).
+/// Allocator fragmentation (free holes between blocks of other sizes), as a fraction of the activations. On top of
+/// it, fragmentation of the same size as backward's temporaries is assumed, because these come in many sizes.
+/// Measured with a jemalloc that retains its pages (docs/log.md; docs/performance.md compares estimates with actual
+/// use).
 const HOLES: f64 = 0.17;
 
 /// Memory of one rank at the peak of a step, in MB (10^6 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Footprint {
-    /// Whose memory all but `process` is: `cpu` or `cuda`.
+    /// The device whose memory all fields except `process` refer to: `cpu` or `cuda`.
     pub device: &'static str,
-    /// The program, its libraries, and the batches decoded ahead, in the machine's memory.
+    /// The program, its libraries, and the batches decoded ahead; always in host memory.
     pub process: f64,
-    /// Weights, gradients, moments and averages.
+    /// Weights, gradients, optimizer moments and averages.
     pub state: f64,
-    /// What the forward pass of a micro-batch leaves for backward.
+    /// Activations that the forward pass of a micro-batch keeps for backward.
     pub activations: f64,
-    /// What backward, or forward, takes on top at its worst.
+    /// Additional memory at the peak of the backward or forward pass.
     pub temporaries: f64,
-    /// What the allocator holds in holes between those two; not estimated of a GPU's.
+    /// Allocator fragmentation; not estimated for a GPU.
     pub holes: Option<f64>,
-    /// All of these that are in the device's memory. What CUDA and its libraries keep on a GPU for themselves comes on top.
+    /// The sum of those fields that are in the device's memory. On a GPU, the memory that CUDA and its libraries use
+    /// is not included.
     pub total: f64,
 }
 
-/// What reduces the memory of a training with these settings on `world` ranks, as a sentence without its full stop.
-/// `has_bf16` is whether the device multiplies bf16: emulating it saves little memory.
+/// Advice on reducing the memory of training with these settings on `world` ranks, as a sentence without the full
+/// stop. `has_bf16` is whether the device supports bf16 products natively: emulated bf16 saves little memory.
 pub fn relief(settings: &Settings, world: usize, has_bf16: bool) -> String {
     let (train, model) = (&settings.train, &settings.model);
     let slice = train.global_batch / world.max(1);
@@ -65,22 +67,23 @@ pub fn relief(settings: &Settings, world: usize, has_bf16: bool) -> String {
     }
 }
 
-/// Bytes beside the state.
+/// Memory of one forward and backward pass in bytes, without the training state.
 #[derive(Clone, Copy)]
 struct Pass {
-    /// Between forward and backward.
+    /// Held between forward and backward.
     kept: f64,
-    /// At the worst moment.
+    /// At the peak.
     peak: f64,
 }
 
 impl Footprint {
-    /// The footprint of a rank among `world`, which is measured at a small scale: state and tensors by libtorch's
-    /// allocator in forward and backward passes of a few images, of which both are affine functions; the rest as what
-    /// this process takes beside its tensors in the end. All on the CPU, also for GPUs: tensors are as large there, where
-    /// the layers do as they do on GPUs.
+    /// The footprint of one rank out of `world`, extrapolated from a small measurement. State and activations are
+    /// measured in libtorch's allocator during forward and backward passes of a few images, since both kept and peak
+    /// memory are affine in the number of images. The rest is what this process uses apart from its tensors.
+    /// Everything is measured on the CPU, even for GPUs: tensors have the same size there, provided that the layers
+    /// run the unfused code that GPUs run.
     ///
-    /// A save in flight is not in it.
+    /// A save in flight is not included.
     pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
         if on_gpu {
             composite_group_norm(|| Self::measured(settings, world, precision, true))
@@ -128,7 +131,7 @@ impl Footprint {
     }
 }
 
-/// One forward and backward pass of `count` black images.
+/// Measures one forward and backward pass of `count` black images.
 fn probe(task: &Task, state: &TrainState, watch: &mut MemoryWatch, count: usize) -> Result<Pass, Error> {
     let base = watch.live();
     watch.take_peak();
@@ -173,7 +176,7 @@ mod tests {
         assert!(advised.unwrap().check_world(2).is_ok());
     }
 
-    /// A GPU's layers are not fused, so that they keep more.
+    /// Layers are not fused on a GPU, so they keep more activations.
     #[test]
     fn a_gpu_s_footprint_is_that_of_its_tensors() {
         let settings = settings(&[]);

@@ -1,4 +1,4 @@
-//! From libtorch's gradients to buckets that are averaged over the ranks while backward goes on.
+//! Groups libtorch's gradients into buckets and averages them over the ranks while backward is still running.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,15 +14,15 @@ use tch_ext::{GradHooks, in_range};
 
 use crate::clock::timed;
 
-/// The exit status of a rank that fails where it cannot agree with the others.
+/// The exit status of a rank that fails at a point where it cannot reach agreement with the other ranks.
 const FAILED_ALONE: i32 = 1;
 
-/// Norms of a step's gradients.
+/// L2 norms of a step's gradients.
 pub struct Norms {
-    /// Of each rank's own gradient.
+    /// The norm of each rank's own gradient, by rank.
     pub parts: Vec<f64>,
-    /// Of the average, as rank 0 has it: on another processor, or with other threads, its last bits could differ, and with
-    /// them the ranks' weights from then on.
+    /// The norm of the average, as computed by rank 0. All ranks use this value: with another processor or number of
+    /// threads the last bits could differ, and the ranks' weights would diverge from then on.
     pub average: f64,
 }
 
@@ -31,19 +31,20 @@ pub struct GradientSync {
     comm: Arc<dyn Collective>,
     averager: Averager,
     flat: Tensor,
-    /// Of this rank's share, of what was averaged in the host's memory.
+    /// Squared norm of this rank's share of the gradient, over the buckets averaged in host memory.
     squares: f64,
     ranks: usize,
     norms: BucketNorms,
-    /// With `comm.overlap`; without, all parameters are ready at once when backward is over.
+    /// Present with `comm.overlap`; without it, all parameters become ready together when backward is over.
     _hooks: Option<GradHooks>,
 }
 
-/// Of each bucket that is averaged in a GPU's memory, by its first element, the norm of this rank's share, on the GPU still.
+/// For each bucket that is averaged in GPU memory, keyed by the index of its first element: the norm of this rank's
+/// share, still on the GPU.
 type BucketNorms = Arc<Mutex<BTreeMap<usize, Tensor>>>;
 
 impl GradientSync {
-    /// For the gradients of `weights`, in `memory`, in buckets of `comm.bucket_mb`.
+    /// Sets up averaging of the gradients of `weights`, which are in `memory`, in buckets of `comm.bucket_mb` MiB.
     pub fn new(
         comm: &Arc<dyn Collective>,
         memory: Memory,
@@ -63,7 +64,7 @@ impl GradientSync {
                 Memory::Host => tch_ext::with_f32_mut(&mut bucket, |values| average(Buffer::Host(values))),
                 Memory::Device(_) if stays => {
                     tch_ext::make_current(bucket.device())?;
-                    // Enqueued before the collective, which waits for it.
+                    // Enqueued before the collective, which waits for it on the stream.
                     let norm = bucket.f_norm()?;
                     ours.lock().unwrap_or_else(PoisonError::into_inner).insert(range.start, norm);
                     tch_ext::with_f32_on_gpu(&mut bucket, |values| average(Buffer::Device(values)))
@@ -75,7 +76,8 @@ impl GradientSync {
                     bucket.f_copy_(&copy)
                 }
             };
-            // The other ranks are in the same bucket, or will be, and cannot be told otherwise.
+            // The other ranks are in the collective of this bucket, or will be, so there is no way to report the
+            // failure to them.
             in_range(c"gradient bucket", lend)
                 .unwrap_or_else(|error| abort(FAILED_ALONE, &format!("error: {}", Error::from(error))));
         };
@@ -84,28 +86,29 @@ impl GradientSync {
         Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, ranks: comm.size(), norms, _hooks: hooks })
     }
 
-    /// How many buckets there are.
+    /// Number of buckets.
     pub fn buckets(&self) -> usize {
         self.averager.buckets()
     }
 
-    /// Over how many ranks. What goes backward is a loss divided by it: each rank's share of the average.
+    /// Number of ranks. The loss is divided by it before backward, so that each rank's gradient is its share of the
+    /// average.
     pub fn ranks(&self) -> usize {
         self.ranks
     }
 
-    /// Begins a step's average; to be called before the last micro-batch goes backward.
+    /// Begins averaging for a step. Call this before the backward pass of the last micro-batch.
     pub fn begin(&mut self) {
         self.averager.begin();
     }
 
-    /// Waits until the gradients are those of the global batch, or until a GPU knows what it has to do for that.
+    /// Waits until the gradients are those of the global batch or, on a GPU, until all work for that is enqueued.
     pub fn finish(&mut self) {
         self.squares = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
     }
 
-    /// After `finish`, once a step: the norms of all ranks, gathered.
+    /// Gathers the norms of all ranks. Call this after `finish`, once per step; the time spent is added to `waiting`.
     pub fn norms(&self, waiting: &mut Duration) -> Result<Norms, Failure> {
         let ours = self.own_norms()?.map(f64::to_le_bytes);
         let gather = || self.comm.gather_bytes(ours.as_flattened());
@@ -119,10 +122,11 @@ impl GradientSync {
         Ok(Norms { parts, average: averages[0] })
     }
 
-    /// The norm of this rank's own gradient, of its loss undivided, and that of the average.
+    /// The norm of this rank's own gradient (of its loss before the division by the number of ranks), and that of the
+    /// average.
     fn own_norms(&self) -> Result<[f64; 2], Error> {
         let of_buckets = std::mem::take(&mut *self.norms.lock().unwrap_or_else(PoisonError::into_inner));
-        // One tensor, so that the host waits for a GPU once.
+        // Stacked into one tensor, so that the host waits for the GPU only once.
         let norms: Vec<Tensor> = [self.flat.norm()].into_iter().chain(of_buckets.into_values()).collect();
         let norms: Vec<f64> = Vec::try_from(&Tensor::f_stack(&norms, 0)?.to_kind(Kind::Double))?;
         let squares = self.squares + norms[1..].iter().map(|norm| norm * norm).sum::<f64>();

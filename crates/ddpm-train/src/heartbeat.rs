@@ -1,4 +1,5 @@
-//! The heartbeat: what every rank reports to all others before each step, so that all act on the same facts.
+//! The heartbeat: before each step every rank reports its status to all others, so that all ranks act on the same
+//! facts.
 
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_model::{Error, Failure};
@@ -9,22 +10,22 @@ use crate::checkpointing::SaveEvent;
 /// What one rank reports.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Heartbeat {
-    /// It was asked to stop.
+    /// The rank was asked to stop.
     stop: bool,
-    /// It has no batch to continue with.
+    /// Why the rank has no batch to continue with.
     failure: Option<Error>,
-    /// News of its part of the save under way.
+    /// The event that concerns its part of the save in flight.
     save: Option<SaveEvent>,
 }
 
-/// What all ranks have reported; the same on every rank.
+/// The combined reports of all ranks; the same on every rank.
 #[derive(Debug)]
 pub struct Heard {
     /// Whether any rank was asked to stop.
     pub stop: bool,
-    /// The failure of the lowest rank that has no batch.
+    /// The failure of the lowest-numbered rank that has no batch.
     pub failure: Option<Agreed<Error>>,
-    /// What happened to the save under way, by rank.
+    /// The events of the save in flight, by rank.
     pub saves: Vec<Option<SaveEvent>>,
 }
 

@@ -1,5 +1,5 @@
-//! Memory in huge pages, through which the processor finds its way faster: 5 to 10% of a step of the U-Net in bf16, and of
-//! two ranks, on the CPU; less of a single rank's in fp32 (docs/log.md).
+//! Moves memory into huge pages, which speeds up address translation. On the CPU this saves 5 to 10% of a U-Net step
+//! in bf16, and likewise on two ranks; it saves less on a single rank in fp32 (docs/log.md).
 #![allow(unsafe_code)] // Advice to the kernel.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
@@ -7,13 +7,13 @@ use ddpm_model::Failure;
 
 use crate::observer::{Run, TrainObserver};
 
-/// Moves memory into huge pages, a little before each step, once it has grown to what training takes: in the first step
-/// each of them would have to be cleared before it can be used.
+/// Moves memory into huge pages, a little before each step, after the first step has allocated the memory that
+/// training needs. During the first step each huge page would have to be cleared before its use.
 #[derive(Debug, Default)]
 pub struct HugePages {
-    /// Addresses that are left to look at; none before memory has grown.
+    /// Addresses still to be moved; `None` until the first step has run.
     places: Option<Vec<usize>>,
-    /// The first step has begun, if it is not over.
+    /// Whether the first step has begun. Memory is moved from the second step on.
     begun: bool,
     /// Places moved so far.
     moved: u64,
@@ -21,7 +21,7 @@ pub struct HugePages {
 
 impl TrainObserver for HugePages {
     fn before_step(&mut self, _run: &mut Run) -> Result<(), Failure> {
-        // Other systems do so by themselves, or do not.
+        // Other systems use huge pages on their own, or not at all.
         #[cfg(target_os = "linux")]
         if std::mem::replace(&mut self.begun, true) {
             self.move_some();
@@ -41,12 +41,12 @@ mod linux {
 
     const HUGE: usize = 2 << 20;
 
-    /// How long a step may be held up. The ranks wait for the one that takes longest.
+    /// Maximum delay per step. All ranks wait for the slowest one.
     const PAUSE: Duration = Duration::from_millis(250);
 
     impl HugePages {
-        /// Moves what fits into a pause. Where the kernel does not know how (before Linux 6.1), has no huge page left, or is
-        /// told never to use any, memory stays as it is.
+        /// Moves as many places as fit into `PAUSE`. If the kernel does not support this (before Linux 6.1), has no
+        /// huge page left, or is configured never to use any, memory stays as it is.
         pub(super) fn move_some(&mut self) {
             if self.places.as_ref().is_some_and(Vec::is_empty) {
                 return;
@@ -56,7 +56,8 @@ mod linux {
             while started.elapsed() < PAUSE
                 && let Some(place) = places.pop()
             {
-                // SAFETY: the kernel changes no byte of what is mapped there, and refuses what no longer is.
+                // SAFETY: the call changes no byte of the mapping, and returns an error if the range is no longer
+                // mapped.
                 let moved = unsafe { libc::madvise(place as *mut _, HUGE, libc::MADV_COLLAPSE) } == 0;
                 self.moved += u64::from(moved);
                 if !moved && io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM) {
@@ -69,7 +70,7 @@ mod linux {
         }
     }
 
-    /// Where huge pages are worth it, in the memory that this process has now.
+    /// The addresses in this process's current memory at which a huge page is worthwhile.
     fn places() -> Vec<usize> {
         let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
@@ -77,7 +78,7 @@ mod linux {
         if setting.is_empty() || setting.contains("[never]") {
             return Vec::new();
         }
-        // SAFETY: a question that is always allowed.
+        // SAFETY: a query without preconditions.
         let small = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let ranges = maps.lines().filter_map(anonymous);
         let within = ranges.flat_map(|(start, end)| {
@@ -86,7 +87,8 @@ mod linux {
         within.filter(|&place| is_mostly_there(&pagemap, place, small)).collect()
     }
 
-    /// The addresses of a line of `/proc/self/maps`, if it is memory of this process alone and has no name: allocated.
+    /// The address range of a line of `/proc/self/maps` if the mapping is private and has no name, that is, if the
+    /// allocator made it.
     fn anonymous(line: &str) -> Option<(usize, usize)> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
@@ -95,12 +97,12 @@ mod linux {
         if allocated { address(start).zip(address(end)) } else { None }
     }
 
-    /// Whether three in four of the small pages in this place hold memory: in sparse places huge pages would add a tenth to
-    /// what the process takes, and gain nothing.
+    /// Whether at least three quarters of the small pages in this place are resident. In sparse places huge pages
+    /// would increase the memory of the process by a tenth and gain nothing.
     fn is_mostly_there(pagemap: &File, place: usize, small: usize) -> bool {
         let mut entries = vec![0; HUGE / small * 8];
         let read = pagemap.read_exact_at(&mut entries, (place / small * 8) as u64);
-        // The highest bit of an entry says so.
+        // The highest bit of an entry is set if the page is resident.
         let there = entries.as_chunks::<8>().0.iter().filter(|entry| u64::from_ne_bytes(**entry) >> 63 == 1).count();
         read.is_ok() && 4 * there >= 3 * HUGE / small
     }

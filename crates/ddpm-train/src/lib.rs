@@ -1,6 +1,7 @@
 //! The trainer of diffusion models across ranks, as a library.
 //!
-//! A [`Plan`] says what a run starts from, a [`Trainer`] takes its steps, and a [`TrainObserver`] sees them.
+//! A [`Plan`] describes what a run starts from, a [`Trainer`] runs the training steps, and a [`TrainObserver`] is
+//! called around each of them.
 //!
 //! ```
 //! use ddpm_comm::World;
@@ -21,8 +22,8 @@
 //! world.finish(0)
 //! ```
 //!
-//! A reader of the code starts at `step.rs`, one training step; `trainer.rs` is the loop around it, and `checkpointing/` what
-//! is saved and restored. docs/architecture.md goes through a step and a save.
+//! To read the code, start with `step.rs`, which is one training step. `trainer.rs` is the loop around it, and
+//! `checkpointing/` saves and restores the state. docs/architecture.md walks through a step and a save.
 
 mod build;
 mod checkpointing;

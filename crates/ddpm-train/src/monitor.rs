@@ -1,4 +1,4 @@
-//! What a run shows: its directory's files, TensorBoard, progress on the terminal, sample grids.
+//! The outputs of a run: the files in its directory, TensorBoard, progress on the terminal, and sample grids.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -18,9 +18,10 @@ use crate::observer::{Run, TrainObserver};
 use crate::report::LogStep;
 use crate::task::Task;
 
-/// Key of the noise that sample grids start from: the same at every step and for every run, so grids compare.
+/// Seed of the noise that sample grids start from. It is the same at every step and in every run, so that grids can
+/// be compared.
 const GRID_SEED: u64 = 0;
-/// Images per forward pass in a grid, unless `train.micro_batch` says that fewer fit.
+/// Images per forward pass when a grid is drawn; a smaller `train.micro_batch` takes precedence.
 const GRID_BATCH: usize = 64;
 
 /// Writes the outputs of a run on rank 0, and draws its sample grids on all ranks.
@@ -39,8 +40,8 @@ struct Outputs {
 }
 
 impl Monitor {
-    /// Writes `config.toml`, opens the logs at the step after `resumed`, removes grids of later steps, and shows the data on
-    /// its way to noise; all ranks together. `program` is named in `config.toml`.
+    /// Writes `config.toml`, opens the logs at the step after `resumed`, removes the grids of later steps, and plots
+    /// the forward process; collective over all ranks. `config.toml` names `program` as its author.
     pub fn open(run: &Run, resumed: Option<u64>, program: &str) -> Result<Self, Failure> {
         let opened = match run.comm.rank() {
             0 => Outputs::open(run, resumed, program).map(Some),
@@ -63,7 +64,7 @@ impl TrainObserver for Monitor {
             outputs.progress.advance(run.state.step);
         }
         let due = run.is_due(run.settings.monitor.sample_every) && run.task.objective.denoises();
-        // Drawing may take longer than somebody who requests a stop will wait.
+        // Drawing may take longer than a stop request allows.
         if due && !run.stop.requested_anywhere(run.comm.as_ref()) {
             let started = Instant::now();
             self.draw_samples(run)?;
@@ -74,12 +75,13 @@ impl TrainObserver for Monitor {
 }
 
 impl Monitor {
-    /// Draws the grid of samples, all ranks together, and the pictures that go with it.
+    /// Draws the grid of samples, all ranks together, and the accompanying pictures.
     fn draw_samples(&mut self, run: &Run) -> Result<(), Failure> {
         let weights = run.state.preview_weights(&run.task.network)?;
         let drawn = match draw_grid(run, &weights) {
             Ok(drawn) => Some(drawn),
-            // Observing never stops training. If these weights are beyond help, their gradient says so.
+            // Observing never stops training. If the weights have diverged for good, the gradient of the next steps
+            // shows it.
             Err(failure) if failure.kind() == ErrorKind::Diverged => {
                 tracing::warn!("no grid of samples: {failure}");
                 None
@@ -95,12 +97,12 @@ impl Monitor {
     }
 }
 
-/// The figures of a log step, in the order of `metrics.jsonl`. A new metric is one line here.
+/// The metrics of a log step, in the order of `metrics.jsonl`. To add a metric, add a line here.
 fn metrics(run: &Run, figures: &LogStep) -> Metrics {
     let LogStep { means, clock, .. } = figures;
     let (state, timesteps) = (run.state, run.task.diffusion.timesteps() as f64);
     let images = state.step * run.task.global_batch as u64;
-    // Of a classifier there is no squared error and no bound: null in the file, absent from TensorBoard.
+    // A classifier has no squared error and no bound: they are null in the file and absent from TensorBoard.
     let denoiser = |value: f64| Some(value).filter(|value| means.accuracy.is_none() || !value.is_nan());
     let mut metrics = Metrics::at(state.step);
     metrics.count("images", "progress/images", images);
@@ -141,7 +143,7 @@ impl Outputs {
         let path = directory.join("config.toml");
         write_atomic(&path, config.as_bytes()).map_err(|e| Error::file(&path, e))?;
         if let Err(error) = remove_later_grids(&grids(&directory), resumed) {
-            tracing::warn!("sample grids of steps that will be run again cannot be removed ({error})");
+            tracing::warn!("cannot remove the sample grids of steps that will be repeated ({error})");
         }
         if settings.monitor.sample_every > 0 && Learner::of(settings) == Learner::Diffusion {
             let kept = grid_timesteps(settings, diffusion)?;
@@ -151,7 +153,7 @@ impl Outputs {
         if let Some(board) = &mut tensorboard {
             let step = board.first_step();
             board.text("config", &config);
-            // An image that cannot be read is a matter for the step that needs it, and for data.on_corrupt.
+            // An unreadable image is only a warning here. The step that needs it handles it by data.on_corrupt.
             show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
             let timesteps = settings.diffusion.timesteps;
             show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(FEWEST)));
@@ -178,8 +180,8 @@ impl Outputs {
         self.progress.report(metrics);
     }
 
-    /// Shows what the network has learned of the process: the bound's terms over t and, of a learned variance, where it lies
-    /// between its bounds.
+    /// Plots what the network has learned: the terms of the variational bound over t and, for a learned variance,
+    /// where it lies between its two limits.
     fn show_learning(&mut self, run: &Run, weights: &Weights) {
         let Some(board) = &mut self.tensorboard else { return };
         let step = run.state.step;
@@ -195,7 +197,7 @@ impl Outputs {
         show(board, step, "variance", picture);
     }
 
-    /// Shows images drawn after step `step`, and the first of them on their way from noise.
+    /// Shows images drawn after step `step`, and the reverse process of the first of them.
     fn show_samples(&mut self, step: u64, drawn: &Drawn) {
         let picture = match pictures::grid(&drawn.samples, self.channels, self.size, self.columns) {
             Ok(picture) => picture,
@@ -214,11 +216,11 @@ impl Outputs {
     }
 }
 
-/// A picture that cannot be drawn is a warning.
+/// Adds `picture` to TensorBoard; if it could not be drawn, logs a warning.
 fn show(board: &mut TensorBoard, step: u64, tag: &str, picture: Result<Picture, Error>) {
     match picture {
         Ok(picture) => board.picture(step, tag, &picture),
-        Err(error) => tracing::warn!("no picture `{tag}` of step {step}: {error}"),
+        Err(error) => tracing::warn!("the picture `{tag}` of step {step} cannot be drawn: {error}"),
     }
 }
 
@@ -234,7 +236,8 @@ fn grid_name(step: u64) -> String {
     format!("step-{step:09}.png")
 }
 
-/// Removes the grids of steps after `resumed`, as the logs are cut there: each step is shown once. Nothing else is touched.
+/// Removes the grids of steps after `resumed`, just as the logs are truncated there, so that each step is shown once.
+/// No other file is touched.
 fn remove_later_grids(folder: &Path, resumed: Option<u64>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -252,7 +255,7 @@ fn remove_later_grids(folder: &Path, resumed: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Columns of a grid: one per class where there are few, else about a square.
+/// Number of columns of a grid: one per class if there are few classes, otherwise for a roughly square grid.
 fn columns(settings: &Settings) -> usize {
     match settings.model.classes {
         Some(classes) if classes <= 16 => classes as usize,
@@ -260,12 +263,12 @@ fn columns(settings: &Settings) -> usize {
     }
 }
 
-/// The timesteps over which grids are drawn.
+/// The timesteps at which the sampler for grids evaluates the network.
 fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Error> {
     Ok(kept_timesteps(Spacing::Leading, diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
 }
 
-/// The images of a grid: every rank draws its share, and rank 0 gets them all.
+/// Draws the images of a grid: every rank draws its share, and rank 0 receives all of them.
 fn draw_grid(run: &Run, weights: &Weights) -> Result<Drawn, Failure> {
     let (settings, m) = (run.settings, &run.settings.monitor);
     let kept = grid_timesteps(settings, &run.task.diffusion)?;

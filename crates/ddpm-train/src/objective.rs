@@ -1,4 +1,4 @@
-//! What is learned: to denoise images, or to classify them. Everything else in training is the same for both.
+//! The training objective: denoising images, or classifying them. Everything else in training is the same for both.
 
 use ddpm_config::{ModelKind, Settings};
 use ddpm_diffusion::{Diffusion, Draw, Stream, uniform};
@@ -10,54 +10,56 @@ use tch::{Kind, TchError, Tensor};
 /// One of the two objectives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Objective {
-    /// That of the diffusion model, as `[diffusion]` describes it.
+    /// The objective of a diffusion model, as `[diffusion]` configures it.
     Denoise {
-        /// Row of the class table that means "no class", where labels are dropped, and how often they are.
+        /// If labels are dropped: the row of the class table that means "no class", and the probability of dropping a
+        /// label.
         label_dropout: Option<(i64, f64)>,
     },
     /// Cross-entropy of the class given x_t (Dhariwal & Nichol 2021, section 4).
     Classify,
 }
 
-/// A micro-batch on its device, noised.
+/// A noised micro-batch on its device.
 pub struct Noised<'a> {
     /// Each sample's index in the run.
     pub positions: &'a [u64],
-    /// The classes of the data.
+    /// The class of each image.
     pub labels: &'a [i64],
     /// f32 `[B, C, H, W]` in `[-1, 1]`.
     pub x_start: Tensor,
-    /// Of the same shape.
+    /// The noise, of the shape of `x_start`.
     pub noise: Tensor,
-    /// i64 `[B]`.
+    /// Timesteps in `0..T`, i64 `[B]`.
     pub t: Tensor,
-    /// x_start, noised to t.
+    /// `x_start` noised to `t`, of the same shape.
     pub x_t: Tensor,
-    /// Keys of the dropout masks, where the network drops activations.
+    /// Keys of the dropout masks, if the network uses dropout.
     pub dropout: Option<DropoutKeys>,
 }
 
-/// What each sample of a micro-batch contributes, `[B]` each.
+/// The per-sample terms of a micro-batch, each `[B]`.
 pub struct Terms {
-    /// The loss, which goes backward.
+    /// The loss, which is backpropagated.
     pub loss: Tensor,
     /// Squared error of the prediction.
     pub mse: Option<Tensor>,
-    /// Its term of the bound.
+    /// The sample's term of the variational bound, in bits per dimension.
     pub vb: Option<Tensor>,
-    /// 1 where the likeliest class is the right one, else 0.
+    /// 1 if the most likely class is the correct one, else 0.
     pub correct: Option<Tensor>,
 }
 
 impl Terms {
-    /// The loss of the micro-batch: the mean of the samples' losses by the weights of their draws.
+    /// The loss of the micro-batch: the mean of each sample's loss times the weight of its draw.
     pub fn weighted_mean(&self, draws: &[Draw]) -> Result<Tensor, TchError> {
         let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
         let weights = upload(&Tensor::f_from_slice(&weights)?, self.loss.device())?;
         self.loss.f_mul(&weights)?.f_mean(Kind::Float)
     }
 
-    /// Rows loss, mse, vb, correct, `[4, B]`, without their graph; NaN where the objective has no such term.
+    /// The rows loss, mse, vb and correct as `[4, B]`, detached from the graph; NaN where the objective has no such
+    /// term.
     pub fn detached(&self) -> Result<Tensor, TchError> {
         let absent = self.loss.f_full_like(f64::NAN)?;
         let row = |term: &Option<Tensor>| term.as_ref().unwrap_or(&absent).detach();
@@ -66,7 +68,7 @@ impl Terms {
 }
 
 impl Objective {
-    /// The objective that `settings` set.
+    /// The objective that `settings` select.
     pub fn of(settings: &Settings) -> Self {
         match settings.model.kind {
             ModelKind::Classifier => Self::Classify,
@@ -76,12 +78,12 @@ impl Objective {
         }
     }
 
-    /// Whether it is the diffusion model's, of which images can be drawn and which has a variational bound.
+    /// Whether this is the objective of a diffusion model, which has a variational bound and can be sampled from.
     pub fn denoises(self) -> bool {
         matches!(self, Self::Denoise { .. })
     }
 
-    /// The terms of a micro-batch under `network` with the numbers `weights`; `seed` is the key of all randomness.
+    /// Computes the terms of a micro-batch with `network` and `weights`; `seed` keys all random numbers.
     pub fn terms(
         self,
         network: &Network,
@@ -116,7 +118,7 @@ impl Objective {
     }
 }
 
-/// The labels, some of them replaced by `null` with probability `rate`.
+/// The labels, each replaced by `null` with probability `rate`.
 fn drop_labels(seed: u64, noised: &Noised, (null, rate): (i64, f64)) -> Tensor {
     let keep_or_drop = |(&label, &position): (&i64, &u64)| {
         if uniform(seed, Stream::LabelDropout, position) < rate { null } else { label }

@@ -1,4 +1,4 @@
-//! What a training starts from: settings and the checkpoint to resume from, the same on every rank.
+//! The starting point of a training run: settings and the checkpoint to resume from, the same on every rank.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use ddpm_model::Failure;
 
 use crate::checkpointing::{Checkpoint, ResumeFrom, allows_other_data, select};
 
-/// What a training starts from.
+/// The starting point of a training run.
 pub struct Plan {
     /// The resolved configuration.
     pub settings: Settings,
@@ -21,14 +21,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A run from step 0, in a store that holds no checkpoint.
+    /// A run that starts at step 0, in a store without checkpoints.
     pub fn fresh(settings: Settings) -> Self {
         Self { settings, resume: None, newest: None, allows_other_data: false }
     }
 
-    /// A run from the checkpoint that `from` selects, all ranks together. `settings` are the same on every rank; `allowed`
-    /// are the keys that may differ from the checkpoint's (`data`: the data set, and all keys of `[data]`); `recorded` is the
-    /// `config.toml` that another run wrote, if that is where the settings come from.
+    /// A run that starts from the checkpoint that `from` selects; collective over all ranks. `settings` must be the
+    /// same on every rank. `allowed` lists the keys that may differ from the checkpoint's (`data` stands for the data
+    /// set and all keys of `[data]`). `recorded` is the path of another run's `config.toml`, if the settings were
+    /// read from it.
     ///
     /// # Errors
     /// The store fails, or the checkpoint belongs to another run.

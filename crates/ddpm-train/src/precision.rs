@@ -1,11 +1,12 @@
-//! The arithmetic of the network: what `train.precision` and `train.convolutions` come to on the ranks' processors.
+//! The arithmetic of the network: how `train.precision` and `train.convolutions` are resolved for the ranks'
+//! processors.
 
 use ddpm_comm::Collective;
 use ddpm_config::{Convolutions, Precision, TrainSettings};
 use tch::{Device, Kind};
 
-/// The kind in which all ranks compute, agreed among them; `device` is this rank's. Warns of bf16 that a processor has to
-/// emulate.
+/// Agrees with all ranks on the tensor kind to compute in; `device` is this rank's. Warns if a processor has to
+/// emulate bf16.
 pub fn agree_on_precision(comm: &dyn Collective, settings: &TrainSettings, device: Device) -> Kind {
     let kind = precision(comm, settings.precision, device);
     if device == Device::Cpu {

@@ -1,4 +1,4 @@
-//! A trace of a few steps, for those who ask where their time goes.
+//! Traces of a few training steps, to find out where their time goes.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,12 +12,12 @@ use tch_ext::{Cost, Profiler};
 
 use crate::observer::{Run, TrainObserver};
 
-/// Steps that are recorded.
+/// Number of steps recorded.
 pub const RECORDED: u64 = 5;
-/// Steps of a training before those, in which libtorch still makes its plans and memory grows.
+/// Number of warm-up steps before those, in which libtorch still builds its plans and memory grows.
 const WARM_UP: u64 = 3;
 
-/// A trace, of which each rank writes a file of its own.
+/// A trace; each rank writes its own file.
 pub struct Profile {
     comm: Arc<dyn Collective>,
     path: PathBuf,
@@ -25,42 +25,42 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A trace that goes to `path`, or if there are several ranks to [`of_rank`]; all ranks together. Fails now rather
-    /// than after the steps if no file can be written there.
+    /// Prepares a trace that is written to `path` or, with several ranks, to the path that [`of_rank`] derives from
+    /// it; collective over all ranks. If no file can be written there, this fails now rather than after the steps.
     pub fn open(comm: &Arc<dyn Collective>, path: &Path) -> Result<Self, Failure> {
         let path = of_rank(path, comm.rank(), comm.size());
         agree::unanimous(comm.as_ref(), check_writable(&path))?;
         Ok(Self { comm: Arc::clone(comm), path, profiler: None })
     }
 
-    /// Begins to record.
+    /// Starts recording.
     pub fn start(&mut self) -> Result<(), Failure> {
         self.profiler = Some(Profiler::start()?);
         Ok(())
     }
 
-    /// Ends what [`start`](Self::start) began and writes the file, all ranks together; gives what operators and ranges
-    /// cost this rank's training thread, and what its GPU did.
+    /// Stops the recording that [`start`](Self::start) began and writes the file; collective over all ranks. Returns
+    /// the cost of operators and ranges on this rank's training thread, and of the work on its GPU.
     pub fn save(self) -> Result<Vec<Cost>, Failure> {
         let Some(profiler) = self.profiler else {
-            tracing::warn!("the run ends before the steps that would be traced");
+            tracing::warn!("the run ends before the steps to be traced");
             return Ok(Vec::new());
         };
         let saved = profiler.save(&self.path).map_err(|e| Error::file(&self.path, e));
         let costs = agree::unanimous(self.comm.as_ref(), saved)?;
-        tracing::info!("a few steps are traced in {}: open it in ui.perfetto.dev", self.path.display());
+        tracing::info!("the trace of a few steps is in {}; open it in ui.perfetto.dev", self.path.display());
         Ok(costs)
     }
 }
 
-/// Traces a few of the first steps of a training.
+/// Traces a few steps near the start of a training run.
 pub struct TracedSteps {
     profile: Option<Profile>,
     steps: Range<u64>,
 }
 
 impl TracedSteps {
-    /// Of a training that has done `done` of `total` steps, which is more, to [`Profile`].
+    /// Records to `profile`, in a run that has done `done` of `total` steps (`done < total`).
     pub fn of(profile: Profile, done: u64, total: u64) -> Self {
         Self { profile: Some(profile), steps: steps(done, total) }
     }
@@ -87,7 +87,8 @@ impl TrainObserver for TracedSteps {
     }
 }
 
-/// Which steps of a training are recorded that has done `done` of `total`, which is more: the last one if no more are left.
+/// The steps to record in a run that has done `done` of `total` steps (`done < total`): at least the last one,
+/// however few are left.
 fn steps(done: u64, total: u64) -> Range<u64> {
     let first = done + WARM_UP.min(total - done - 1);
     first..total.min(first + RECORDED)
@@ -105,10 +106,10 @@ fn of_rank(path: &Path, rank: usize, size: usize) -> PathBuf {
 fn check_writable(path: &Path) -> Result<(), Error> {
     let check = || -> io::Result<()> {
         match fs::symlink_metadata(path) {
-            // What the user has there stays until there is a new trace.
+            // An existing file is kept until the new trace replaces it.
             Ok(there) if there.is_file() => File::options().append(true).open(path).map(drop),
             Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            Ok(_) => Err(io::Error::other("it is no regular file, which a trace could replace")),
+            Ok(_) => Err(io::Error::other("it is no regular file that a trace could replace")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 File::create_new(path)?;
                 fs::remove_file(path)

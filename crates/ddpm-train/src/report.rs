@@ -1,11 +1,11 @@
-//! The figures of a log step: means of all samples' terms, and by quarter of the timesteps.
+//! The metrics of a log step: means over all samples, and over the samples of each quarter of the timesteps.
 
 use ddpm_diffusion::quarter;
 
 use crate::clock::Clock;
 use crate::terms::SampleTerms;
 
-/// What observers get at a log step.
+/// The metrics that observers receive at a log step.
 pub struct LogStep {
     /// Means over the step's global batch.
     pub means: Means,
@@ -13,35 +13,36 @@ pub struct LogStep {
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub lr: f64,
-    /// Where the time went since the last log step, on this rank.
+    /// How this rank spent the time since the last log step.
     pub clock: Clock,
-    /// Images that could not be read and were replaced, over all ranks, since this start of the run.
+    /// Images that could not be read and were replaced, over all ranks, since the run was last started or resumed.
     pub corrupt: u64,
-    /// Checkpoints that failed or were left out, since this start of the run.
+    /// Checkpoints that failed or were skipped since the run was last started or resumed.
     pub missed_saves: u64,
 }
 
 /// Means over the global batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Means {
-    /// The weighted loss: what is descended.
+    /// The weighted loss, which training minimises.
     pub loss: f64,
-    /// Squared error, weighted alike; NaN for classifiers.
+    /// Squared error, weighted in the same way; NaN for classifiers.
     pub mse: f64,
-    /// The bound's terms, weighted alike: times T, an estimate of the bound without its prior term; NaN for classifiers.
+    /// The terms of the variational bound, weighted in the same way. Times T, this estimates the bound without its
+    /// prior term; NaN for classifiers.
     pub vb: f64,
-    /// Each quarter of `0..T`'s share in `vb`; the four add up to it.
+    /// The contribution of each quarter of `0..T` to `vb`; the four add up to it.
     pub vb_quarters: [f64; 4],
-    /// Share of samples classified correctly, weighted alike; none for diffusion models.
+    /// Fraction of samples classified correctly, weighted in the same way; `None` for diffusion models.
     pub accuracy: Option<f64>,
     /// Unweighted loss of the samples whose t lies in each quarter of `0..T`.
     pub loss_quarters: [Option<f64>; 4],
-    /// The same of the accuracy.
+    /// Unweighted accuracy of the same samples.
     pub accuracy_quarters: [Option<f64>; 4],
 }
 
 impl Means {
-    /// Averages `terms`, drawn from `0..timesteps`.
+    /// Averages `terms`, whose timesteps were drawn from `0..timesteps`.
     pub fn of(terms: &[SampleTerms], timesteps: usize) -> Self {
         let weighted = |value: fn(&SampleTerms) -> f32| {
             mean(terms.iter().map(|term| term.weight * f64::from(value(term)))).unwrap_or(f64::NAN)
@@ -56,7 +57,7 @@ impl Means {
             loss: weighted(|term| term.loss),
             mse: weighted(|term| term.mse),
             vb,
-            // A quarter without samples would have a share of 0 even where there is no bound.
+            // Without this check, a quarter without samples would contribute 0 even if there is no bound.
             vb_quarters: if vb.is_nan() { [f64::NAN; 4] } else { [0, 1, 2, 3].map(share) },
             accuracy: Some(weighted(|term| term.correct)).filter(|accuracy| !accuracy.is_nan()),
             loss_quarters: mean_of_quarter(|term| term.loss),

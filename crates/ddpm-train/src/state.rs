@@ -1,4 +1,5 @@
-//! What training changes: weights, gradients, moments, averages, counters; and their way into and out of checkpoints.
+//! The state that training updates (weights, gradients, moments, averages, counters), and how it is converted to and
+//! from checkpoints.
 
 use ddpm_checkpoint::{BufferEntry, Dtype, Manifest, TensorEntry};
 use ddpm_config::Settings;
@@ -22,25 +23,25 @@ pub struct TrainState {
     pub optimizer: AdamW,
     /// Moving averages of the weights, in the order of `ema.rates`.
     pub averages: Vec<Ema>,
-    /// How timesteps are drawn, with its history.
+    /// The sampler of timesteps, with its history.
     pub sampler: TimestepSampler,
-    /// The bound by timestep, smoothed over steps.
+    /// The variational bound by timestep, smoothed over steps.
     pub bound: BoundByTimestep,
-    /// How noisy the gradient is; needs two ranks.
+    /// Estimate of the gradient noise; needs at least two ranks.
     pub noise: GradientNoise,
     /// Steps done.
     pub step: u64,
-    /// Steps so far whose gradient was not finite, which changed nothing.
+    /// Number of steps so far whose update was skipped because the gradient was not finite.
     pub skipped: u64,
-    /// How many of them just now, in a row.
+    /// Number of such steps in a row, up to the current one.
     pub skipped_in_a_row: u32,
 }
 
-/// The counters of a checkpoint, beside its buffers.
+/// The counters that a checkpoint stores in addition to its buffers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Counters {
-    // What follows is a `DataRecord`, which is read before all else.
+    // The next four fields form a `DataRecord`, which is read separately, before the rest.
     images: u64,
     #[serde(default)]
     fingerprint: Option<String>,
@@ -89,8 +90,8 @@ impl TrainState {
         })
     }
 
-    /// The state that a checkpoint holds; `buffer` gives each flat buffer by name. An average that the checkpoint does
-    /// not have (`ema.rates` may change if allowed) starts at its weights.
+    /// The state stored in a checkpoint; `buffer` returns each flat buffer by name. An average that the checkpoint
+    /// lacks (`ema.rates` may change if allowed) starts from the checkpoint's weights.
     pub fn restore(
         settings: &Settings,
         network: &Network,
@@ -110,7 +111,7 @@ impl TrainState {
         if manifest.tensors != tensor_table(network) {
             return Err(Error::new(
                 ErrorKind::ResumeRefused,
-                format!("the checkpoint of step {} has other parameters than this network", manifest.step),
+                format!("the parameters in the checkpoint of step {} are not those of this network", manifest.step),
             )
             .or(Remedy::Do("set the keys of [model] back".into()))
             .or(Remedy::OtherRunDir));
@@ -135,7 +136,7 @@ impl TrainState {
                 *history = saved;
             }
         } else {
-            tracing::warn!("what was learned of losses by timestep starts anew: the number of timesteps has changed");
+            tracing::warn!("the history of losses by timestep is reset because the number of timesteps has changed");
         }
         state.noise = counters.noise;
         state.step = manifest.step;
@@ -144,9 +145,10 @@ impl TrainState {
         Ok(state)
     }
 
-    /// Takes in how much the ranks' gradients differ.
+    /// Updates the estimate of the gradient noise from the norms of the ranks' gradients.
     pub(crate) fn record_noise(&mut self, norms: &Norms, global_batch: usize) {
-        // With strata the ranks' batches are no independent draws, and say nothing of the noise.
+        // With stratified timesteps the ranks' batches are not independent, so their gradients do not measure the
+        // noise.
         if !matches!(self.sampler, TimestepSampler::Stratified { .. }) {
             self.noise.update(&norms.parts, norms.average, global_batch);
         }
@@ -163,17 +165,17 @@ impl TrainState {
         buffers
     }
 
-    /// The manifest's table of the buffers.
+    /// The table of buffers for the manifest.
     pub fn buffer_table(&self) -> Vec<BufferEntry> {
         self.buffers().into_iter().map(|(name, flat)| BufferEntry { name, len: flat.numel() as u64 }).collect()
     }
 
-    /// What a checkpoint holds, over all ranks, in MB (10^6 bytes).
+    /// Total size of a checkpoint's buffers over all ranks, in MB (10^6 bytes).
     pub fn megabytes(&self) -> f64 {
         self.buffers().iter().map(|(_, flat)| 4.0 * flat.numel() as f64 / 1e6).sum()
     }
 
-    /// The counters, and what is to be known of the data set, as the manifest's state.
+    /// The counters and the record of the data set, as the manifest's `state`.
     pub fn counters(&self, data: &DataRecord) -> serde_json::Value {
         let counters = Counters {
             images: data.images,
@@ -194,7 +196,7 @@ impl TrainState {
         serde_json::to_value(counters).expect("counters are plain data")
     }
 
-    /// The weights that samples are drawn from: the slowest average, or the raw weights where there is none.
+    /// The weights used to draw samples: the slowest average, or the raw weights if there is none.
     pub fn preview_weights(&self, network: &Network) -> Result<Weights, Error> {
         let slowest = self.averages.iter().max_by(|a, b| a.rate().total_cmp(&b.rate()));
         let flat = slowest.map_or(self.weights.flat(), Ema::flat).detach();
@@ -202,7 +204,7 @@ impl TrainState {
     }
 }
 
-/// The manifest's table of the parameters.
+/// The table of parameters for the manifest.
 pub fn tensor_table(network: &Network) -> Vec<TensorEntry> {
     let entries = network.layout().entries().iter();
     entries

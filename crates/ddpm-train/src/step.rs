@@ -16,11 +16,11 @@ use crate::state::TrainState;
 use crate::task::{MicroBatch, Task};
 use crate::terms::PendingTerms;
 
-/// What a step did.
+/// The result of a step.
 pub struct Stepped {
-    /// What each sample of this rank's slice contributed, still on the device.
+    /// The terms of each sample of this rank's slice, still on the device.
     pub terms: PendingTerms,
-    /// L2 norm of the averaged gradient before clipping; not finite if the weights were left as they are.
+    /// L2 norm of the averaged gradient before clipping; not finite if the update was skipped.
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub lr: f64,
@@ -42,7 +42,7 @@ pub fn step(
     let passes = micro_batches.len();
     for micro in micro_batches {
         let terms = in_range(c"forward", || forward(task, state, &micro))?;
-        // The mean over the global batch is the mean over ranks and micro-batches of their means, all being of equal size.
+        // All ranks and micro-batches have the same number of samples, so the mean of their means is the global mean.
         let loss = terms.weighted_mean(micro.draws)?.f_div_scalar((passes * sync.ranks()) as f64)?;
         parts.push(terms.detached()?);
         if parts.len() == passes {
@@ -70,7 +70,8 @@ pub fn step(
     Ok(Stepped { terms: PendingTerms::new(draws, parts), grad_norm: norms.average, lr })
 }
 
-/// The loss of each sample of a micro-batch: noise the images, predict, compare. Its graph holds what backward needs.
+/// Computes the loss of each sample of a micro-batch: adds noise to the images, predicts, compares. The result
+/// carries the graph for backward.
 pub(crate) fn forward(task: &Task, state: &TrainState, micro: &MicroBatch) -> Result<Terms, Error> {
     let device = state.weights.flat().device();
     let [channels, height, width] = task.image;
@@ -85,7 +86,8 @@ pub(crate) fn forward(task: &Task, state: &TrainState, micro: &MicroBatch) -> Re
     task.objective.terms(&task.network, &state.weights, &task.diffusion, task.seed, &noised)
 }
 
-/// Leaves the weights as they are; too often in a row, and the run has diverged. All ranks see the same averaged gradient.
+/// Skips the update; after too many skips in a row, the run counts as diverged. All ranks use the same gradient norm,
+/// so they all make the same decision.
 fn skip_update(task: &Task, state: &mut TrainState) -> Result<(), Failure> {
     state.skipped += 1;
     state.skipped_in_a_row += 1;

@@ -1,4 +1,4 @@
-//! The request to stop: save, and end before the next step.
+//! The request to stop: the run saves its state and ends before the next step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_model::{Error, ErrorKind, Failure};
 
-/// Whether this process has been asked to stop. Clones share the answer, so one may go to a signal handler's thread.
+/// A flag that records whether this process was asked to stop. Clones share the flag, so a signal handler's thread
+/// can hold one.
 #[derive(Clone, Debug, Default)]
 pub struct StopRequest(Arc<AtomicBool>);
 
 impl StopRequest {
-    /// Asks for a stop.
+    /// Requests a stop.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -26,7 +27,7 @@ impl StopRequest {
         agree::any(comm, self.requested())
     }
 
-    /// Ends a run that is asked to stop before its first step, on every rank alike.
+    /// Fails on every rank if any rank was asked to stop before the first step.
     pub(crate) fn check_before_start(&self, comm: &dyn Collective) -> Result<(), Failure> {
         if self.requested_anywhere(comm) {
             let message = "stopped on request before the first step; the same command starts again";

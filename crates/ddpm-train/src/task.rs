@@ -1,4 +1,4 @@
-//! What is learned, and how a batch is cut: all that stays the same from step to step.
+//! The fixed part of training: the network, the diffusion process, the objective, and how a batch is split.
 
 use ddpm_config::Settings;
 use ddpm_data::Batch;
@@ -10,15 +10,15 @@ use tch::{Device, Kind, TchError, Tensor};
 use crate::build;
 use crate::objective::Objective;
 
-/// The network, its process, its objective, and what a step is told by the settings.
+/// The network, the diffusion process, the objective, and the settings that a step needs.
 pub struct Task {
     /// The network.
     pub network: Network,
-    /// The process that noises the images.
+    /// The diffusion process that adds noise to the images.
     pub diffusion: Diffusion,
-    /// What is learned.
+    /// The training objective.
     pub objective: Objective,
-    /// Key of all randomness.
+    /// Key of all random numbers.
     pub seed: u64,
     /// Images per step over all ranks.
     pub global_batch: usize,
@@ -26,22 +26,22 @@ pub struct Task {
     pub micro_batch: usize,
     /// Shape of one image, `[C, H, W]`.
     pub image: [i64; 3],
-    /// The learning rate by step.
+    /// The learning rate schedule.
     pub lr: LrSchedule,
-    /// Largest global gradient norm; 0 for any.
+    /// Maximum global gradient norm; 0 turns clipping off.
     pub grad_clip: f64,
-    /// So many gradients in a row that are not finite end the run.
+    /// Number of non-finite gradients in a row that ends the run.
     pub skip_nonfinite: u32,
     /// Steps between updates of the averages.
     pub ema_every: u64,
     dropout: bool,
 }
 
-/// Images of one forward pass, with what belongs to each.
+/// The images of one forward pass, with the labels, positions and draws of each.
 pub struct MicroBatch<'a> {
     /// u8 `[b, C, H, W]`.
     pub pixels: &'a [u8],
-    /// Classes; -1 where an image has none.
+    /// The class of each image; -1 if it has none.
     pub labels: &'a [i64],
     /// Each sample's index in the run.
     pub positions: &'a [u64],
@@ -50,7 +50,7 @@ pub struct MicroBatch<'a> {
 }
 
 impl Task {
-    /// The task that `settings` set, on `device`; the network computes in `precision`.
+    /// The task that `settings` describe, on `device`; the network computes in `precision`.
     pub fn of(settings: &Settings, device: Device, precision: Kind) -> Result<Self, Error> {
         let network = Network::new(settings.architecture())?
             .computing_in(precision)
@@ -71,7 +71,7 @@ impl Task {
         })
     }
 
-    /// Cuts this rank's slice into micro-batches of equal size.
+    /// Splits this rank's slice into micro-batches of equal size.
     pub fn micro_batches<'a>(
         &self,
         batch: &'a Batch,
@@ -86,7 +86,7 @@ impl Task {
             .map(|((pixels, labels), (positions, draws))| MicroBatch { pixels, labels, positions, draws })
     }
 
-    /// Keys of the dropout masks of the samples at `positions`, on `device`, if the network drops activations.
+    /// Keys of the dropout masks of the samples at `positions`, on `device`, if the network uses dropout.
     pub fn dropout_keys(&self, positions: &[u64], device: Device) -> Result<Option<DropoutKeys>, TchError> {
         if !self.dropout {
             return Ok(None);

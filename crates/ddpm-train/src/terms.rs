@@ -1,11 +1,11 @@
-//! What each sample contributed to a step: read from the device when it is needed, and gathered over ranks.
+//! The per-sample terms of a step: read from the device when needed, and gathered over the ranks.
 
 use ddpm_comm::Collective;
 use ddpm_diffusion::Draw;
 use ddpm_model::Error;
 use tch::{Kind, Tensor};
 
-/// What one sample contributed.
+/// The terms of one sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleTerms {
     /// Its timestep.
@@ -16,9 +16,9 @@ pub struct SampleTerms {
     pub loss: f32,
     /// Squared error of the prediction; NaN for classifiers.
     pub mse: f32,
-    /// Its term of the bound, in bits per dimension; NaN for classifiers.
+    /// Its term of the variational bound, in bits per dimension; NaN for classifiers.
     pub vb: f32,
-    /// 1 if a classifier's most likely class is the right one, else 0; NaN for diffusion models.
+    /// 1 if a classifier's most likely class is the correct one, else 0; NaN for diffusion models.
     pub correct: f32,
 }
 
@@ -50,8 +50,9 @@ impl PendingTerms {
 /// Bytes of one sample's terms on the wire.
 const ROW: usize = 32;
 
-/// The terms of the whole global batch of each step, in position order, on every rank: the same for any number of ranks.
-/// `ours` are this rank's, step by step; every rank has as many steps, and as many samples in each.
+/// Gathers the terms of the global batch of each step, in position order, on every rank; the result does not depend
+/// on the number of ranks. `ours` holds this rank's terms by step. Every rank must pass the same number of steps,
+/// with the same number of samples in each.
 pub fn gather_terms(comm: &dyn Collective, ours: &[Vec<SampleTerms>]) -> Vec<Vec<SampleTerms>> {
     let mut bytes = Vec::with_capacity(ours.iter().map(Vec::len).sum::<usize>() * ROW);
     for term in ours.iter().flatten() {

@@ -1,13 +1,13 @@
-//! How many threads libtorch may use on each rank.
+//! Sets the number of threads that libtorch may use on each rank.
 
 use std::fs;
 use std::thread::available_parallelism;
 
 use ddpm_comm::World;
 
-/// Shares the processors that each rank may run on among the ranks that may run on the same ones, unless the user said
-/// otherwise: ranks bound to processors of their own (by Open MPI, Slurm) use all of theirs, ranks that roam a machine or
-/// an allocation of it together divide it.
+/// Divides processors among the ranks that may run on the same set of them, unless the user has set
+/// `OMP_NUM_THREADS`. Ranks that are bound to their own processors (by Open MPI or Slurm) use all of them. Ranks that
+/// may run anywhere on a machine, or in a shared allocation of it, divide its processors evenly.
 pub fn limit_threads(world: &World) {
     let ours = format!("{} {}", world.host(), allowed_processors());
     let all = world.collective().gather_bytes(ours.as_bytes());
@@ -19,7 +19,7 @@ pub fn limit_threads(world: &World) {
     tch::set_num_threads((allowed / sharing).max(1) as i32);
 }
 
-/// The processors that the system lets this process run on, such as `0-3,8`.
+/// The processors on which the system allows this process to run, such as `0-3,8`.
 fn allowed_processors() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

@@ -1,4 +1,4 @@
-//! The trainer: the loop around the steps, and the parts that it is made of.
+//! The trainer: the training loop and the parts it uses.
 
 use std::mem;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::stop::StopRequest;
 use crate::task::Task;
 use crate::terms::{PendingTerms, SampleTerms, gather_terms};
 
-/// How a training ended that did not fail.
+/// How training ended, if it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// All steps are done.
@@ -36,10 +36,10 @@ pub enum Ending {
     Stopped,
 }
 
-/// Steps whose terms may wait to be gathered.
+/// Maximum number of steps whose terms may wait to be gathered.
 const MAX_PENDING_STEPS: usize = 100;
 
-/// A training under way, between two of its steps.
+/// A training run in progress, between two steps.
 pub struct Trainer {
     settings: Settings,
     comm: Arc<dyn Collective>,
@@ -49,7 +49,7 @@ pub struct Trainer {
     loader: Loader,
     state: TrainState,
     sync: GradientSync,
-    /// Terms of past steps, still on the device and on their rank.
+    /// Terms of past steps, still on the device and not yet gathered over the ranks.
     pending: Vec<PendingTerms>,
     saver: Saver,
     stop: StopRequest,
@@ -59,18 +59,19 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Prepares the first step of the plan on the data that `[data]` describes, all ranks together.
+    /// Prepares to train by `plan` on the data set that `[data]` describes; collective over all ranks.
     ///
     /// # Errors
-    /// Data, store or settings cannot be used, or a stop is requested before the first step.
+    /// The data, the store or the settings cannot be used, or a stop is requested before the first step.
     pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan, stop: &StopRequest) -> Result<Self, Failure> {
-        // What comes before and after may take minutes each: reading the checkpoint, and opening the data.
+        // Reading the checkpoint, which came before, and opening the data, which follows, may each take minutes.
         stop.check_before_start(comm.as_ref())?;
         let source = agree::unanimous(comm.as_ref(), data::open(&plan.settings, Split::Train))?;
         Self::over(source, comm, place, plan, stop)
     }
 
-    /// The same on data of your own, the same on every rank, with the images and classes that the settings describe.
+    /// Like [`prepare`](Self::prepare), but on a data source of your own: the same on every rank, with the images and classes
+    /// that the settings describe.
     pub fn over(
         source: Arc<dyn Source>,
         comm: &Arc<dyn Collective>,
@@ -125,7 +126,8 @@ impl Trainer {
         Ok(this)
     }
 
-    /// Adds an observer, on every rank alike. Observers are called in the order in which they were added.
+    /// Adds an observer. Every rank must add the same observers; they are called in the order in which they were
+    /// added.
     pub fn observe(&mut self, observer: impl TrainObserver + 'static) {
         self.observers.push(Box::new(observer));
     }
@@ -144,15 +146,17 @@ impl Trainer {
         }
     }
 
-    /// The step of the checkpoint that this training was resumed from.
+    /// The step of the checkpoint from which this run was resumed.
     pub fn resumed(&self) -> Option<u64> {
         self.resumed
     }
 
-    /// Trains to the last step, or to a request to stop, saving as `[checkpoint]` says; all ranks together.
+    /// Trains until the last step or a stop request, and saves as `[checkpoint]` configures; collective over all
+    /// ranks.
     ///
     /// # Errors
-    /// A rank has no more data, the training diverged, or the store failed for good. What can be saved is saved.
+    /// A rank has no more data, training diverged, or the store failed permanently. The state is saved first if that
+    /// is still possible.
     pub fn train(mut self) -> Result<Ending, Failure> {
         let total = self.settings.train.steps;
         if self.state.step >= total {
@@ -167,7 +171,7 @@ impl Trainer {
                 self.notify(|observer, run| observer.finished(run))?;
                 return Ok(Ending::Stopped);
             }
-            // Saved before anything is observed: drawing samples takes long, and may fail.
+            // Saved before the observers run: drawing samples takes long and may fail.
             if self.state.step == total {
                 self.save_last()?;
             } else if is_due(&self.settings, self.state.step, self.settings.checkpoint.every) {
@@ -179,7 +183,8 @@ impl Trainer {
         Ok(Ending::Finished)
     }
 
-    /// Takes one step and logs it if that is due; false, with nothing done, if a rank was asked to stop.
+    /// Takes one step and logs it if that is due. Returns false, without taking a step, if any rank was asked to
+    /// stop.
     pub fn step(&mut self) -> Result<bool, Failure> {
         set_step(self.state.step);
         self.notify(|observer, run| observer.before_step(run))?;
@@ -192,8 +197,8 @@ impl Trainer {
         })
     }
 
-    /// This rank's batch, once all ranks have theirs; none if any was asked to stop. If any has none, all save what there is
-    /// and fail alike.
+    /// Returns this rank's batch once every rank has one, or `None` if any rank was asked to stop. If any rank fails
+    /// to get a batch, all ranks save the current state and return its failure.
     fn fetch(&mut self) -> Result<Option<Batch>, Failure> {
         let (batch, missing) =
             match timed(c"data wait", &mut self.clock.data_wait, || self.loader.next()).map_err(Error::from) {
@@ -215,7 +220,7 @@ impl Trainer {
         }
     }
 
-    /// Keeps the terms of a step until they are due to be gathered, and hands a log step to the observers.
+    /// Queues the terms of a step until they are due to be gathered, and passes a log step to the observers.
     fn report(&mut self, stepped: Stepped) -> Result<(), Failure> {
         self.pending.push(stepped.terms);
         let logs = is_due(&self.settings, self.state.step, self.settings.monitor.log_every);
@@ -241,8 +246,8 @@ impl Trainer {
         self.notify(|observer, run| observer.on_log(run, &figures))
     }
 
-    /// Gathers the terms of all steps since the last time over the ranks, and learns from them; returns those of the last
-    /// step, of the whole global batch.
+    /// Gathers the pending terms of all ranks, and updates the bound and the sampler's history with them. Returns the
+    /// terms of the last step's whole global batch.
     fn gather_pending(&mut self) -> Result<Vec<SampleTerms>, Failure> {
         let ours = self.pending.drain(..).map(PendingTerms::read).collect::<Result<Vec<_>, _>>()?;
         let gather = || gather_terms(self.comm.as_ref(), &ours);
@@ -268,7 +273,7 @@ impl Trainer {
         notified
     }
 
-    /// Saves the state, and waits until it is committed.
+    /// Saves the state and waits until it is committed.
     fn save_last(&mut self) -> Result<(), Failure> {
         self.gather_pending()?;
         self.saver.save_last(&self.task.network, &self.state)
@@ -281,22 +286,22 @@ impl Trainer {
         timed(c"save", &mut self.clock.checkpoint_stall, saving)
     }
 
-    /// Waits for the save under way, if any.
+    /// Waits for the save in flight, if any.
     pub fn finish_save(&mut self) -> Result<(), Failure> {
         timed(c"finish save", &mut self.clock.checkpoint_stall, || self.saver.finish())
     }
 
-    /// Where the time went since the last log step, or since this was last called.
+    /// Returns the time accounting since the last log step or the last call, and resets it.
     pub fn take_clock(&mut self) -> Clock {
         mem::replace(&mut self.clock, Clock::started())
     }
 
-    /// The number of trained values.
+    /// The number of trained parameters.
     pub fn parameters(&self) -> i64 {
         self.task.network.layout().len()
     }
 
-    /// What a checkpoint holds, over all ranks, in MB (10^6 bytes).
+    /// Total size of a checkpoint's buffers over all ranks, in MB (10^6 bytes).
     pub fn checkpoint_mb(&self) -> f64 {
         self.state.megabytes()
     }

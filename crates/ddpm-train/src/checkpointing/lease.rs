@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use crate::stop::StopRequest;
 
-/// Between two tries to take the lease.
+/// Pause between two attempts to take the lease.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Rank 0 makes sure that the store keeps two writers apart, and takes the lease; all wait for one that runs out, whose
-/// holder may have been killed. They wait in short exchanges, so that the watchdog takes no rank for frozen.
+/// Rank 0 checks that the store supports exclusive writers, and takes the lease. If another job holds it, all ranks
+/// wait for up to twice its lifetime, because that job may have been killed. They wait in a loop of short
+/// collectives, so that the watchdog does not consider any rank frozen.
 pub(super) fn acquire(
     comm: &dyn Collective,
     store: &Store,
@@ -37,8 +38,8 @@ pub(super) fn acquire(
                     let longest = 2 * ttl;
                     let uri = store.uri();
                     tracing::info!(
-                        "{holder} writes to {uri} or was killed; waiting up to {longest:?} to see. If it was killed, unlocking \
-                         the store ends the wait"
+                        "{holder} writes to {uri} or was killed; waiting up to {longest:?} to find out. If it was killed, \
+                         unlocking the store ends the wait"
                     );
                     reported = true;
                 }
@@ -56,7 +57,7 @@ pub(super) fn acquire(
     }
 }
 
-/// Rank 0 writes the run's identity, unless another job went on before the store was ours.
+/// On rank 0: writes the run's identity. Fails if another job has saved to the store before this one took the lease.
 pub(super) fn begin_run(store: &Store, config: &Value, newest: Option<u64>) -> Result<(), Error> {
     if store.list()?.first().copied() != newest {
         let message = format!("another job saved to {} while this one started; start this one again", store.uri());

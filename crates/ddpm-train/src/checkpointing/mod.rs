@@ -1,4 +1,4 @@
-//! Checkpoints of a training: selected, restored, and saved behind it.
+//! Checkpoints of a training run: selecting, restoring, and saving in the background.
 
 mod lease;
 mod restore;

@@ -1,4 +1,4 @@
-//! Restoring the training state: each rank broadcasts the shards that it has read.
+//! Restores the training state: each rank broadcasts the shards that it has read.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpointing::select::Checkpoint;
 use crate::state::TrainState;
 
-/// The state that `checkpoint` holds, on `device`, from the shards that each rank has read.
-/// Later checkpoints are set aside.
+/// Restores the state stored in `checkpoint` to `device`, from the shards that each rank has read. Then sets aside
+/// all later checkpoints in the store.
 pub fn restore(
     store: &Store,
     comm: &dyn Collective,
@@ -42,7 +42,7 @@ pub fn restore(
     }
     let buffer = |name: &str| buffers.get(name).map(Tensor::shallow_clone);
     let state = agree::unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))?;
-    // Only now is it certain that the run goes on from there.
+    // Only now is it certain that the run continues from this checkpoint.
     let rewound = if rank == 0 { store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
     agree::unanimous(comm, rewound.map_err(Error::from))?;
     Ok(state)

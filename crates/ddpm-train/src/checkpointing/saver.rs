@@ -1,9 +1,10 @@
-//! Saving the training state behind the training, all ranks together.
+//! Saves the training state in the background, all ranks together.
 //!
-//! A save has three phases. Each rank copies its share of the buffers and uploads it on the store's threads; when every rank
-//! has reported its shard, rank 0 commits the manifest, on the store's threads too; when it reports the commit, the save is
-//! done. Reports travel with the heartbeat before each step, so no rank waits. Retention follows on rank 0, behind the
-//! training and the next save, which it neither delays nor prevents.
+//! A save has three phases. First, each rank copies its share of the buffers and uploads it on the store's threads.
+//! When every rank has reported its shard, rank 0 commits the manifest, also on the store's threads. When rank 0
+//! reports the commit, the save is done. Reports are sent with the heartbeat before each step, so no rank waits.
+//! Afterwards rank 0 applies retention in the background, which neither delays nor prevents training or the next
+//! save.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::data_record::DataRecord;
 use crate::state::{TrainState, tensor_table};
 use crate::stop::StopRequest;
 
-/// Between two looks at a save that training waits for.
+/// Polling interval for a save that training waits for.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes the checkpoints of one run.
@@ -34,29 +35,31 @@ pub struct Saver {
     store: Store,
     comm: Arc<dyn Collective>,
     settings: Settings,
-    /// The right to write, on rank 0; none where the user promises to be alone.
+    /// The exclusive right to write, on rank 0; `None` if the user guarantees that no other job writes
+    /// (`checkpoint.exclusive`).
     lease: Option<Lease>,
     /// Distinguishes this job's commits from another's.
     nonce: String,
-    /// What manifests say of the settings, with paths in full.
+    /// The settings for the manifests, with absolute paths.
     config: Value,
     data: DataRecord,
-    /// The step that this run was resumed from, which retention spares.
+    /// The step from which this run was resumed; retention keeps it.
     resumed_from: Option<u64>,
     /// The newest step committed.
     last_saved: Option<u64>,
     in_flight: Option<Save>,
-    /// Older checkpoints being deleted, on rank 0.
+    /// The running deletion of older checkpoints, on rank 0.
     retention: Option<Pending<RetentionReport>>,
     /// Whether a commit still waits for its retention, on rank 0.
     retention_due: bool,
-    /// Saves that failed or were left out, since this start of the run.
+    /// Saves that failed or were skipped since the run was last started or resumed.
     missed: u64,
     /// Whether the last save failed.
     store_failed: bool,
 }
 
-/// Lets the next job begin at once, unless the store has just failed and would hold up the end.
+/// Releases the lease so that the next job can begin at once, unless the store has just failed and releasing would
+/// delay the exit.
 impl Drop for Saver {
     fn drop(&mut self) {
         self.in_flight = None;
@@ -68,19 +71,19 @@ impl Drop for Saver {
     }
 }
 
-/// A save under way.
+/// A save in flight.
 struct Save {
     step: u64,
     begun: Instant,
-    /// When the phase at hand began.
+    /// When the current phase began.
     since: Instant,
     /// This rank's shard, until it is written and reported.
     upload: Option<Upload>,
-    /// What each rank has written so far.
+    /// The shard that each rank has written, if it has reported one.
     shards: Vec<Option<ShardEntry>>,
-    /// The manifest, but for its shards; taken by the commit. On rank 0.
+    /// The manifest without its shards, until the commit takes it; on rank 0.
     draft: Option<Manifest>,
-    /// On rank 0.
+    /// The running commit, on rank 0.
     commit: Option<Commit>,
 }
 
@@ -90,7 +93,7 @@ impl Save {
     }
 }
 
-/// What happened on one rank to the save under way.
+/// What happened on one rank to the save in flight.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SaveEvent {
     /// Its shard is written.
@@ -99,13 +102,14 @@ pub enum SaveEvent {
     Committed,
     /// Its part of the save failed.
     Failed(Error),
-    /// The lease is lost, so nothing can be saved any more.
+    /// The lease is lost, so no more saves are possible.
     LeaseLost(Error),
 }
 
 impl Saver {
-    /// Opens the store, makes sure that no other job writes to it, and writes the run's identity if it is new. `newest`
-    /// is the newest checkpoint that the plan found there. Gives up waiting for that job if a rank is asked to stop.
+    /// Opens the store, takes the lease so that no other job writes to it, and writes the run's identity if the run
+    /// is new. `newest` is the newest checkpoint that the plan found there. Stops waiting for the lease if any rank
+    /// is asked to stop.
     pub fn open(
         comm: &Arc<dyn Collective>,
         settings: &Settings,
@@ -118,7 +122,7 @@ impl Saver {
         let store = agree::unanimous(comm.as_ref(), opened)?;
         let config = agree::unanimous(comm.as_ref(), config_json(settings))?;
         let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings, stop)? };
-        // From here on a start that is refused gives the lease back.
+        // From here on, dropping the saver releases the lease if the start is refused.
         let mut saver = Self {
             store,
             comm: Arc::clone(comm),
@@ -141,18 +145,18 @@ impl Saver {
         Ok(saver)
     }
 
-    /// Where the checkpoints are.
+    /// The store that holds the checkpoints.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Saves that failed or were left out, since this start of the run; the same on every rank.
+    /// Saves that failed or were skipped since the run was last started or resumed; the same on every rank.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Begins to save `state`; training may go on as soon as this returns. While another save is in flight it waits for
-    /// that one or is left out, by `checkpoint.when_busy`.
+    /// Begins to save `state`; training may continue as soon as this returns. If another save is still in flight,
+    /// this one waits for it or is skipped, depending on `checkpoint.when_busy`.
     pub fn save(&mut self, network: &Network, state: &TrainState) -> Result<(), Failure> {
         if self.last_saved == Some(state.step) {
             return Ok(());
@@ -172,9 +176,9 @@ impl Saver {
         self.begin(network, state)
     }
 
-    /// Saves `state` and waits until it is committed. The last state must not be lost in silence: a failure is one
-    /// whatever `checkpoint.on_failure` says, and so is a state whose gradient was not finite. A run that has not begun has
-    /// nothing to save.
+    /// Saves `state` and waits until it is committed. The last state must not be lost silently: a failed save is an
+    /// error regardless of `checkpoint.on_failure`, and so is a state whose gradient was not finite. At step 0 there
+    /// is nothing to save.
     pub fn save_last(&mut self, network: &Network, state: &TrainState) -> Result<(), Failure> {
         self.finish()?;
         if state.step == 0 {
@@ -199,7 +203,7 @@ impl Saver {
         Err(Agreed::known_to_all(Error::new(ErrorKind::Storage, message)).into())
     }
 
-    /// What happened on this rank since the last call: to be sent to all ranks and given to
+    /// Returns what happened on this rank since the last call. Send it to all ranks and pass all ranks' events to
     /// [`apply_events`](Self::apply_events).
     pub fn poll(&mut self) -> Option<SaveEvent> {
         if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
@@ -219,10 +223,11 @@ impl Saver {
         match save.commit.as_mut().and_then(Commit::poll) {
             Some(Ok(())) => Some(SaveEvent::Committed),
             Some(Err(error)) => Some(SaveEvent::Failed(error.into())),
-            // Only a rank with work of its own under way can be late with it.
+            // Only a rank with an upload or a commit of its own in progress can be late.
             None if (save.upload.is_some() || save.commit.is_some()) && save.is_late(limit) => {
                 let message = format!(
-                    "the save of step {} took over {limit} s for its {}; see what slows the store, or raise comm.timeout_s",
+                    "the save of step {} took over {limit} s for its {}; find out why the store is slow, or raise \
+                     comm.timeout_s",
                     save.step,
                     if save.upload.is_some() { "shard" } else { "commit" }
                 );
@@ -232,7 +237,7 @@ impl Saver {
         }
     }
 
-    /// Takes in what happened on every rank, in rank order; the same on every rank.
+    /// Applies the events of all ranks, in rank order. Every rank must pass the same events.
     pub fn apply_events(&mut self, events: Vec<Option<SaveEvent>>) -> Result<(), Failure> {
         if events.iter().any(|event| matches!(event, Some(SaveEvent::Committed))) {
             self.committed();
@@ -274,13 +279,14 @@ impl Saver {
         Failpoint::SaveDone.reach();
     }
 
-    /// Takes the outcome of a retention that is over, and begins the one that is due, one at a time. A lease lost to
-    /// another run shows at the next look at the lease; all else that goes wrong is made up for after the next commit.
+    /// Collects the result of a finished retention and starts the next one if it is due; at most one runs at a time.
+    /// A lease lost to another run is noticed at the next check of the lease; the retention after the next commit
+    /// makes up for any other failure.
     fn tend_retention(&mut self) {
         if let Some(done) = self.retention.as_mut().and_then(Pending::poll) {
             self.retention = None;
             if let Err(error) = done {
-                tracing::warn!("older checkpoints were left as they are: {error}");
+                tracing::warn!("older checkpoints were not deleted: {error}");
             }
         }
         if self.retention_due && self.retention.is_none() {
@@ -295,8 +301,8 @@ impl Saver {
         }
     }
 
-    /// Waits for the retention under way and the one that is due, but no longer than for a save; all ranks in short
-    /// exchanges, so that the watchdog takes none for frozen.
+    /// Waits for the running retention and the one that is due, but no longer than for a save. All ranks wait in a
+    /// loop of short collectives, so that the watchdog does not consider any of them frozen.
     fn finish_retention(&mut self) {
         let (begun, limit) = (Instant::now(), Duration::from_secs(self.settings.comm.timeout_s));
         loop {
@@ -309,14 +315,14 @@ impl Saver {
         }
         if self.retention.take().is_some() {
             tracing::warn!(
-                "older checkpoints are still being deleted after {limit:?}, so some are left; raise comm.timeout_s, or prune them by \
-                 hand"
+                "older checkpoints are still being deleted after {limit:?}, so some remain; raise comm.timeout_s, or \
+                 prune them by hand"
             );
         }
     }
 
-    /// Drops the save under way: uploads are aborted, older checkpoints stand. A failure of the store is forgiven if
-    /// `checkpoint.on_failure` says so; any other failure of a rank, or another writer, is not.
+    /// Abandons the save in flight: uploads are aborted, older checkpoints remain. A failure of the store is
+    /// tolerated if `checkpoint.on_failure` allows it; any other failure of a rank, or a lost lease, ends the run.
     fn give_up(&mut self, failure: Agreed<Error>, lease_lost: bool) -> Result<(), Failure> {
         let step = self.in_flight.take().map(|save| save.step);
         self.store_failed = true;
@@ -328,13 +334,13 @@ impl Saver {
         Ok(())
     }
 
-    /// Counts a save that is not made, and says so.
+    /// Counts and logs a save that failed or was skipped.
     fn record_missed(&mut self, step: &str, reason: impl fmt::Display) {
         self.missed += 1;
         tracing::warn!("{step} is not saved ({} checkpoints missed; {}): {reason}", self.missed, self.last());
     }
 
-    /// What there is to go back to, for messages.
+    /// Describes the last checkpoint, for messages.
     fn last(&self) -> String {
         self.last_saved.map_or("there is no checkpoint".into(), |step| format!("the last checkpoint is of step {step}"))
     }
@@ -364,7 +370,7 @@ impl Saver {
         Ok(())
     }
 
-    /// Waits for the save under way, if any.
+    /// Waits for the save in flight, if any.
     pub fn finish(&mut self) -> Result<(), Failure> {
         while self.in_flight.is_some() {
             let event = self.poll();
@@ -397,7 +403,7 @@ impl Saver {
     }
 }
 
-/// The settings as a run writes them down, which must mean the same from any folder.
+/// The settings as recorded with a run, with paths that mean the same from any working directory.
 fn config_json(settings: &Settings) -> Result<Value, Error> {
     let recorded = settings.clone().anchored(&current_folder()?);
     serde_json::to_value(recorded).map_err(Error::internal)

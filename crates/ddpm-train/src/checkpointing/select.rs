@@ -1,4 +1,5 @@
-//! The checkpoint to resume from: chosen by rank 0, read by all ranks, refused if it belongs to another run.
+//! Selects the checkpoint to resume from: rank 0 chooses it, all ranks read it, and a checkpoint of another run is
+//! refused.
 
 use std::path::Path;
 
@@ -12,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::checkpointing::unseen::check_unseen;
 use crate::data_record::DATA;
 
-/// The keys that say which images and classes there are: who allows one of them to change allows what follows.
+/// The keys that determine the images and classes. Allowing one of them to change allows another data set.
 const OTHER_DATA: [&str; 4] = ["data.count", "data.kind", "data.labels", "data.path"];
 
 /// What to resume from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeFrom {
-    /// The newest checkpoint, or the start if there is none.
+    /// The newest checkpoint, or step 0 if there is none.
     Auto,
-    /// The start; refused if there are checkpoints.
+    /// Step 0; refused if there are checkpoints.
     Never,
     /// The checkpoint of this step.
     Step(u64),
@@ -30,14 +31,14 @@ pub enum ResumeFrom {
 pub struct Checkpoint {
     /// Its manifest, the same on every rank.
     pub manifest: Manifest,
-    /// The shards that this rank has read and verified: rank i of w reads shards i, i+w, ...
+    /// The shards that this rank has read and verified: with w ranks, rank i reads shards i, i+w, ...
     pub shards: Vec<ShardData>,
 }
 
-/// Finds the checkpoint to resume from, and the newest step in the store, valid or not; refuses a checkpoint of another run.
-/// Each byte is read once, by one rank, and hashed; a damaged one sends all ranks to the next older checkpoint. Nothing is
-/// written yet. `allowed` are the keys that may differ from the checkpoint's. `recorded` is the `config.toml` that another
-/// run wrote, if that is where the settings come from.
+/// Finds the checkpoint to resume from, and the newest step in the store, valid or not. Refuses a checkpoint of
+/// another run. Each byte is read and hashed once, by one rank; if a shard is damaged, all ranks fall back to the
+/// next older checkpoint. Nothing is written yet. `allowed` lists the keys that may differ from the checkpoint's.
+/// `recorded` is the path of another run's `config.toml`, if the settings were read from it.
 pub fn select(
     comm: &dyn Collective,
     settings: &Settings,
@@ -80,7 +81,7 @@ pub fn select(
     }
 }
 
-/// The store to search; none where there is nothing to go on from, nor should there be.
+/// The store to search; `None` if there is nothing to resume from and `resume` does not require it.
 fn open(settings: &Settings, resume: ResumeFrom) -> Result<Option<Store>, Error> {
     let store = match Store::open_existing_with(&settings.checkpoint_uri(), store_options(settings)) {
         Err(CheckpointError::Absent { .. }) if matches!(resume, ResumeFrom::Never | ResumeFrom::Auto) => {
@@ -110,14 +111,14 @@ fn candidate(settings: &Settings, search: &mut Search, allowed: &[String]) -> Re
     Ok(found)
 }
 
-/// What a rank reports that could not read its shards.
+/// The report of a rank that could not read its shards.
 #[derive(Serialize, Deserialize)]
 enum ShardReadReport {
     Damaged { path: String, reason: String },
     Failed(Error),
 }
 
-/// Reads a checkpoint, every rank its shards; or returns, on every rank, where it is damaged.
+/// Reads a checkpoint together, each rank its own shards. If it is damaged, every rank returns the same damage.
 pub fn read_together(
     comm: &dyn Collective,
     settings: &Settings,
@@ -149,7 +150,8 @@ pub fn read_together(
     Ok(read)
 }
 
-/// A checkpoint that is not there, or of a later version, refuses the resume; all else is a failure of the store.
+/// Classifies an error: a missing or incompatible checkpoint refuses the resume; anything else is a failure of the
+/// store.
 fn unfit(error: CheckpointError) -> Error {
     match error {
         CheckpointError::Absent { .. } | CheckpointError::NotFound { .. } | CheckpointError::Incompatible { .. } => {
@@ -159,8 +161,8 @@ fn unfit(error: CheckpointError) -> Error {
     }
 }
 
-/// A run that has logged steps has a store with its name in it; a store without is an unmounted volume, or a misspelt
-/// address, and a fresh start would wipe the logs.
+/// Refuses a start in a run directory with logged steps if the store does not contain the run's identity. Such a
+/// store is an unmounted volume or a misspelt address, and a fresh start would wipe the logs.
 fn check_store_is_not_lost(settings: &Settings, store: Option<&Store>) -> Result<(), Error> {
     let log = Path::new(&settings.run.dir).join("metrics.jsonl");
     let logged = log.metadata().is_ok_and(|metadata| metadata.len() > 0);
@@ -178,12 +180,12 @@ fn check_store_is_not_lost(settings: &Settings, store: Option<&Store>) -> Result
     .or(Remedy::StartAfresh))
 }
 
-/// Whether who allows `name` to change allows another data set.
+/// Whether allowing `name` to change allows another data set.
 pub fn allows_other_data(name: &str) -> bool {
     name == DATA || OTHER_DATA.contains(&name)
 }
 
-/// Whether `key` may change where the user allows `name`.
+/// Whether `key` may change if the user allows `name` to change.
 fn allows(name: &str, key: &str) -> bool {
     name == key || (name == DATA && key.starts_with("data."))
 }
@@ -203,7 +205,7 @@ fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) 
     let (was, is) = (Learner::of(&theirs), Learner::of(settings));
     if was != is {
         let (theirs, ours) = (was.name(), is.name());
-        let message = format!("the checkpoint of step {} is of {theirs}, and this run trains {ours}", manifest.step);
+        let message = format!("the checkpoint of step {} holds {theirs}, but this run trains {ours}", manifest.step);
         return Err(refuse(message).or(Remedy::OtherRunDir).or(Remedy::ResumeAs(was)));
     }
     let differences = settings.diff(&theirs);
@@ -245,12 +247,12 @@ fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) 
     Ok(())
 }
 
-/// Of the keys that differ, the one that decides the position of a step in the order of all images.
+/// Of the keys that differ, the one that determines a step's position in the order of all images.
 fn other_position(differences: &[Difference]) -> Vec<Difference> {
     differences.iter().filter(|d| d.key == "train.global_batch").cloned().collect()
 }
 
-/// Of the keys that differ, those that give the network other parameters than the checkpoint holds.
+/// Of the keys that differ, those that change the parameters of the network from those in the checkpoint.
 fn other_parameters(ours: &Settings, theirs: &Settings, differences: &[Difference]) -> Vec<Difference> {
     let held = parameters(theirs);
     if parameters(ours) == held {
@@ -259,16 +261,16 @@ fn other_parameters(ours: &Settings, theirs: &Settings, differences: &[Differenc
     let learned: Vec<Difference> = differences.iter().filter(|d| d.kind == DifferenceKind::Learned).cloned().collect();
     let alone = |d: &&Difference| parameters_with(theirs, ours, &d.key) != held;
     let responsible: Vec<Difference> = learned.iter().filter(alone).cloned().collect();
-    // Several keys together may do what none of them does alone.
+    // Several keys may change the parameters only in combination.
     if responsible.is_empty() { learned } else { responsible }
 }
 
-/// The parameters of the network that `settings` describe; none if they describe none.
+/// The parameters of the network that `settings` describe; `None` if they do not describe a valid network.
 fn parameters(settings: &Settings) -> Option<Layout> {
     Some(Network::new(settings.architecture()).ok()?.layout().clone())
 }
 
-/// The same of `theirs` with `key` as `ours` have it.
+/// The parameters of the network that `theirs` describe with the value of `key` taken from `ours`.
 fn parameters_with(theirs: &Settings, ours: &Settings, key: &str) -> Option<Layout> {
     let pointer = format!("/{}", key.replace('.', "/"));
     let mut changed = serde_json::to_value(theirs).ok()?;

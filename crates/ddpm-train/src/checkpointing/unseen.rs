@@ -1,4 +1,4 @@
-//! Checkpoints that a new run would not see.
+//! Finds checkpoints that a new run would overlook.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,9 @@ use ddpm_checkpoint::Store;
 use ddpm_config::Settings;
 use ddpm_model::{Error, ErrorKind, Remedy, store_options};
 
-/// Refuses to begin a run where checkpoints are that it would not see: in its directory or below its `checkpoints`, but
-/// not in the store that it saves to; or beside `recorded`, the `config.toml` of another run that it is configured with.
+/// Refuses to begin a run if there are checkpoints that it would overlook: in its directory or below its
+/// `checkpoints`, but not in the store that it saves to; or next to `recorded`, the `config.toml` of another run that
+/// provides its settings.
 pub fn check_unseen(settings: &Settings, recorded: Option<&Path>) -> Result<(), Error> {
     let store = settings.checkpoint_uri();
     let directory = Path::new(&settings.run.dir);
@@ -40,7 +41,7 @@ fn are_same(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// The folders in a folder; none if it cannot be read.
+/// The sub-folders of a folder; none if it cannot be read.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()

@@ -1,4 +1,4 @@
-//! From settings to parts.
+//! Building the parts of a run from its settings.
 
 use ddpm_data::Split;
 use ddpm_model::data;

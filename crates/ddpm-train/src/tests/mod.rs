@@ -1,4 +1,4 @@
-//! Tests on one rank in this process: each part of the trainer by itself, on a network of a few hundred weights.
+//! Unit tests on a single rank: each part of the trainer separately, on a network of a few hundred weights.
 
 mod build;
 mod restore;
@@ -23,7 +23,7 @@ use crate::state::TrainState;
 use crate::step::{Stepped, step};
 use crate::task::Task;
 
-/// Settings of a run in `dir` on built-in digits, with more of them.
+/// Settings of a run in `dir` on the built-in digits, with additional overrides.
 fn settings(dir: &Path, more: &[&str]) -> Settings {
     let small = [
         "data.image_size=8",
@@ -48,7 +48,7 @@ fn collective() -> Arc<dyn Collective> {
     World::init().unwrap().collective()
 }
 
-/// A trainer without its loop.
+/// The parts of a trainer, without its loop.
 struct Parts {
     comm: Arc<dyn Collective>,
     settings: Settings,
@@ -88,7 +88,7 @@ impl Parts {
         (0..count).for_each(|_| drop(self.step().unwrap()));
     }
 
-    /// All buffers that a checkpoint holds, as numbers.
+    /// The values of all buffers of a checkpoint.
     fn numbers(&self) -> Vec<(String, Vec<f32>)> {
         self.state.buffers().into_iter().map(|(name, flat)| (name, numbers(flat))).collect()
     }

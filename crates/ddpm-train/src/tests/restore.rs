@@ -1,4 +1,4 @@
-//! Restoring: a training goes on as if it had never been interrupted.
+//! Restoring: training continues as if it had never been interrupted.
 
 use ddpm_model::{ErrorKind, Remedy};
 use tch::{Device, Kind};

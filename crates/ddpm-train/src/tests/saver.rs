@@ -1,4 +1,4 @@
-//! Saving: what is in the store after it, and what becomes of events that tell of trouble.
+//! Saving: what the store contains afterwards, and how events that report failures are handled.
 
 use std::thread;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn a_save_goes_on_behind_the_steps_and_is_done_when_its_events_were_applied() {
     }
     assert!(written);
     assert_eq!((steps(&parts.settings), saver.missed()), (vec![1], 0));
-    // What was saved is the state of step 1, although step 2 was taken meanwhile.
+    // The state of step 1 was saved, although step 2 was taken in the meantime.
     let manifest = saver.store().search(Want::Latest).unwrap().candidate().unwrap().unwrap();
     for (name, numbers) in saved {
         assert!(saver.store().load_buffer(&manifest, &name).unwrap() == numbers, "{name}");

@@ -75,13 +75,13 @@ fn other_settings_are_refused_with_what_would_allow_them() {
     let dir = tempdir().unwrap();
     run(dir.path());
     let with = |more: &[&str], allowed: &[&str]| plan(settings(dir.path(), more), ResumeFrom::Auto, allowed);
-    // What is not learned may change.
+    // Keys that do not affect what is learned may change.
     assert_eq!(with(&["monitor.log_every=7"], &[]).unwrap(), Some(2));
     let refused = with(&["ema.rates=[0.9,0.999]"], &[]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ResumeRefused);
     assert!(refused.remedies().contains(&Remedy::AllowChange(vec!["ema.rates".into()])), "{:?}", refused.remedies());
     assert_eq!(with(&["ema.rates=[0.9,0.999]"], &["ema.rates"]).unwrap(), Some(2));
-    // What decides the order of the images, or the parameters, may not change at all.
+    // Keys that determine the order of the images or the parameters of the network must never change.
     for fixed in ["train.global_batch=16", "model.channels=[8,16]"] {
         let refused = with(&[fixed], &["train.global_batch", "model.channels"]).unwrap_err();
         assert!(!refused.remedies().iter().any(|remedy| matches!(remedy, Remedy::AllowChange(_))), "{fixed}");

@@ -1,4 +1,4 @@
-//! One step: what it changes, what it leaves alone, and how it ends a training that diverges.
+//! One step: what it changes, what it leaves unchanged, and how it ends a run that diverges.
 
 use ddpm_model::{ErrorKind, Failure};
 use tempfile::tempdir;

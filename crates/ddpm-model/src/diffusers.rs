@@ -24,7 +24,7 @@ pub struct Pretrained {
 
 /// Whether a path is meant as a diffusers directory. Refuses paths that are near misses: a file inside such a
 /// directory, or a model's folder in the cache of the Hub.
-pub fn is_meant(source: &Path) -> Result<bool, Error> {
+pub fn is_diffusers_dir(source: &Path) -> Result<bool, Error> {
     if source.join("model_index.json").is_file() || SavedUNet::is_in(source) {
         return Ok(true);
     }

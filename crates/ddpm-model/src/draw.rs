@@ -104,14 +104,14 @@ impl<'a> Generation<'a> {
         let range = partition(count, comm.rank(), comm.size());
         let total = range.len().div_ceil(self.batch) * self.process.timesteps();
         let mut done = 0;
-        let mut tell = || {
+        let mut report_step = || {
             done += 1;
             progress(done, total);
         };
         let rounds = count.div_ceil(comm.size()).div_ceil(self.batch);
         for start in (range.start..).step_by(self.batch).take(rounds) {
             let batch = start.min(range.end)..(start + self.batch).min(range.end);
-            let drawn = if batch.is_empty() { Ok(()) } else { self.draw(batch, &mut tell, &mut take) };
+            let drawn = if batch.is_empty() { Ok(()) } else { self.draw(batch, &mut report_step, &mut take) };
             agree::unanimous(comm, drawn)?;
         }
         Ok(())
@@ -137,13 +137,13 @@ impl<'a> Generation<'a> {
     fn draw(
         &self,
         batch: Range<usize>,
-        tell: &mut impl FnMut(),
+        report_step: &mut impl FnMut(),
         take: &mut impl FnMut(Range<usize>, Drawn) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let kept = self.trajectories.clamp(batch.start, batch.end) - batch.start;
         let mut states = Vec::new();
         let images = self.draw_batch(batch.clone(), |step| {
-            tell();
+            report_step();
             if kept > 0 {
                 // Copied, because a view would keep the whole batch in memory.
                 states.push(step.x.narrow(0, 0, kept as i64).copy());
@@ -174,8 +174,8 @@ impl<'a> Generation<'a> {
             classifier: pull.as_ref().map(|pull| ClassGradient(pull)),
         };
         // With a classifier there may be labels even though the network is not conditioned on classes.
-        let told = labels.as_ref().filter(|_| self.network.classes().is_some());
-        let model = |x: &Tensor, t: &Tensor| self.predict(x, t, told);
+        let network_labels = labels.as_ref().filter(|_| self.network.classes().is_some());
+        let model = |x: &Tensor, t: &Tensor| self.predict(x, t, network_labels);
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
     }
 

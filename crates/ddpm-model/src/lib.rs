@@ -51,5 +51,5 @@ pub use draw::{Drawn, Generation, gather};
 pub use error::{Error, ErrorKind, Failure, Remedy};
 pub use learner::Learner;
 pub use model::Model;
-pub use run_dir::{resettled, store_of};
+pub use run_dir::{store_of, with_relocated_paths};
 pub use weights::{WEIGHTS, WeightChoice, ema_buffer};

@@ -18,7 +18,7 @@ use crate::diffusers::{self, Pretrained};
 use crate::error::{Error, ErrorKind, Failure, Remedy};
 use crate::finite;
 use crate::learner::Learner;
-use crate::run_dir::{resettled, store_of};
+use crate::run_dir::{store_of, with_relocated_paths};
 use crate::weights::WeightChoice;
 
 /// A network with its weights and its diffusion process.
@@ -180,7 +180,7 @@ fn step_of(source: &str) -> Option<(&str, u64)> {
 
 /// Finds out what SRC is. For a run, also reads the requested weights.
 fn find(learner: Learner, source: &str, choice: WeightChoice) -> Result<(Found, Vec<f32>), Error> {
-    if diffusers::is_meant(Path::new(source))? {
+    if diffusers::is_diffusers_dir(Path::new(source))? {
         refuse_other(learner, Learner::Diffusion, source)?;
         if choice != WeightChoice::SlowestAverage {
             return Err(Error::config("a diffusers directory holds one set of weights").or(Remedy::LeaveWeightsOut));
@@ -214,7 +214,7 @@ fn read(
         Error::new(ErrorKind::Storage, message)
     })?;
     refuse_other(learner, Learner::of(&settings), run)?;
-    let settings = resettled(settings, Path::new(run));
+    let settings = with_relocated_paths(settings, Path::new(run));
     let buffer = choice.buffer(&settings.ema.rates);
     let flat = match store.load_buffer(manifest, &buffer) {
         Err(damaged @ CheckpointError::Damaged { .. }) => return Ok(Err(damaged)),

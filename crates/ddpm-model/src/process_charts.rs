@@ -13,14 +13,14 @@ use crate::finite;
 use crate::images::{Images, floats};
 
 /// Minimum number of timesteps: with fewer, the last beta of Ho et al.'s schedule, 0.02 * 1000/T, would reach 1.
-pub const FEWEST: u32 = 21;
+pub const MIN_TIMESTEPS: u32 = 21;
 
 /// Charts of beta, `alphas_cumprod` and the signal-to-noise ratio over t/T, for the well-known schedules and for the
 /// schedule of the configuration `own`.
 pub fn schedules(own: Option<&Settings>, timesteps: u32) -> Result<Picture, Error> {
-    if timesteps < FEWEST {
+    if timesteps < MIN_TIMESTEPS {
         return Err(Error::config(format!(
-            "{timesteps} timesteps are too few for betas that grow as 1000/T; give at least {FEWEST}"
+            "{timesteps} timesteps are too few for betas that grow as 1000/T; give at least {MIN_TIMESTEPS}"
         )));
     }
     let count = timesteps as usize;
@@ -73,10 +73,10 @@ pub fn embedding(timesteps: u32, channels: u32) -> Result<Picture, Error> {
 }
 
 /// A learned variance is evaluated at this many evenly spaced timesteps, and at as many concentrated near t = 0.
-const LOOKS: usize = 20;
+const VARIANCE_TIMESTEPS: usize = 20;
 
 /// A network and the images on which to evaluate it.
-pub struct AtWork<'a> {
+pub struct EvaluatedModel<'a> {
     /// The network.
     pub network: &'a Network,
     /// Its weights.
@@ -114,7 +114,7 @@ fn bounds(process: &Diffusion) -> Chart {
 
 /// Like [`fixed_variance`], with the mean of the model's learned variance, and a second chart of where it lies
 /// between the two.
-pub fn learned_variance(model: &AtWork) -> Result<Picture, Error> {
+pub fn learned_variance(model: &EvaluatedModel) -> Result<Picture, Error> {
     let process = model.process;
     let mut variances = bounds(process);
     let looks = learned_fractions(model)?;
@@ -123,7 +123,7 @@ pub fn learned_variance(model: &AtWork) -> Result<Picture, Error> {
         (look.t as f64 + 1.0, (low + look.mean * (high - low)).exp())
     });
     variances.series.push(Series { name: "learned, mean".into(), points: between.collect() });
-    let line = |name: &str, value: fn(&Look) -> f64| Series {
+    let line = |name: &str, value: fn(&VariancePosition) -> f64| Series {
         name: name.into(),
         points: looks.iter().map(|look| (look.t as f64 + 1.0, value(look))).collect(),
     };
@@ -145,7 +145,7 @@ pub fn learned_variance(model: &AtWork) -> Result<Picture, Error> {
 
 /// The position of a learned variance at one t between the posterior variance (0) and beta (1), on a logarithmic
 /// scale.
-struct Look {
+struct VariancePosition {
     t: usize,
     mean: f64,
     low: f64,
@@ -153,14 +153,14 @@ struct Look {
 }
 
 /// Evaluates the variance channels on noised images, over t.
-fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Error> {
-    let AtWork { network, weights, process, images } = *model;
+fn learned_fractions(model: &EvaluatedModel) -> Result<Vec<VariancePosition>, Error> {
+    let EvaluatedModel { network, weights, process, images } = *model;
     let labels = network.classes().map(|_| Tensor::from_slice(&images.labels).to_device(process.device()));
     let shape = images.x_start.size();
     let positions: Vec<u64> = (0..shape[0] as u64).collect();
     let last = (process.timesteps() - 1) as f64;
-    let timesteps: BTreeSet<usize> = (0..LOOKS)
-        .map(|i| i as f64 / (LOOKS - 1) as f64)
+    let timesteps: BTreeSet<usize> = (0..VARIANCE_TIMESTEPS)
+        .map(|i| i as f64 / (VARIANCE_TIMESTEPS - 1) as f64)
         .flat_map(|share| [share * last, (last + 1.0).powf(share) - 1.0])
         .map(|t| t.round() as usize)
         .collect();
@@ -179,7 +179,7 @@ fn learned_fractions(model: &AtWork) -> Result<Vec<Look>, Error> {
             fractions.sort_by(f32::total_cmp);
             let quantile = |share: f64| f64::from(fractions[(share * (fractions.len() - 1) as f64).round() as usize]);
             let mean = fractions.iter().map(|f| f64::from(*f)).sum::<f64>() / fractions.len() as f64;
-            Ok(Look { t: index, mean, low: quantile(0.1), high: quantile(0.9) })
+            Ok(VariancePosition { t: index, mean, low: quantile(0.1), high: quantile(0.9) })
         })
         .collect()
 }

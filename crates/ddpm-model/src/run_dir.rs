@@ -19,7 +19,7 @@ pub fn store_of(run: &str) -> Result<String, Error> {
     }
     let text = std::fs::read_to_string(&config).map_err(|e| Error::file(&config, e))?;
     let settings = Settings::from_toml(&text, &config.display().to_string(), &[])?;
-    match resettled(settings, directory).checkpoint.uri {
+    match with_relocated_paths(settings, directory).checkpoint.uri {
         Some(uri) if check_path(&uri).is_ok() && Path::new(&uri).is_relative() => Err(Error::config(format!(
             "{} gives the checkpoints' address as {uri}, relative to a folder that it does not record; name the folder of \
              the checkpoints instead of the run's",
@@ -34,7 +34,7 @@ pub fn store_of(run: &str) -> Result<String, Error> {
 /// The settings that a run recorded, with paths adjusted to the present location of the run's directory. If the run
 /// was moved or copied, paths to files that moved along with it are updated. An earlier version recorded paths as
 /// typed; in that case the recorded `run.dir` shows in which folder the run was started.
-pub fn resettled(mut settings: Settings, run: &Path) -> Settings {
+pub fn with_relocated_paths(mut settings: Settings, run: &Path) -> Settings {
     let seen = [std::path::absolute(run), run.canonicalize()].into_iter().flatten().collect::<Vec<_>>();
     let there = PathBuf::from(&settings.run.dir);
     let typed = there.strip_prefix(".").unwrap_or(&there);

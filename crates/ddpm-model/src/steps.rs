@@ -3,9 +3,9 @@
 use ddpm_diffusion::{Diffusion, VISIBLE_SIGNAL};
 
 /// Default number of steps for drawing images.
-pub const DRAWING: usize = 50;
+pub const DEFAULT_SAMPLING_STEPS: usize = 50;
 /// Default number of steps for encoding images: more than for drawing, because decoding should reproduce the image.
-pub const ENCODING: usize = 100;
+pub const DEFAULT_ENCODING_STEPS: usize = 100;
 
 /// The number of steps: `asked` if given, otherwise the smaller of `usual` and `timesteps`.
 pub fn count(asked: Option<usize>, usual: usize, timesteps: usize) -> usize {

@@ -61,7 +61,7 @@ fn train(world: &World, run_dir: &str) -> Result<(), Failure> {
     let options = [format!("run.dir={run_dir:?}"), "train.steps=200".into(), "data.image_size=16".into()];
     let settings = Settings::load("smoke", &options).map_err(Error::from)?;
     let plan = Plan::resuming(comm.as_ref(), settings, ResumeFrom::Auto, &[], None)?;
-    let mut trainer = Trainer::over(Arc::new(Discs), &comm, Place::CPU, plan, &StopRequest::default())?;
+    let mut trainer = Trainer::prepare_on(Arc::new(Discs), &comm, Place::CPU, plan, &StopRequest::default())?;
     let resumed = trainer.resumed();
     let monitor = Monitor::open(&trainer.run(), resumed, "own_source")?;
     trainer.observe(monitor);

@@ -20,7 +20,7 @@ const FAILED_ALONE: i32 = 1;
 /// L2 norms of a step's gradients.
 pub struct Norms {
     /// The norm of each rank's own gradient, by rank.
-    pub parts: Vec<f64>,
+    pub per_rank: Vec<f64>,
     /// The norm of the average, as computed by rank 0. All ranks use this value: with another processor or number of
     /// threads the last bits could differ, and the ranks' weights would diverge from then on.
     pub average: f64,
@@ -118,8 +118,8 @@ impl GradientSync {
                 [0, 8].map(|at| rank[at..].first_chunk().map_or(f64::NAN, |b| f64::from_le_bytes(*b)));
             (part, average)
         };
-        let (parts, averages): (Vec<f64>, Vec<f64>) = all.iter().map(read).unzip();
-        Ok(Norms { parts, average: averages[0] })
+        let (per_rank, averages): (Vec<f64>, Vec<f64>) = all.iter().map(read).unzip();
+        Ok(Norms { per_rank, average: averages[0] })
     }
 
     /// The norm of this rank's own gradient (of its loss before the division by the number of ranks), and that of the

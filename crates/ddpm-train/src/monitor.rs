@@ -9,7 +9,7 @@ use ddpm_comm::agree;
 use ddpm_config::Settings;
 use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
-use ddpm_model::process_charts::{self, AtWork, FEWEST};
+use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
 use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
 use ddpm_nn::Weights;
 use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb, write_atomic};
@@ -156,7 +156,7 @@ impl Outputs {
             // An unreadable image is only a warning here. The step that needs it handles it by data.on_corrupt.
             show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
             let timesteps = settings.diffusion.timesteps;
-            show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(FEWEST)));
+            show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(MIN_TIMESTEPS)));
             let width = settings.model.channels[0];
             show(board, step, "embedding", process_charts::embedding(timesteps, width));
         }
@@ -192,7 +192,7 @@ impl Outputs {
         }
         let count = STRIP_IMAGES.min(run.source.len() as usize);
         let picture = images::read(run.source, 0, count, process.device()).and_then(|images| {
-            process_charts::learned_variance(&AtWork { network, weights, process, images: &images })
+            process_charts::learned_variance(&EvaluatedModel { network, weights, process, images: &images })
         });
         show(board, step, "variance", picture);
     }

@@ -150,7 +150,7 @@ impl TrainState {
         // With stratified timesteps the ranks' batches are not independent, so their gradients do not measure the
         // noise.
         if !matches!(self.sampler, TimestepSampler::Stratified { .. }) {
-            self.noise.update(&norms.parts, norms.average, global_batch);
+            self.noise.update(&norms.per_rank, norms.average, global_batch);
         }
     }
 

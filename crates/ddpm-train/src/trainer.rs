@@ -67,12 +67,12 @@ impl Trainer {
         // Reading the checkpoint, which came before, and opening the data, which follows, may each take minutes.
         stop.check_before_start(comm.as_ref())?;
         let source = agree::unanimous(comm.as_ref(), data::open(&plan.settings, Split::Train))?;
-        Self::over(source, comm, place, plan, stop)
+        Self::prepare_on(source, comm, place, plan, stop)
     }
 
     /// Like [`prepare`](Self::prepare), but on a data source of your own: the same on every rank, with the images and classes
     /// that the settings describe.
-    pub fn over(
+    pub fn prepare_on(
         source: Arc<dyn Source>,
         comm: &Arc<dyn Collective>,
         place: Place,

@@ -67,7 +67,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
 fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusion), Error> {
     let source = model_data::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
-    let steps = steps::count(args.steps, steps::ENCODING, timesteps);
+    let steps = steps::count(args.steps, steps::DEFAULT_ENCODING_STEPS, timesteps);
     let kept = kept_timesteps(args.spacing, timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }

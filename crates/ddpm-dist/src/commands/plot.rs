@@ -7,7 +7,7 @@ use ddpm_config::Settings;
 use ddpm_data::Split;
 use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
-use ddpm_model::process_charts::{self, AtWork};
+use ddpm_model::process_charts::{self, EvaluatedModel};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
 use ddpm_telemetry::{Chart, Picture, Series, loss_by_timestep, read_metrics};
 use serde::Deserialize;
@@ -39,7 +39,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
             let device = model.on.resolve(world)?;
             let model = Model::open(comm, &model.model, model.weights, device)?;
-            let steps = steps::count(*steps, steps::DRAWING, model.diffusion.timesteps());
+            let steps = steps::count(*steps, steps::DEFAULT_SAMPLING_STEPS, model.diffusion.timesteps());
             let drawn =
                 reverse(comm, &model, sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel }), steps, *seed)?;
             let [channels, size, _] = model.network.image().sizes();
@@ -55,7 +55,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
                 }
                 let source = model_data::open(&model, args, *count)?;
                 let images = images::read(source.as_ref(), 0, *count, model.diffusion.device())?;
-                process_charts::learned_variance(&AtWork {
+                process_charts::learned_variance(&EvaluatedModel {
                     network: &model.network,
                     weights: &model.weights,
                     process: &model.diffusion,

@@ -54,7 +54,9 @@ impl<'a> Order<'a> {
         let total = model.diffusion.timesteps();
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
-            None => kept_timesteps(args.spacing, total, steps::count(args.steps, steps::DRAWING, total))?,
+            None => {
+                kept_timesteps(args.spacing, total, steps::count(args.steps, steps::DEFAULT_SAMPLING_STEPS, total))?
+            }
         };
         // Noise written by `encode` must be decoded from the timestep to which it was encoded.
         if noise.is_none() {

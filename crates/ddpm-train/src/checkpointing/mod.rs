@@ -1,10 +1,10 @@
 //! Checkpoints of a training run: selecting, restoring, and saving in the background.
 
 mod lease;
+mod overlooked;
 mod restore;
 mod saver;
 mod select;
-mod unseen;
 
 pub use restore::restore;
 pub use saver::{SaveEvent, Saver};

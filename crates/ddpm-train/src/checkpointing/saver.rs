@@ -209,7 +209,7 @@ impl Saver {
         if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
             return Some(SaveEvent::LeaseLost(error.into()));
         }
-        self.tend_retention();
+        self.advance_retention();
         let limit = self.settings.comm.timeout_s;
         let save = self.in_flight.as_mut()?;
         match save.upload.as_mut().and_then(Upload::poll) {
@@ -275,14 +275,14 @@ impl Saver {
         self.last_saved = Some(save.step);
         self.store_failed = false;
         self.retention_due = self.comm.rank() == 0;
-        self.tend_retention();
+        self.advance_retention();
         Failpoint::SaveDone.reach();
     }
 
     /// Collects the result of a finished retention and starts the next one if it is due; at most one runs at a time.
     /// A lease lost to another run is noticed at the next check of the lease; the retention after the next commit
     /// makes up for any other failure.
-    fn tend_retention(&mut self) {
+    fn advance_retention(&mut self) {
         if let Some(done) = self.retention.as_mut().and_then(Pending::poll) {
             self.retention = None;
             if let Err(error) = done {
@@ -306,7 +306,7 @@ impl Saver {
     fn finish_retention(&mut self) {
         let (begun, limit) = (Instant::now(), Duration::from_secs(self.settings.comm.timeout_s));
         loop {
-            self.tend_retention();
+            self.advance_retention();
             let waits = self.retention.is_some() && begun.elapsed() < limit;
             if self.comm.broadcast_bytes(vec![u8::from(waits)], 0) == [0] {
                 break;

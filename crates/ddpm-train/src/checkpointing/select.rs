@@ -10,7 +10,7 @@ use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, store_options};
 use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpointing::unseen::check_unseen;
+use crate::checkpointing::overlooked::check_overlooked_checkpoints;
 use crate::data_record::DATA;
 
 /// The keys that determine the images and classes. Allowing one of them to change allows another data set.
@@ -52,7 +52,7 @@ pub fn select(
         ResumeFrom::Step(step) => Want::Step(step),
         ResumeFrom::Auto | ResumeFrom::Never => Want::Latest,
     };
-    let begun = store.as_ref().map(|store| store.search(want).map_err(unfit)).transpose();
+    let begun = store.as_ref().map(|store| store.search(want).map_err(classify_store_error)).transpose();
     let mut search = agree::unanimous(comm, begun)?;
     loop {
         let next = || {
@@ -61,7 +61,7 @@ pub fn select(
                 None => (None, None),
             };
             if found.0.is_none() {
-                check_unseen(settings, recorded)?;
+                check_overlooked_checkpoints(settings, recorded)?;
                 if resume != ResumeFrom::Never {
                     check_store_is_not_lost(settings, store.as_ref())?;
                 }
@@ -75,7 +75,7 @@ pub fn select(
             Ok(shards) => return Ok((Some(Checkpoint { manifest, shards }), newest)),
             Err(damaged) => {
                 let rejected = search.as_mut().map_or(Ok(()), |search| search.reject(manifest.step, damaged));
-                agree::unanimous(comm, rejected.map_err(unfit))?;
+                agree::unanimous(comm, rejected.map_err(classify_store_error))?;
             }
         }
     }
@@ -87,7 +87,7 @@ fn open(settings: &Settings, resume: ResumeFrom) -> Result<Option<Store>, Error>
         Err(CheckpointError::Absent { .. }) if matches!(resume, ResumeFrom::Never | ResumeFrom::Auto) => {
             return Ok(None);
         }
-        opened => opened.map_err(unfit)?,
+        opened => opened.map_err(classify_store_error)?,
     };
     if resume != ResumeFrom::Never {
         return Ok(Some(store));
@@ -104,7 +104,7 @@ fn open(settings: &Settings, resume: ResumeFrom) -> Result<Option<Store>, Error>
 }
 
 fn candidate(settings: &Settings, search: &mut Search, allowed: &[String]) -> Result<Option<Manifest>, Error> {
-    let found = search.candidate().map_err(unfit)?;
+    let found = search.candidate().map_err(classify_store_error)?;
     if let Some(manifest) = &found {
         check_same_run(settings, manifest, allowed)?;
     }
@@ -152,7 +152,7 @@ pub fn read_together(
 
 /// Classifies an error: a missing or incompatible checkpoint refuses the resume; anything else is a failure of the
 /// store.
-fn unfit(error: CheckpointError) -> Error {
+fn classify_store_error(error: CheckpointError) -> Error {
     match error {
         CheckpointError::Absent { .. } | CheckpointError::NotFound { .. } | CheckpointError::Incompatible { .. } => {
             Error::caused_by(ErrorKind::ResumeRefused, error)

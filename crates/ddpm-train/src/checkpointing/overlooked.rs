@@ -9,7 +9,7 @@ use ddpm_model::{Error, ErrorKind, Remedy, store_options};
 /// Refuses to begin a run if there are checkpoints that it would overlook: in its directory or below its
 /// `checkpoints`, but not in the store that it saves to; or next to `recorded`, the `config.toml` of another run that
 /// provides its settings.
-pub fn check_unseen(settings: &Settings, recorded: Option<&Path>) -> Result<(), Error> {
+pub fn check_overlooked_checkpoints(settings: &Settings, recorded: Option<&Path>) -> Result<(), Error> {
     let store = settings.checkpoint_uri();
     let directory = Path::new(&settings.run.dir);
     let own = directory.join("checkpoints");

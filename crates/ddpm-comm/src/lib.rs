@@ -30,20 +30,20 @@
 //!
 //! # Invariants
 //!
-//! - Every rank calls every collective in the same order, with the same lengths, reduction and root; only the gathers,
-//! and [`agree`], which uses them, accept different lengths. MPI does not check this. Collectives may be called from
-//! any   thread: within a rank they exclude each other, but two threads that call them without synchronization violate
-//! the   order. That includes the thread of an [`Averager`]: between its `begin` and `finish`, no rank calls another
-//! collective.
+//! - Every rank calls every collective in the same order, with the same lengths, reduction and root; only the
+//!   gathers, and [`agree`], which uses them, accept different lengths. MPI does not check this. Collectives may be
+//!   called from any thread: within a rank they exclude each other, but two threads that call them without
+//!   synchronization violate the order. That includes the thread of an [`Averager`]: between its `begin` and
+//!   `finish`, no rank calls another collective.
 //! - A rank that cannot continue passes its error to the next [`agree::unanimous`], so that all ranks leave together;
-//!   outside of an agreement it calls [`abort`]. It never just exits: its peers would wait for it. A [`World`] dropped
-//!   without [`World::finish`] therefore ends the run.
-//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the same world size and
-//!   length. A NaN on one rank is a NaN on all.
-//! - MPI errors are fatal: a collective that returns has succeeded. NCCL errors are made fatal: they abort the run when
-//!   they are detected, and so does an operation on the GPU that exceeds the timeout of [`World::watch`].
+//!   outside of an agreement it calls [`abort`]. It never just exits: its peers would wait for it. A [`World`]
+//!   dropped without [`World::finish`] therefore ends the run.
+//! - The result of an all-reduce has the same bits on every rank, and on every repetition with the same world size
+//!   and length. A NaN on one rank is a NaN on all.
+//! - MPI errors are fatal: a collective that returns has succeeded. NCCL errors are made fatal: they abort the run
+//!   when they are detected, and so does an operation on the GPU that exceeds the timeout of [`World::watch`].
 //! - [`World::finish`] must be the last thing a rank does: once a rank has exited with a code other than 0, mpirun
-//! kills   the ranks that have not.
+//!   kills the ranks that have not.
 //!
 //! # How a run ends
 //!

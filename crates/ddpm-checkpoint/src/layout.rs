@@ -1,6 +1,6 @@
-//! Object names, attempts, and the range of a buffer that each rank holds.
+//! Object names and attempts.
 
-use std::{fmt, ops::Range, str::FromStr, time::SystemTime};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -12,17 +12,6 @@ pub(crate) const MANIFESTS: &str = "manifest";
 pub(crate) const ASIDE: &str = "aside";
 /// The folder of the shards.
 pub(crate) const SHARDS: &str = "ckpt";
-
-/// The range of a buffer of `n` elements that rank `rank` of `world` holds: `rank * n / world..(rank + 1) * n / world`.
-/// Over all ranks the ranges tile `0..n`; their lengths differ by one at most.
-///
-/// # Panics
-/// If `rank` is not below `world`.
-pub fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
-    assert!(rank < world, "rank {rank} is not one of {world}");
-    let bound = |r: usize| (r as u128 * n as u128 / world as u128) as usize;
-    bound(rank)..bound(rank + 1)
-}
 
 /// A globally unique string, which identifies the writer in [`Manifest::nonce`](crate::Manifest::nonce).
 pub fn nonce() -> String {

@@ -63,7 +63,7 @@
 //! "no checkpoint". Shards are ranges of the whole, so a checkpoint written by 4 ranks can be read by 1, 3 or 8.
 //!
 //! To save, rank 0 generates an [`Attempt`] and broadcasts it; every rank calls [`Store::start_upload`] with its
-//! [`share`] of each buffer and continues training; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`], calls
+//! part of each buffer and continues training; rank 0 gathers the [`ShardEntry`]s into a [`Manifest`], calls
 //! [`Store::start_commit`], and after that [`Store::start_retention`], which deletes older checkpoints.
 //!
 //! To resume, rank 0 calls [`Store::probe`] and [`Store::acquire_lease`] (unless it is guaranteed to be the only
@@ -102,7 +102,7 @@ pub use commit::Commit;
 pub use discover::{Search, VerifyReport, Want};
 pub use error::CheckpointError;
 pub use failpoint::Failpoint;
-pub use layout::{Attempt, nonce, share};
+pub use layout::{Attempt, nonce};
 pub use lease::Lease;
 pub use manifest::{BufferEntry, Dtype, Manifest, Run, SCHEMA, ShardEntry, ShardRange, TensorEntry};
 pub use pending::Pending;

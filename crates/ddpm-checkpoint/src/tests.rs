@@ -11,6 +11,7 @@ mod moto;
 mod rig;
 mod round_trip;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use object_store::{ObjectStoreExt, path::Path};
@@ -18,6 +19,11 @@ use rig::Op;
 use serde_json::{Value, json};
 
 use crate::*;
+
+/// The part of `0..n` that rank `rank` of `world` saves.
+fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
+    rank * n / world..(rank + 1) * n / world
+}
 
 /// Runs `check` on an empty store of each kind.
 fn on_each_store(check: impl Fn(&Store)) {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{ConfigArgs, address, at_least_one, path};
+use super::config::ConfigArgs;
+use super::numbers::at_least_one;
+use super::paths::{address, path};
 
 /// `bench …`; each benchmark trains or saves as a run would, and leaves nothing behind.
 #[derive(Debug, Subcommand)]

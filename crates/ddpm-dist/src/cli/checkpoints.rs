@@ -2,7 +2,8 @@
 
 use clap::Subcommand;
 
-use super::{address, at_least_one};
+use super::numbers::at_least_one;
+use super::paths::address;
 
 /// `checkpoints …`; URI is a run directory, a folder of checkpoints, or an address such as `s3://bucket/run`.
 #[derive(Debug, Subcommand)]

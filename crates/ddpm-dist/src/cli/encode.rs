@@ -6,7 +6,11 @@ use clap::Args;
 
 use ddpm_diffusion::Spacing;
 
-use super::{DataArgs, ModelArgs, at_least_one, path, spacing};
+use super::images::DataArgs;
+use super::model::ModelArgs;
+use super::numbers::at_least_one;
+use super::paths::path;
+use super::words::spacing;
 
 /// Arguments of `encode`.
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! `eval …`, as typed, and the arguments that choose a command's images.
+//! `eval …`, as typed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,8 +7,13 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use ddpm_data::Split;
 
-use super::{DeviceArgs, address, at_least_one, path, seed, split};
 use ddpm_model::WeightChoice;
+
+use super::device::DeviceArgs;
+use super::images::DataArgs;
+use super::numbers::{at_least_one, seed};
+use super::paths::{address, path};
+use super::words::split;
 
 /// `eval …`
 #[derive(Debug, Subcommand)]
@@ -135,18 +140,4 @@ pub struct ClassesArgs {
     pub batch: usize,
     #[command(flatten)]
     pub on: DeviceArgs,
-}
-
-/// Which images a command works on.
-#[derive(Debug, Args)]
-pub struct DataArgs {
-    /// A TOML file or a preset whose `[data]` to use; by default that of the model's run.
-    #[arg(long, value_name = "FILE")]
-    pub data: Option<String>,
-    /// Override one key of that configuration by a TOML value, e.g. `--set data.path=DIR`; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
-    /// Which part of the data set.
-    #[arg(long, default_value = "test", value_parser = split())]
-    pub split: Split,
 }

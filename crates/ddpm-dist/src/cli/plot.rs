@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use ddpm_config::SamplerKind;
 
-use super::{ConfigArgs, DataArgs, DeviceArgs, address, at_least_one, path, png, sampler, seed};
-use ddpm_model::WeightChoice;
+use super::config::ConfigArgs;
+use super::images::DataArgs;
+use super::model::ModelArgs;
+use super::numbers::{at_least_one, seed};
+use super::paths::{path, png};
+use super::words::sampler;
 
 /// `plot …`
 #[derive(Debug, Subcommand)]
@@ -96,19 +100,6 @@ pub enum PlotCommand {
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
-}
-
-/// Which model to look at.
-#[derive(Debug, Args)]
-pub struct ModelArgs {
-    /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
-    #[arg(long, value_name = "SRC", value_parser = address)]
-    pub model: String,
-    /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
-    pub weights: WeightChoice,
-    #[command(flatten)]
-    pub on: DeviceArgs,
 }
 
 fn even(text: &str) -> Result<u32, String> {

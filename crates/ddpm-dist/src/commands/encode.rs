@@ -13,6 +13,7 @@ use serde_json::json;
 use tch::Tensor;
 
 use crate::cli::EncodeArgs;
+use crate::commands::patience::PATIENCE;
 use crate::failure::relieve_by_batch;
 use crate::model_data;
 use crate::output::print;
@@ -21,7 +22,7 @@ use crate::output::print;
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
-    world.watch(super::PATIENCE);
+    world.watch(PATIENCE);
     relieve_by_batch(args.batch);
     let device = args.model.on.resolve(world)?;
     let model = Model::open(comm, &args.model.model, args.model.weights, device)?;

@@ -6,21 +6,16 @@ mod data;
 mod doctor;
 mod encode;
 mod eval;
+mod patience;
 mod plot;
 mod sample;
 mod train;
-
-use std::time::Duration;
 
 use ddpm_comm::{World, agree};
 use ddpm_model::{Error, Failure, Learner};
 
 use crate::cli::{Cli, Command};
 use crate::signals::Signals;
-
-/// How long a rank waits for another at most outside of training: enough for drawing or encoding one batch more, or for
-/// reading the shards of a checkpoint.
-const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Runs a command on every rank and returns the exit status, the same on all ranks.
 pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> {

@@ -11,6 +11,7 @@ use serde_json::json;
 use tch::Tensor;
 
 use crate::cli::{ClassChoice, SampleArgs};
+use crate::commands::patience::PATIENCE;
 use crate::failure::relieve_by_batch;
 use crate::image_folder::ImageFolder;
 use crate::output::print;
@@ -83,7 +84,7 @@ impl<'a> Order<'a> {
 /// Draws images and writes them.
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    world.watch(super::PATIENCE);
+    world.watch(PATIENCE);
     relieve_by_batch(args.batch);
     let output = agree::unanimous(comm.as_ref(), Output::of(args))?;
     let device = args.on.resolve(world)?;

@@ -12,6 +12,7 @@ use serde_json::json;
 use tch::Kind;
 
 use crate::cli::TrainArgs;
+use crate::commands::patience::PATIENCE;
 use crate::failure::{Exit, relieve_with};
 use crate::output::print;
 use crate::plan::plan;
@@ -23,7 +24,7 @@ const PROGRAM: &str = concat!("ddpm-dist ", env!("CARGO_PKG_VERSION"));
 pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
     // Reading a checkpoint may take one rank far longer than another.
-    world.watch(super::PATIENCE);
+    world.watch(PATIENCE);
     let plan = plan(comm.as_ref(), args, learner)?;
     world.watch(Duration::from_secs(plan.settings.comm.timeout_s));
     let place = resolve_for_training(world, &plan.settings.train)?;
@@ -31,7 +32,7 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
     let comm = ddpm_train::transport(world, plan.settings.comm.backend, place.memory)?;
     if args.dry_run {
         // Rank 0 measures the memory of a step by running one.
-        world.watch(super::PATIENCE);
+        world.watch(PATIENCE);
         ddpm_train::choose_convolutions(&plan.settings.train);
         let precision = ddpm_train::agree_on_precision(comm.as_ref(), &plan.settings.train, place.device);
         let describe = || describe(&plan.settings, comm.as_ref(), place, precision, json);

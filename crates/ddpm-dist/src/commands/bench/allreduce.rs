@@ -8,7 +8,7 @@ use ddpm_nn::{Gradients, Network, Weights};
 
 use ddpm_train::GradientSync;
 
-use super::Bench;
+use super::context::Bench;
 use super::measure::{largest, median, timed};
 use super::report::Report;
 

@@ -9,9 +9,10 @@ use ddpm_nn::Network;
 use ddpm_telemetry::{peak_rss_mb, rss_mb};
 use ddpm_train::{Checkpoint, DataRecord, Saver, TrainState, read_together, restore};
 
+use super::context::Bench;
 use super::measure::{forget_peak, largest, median, timed};
 use super::report::Report;
-use super::{Bench, stall};
+use super::stall;
 
 /// Measures saves and loads, or with `steps` how much saves slow down training; deletes everything it wrote. None if a
 /// rank was asked to stop.

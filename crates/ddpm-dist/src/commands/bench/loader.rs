@@ -6,7 +6,7 @@ use ddpm_comm::agree;
 use ddpm_data::{Order, Split};
 use ddpm_model::{Error, Failure, data};
 
-use super::Bench;
+use super::context::Bench;
 use super::measure::largest;
 use super::report::Report;
 

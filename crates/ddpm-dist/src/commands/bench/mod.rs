@@ -2,6 +2,7 @@
 
 mod allreduce;
 mod checkpoint;
+mod context;
 mod loader;
 mod measure;
 mod report;
@@ -9,33 +10,18 @@ mod stall;
 mod step;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ddpm_checkpoint::nonce;
-use ddpm_comm::{Collective, World, agree};
-use ddpm_config::Settings;
-use ddpm_model::{Error, Failure, Place, resolve_for_training};
-use ddpm_telemetry::peak_rss_mb;
-use ddpm_train::{Plan, StopRequest, Trainer};
-use serde_json::Value;
+use ddpm_comm::{World, agree};
+use ddpm_model::{Error, Failure, resolve_for_training};
+use ddpm_train::StopRequest;
 use tempfile::TempDir;
 
 use crate::cli::BenchCommand;
 use crate::failure::{Exit, relieve_with};
 use crate::plan;
-use measure::largest;
-use report::Report;
-
-/// The context that every benchmark gets.
-struct Bench<'a> {
-    world: &'a World,
-    comm: Arc<dyn Collective>,
-    place: Place,
-    stop: &'a StopRequest,
-    /// The user's, except for the locations of the run and its store.
-    settings: Settings,
-}
+use context::Bench;
 
 /// Runs one of the benchmarks, all ranks together; rank 0 prints the report.
 pub fn run(command: &BenchCommand, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
@@ -88,32 +74,4 @@ fn places(command: &BenchCommand, scratch: &Path) -> Vec<String> {
 
 fn set(key: &str, value: &str) -> String {
     format!("{key}={}", serde_json::Value::from(value))
-}
-
-impl Bench<'_> {
-    /// A trainer with these settings at step 0, which does not log, draw samples or save by itself.
-    fn trainer(&self) -> Result<Trainer, Failure> {
-        let mut settings = self.settings.clone();
-        (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
-        Trainer::prepare(&self.comm, self.place, Plan::fresh(settings), self.stop)
-    }
-
-    /// Whether any rank was asked to stop; the same on all.
-    fn stopped(&self) -> bool {
-        self.stop.requested_anywhere(self.comm.as_ref())
-    }
-
-    /// The entries of every report; null for those that this benchmark does not measure. All ranks call this, after
-    /// measuring.
-    fn report(&self, parameters: Option<i64>) -> Report {
-        let report = Report::default()
-            .with("world", self.comm.size())
-            .with("device", if self.place.is_gpu() { "cuda" } else { "cpu" })
-            .with("threads", tch::get_num_threads())
-            .with("params", parameters)
-            .with("batch_per_rank", self.settings.train.global_batch / self.comm.size())
-            .with("max_rss_mb", largest(self.comm.as_ref(), peak_rss_mb()));
-        let others = ["images_per_s", "median_step_s", "first_step_s", "comm_wait_s", "data_wait_s"];
-        others.into_iter().fold(report, |report, name| report.with(name, Value::Null))
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ddpm_comm::Agreed;
 use ddpm_model::{Error, Failure};
 
-use super::Bench;
+use super::context::Bench;
 use super::measure::largest;
 use super::report::Report;
 

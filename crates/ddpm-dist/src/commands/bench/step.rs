@@ -7,7 +7,7 @@ use ddpm_model::Failure;
 use ddpm_train::{Profile, RECORDED};
 use tch_ext::{Cost, CostKind};
 
-use super::Bench;
+use super::context::Bench;
 use super::measure::{largest, median, since_launch};
 use super::report::Report;
 use crate::output::say;

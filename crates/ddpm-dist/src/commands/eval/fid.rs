@@ -29,7 +29,7 @@ enum Extractor {
 pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
-    world.watch(crate::commands::PATIENCE);
+    world.watch(crate::commands::patience::PATIENCE);
     relieve_by_batch(args.batch);
     let device = args.on.resolve(world)?;
     let open = || {

@@ -1,0 +1,20 @@
+//! How commands name a model.
+
+use clap::Args;
+use ddpm_model::WeightChoice;
+
+use super::device::DeviceArgs;
+use super::paths::address;
+
+/// Which model to look at.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
+    #[arg(long, value_name = "SRC", value_parser = address)]
+    pub model: String,
+    /// `ema` (the slowest average), `raw`, or the rate of an average.
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    pub weights: WeightChoice,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+}

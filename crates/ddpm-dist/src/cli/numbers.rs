@@ -1,0 +1,30 @@
+//! Numbers, as typed, each within its range.
+
+use std::str::FromStr;
+
+pub(super) fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
+    let count = text.parse().ok().filter(|count| *count >= N::from(1));
+    count.ok_or_else(|| "give a whole number of at least 1".into())
+}
+
+pub(super) fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("give a whole number from 0 to {}", u64::MAX))
+}
+
+pub(super) fn from_0_to_1(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "give a number from 0 to 1".into())
+}
+
+pub(super) fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| "give a number".into())
+}
+
+pub(super) fn not_negative(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|number: &f64| *number >= 0.0 && number.is_finite());
+    scale.ok_or_else(|| "give a number, 0 or above".into())
+}
+
+pub(super) fn percentile(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (50.0..=100.0).contains(number));
+    number.ok_or_else(|| "give a percentile from 50 to 100, such as 99.5".into())
+}

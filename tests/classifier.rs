@@ -144,7 +144,7 @@ fn check_refusals(classifier: &Path, model: &Path) {
         command
     };
     let (c, m) = (classifier.to_str().unwrap(), model.to_str().unwrap());
-    check_refused(&mut sample(classifier, &[]), 2, "holds a classifier", "name a run of `train`");
+    check_refused(&mut sample(classifier, &[]), 2, "holds a classifier", "Name a run of `train`");
     let swapped = ["--class", "1", "--classifier", m];
     check_refused(&mut sample(model, &swapped), 2, "holds a diffusion model", "`train-classifier`");
     check_refused(&mut sample(model, &["--class", "1"]), 2, "has no classes", "--classifier");

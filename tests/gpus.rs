@@ -194,7 +194,7 @@ fn an_unusable_nccl_is_refused_or_replaced_by_mpi() {
         assert!(message.contains(reason), "{message}");
     };
     let old = library(&["-DVERSION=21304"]);
-    refused(&old, " is NCCL 2.13.4, but at least 2.14.0 is needed. ");
+    refused(&old, " is NCCL 2.13.4, but at least 2.14.0 is required. ");
     refused(&library(&["-DncclAllReduce=removed"]), " has no function `ncclAllReduce`. ");
     let dir = TempDir::new().unwrap();
     let auto = succeed(with_gpus(&mut two_ranks(dir.path(), 2, &[]), &old));

@@ -14,7 +14,8 @@ use common::{
     buffers, check_same_bits, finish, last_logged, losses, metrics, newest_manifest, signal, start, succeed, train,
     verified, wait_for,
 };
-use ddpm_checkpoint::{Manifest, OwnedSlice, Pending, Store, nonce, share};
+use ddpm_checkpoint::{Manifest, OwnedSlice, Pending, Store, nonce};
+use ddpm_comm::partition;
 use protobuf::Message;
 use tempfile::TempDir;
 use tensorboard_proto::event::{Event, SessionLog_SessionStatus};
@@ -40,7 +41,7 @@ fn reshard(from: &Path, step: u64, to: &Path, world: usize) {
     let upload = |rank| {
         let slice = |buffer: &ddpm_checkpoint::BufferEntry| {
             let whole = from.load_buffer(&manifest, &buffer.name).unwrap();
-            let range = share(whole.len(), rank, world);
+            let range = partition(whole.len(), rank, world);
             OwnedSlice { name: buffer.name.clone(), data: whole[range.clone()].to_vec(), range }
         };
         let slices = manifest.buffers.iter().map(slice).collect();

@@ -234,5 +234,5 @@ fn a_folder_may_have_a_name_that_a_shell_would_expand() {
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     let listed = succeed(&mut within(&folder, "checkpoints list run"));
     assert!(listed.stdout.contains("step        10"), "{}", listed.stdout);
-    drawn(&folder, "run");
+    succeed(&mut within(&folder, "sample -n 2 --steps 2 --out drawn.safetensors --model run"));
 }

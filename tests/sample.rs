@@ -212,7 +212,7 @@ fn the_default_number_of_steps_is_at_most_the_number_of_timesteps() {
     for (what, out) in [("sample -n 2", "a.png"), ("encode -n 2", "a.safetensors"), ("plot reverse", "reverse.png")] {
         succeed(&mut start(what, out));
         let refused = run(&mut start(&format!("{what} --steps 50"), out));
-        let said = "50 steps were asked of a process of 20. Use 1 to 20";
+        let said = "50 steps were requested of a process of 20 timesteps. Use 1 to 20";
         assert!(refused.code == 2 && refused.stderr.contains(said), "{what}: {}", refused.stderr);
     }
     let json = succeed(start("sample -n 2 --json", "b.png").env("RUST_LOG", "warn")).stdout;

@@ -139,7 +139,7 @@ fn schedulers_of_model_folders() {
         ("DIR/variance", 2, "variance_type = \"learned\" is not supported", "learned_range"),
         ("DIR/channels", 2, "takes 1 channels and gives 1", "set it to fixed_small"),
         ("DIR/range", 2, "this clip_sample_range is not supported", "it may be 1"),
-        ("DIR/threshold", 2, "this thresholding is not supported", "`--threshold` does it"),
+        ("DIR/threshold", 2, "this thresholding is not supported", "Sample with --threshold"),
         ("DIR/class", 2, "_class_name = \"FlowMatchEulerDiscreteScheduler\"", "it may be DDPMScheduler"),
         ("DIR/steps", 2, "num_train_timesteps = \"100000000000\"", "1 to 1000000"),
         ("DIR/json", 4, "scheduler_config.json: ", "it should hold a DDPMScheduler"),
@@ -208,7 +208,7 @@ fn networks_of_model_folders() {
         ("DIR/latent", 2, "this pipeline also has vqvae", "a UNet2DModel alone"),
         ("DIR/models--google--ddpm", 2, "folder in the cache of the Hub", "snapshots/0123abcd"),
         ("DIR/class/unet/config.json", 2, "config.json is a file", "give the folder"),
-        ("tests/golden/pipeline-ho --weights raw", 2, "one set of weights", "leave --weights out"),
+        ("tests/golden/pipeline-ho --weights raw", 2, "one set of weights", "Leave --weights out"),
     ];
     check(dir.path(), "sample -n 1 --steps 2 --out DIR/a.png --model", &cases);
 }
@@ -320,7 +320,7 @@ fn evaluating() {
             "--model DIR/run --set data.kind=folder --set data.labels=folder --set data.path=DIR/pictures",
             4,
             "the test split is requested",
-            "ask for the train split",
+            "request the train split",
         ),
         (
             "--model DIR/run --set data.kind=idx --set data.path=DIR/images",
@@ -331,7 +331,7 @@ fn evaluating() {
         (
             "--model DIR/run --data smoke --split train --set data.kind=folder --set data.path=DIR/pictures",
             2,
-            "carries no labels",
+            "the data has no labels",
             "set data.labels",
         ),
     ];

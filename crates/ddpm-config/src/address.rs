@@ -43,7 +43,7 @@ enum Meaning {
 /// # Errors
 /// [`Misspelt`], with the spelling that works.
 pub fn check_path(text: &str) -> Result<(), Misspelt> {
-    let local = "Give the path of a local file or folder";
+    let local = "Give the path of a local file or folder; checkpoint.uri takes addresses";
     match inspect(text) {
         Ok(Meaning::Local) => Ok(()),
         Ok(Meaning::Store) => Err(match text.strip_prefix("file://") {

@@ -38,7 +38,7 @@ pub enum DiffusionError {
     },
 
     /// More steps than the process has, or none.
-    #[error("{steps} steps were asked of a process of {timesteps} timesteps. Use 1 to {timesteps}")]
+    #[error("{steps} steps were requested of a process of {timesteps} timesteps. Use 1 to {timesteps}")]
     Steps {
         /// The length of the process that is respaced.
         timesteps: usize,

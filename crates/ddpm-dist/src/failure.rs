@@ -112,6 +112,7 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::ResumeWith(key, value) => format!("resume from them with --set {key}={value}"),
         Remedy::NameData => "name a configuration with --data".into(),
         Remedy::LeaveWeightsOut => "leave --weights out".into(),
+        Remedy::ThresholdSamples => "sample with --threshold instead".into(),
         Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
         Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),
         Remedy::FetchData => "fetch it with scripts/datasets.sh".into(),

@@ -8,7 +8,7 @@ use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
 use serde::Deserialize;
 use tch::Device;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Remedy};
 
 /// A network with its weights and its diffusion process.
 pub struct Pretrained {
@@ -250,15 +250,12 @@ impl SchedulerConfig {
         let clips_elsewhere = self.clip_sample != Some(false) && self.clip_sample_range.is_some_and(|end| end != 1.0);
         let only = [
             ("rescale_betas_zero_snr", self.rescale_betas_zero_snr == Some(true), "false"),
-            (
-                "thresholding",
-                self.thresholding == Some(true),
-                "false: dynamic thresholding is chosen when images are drawn",
-            ),
+            ("thresholding", self.thresholding == Some(true), "false"),
             ("clip_sample_range", clips_elsewhere, "1"),
         ];
         if let Some((key, _, value)) = only.into_iter().find(|(_, asks, _)| *asks) {
-            return Err(Error::config(format!("this {key} is not supported; it may be {value}")));
+            let error = Error::config(format!("this {key} is not supported; it may be {value}"));
+            return Err(if key == "thresholding" { error.or(Remedy::ThresholdSamples) } else { error });
         }
         let spec = DiffusionSpec {
             prediction: self.prediction()?,

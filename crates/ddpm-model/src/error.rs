@@ -51,6 +51,8 @@ pub enum Remedy {
     NameData,
     /// Do not choose weights: there is only one set.
     LeaveWeightsOut,
+    /// Threshold images dynamically when they are drawn.
+    ThresholdSamples,
     /// Compute on the CPU.
     ComputeOnCpu,
     /// In training, allow nondeterministic operations.

@@ -160,7 +160,7 @@ fn check_refusals(classifier: &Path, model: &Path) {
     let set = format!("run.dir={c}");
     let mut command = program();
     command.args(["train", "--config", "smoke", "--set", &set]);
-    check_refused(&mut command, 3, "is a classifier's", "train-classifier");
+    check_refused(&mut command, 3, "holds a classifier", "train-classifier");
     check_refused(program().args(["train-classifier", "--config", "smoke"]), 2, "needs model.classes", "such as 10");
     let unet = ["train-classifier", "--config", "smoke", "--set", "model.kind=unet"];
     check_refused(program().args(unet), 2, "this command trains a classifier", "use train");

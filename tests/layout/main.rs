@@ -75,6 +75,9 @@ fn architecture_lists_the_files_that_there_are() {
     for (name, dir) in crates() {
         let there: BTreeSet<_> = sources(&dir).into_iter().flat_map(|sources| sources.files.into_keys()).collect();
         let listed = listed.remove(&name).unwrap_or_default();
+        let orphans =
+            files_below(&dir.join("src")).into_iter().filter(|file| !is_of_tests(file) && !there.contains(file));
+        faults.extend(orphans.map(|file| format!("{} is not a module of the crate", short(&file))));
         let covers = |file: &PathBuf| listed.iter().any(|entry| file == entry || file.starts_with(entry));
         let missing = there.iter().filter(|file| !covers(file));
         faults.extend(missing.map(|file| format!("{} is not listed", short(file))));
@@ -103,6 +106,18 @@ fn crates() -> Vec<(String, PathBuf)> {
 fn sources(dir: &Path) -> Vec<Sources> {
     let roots = ["src/lib.rs", "src/main.rs"].map(|file| dir.join(file));
     roots.iter().filter(|root| root.is_file()).map(|root| Sources::of(root)).collect()
+}
+
+/// The Rust files in a folder, at any depth.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] });
+    files.filter(|file| file.extension().is_some_and(|end| end == "rs")).collect()
+}
+
+/// Whether a file of `src/` is compiled for tests only.
+fn is_of_tests(file: &Path) -> bool {
+    file.iter().any(|part| part == "tests" || part == "tests.rs" || part == "testing.rs")
 }
 
 /// The crates that one needs to be built, features and targets regardless.

@@ -10,6 +10,7 @@ asked=      # whether the ranks were asked to stop
 since=      # when the first SIGINT or SIGTERM came, in $SECONDS
 first=      # the signal that asked first
 saves=      # whether the command has something to save
+steps=      # whether the command ends between steps, with code 75 even after Ctrl-C
 ended=      # the signal that ended the ranks immediately
 stop_file=  # a descriptor of the file that is emptied to request a stop
 child=      # mpirun, or the program
@@ -50,8 +51,8 @@ pause() {
     [[ ! $child ]] || kill -CONT "$child" 2>/dev/null || true
 }
 
-# Without anything to save, Ctrl-C is 130, as for the program itself; the ranks see an emptied file, not the signal.
-stopped() { if [[ $first = INT && ! $saves ]]; then echo 130; else echo 75; fi; }
+# Without steps to end between, Ctrl-C is 130, as for the program itself; the ranks see an emptied file, not the signal.
+stopped() { if [[ $first = INT && ! $steps ]]; then echo 130; else echo 75; fi; }
 
 # However this script ends, it does not leave ranks training.
 leave() {
@@ -79,7 +80,8 @@ relay() {
 for word in "${@:2}"; do
     case $word in
         -*) continue ;;
-        train | train-classifier | bench) saves=yes ;;
+        train | train-classifier) saves=yes steps=yes ;;
+        bench) steps=yes ;;
     esac
     break
 done

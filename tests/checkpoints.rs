@@ -183,7 +183,11 @@ fn copies_to_another_runs_store_are_refused_and_dropped_steps_are_gone() {
     assert_eq!(checkpoints(&["copy", &theirs, "--to", &backup]).code, 3);
     let dropped = checkpoints(&["drop", &ours, "--step", "20"]);
     assert_eq!(dropped.code, 0, "{}", dropped.stderr);
-    assert!(dropped.stdout.contains("is of step 10"), "{}", dropped.stdout);
+    assert!(
+        dropped.stdout.contains("the newest valid checkpoint in ") && dropped.stdout.contains("is of step 10"),
+        "{}",
+        dropped.stdout
+    );
     assert_eq!(verified(&Path::new(&ours).join("checkpoints")), [10]);
     assert_eq!(std::fs::read_dir(Path::new(&ours).join("checkpoints/ckpt")).unwrap().count(), 1);
     let outcome = succeed(&mut train(1, Path::new(&ours), 15, &quiet));

@@ -231,7 +231,24 @@ fn what_has_nothing_to_save_ends_on_request() {
         assert!(signal(name, child.id()));
         let outcome = finish(child);
         assert_eq!(outcome.code, code, "{ranks:?} ranks, {name}: {}", outcome.stderr);
-        let said = if ranks.is_some() { "asked the ranks to stop;" } else { "" };
-        assert!(outcome.stderr.contains(said) && !outcome.stderr.contains("save"), "{}", outcome.stderr);
+        let said = &outcome.stderr;
+        match ranks {
+            Some(_) => assert!(said.contains("asked the ranks to stop;") && !said.contains("save"), "{said}"),
+            None => assert_eq!(said, "", "{name}"),
+        }
+    }
+}
+
+#[test]
+fn a_benchmark_ends_between_steps_and_saves_nothing() {
+    for ranks in STARTS {
+        let mut command = ranks.map_or_else(program, mpirun);
+        let child = start(command.args(["bench", "step", "--config", "smoke", "--steps", "1000000", "--json"]));
+        wait_for(|| listens(child.id()));
+        assert!(signal("INT", child.id()));
+        let outcome = finish(child);
+        assert_eq!(outcome.code, 75, "{ranks:?} ranks: {}", outcome.stderr);
+        assert_eq!(outcome.stdout, "", "{ranks:?} ranks");
+        assert!(!outcome.stderr.contains("save and stop"), "{}", outcome.stderr);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use walkdir::{DirEntry, WalkDir};
 
@@ -41,7 +42,15 @@ struct Unreadable {
 /// # Errors
 /// [`DataError::Io`] if it cannot be read.
 pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    if folder.exists() { Ok(Listing::of(folder)?.images) } else { Ok(Vec::new()) }
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(DataError::io(folder)(error)),
+        Ok(_) => {
+            let Listing { images, findings, .. } = Listing::of(folder)?;
+            findings.log();
+            Ok(images)
+        }
+    }
 }
 
 impl Listing {
@@ -107,7 +116,7 @@ impl Listing {
             return Ok(());
         };
         if path == home {
-            let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other("it is a link to itself"));
+            let source = error.into_io_error().unwrap_or_else(|| io::Error::other("it is a link to itself"));
             return Err(DataError::Io { path, source });
         }
         if !is_visible(path.file_name().unwrap_or_default()) {
@@ -137,12 +146,12 @@ impl Listing {
 
     /// Records links directly below `home` to folders that may not be read, which as classes keep their numbers.
     fn add_closed_links(&mut self, home: &Path, unreadable: &mut Unreadable) {
-        for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(home).into_iter().flatten().flatten() {
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_symlink())
                 && path.is_dir()
                 && is_visible(&entry.file_name())
-                && let Err(cause) = std::fs::read_dir(&path)
+                && let Err(cause) = fs::read_dir(&path)
             {
                 unreadable.folders.push(format!("{} ({cause})", below(home, &path)));
                 if !self.folders.contains(&entry.file_name()) {

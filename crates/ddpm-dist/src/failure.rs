@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ddpm_comm::abort;
 use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy};
+use ddpm_train::Program;
 
 /// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,15 @@ pub fn worded(failure: &Failure) -> String {
     format!("{failure}{}", advice(failure.error()))
 }
 
+/// This program, as the trainer names it and ends failures.
+pub fn program() -> Program {
+    Program {
+        name: concat!("ddpm-dist ", env!("CARGO_PKG_VERSION")).into(),
+        word: |error| format!("{error}{}", advice(error)),
+        exit_code: |kind| Exit::from(kind).code(),
+    }
+}
+
 /// The sentence that follows the message.
 fn advice(error: &Error) -> String {
     if error.kind() == ErrorKind::OutOfMemory {
@@ -112,6 +122,7 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::ResumeWith(key, value) => format!("resume from them with --set {key}={value}"),
         Remedy::NameData => "name a configuration with --data".into(),
         Remedy::LeaveWeightsOut => "leave --weights out".into(),
+        Remedy::ResumeWithout => "resume without it with --allow-change data, which begins a new epoch".into(),
         Remedy::ThresholdSamples => "sample with --threshold instead".into(),
         Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
         Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),

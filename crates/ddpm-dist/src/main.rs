@@ -11,7 +11,6 @@ mod cli;
 mod commands;
 mod failure;
 mod image_folder;
-
 mod model_data;
 mod output;
 mod plan;
@@ -56,7 +55,7 @@ fn main() {
         Err(Failure::Alone(error)) if world.size() > 1 => end_all(&error),
         // abort() also reports the step, which helps on a single rank too if a step ran out of memory.
         Err(failure) if failure.kind() == ErrorKind::OutOfMemory && current_step().is_some() => {
-            end_all(failure.error())
+            abort(Exit::OutOfMemory.code(), &format!("error: {}", worded(&failure)))
         }
         outcome if world.rank() == 0 => ended(outcome),
         outcome => outcome.unwrap_or_else(|failure| Exit::from(failure.kind()).code()),

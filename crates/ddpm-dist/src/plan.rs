@@ -8,15 +8,16 @@ use ddpm_model::{Error, Failure, Learner};
 use ddpm_train::{DATA, Plan};
 
 use crate::cli::{ConfigArgs, TrainArgs};
-use crate::failure::command;
+use crate::failure::{command, program};
 
 /// Makes the plan for a run on rank 0; all ranks return it, or the same failure.
 pub fn plan(comm: &dyn Collective, args: &TrainArgs, learner: Learner) -> Result<Plan, Failure> {
     let settings = agree::on_root(comm, || resolve_for(comm.size(), args, learner))?;
     if args.dry_run {
-        return Ok(Plan::fresh(settings));
+        return Ok(Plan::fresh(settings).by(program()));
     }
-    Plan::resuming(comm, settings, args.resume, &args.allow_change, recorded(&args.config))
+    let plan = Plan::resuming(comm, settings, args.resume, &args.allow_change, recorded(&args.config))?;
+    Ok(plan.by(program()))
 }
 
 /// The configuration file, if it is the `config.toml` that a run wrote and no override moves the run elsewhere.

@@ -27,7 +27,7 @@ impl From<DataError> for Error {
             DataError::Spec(_) | DataError::Setting(_) => (ErrorKind::Config, None),
             DataError::MissingFile { .. } => (ErrorKind::Storage, Some(Remedy::FetchData)),
             DataError::Image { .. } => (ErrorKind::Storage, Some(Remedy::AllowRemoval)),
-            DataError::Vanished { .. } => (ErrorKind::Storage, Some(Remedy::AllowChange(vec!["data".into()]))),
+            DataError::Vanished { .. } => (ErrorKind::Storage, Some(Remedy::ResumeWithout)),
             _ => (ErrorKind::Storage, None),
         };
         with_remedy(Self::caused_by(kind, error), remedy)

@@ -93,7 +93,7 @@ impl<'a> Generation<'a> {
 
     /// Draws images `0..count`, distributed over the ranks. Each of this rank's batches is passed to `take`, with the
     /// indices of its images, as soon as it is drawn. `progress` is called with (steps done, total steps) after each
-    /// step of this rank's share. Ranks vote after each batch, so that a failure on one rank ends all of them.
+    /// step of this rank's share. Ranks agree after each batch, so that a failure on one rank ends all of them.
     pub fn run(
         &self,
         comm: &dyn Collective,

@@ -51,6 +51,8 @@ pub enum Remedy {
     NameData,
     /// Do not choose weights: there is only one set.
     LeaveWeightsOut,
+    /// Resume without a file that is gone.
+    ResumeWithout,
     /// Threshold images dynamically when they are drawn.
     ThresholdSamples,
     /// Compute on the CPU.
@@ -116,6 +118,11 @@ impl Error {
     pub fn or(mut self, remedy: Remedy) -> Self {
         self.remedies.push(remedy);
         self
+    }
+
+    /// An agreed error, with its rank in its message.
+    pub fn named(agreed: Agreed<Error>) -> Self {
+        Self { message: agreed.to_string(), ..agreed.into_error() }
     }
 
     /// This error with the path of the file in which it was found.

@@ -62,8 +62,7 @@ fn train(world: &World, run_dir: &str) -> Result<(), Failure> {
     let settings = Settings::load("smoke", &options).map_err(Error::from)?;
     let plan = Plan::resuming(comm.as_ref(), settings, ResumeFrom::Auto, &[], None)?;
     let mut trainer = Trainer::prepare_on(Arc::new(Discs), &comm, Place::CPU, plan, &StopRequest::default())?;
-    let resumed = trainer.resumed();
-    let monitor = Monitor::open(&trainer.run(), resumed, "own_source")?;
+    let monitor = Monitor::open(&trainer.run())?;
     trainer.observe(monitor);
     trainer.train().map(drop)
 }

@@ -13,9 +13,7 @@ use tch::{Device, Kind, Tensor};
 use tch_ext::{GradHooks, in_range};
 
 use crate::clock::timed;
-
-/// The exit status of a rank that fails at a point where it cannot reach agreement with the other ranks.
-const FAILED_ALONE: i32 = 1;
+use crate::program::Program;
 
 /// L2 norms of a step's gradients.
 pub struct Norms {
@@ -44,7 +42,8 @@ pub struct GradientSync {
 type BucketNorms = Arc<Mutex<BTreeMap<usize, Tensor>>>;
 
 impl GradientSync {
-    /// Sets up averaging of the gradients of `weights`, which are in `memory`, in buckets of `comm.bucket_mb` MiB.
+    /// Sets up averaging of the gradients of `weights`, which are in `memory`, in buckets of `comm.bucket_mb` MiB. A
+    /// bucket that cannot be averaged ends the run as `program` ends failures.
     pub fn new(
         comm: &Arc<dyn Collective>,
         memory: Memory,
@@ -52,7 +51,9 @@ impl GradientSync {
         layout: &Layout,
         weights: &Weights,
         gradients: &Gradients,
+        program: &Program,
     ) -> Result<Self, Error> {
+        let Program { word, exit_code, .. } = *program;
         let lens: Vec<usize> = layout.entries().iter().map(|entry| entry.len() as usize).collect();
         let bucket_len = (settings.bucket_mb * f64::from(1 << 20)) as usize / size_of::<f32>();
         let [flat, lent] = [(); 2].map(|()| gradients.flat().shallow_clone());
@@ -78,8 +79,10 @@ impl GradientSync {
             };
             // The other ranks are in the collective of this bucket, or will be, so there is no way to report the
             // failure to them.
-            in_range(c"gradient bucket", lend)
-                .unwrap_or_else(|error| abort(FAILED_ALONE, &format!("error: {}", Error::from(error))));
+            in_range(c"gradient bucket", lend).unwrap_or_else(|error| {
+                let error = Error::from(error);
+                abort(exit_code(error.kind()), &format!("error: {}", word(&error)))
+            });
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;

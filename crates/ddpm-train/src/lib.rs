@@ -16,7 +16,7 @@
 //! let settings = Settings::load("smoke", &[format!("run.dir={run_dir:?}"), "train.steps=2".into()]).unwrap();
 //! let mut trainer = Trainer::prepare(&comm, Place::CPU, Plan::fresh(settings), &StopRequest::default()).unwrap();
 //! // Metrics, TensorBoard, progress and sample grids.
-//! let monitor = Monitor::open(&trainer.run(), None, "my program").unwrap();
+//! let monitor = Monitor::open(&trainer.run()).unwrap();
 //! trainer.observe(monitor);
 //! assert_eq!(trainer.train().unwrap(), Ending::Finished);
 //! world.finish(0)
@@ -39,6 +39,7 @@ mod observer;
 mod plan;
 mod precision;
 mod profile;
+mod program;
 mod report;
 mod state;
 mod step;
@@ -63,6 +64,7 @@ pub use observer::{Run, TrainObserver};
 pub use plan::Plan;
 pub use precision::{agree_on_precision, choose_convolutions};
 pub use profile::{Profile, RECORDED, TracedSteps};
+pub use program::Program;
 pub use report::{LogStep, Means};
 pub use state::TrainState;
 pub use stop::StopRequest;

@@ -40,11 +40,11 @@ struct Outputs {
 }
 
 impl Monitor {
-    /// Writes `config.toml`, opens the logs at the step after `resumed`, removes the grids of later steps, and plots
-    /// the forward process; collective over all ranks. `config.toml` names `program` as its author.
-    pub fn open(run: &Run, resumed: Option<u64>, program: &str) -> Result<Self, Failure> {
+    /// Writes `config.toml`, opens the logs at the step from which the run was resumed, removes the grids of later steps, and plots
+    /// the forward process; collective over all ranks.
+    pub fn open(run: &Run) -> Result<Self, Failure> {
         let opened = match run.comm.rank() {
-            0 => Outputs::open(run, resumed, program).map(Some),
+            0 => Outputs::open(run).map(Some),
             _ => Ok(None),
         };
         Ok(Self(agree::unanimous(run.comm.as_ref(), opened)?))
@@ -135,11 +135,11 @@ fn metrics(run: &Run, figures: &LogStep) -> Metrics {
 }
 
 impl Outputs {
-    fn open(run: &Run, resumed: Option<u64>, program: &str) -> Result<Self, Error> {
-        let (settings, diffusion) = (run.settings, &run.task.diffusion);
+    fn open(run: &Run) -> Result<Self, Error> {
+        let (settings, diffusion, resumed) = (run.settings, &run.task.diffusion, run.resumed);
         let directory = PathBuf::from(&settings.run.dir);
         let recorded = settings.clone().anchored(&current_folder()?);
-        let config = format!("# Resolved by {program}.\n{}", recorded.to_toml());
+        let config = format!("# Resolved by {}.\n{}", run.program.name, recorded.to_toml());
         let path = directory.join("config.toml");
         write_atomic(&path, config.as_bytes()).map_err(|e| Error::file(&path, e))?;
         if let Err(error) = remove_later_grids(&grids(&directory), resumed) {

@@ -9,6 +9,7 @@ use ddpm_data::{Order, Source};
 use ddpm_model::Failure;
 
 use crate::clock::Clock;
+use crate::program::Program;
 use crate::report::LogStep;
 use crate::state::TrainState;
 use crate::stop::StopRequest;
@@ -56,6 +57,10 @@ pub struct Run<'a> {
     pub order: &'a Order,
     /// Whether a stop was requested.
     pub stop: &'a StopRequest,
+    /// The step of the checkpoint from which the run was resumed.
+    pub resumed: Option<u64>,
+    /// The program that trains.
+    pub program: &'a Program,
     /// Accounting of training time; an observer that takes long adds its own time here.
     pub clock: &'a mut Clock,
 }

@@ -7,6 +7,7 @@ use ddpm_config::Settings;
 use ddpm_model::Failure;
 
 use crate::checkpointing::{Checkpoint, ResumeFrom, allows_other_data, select};
+use crate::program::Program;
 
 /// The starting point of a training run.
 pub struct Plan {
@@ -18,12 +19,14 @@ pub struct Plan {
     pub newest: Option<u64>,
     /// Whether a resume may continue with another data set.
     pub allows_other_data: bool,
+    /// The program that trains.
+    pub program: Program,
 }
 
 impl Plan {
     /// A run that starts at step 0, in a store without checkpoints.
     pub fn fresh(settings: Settings) -> Self {
-        Self { settings, resume: None, newest: None, allows_other_data: false }
+        Self { settings, resume: None, newest: None, allows_other_data: false, program: Program::default() }
     }
 
     /// A run that starts from the checkpoint that `from` selects; collective over all ranks. `settings` must be the
@@ -42,6 +45,11 @@ impl Plan {
     ) -> Result<Self, Failure> {
         let (resume, newest) = select(comm, &settings, from, allowed, recorded)?;
         let allows_other_data = allowed.iter().any(|name| allows_other_data(name));
-        Ok(Self { settings, resume, newest, allows_other_data })
+        Ok(Self { settings, resume, newest, allows_other_data, program: Program::default() })
+    }
+
+    /// The same run, trained by `program`.
+    pub fn by(self, program: Program) -> Self {
+        Self { program, ..self }
     }
 }

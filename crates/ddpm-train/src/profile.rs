@@ -60,7 +60,7 @@ pub struct TracedSteps {
 }
 
 impl TracedSteps {
-    /// Records to `profile`, in a run that has done `done` of `total` steps (`done < total`).
+    /// Records to `profile`, in a run that has done `done` of `total` steps.
     pub fn of(profile: Profile, done: u64, total: u64) -> Self {
         Self { profile: Some(profile), steps: steps(done, total) }
     }
@@ -87,10 +87,10 @@ impl TrainObserver for TracedSteps {
     }
 }
 
-/// The steps to record in a run that has done `done` of `total` steps (`done < total`): at least the last one,
+/// The steps to record in a run that has done `done` of `total` steps: at least the last one,
 /// however few are left.
 fn steps(done: u64, total: u64) -> Range<u64> {
-    let first = done + WARM_UP.min(total - done - 1);
+    let first = done + WARM_UP.min(total.saturating_sub(done + 1));
     first..total.min(first + RECORDED)
 }
 
@@ -126,7 +126,9 @@ mod tests {
 
     #[test]
     fn short_trainings_are_recorded_too() {
-        for (done, total, recorded) in [(0, 100, 3..8), (50, 100, 53..58), (0, 6, 3..6), (0, 4, 3..4), (9, 10, 9..10)] {
+        for (done, total, recorded) in
+            [(0, 100, 3..8), (50, 100, 53..58), (0, 6, 3..6), (0, 4, 3..4), (9, 10, 9..10), (10, 10, 10..10)]
+        {
             assert_eq!(steps(done, total), recorded, "after {done} of {total}");
         }
     }

@@ -20,6 +20,7 @@ use crate::huge_pages::HugePages;
 use crate::observer::{Run, TrainObserver, is_due};
 use crate::plan::Plan;
 use crate::precision::{agree_on_precision, choose_convolutions};
+use crate::program::Program;
 use crate::report::{LogStep, Means};
 use crate::state::TrainState;
 use crate::step::{Stepped, step};
@@ -55,6 +56,7 @@ pub struct Trainer {
     stop: StopRequest,
     clock: Clock,
     resumed: Option<u64>,
+    program: Program,
     observers: Vec<Box<dyn TrainObserver>>,
 }
 
@@ -66,7 +68,7 @@ impl Trainer {
     pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan, stop: &StopRequest) -> Result<Self, Failure> {
         // Reading the checkpoint, which came before, and opening the data, which follows, may each take minutes.
         stop.check_before_start(comm.as_ref())?;
-        let source = agree::unanimous(comm.as_ref(), data::open(&plan.settings, Split::Train))?;
+        let source = agree::unanimous(comm.as_ref(), data::open_unchecked(&plan.settings, Split::Train))?;
         Self::prepare_on(source, comm, place, plan, stop)
     }
 
@@ -79,7 +81,7 @@ impl Trainer {
         plan: Plan,
         stop: &StopRequest,
     ) -> Result<Self, Failure> {
-        let Plan { settings, resume, newest, allows_other_data } = plan;
+        let Plan { settings, resume, newest, allows_other_data, program } = plan;
         let resumed = resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
         let Place { device, memory } = place;
         agree::unanimous(comm.as_ref(), data::check_fits(&settings, source.as_ref()))?;
@@ -93,13 +95,20 @@ impl Trainer {
         };
         let record = agree::unanimous(comm.as_ref(), record)?;
         let order = record.order(settings.seed);
-        let saver = Saver::open(comm, &settings, record, newest, resumed, stop)?;
+        let saver = Saver::open(comm, &settings, record, newest, resumed, stop, &program)?;
         let state = match &resume {
             Some(checkpoint) => restore(saver.store(), comm.as_ref(), &settings, &task.network, device, checkpoint)?,
             None => agree::unanimous(comm.as_ref(), TrainState::fresh(&settings, &task.network, device))?,
         };
-        let sync =
-            GradientSync::new(comm, memory, &settings.comm, task.network.layout(), &state.weights, &state.gradients);
+        let sync = GradientSync::new(
+            comm,
+            memory,
+            &settings.comm,
+            task.network.layout(),
+            &state.weights,
+            &state.gradients,
+            &program,
+        );
         let sync = agree::unanimous(comm.as_ref(), sync)?;
         let loader = build::loader(&settings, &source, order, state.step, comm.rank(), comm.size());
         let loader = agree::unanimous(comm.as_ref(), loader)?;
@@ -117,6 +126,7 @@ impl Trainer {
             stop: stop.clone(),
             clock: Clock::started(),
             resumed,
+            program,
             observers: Vec::new(),
         };
         if memory == Memory::Host {
@@ -142,13 +152,10 @@ impl Trainer {
             source: self.source.as_ref(),
             order: &self.order,
             stop: &self.stop,
+            resumed: self.resumed,
+            program: &self.program,
             clock: &mut self.clock,
         }
-    }
-
-    /// The step of the checkpoint from which this run was resumed.
-    pub fn resumed(&self) -> Option<u64> {
-        self.resumed
     }
 
     /// Trains until the last step or a stop request, and saves as `[checkpoint]` configures; collective over all
@@ -215,7 +222,7 @@ impl Trainer {
             Some(failure) => Err(match self.save_last() {
                 Ok(()) => failure.into(),
                 Err(Failure::Agreed(unsaved)) => failure.map(|error| error.and_also(&unsaved)).into(),
-                Err(Failure::Alone(unsaved)) => Failure::Alone(failure.into_error().and_also(&unsaved)),
+                Err(Failure::Alone(unsaved)) => Failure::Alone(Error::named(failure).and_also(&unsaved)),
             }),
         }
     }

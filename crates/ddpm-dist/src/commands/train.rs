@@ -17,9 +17,6 @@ use crate::failure::{Exit, relieve_with};
 use crate::output::print;
 use crate::plan::plan;
 
-/// Names this program and its version.
-const PROGRAM: &str = concat!("ddpm-dist ", env!("CARGO_PKG_VERSION"));
-
 /// Trains, or with `--dry-run` prints what would be trained.
 pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest, json: bool) -> Result<i32, Failure> {
     let comm = world.collective();
@@ -42,12 +39,11 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
     }
     let profile = args.profile.as_deref().map(|file| Profile::open(&comm, file)).transpose()?;
     let mut trainer = Trainer::prepare(&comm, place, plan, stop)?;
-    let resumed = trainer.resumed();
-    let monitor = Monitor::open(&trainer.run(), resumed, PROGRAM)?;
+    let monitor = Monitor::open(&trainer.run())?;
     trainer.observe(monitor);
     if let Some(profile) = profile {
-        let total = trainer.run().settings.train.steps;
-        trainer.observe(TracedSteps::of(profile, resumed.unwrap_or(0), total));
+        let (done, total) = (trainer.run().resumed.unwrap_or(0), trainer.run().settings.train.steps);
+        trainer.observe(TracedSteps::of(profile, done, total));
     }
     match trainer.train()? {
         Ending::Finished => Ok(0),

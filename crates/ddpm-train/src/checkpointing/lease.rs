@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use ddpm_checkpoint::{CheckpointError, Lease, Store};
 use ddpm_comm::{Collective, agree};
 use ddpm_config::Settings;
-use ddpm_model::{Error, ErrorKind, Failure};
+use ddpm_model::{Error, ErrorKind, Failure, Remedy};
 use serde_json::Value;
 
+use crate::program::Program;
 use crate::stop::StopRequest;
 
 /// Pause between two attempts to take the lease.
@@ -22,6 +23,7 @@ pub(super) fn acquire(
     store: &Store,
     settings: &Settings,
     stop: &StopRequest,
+    program: &Program,
 ) -> Result<Option<Lease>, Failure> {
     let first = comm.rank() == 0;
     agree::unanimous(comm, if first { store.probe().map_err(Error::from) } else { Ok(()) })?;
@@ -37,10 +39,11 @@ pub(super) fn acquire(
                 if !reported {
                     let longest = 2 * ttl;
                     let uri = store.uri();
-                    tracing::info!(
-                        "{holder} writes to {uri} or was killed; waiting up to {longest:?} to find out. If it was killed, \
-                         unlocking the store ends the wait"
-                    );
+                    let waiting =
+                        format!("{holder} writes to {uri} or was killed; waiting up to {longest:?} to find out");
+                    let remedy = Remedy::Unlock { uri: uri.into(), force: false };
+                    let waiting = Error::new(ErrorKind::ResumeRefused, waiting).or(remedy);
+                    tracing::info!("{}", (program.word)(&waiting));
                     reported = true;
                 }
                 Ok(None)

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::checkpointing::lease::{acquire, begin_run};
 use crate::data_record::DataRecord;
+use crate::program::Program;
 use crate::state::{TrainState, tensor_table};
 use crate::stop::StopRequest;
 
@@ -35,6 +36,7 @@ pub struct Saver {
     store: Store,
     comm: Arc<dyn Collective>,
     settings: Settings,
+    program: Program,
     /// The exclusive right to write, on rank 0; `None` if the user guarantees that no other job writes
     /// (`checkpoint.exclusive`).
     lease: Option<Lease>,
@@ -117,16 +119,19 @@ impl Saver {
         newest: Option<u64>,
         resumed_from: Option<u64>,
         stop: &StopRequest,
+        program: &Program,
     ) -> Result<Self, Failure> {
         let opened = Store::open_with(&settings.checkpoint_uri(), store_options(settings)).map_err(Error::from);
         let store = agree::unanimous(comm.as_ref(), opened)?;
         let config = agree::unanimous(comm.as_ref(), config_json(settings))?;
-        let lease = if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings, stop)? };
+        let lease =
+            if settings.checkpoint.exclusive { None } else { acquire(comm.as_ref(), &store, settings, stop, program)? };
         // From here on, dropping the saver releases the lease if the start is refused.
         let mut saver = Self {
             store,
             comm: Arc::clone(comm),
             settings: settings.clone(),
+            program: program.clone(),
             lease,
             nonce: nonce(),
             config,
@@ -330,7 +335,8 @@ impl Saver {
         if lease_lost || self.settings.checkpoint.on_failure == OnFailure::Abort || !of_store {
             return Err(failure.into());
         }
-        self.record_missed(&step.map_or("a step".into(), |step| format!("step {step}")), failure);
+        let reason = (self.program.word)(&Error::named(failure));
+        self.record_missed(&step.map_or("a step".into(), |step| format!("step {step}")), reason);
         Ok(())
     }
 
@@ -392,7 +398,7 @@ impl Saver {
             attempt,
             nonce: self.nonce.clone(),
             lease: 0,
-            program: format!("ddpm-dist {}", env!("CARGO_PKG_VERSION")),
+            program: self.program.name.clone(),
             config_hash: self.settings.fingerprint(),
             config: self.config.clone(),
             state: state.counters(&self.data),

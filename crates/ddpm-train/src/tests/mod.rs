@@ -19,6 +19,7 @@ use crate::build::loader;
 use crate::clock::Clock;
 use crate::data_record::DataRecord;
 use crate::gradient_sync::GradientSync;
+use crate::program::Program;
 use crate::state::TrainState;
 use crate::step::{Stepped, step};
 use crate::task::Task;
@@ -68,7 +69,16 @@ impl Parts {
 
     fn with(comm: &Arc<dyn Collective>, settings: Settings, task: Task, state: TrainState) -> Self {
         let (layout, weights) = (task.network.layout(), &state.weights);
-        let sync = GradientSync::new(comm, Memory::Host, &settings.comm, layout, weights, &state.gradients).unwrap();
+        let sync = GradientSync::new(
+            comm,
+            Memory::Host,
+            &settings.comm,
+            layout,
+            weights,
+            &state.gradients,
+            &Program::default(),
+        )
+        .unwrap();
         let source = data::open(&settings, Split::Train).unwrap();
         let order = DataRecord::new(source.as_ref()).order(settings.seed);
         let loader = loader(&settings, &source, order, state.step, 0, 1).unwrap();

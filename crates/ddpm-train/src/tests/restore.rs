@@ -6,12 +6,21 @@ use tempfile::tempdir;
 
 use super::{Parts, collective, settings};
 use crate::checkpointing::{Checkpoint, ResumeFrom, Saver, restore, select};
+use crate::program::Program;
 use crate::stop::StopRequest;
 use crate::task::Task;
 
 fn saved(parts: &Parts) -> Saver {
-    let mut saver =
-        Saver::open(&parts.comm, &parts.settings, parts.record(), None, None, &StopRequest::default()).unwrap();
+    let mut saver = Saver::open(
+        &parts.comm,
+        &parts.settings,
+        parts.record(),
+        None,
+        None,
+        &StopRequest::default(),
+        &Program::default(),
+    )
+    .unwrap();
     saver.save_last(&parts.task.network, &parts.state).unwrap();
     saver
 }

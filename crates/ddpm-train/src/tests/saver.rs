@@ -10,10 +10,12 @@ use tempfile::tempdir;
 
 use super::{Parts, collective, settings};
 use crate::checkpointing::{SaveEvent, Saver};
+use crate::program::Program;
 use crate::stop::StopRequest;
 
 fn saver(parts: &Parts) -> Saver {
-    Saver::open(&parts.comm, &parts.settings, parts.record(), None, None, &StopRequest::default()).unwrap()
+    Saver::open(&parts.comm, &parts.settings, parts.record(), None, None, &StopRequest::default(), &Program::default())
+        .unwrap()
 }
 
 fn steps(settings: &Settings) -> Vec<u64> {

@@ -10,13 +10,15 @@ use tempfile::tempdir;
 use super::{Parts, collective, settings};
 use crate::checkpointing::{ResumeFrom, Saver};
 use crate::plan::Plan;
+use crate::program::Program;
 use crate::stop::StopRequest;
 
 /// Saves steps 1 and 2 of a run in `dir`.
 fn run(dir: &Path) {
     let mut parts = Parts::fresh(&collective(), settings(dir, &[]));
     let stop = StopRequest::default();
-    let mut saver = Saver::open(&parts.comm, &parts.settings, parts.record(), None, None, &stop).unwrap();
+    let mut saver =
+        Saver::open(&parts.comm, &parts.settings, parts.record(), None, None, &stop, &Program::default()).unwrap();
     for _ in 0..2 {
         parts.steps(1);
         saver.save_last(&parts.task.network, &parts.state).unwrap();

@@ -11,6 +11,7 @@ use ddpm_train::GradientSync;
 use super::context::Bench;
 use super::measure::{largest, median, timed};
 use super::report::Report;
+use crate::failure::program;
 
 /// Times the two alternately, so that other load on the machine affects both.
 pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
@@ -31,6 +32,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
         network.layout(),
         &weights,
         &gradients,
+        &program(),
     );
     let mut average = agree::unanimous(comm, average)?;
     let sent = vec![1.0 + comm.rank() as f32; parameters as usize];

@@ -13,6 +13,7 @@ use super::context::Bench;
 use super::measure::{forget_peak, largest, median, timed};
 use super::report::Report;
 use super::stall;
+use crate::failure::program;
 
 /// Measures saves and loads, or with `steps` how much saves slow down training; deletes everything it wrote. None if a
 /// rank was asked to stop.
@@ -40,7 +41,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     // A checkpoint records its data set, and none is opened here.
     let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };
-    let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop)?;
+    let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop, &program())?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();
     let (mut stalls, mut saves, mut reads, mut restores) = (vec![], vec![], vec![], vec![]);

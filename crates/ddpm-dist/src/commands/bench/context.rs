@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::measure::largest;
 use super::report::Report;
+use crate::failure::program;
 
 /// The context that every benchmark gets.
 pub struct Bench<'a> {
@@ -27,7 +28,7 @@ impl Bench<'_> {
     pub fn trainer(&self) -> Result<Trainer, Failure> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
-        Trainer::prepare(&self.comm, self.place, Plan::fresh(settings), self.stop)
+        Trainer::prepare(&self.comm, self.place, Plan::fresh(settings).by(program()), self.stop)
     }
 
     /// Whether any rank was asked to stop; the same on all.

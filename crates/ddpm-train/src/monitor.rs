@@ -40,8 +40,8 @@ struct Outputs {
 }
 
 impl Monitor {
-    /// Writes `config.toml`, opens the logs at the step from which the run was resumed, removes the grids of later steps, and plots
-    /// the forward process; collective over all ranks.
+    /// Writes `config.toml`, opens the logs at the step from which the run was resumed, removes the grids of later
+    /// steps, and plots the forward process; collective over all ranks.
     pub fn open(run: &Run) -> Result<Self, Failure> {
         let opened = match run.comm.rank() {
             0 => Outputs::open(run).map(Some),

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use ddpm_comm::{Collective, Reduce, World, agree};
 use ddpm_config::Settings;
-use ddpm_data::{Loader, LoaderConfig, Order, Source};
+use ddpm_data::Source;
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
 use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Likelihood, Strata};
-use ddpm_model::{Error, Failure, Model, data, images};
+use ddpm_model::{Error, Failure, ImageBatch, Model, ShuffledImages, data};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use tch::{Device, Tensor};
 
 use super::error::of_eval;
 use crate::cli::NllArgs;
@@ -25,8 +24,6 @@ use crate::output::print;
 
 /// How long a rank waits for another at most: enough for a batch read from a slow disk, and a forward pass.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Batches decoded ahead.
-const PREFETCH: usize = 2;
 
 /// An evaluation with all arguments checked.
 struct Task {
@@ -39,23 +36,6 @@ struct Task {
     strata: Strata,
     seed: u64,
     batch: usize,
-}
-
-/// The images in batches, with one batch in memory as tensors.
-struct Feed {
-    loader: Loader,
-    shape: [i64; 3],
-    device: Device,
-    batch: Option<(usize, Batch)>,
-}
-
-/// A batch of images.
-struct Batch {
-    ids: Vec<u64>,
-    /// f32 `[B, C, H, W]` in `[-1, 1]`.
-    x_start: Tensor,
-    /// i64 `[B]`; -1 for an image without a label.
-    labels: Tensor,
 }
 
 /// Evaluates the bound and prints it.
@@ -133,21 +113,23 @@ impl Task {
     fn evaluate(&self, comm: &dyn Collective, progress: impl Fn(usize)) -> Result<BoundSums, Failure> {
         let units = self.units();
         let mut sums = BoundSums::new(&self.strata, self.count);
-        let mut feed = agree::unanimous(comm, Feed::of(self))?;
+        let (workers, device) = (self.settings.data.workers, self.model.weights.flat().device());
+        let images = ShuffledImages::new(&self.source, self.seed, self.batch, workers, device);
+        let mut images = agree::unanimous(comm, images)?;
         for round in (0..units).step_by(comm.size()) {
             let unit = round + comm.rank();
             // Exchanged in every round, so that all ranks end as soon as one fails.
-            agree::unanimous(comm, if unit < units { self.add(&mut sums, &mut feed, unit) } else { Ok(()) })?;
+            agree::unanimous(comm, if unit < units { self.add(&mut sums, &mut images, unit) } else { Ok(()) })?;
             progress((round + comm.size()).min(units));
         }
         sums.merge(|values| comm.all_reduce_f64(values, Reduce::Sum));
         Ok(sums)
     }
 
-    fn add(&self, sums: &mut BoundSums, feed: &mut Feed, unit: usize) -> Result<(), Error> {
+    fn add(&self, sums: &mut BoundSums, images: &mut ShuffledImages, unit: usize) -> Result<(), Error> {
         let (number, stratum) = (unit / self.strata.len(), unit % self.strata.len());
         let first = number * self.batch;
-        let Batch { ids, x_start, labels } = feed.batch(number, self.batch.min(self.count - first))?;
+        let ImageBatch { ids, x_start, labels } = images.batch(number, self.batch.min(self.count - first))?;
         let evaluation = Evaluation {
             process: self.process(),
             strata: &self.strata,
@@ -188,56 +170,6 @@ impl Task {
                 "mse": column(|term| term.mse),
                 "xstart_mse": column(|term| term.xstart_mse),
             },
-        })
-    }
-}
-
-impl Feed {
-    fn of(task: &Task) -> Result<Self, Error> {
-        let config = LoaderConfig {
-            global_batch: task.batch,
-            slice: 0..task.batch,
-            start_step: 0,
-            workers: task.settings.data.workers,
-            prefetch: PREFETCH,
-            flip: false,
-            flip_seed: 0,
-        };
-        let order = Order::new(task.source.len(), task.seed);
-        Ok(Self {
-            loader: Loader::new(Arc::clone(&task.source), order, config)?,
-            shape: task.source.image().sizes(),
-            device: task.model.weights.flat().device(),
-            batch: None,
-        })
-    }
-
-    /// The first `count` images of batch `number`; successive calls never ask for a lower number.
-    fn batch(&mut self, number: usize, count: usize) -> Result<&Batch, Error> {
-        let kept = self.batch.take().filter(|(kept, _)| *kept == number);
-        let batch = match kept {
-            Some((_, batch)) => batch,
-            None => self.read(number, count)?,
-        };
-        Ok(&self.batch.insert((number, batch)).1)
-    }
-
-    fn read(&self, number: usize, count: usize) -> Result<Batch, Error> {
-        // Between two units of a rank there may be batches that only other ranks need.
-        let batch = loop {
-            let batch = self.loader.next()?;
-            if batch.step == number as u64 {
-                break batch;
-            }
-            self.loader.recycle(batch);
-        };
-        let [channels, height, width] = self.shape;
-        let bytes = (channels * height * width) as usize;
-        let shape = [count as i64, channels, height, width];
-        Ok(Batch {
-            ids: batch.ids[..count].to_vec(),
-            x_start: images::from_bytes(&batch.images[..count * bytes], shape, self.device)?,
-            labels: Tensor::from_slice(&batch.labels[..count]).to_device(self.device),
         })
     }
 }

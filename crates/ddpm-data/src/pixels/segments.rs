@@ -29,7 +29,7 @@ pub(super) fn orientation(bytes: &[u8]) -> Orientation {
 /// - bytes between segments that do not belong to any,
 /// - zeros at the end of the last scan, beyond the first `zeros`: some encoders pad with them. In some scans the last
 ///   byte is a zero; more are not kept, because the decoder takes them for blocks, so that a truncated scan looks
-///   complete,
+///   complete. The zero that follows a data byte 0xff belongs to that byte and is always kept,
 /// - an unknown JFIF version or Adobe transform, and the spectral range in a sequential scan,
 /// - a missing end-of-image marker, if one scan holds all components. The decoder then checks whether that scan is
 ///   complete. With several scans the last one could be missing, which it could not detect.
@@ -69,7 +69,8 @@ pub(super) fn tidy(bytes: &[u8], zeros: usize) -> Vec<u8> {
             tidy.extend(walk.scan());
         }
     }
-    let data = tidy.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let last = tidy.iter().rposition(|byte| *byte != 0);
+    let data = last.map_or(0, |last| if tidy[last] == 0xff { last + 2 } else { last + 1 });
     tidy.truncate(data.saturating_add(zeros));
     if whole {
         tidy.extend([0xff, EOI]);

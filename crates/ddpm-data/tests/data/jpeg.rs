@@ -190,6 +190,27 @@ proptest! {
     }
 }
 
+/// An arithmetic decoder takes missing data for zeros, so it does not notice if the data byte is lost.
+#[test]
+fn zeros_behind_a_data_byte_of_ones_do_not_cost_that_byte() {
+    let image = photo(40, 33, 3);
+    let mut found = 0;
+    for quality in 1..=100 {
+        for arithmetic in [false, true] {
+            for subsamp in [Subsamp::None, Subsamp::Sub1x2, Subsamp::Sub2x2] {
+                let file = jpeg(&image, Jpeg { subsamp, quality, progressive: false, arithmetic });
+                if without_end(&file).ends_with(&[0xff, 0]) {
+                    let padded = after(without_end(&file), &[0, 0, 0, 0xff, 0xd9]);
+                    let [expected, read] = [&file, &padded].map(|file| read_as_data_set(file, 32, 3).expect("intact"));
+                    assert!(read == expected, "quality {quality}, arithmetic {arithmetic}, {subsamp:?}");
+                    found += usize::from(arithmetic);
+                }
+            }
+        }
+    }
+    assert!(found > 0, "no arithmetic file ends in a data byte of ones");
+}
+
 #[test]
 fn a_sequential_scan_may_give_a_meaningless_range() {
     let file = encode(photo(40, 30, 4), ImageFormat::Jpeg);

@@ -155,6 +155,14 @@ where
     unanimous(comm, from_bytes(0, &bytes).map_err(E::from))
 }
 
+/// Runs `act` on rank 0 only, for its effect; its failure becomes that of every rank.
+pub fn act_on_root<E>(comm: &dyn Collective, act: impl FnOnce() -> Result<(), E>) -> Result<(), Agreed<E>>
+where
+    E: Serialize + DeserializeOwned + From<CommError>,
+{
+    unanimous(comm, if comm.rank() == 0 { act() } else { Ok(()) })
+}
+
 /// Whether any rank passes true; the same result on every rank.
 pub fn any(comm: &dyn Collective, ours: bool) -> bool {
     let none: &[u8] = &[];

@@ -31,7 +31,6 @@ pub struct GradientSync {
     flat: Tensor,
     /// Squared norm of this rank's share of the gradient, over the buckets averaged in host memory.
     squares: f64,
-    ranks: usize,
     norms: BucketNorms,
     /// Present with `comm.overlap`; without it, all parameters become ready together when backward is over.
     _hooks: Option<GradHooks>,
@@ -86,7 +85,7 @@ impl GradientSync {
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
         let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;
-        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, ranks: comm.size(), norms, _hooks: hooks })
+        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, norms, _hooks: hooks })
     }
 
     /// Number of buckets.
@@ -97,7 +96,7 @@ impl GradientSync {
     /// Number of ranks. The loss is divided by it before backward, so that each rank's gradient is its share of the
     /// average.
     pub fn ranks(&self) -> usize {
-        self.ranks
+        self.comm.size()
     }
 
     /// Begins averaging for a step. Call this before the backward pass of the last micro-batch.
@@ -133,6 +132,6 @@ impl GradientSync {
         let norms: Vec<Tensor> = [self.flat.norm()].into_iter().chain(of_buckets.into_values()).collect();
         let norms: Vec<f64> = Vec::try_from(&Tensor::f_stack(&norms, 0)?.to_kind(Kind::Double))?;
         let squares = self.squares + norms[1..].iter().map(|norm| norm * norm).sum::<f64>();
-        Ok([squares.sqrt() * self.ranks as f64, norms[0]])
+        Ok([squares.sqrt() * self.ranks() as f64, norms[0]])
     }
 }

@@ -33,10 +33,6 @@ struct Outputs {
     metrics: MetricsLog,
     tensorboard: Option<TensorBoard>,
     progress: Progress,
-    channels: usize,
-    size: usize,
-    columns: usize,
-    sample_steps: usize,
 }
 
 impl Monitor {
@@ -90,7 +86,7 @@ impl Monitor {
         };
         let Some(outputs) = &mut self.0 else { return Ok(()) };
         if let Some(drawn) = &drawn {
-            outputs.show_samples(run.state.step, drawn);
+            outputs.show_samples(run, drawn);
         }
         outputs.show_learning(run, &weights);
         Ok(())
@@ -164,10 +160,6 @@ impl Outputs {
             metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),
             tensorboard,
             progress: Progress::new(settings.train.steps, resumed.unwrap_or(0), io::stderr().is_terminal()),
-            channels: settings.data.channels as usize,
-            size: settings.data.image_size as usize,
-            columns: columns(settings),
-            sample_steps: settings.monitor.sample_steps as usize,
             directory,
         })
     }
@@ -197,15 +189,18 @@ impl Outputs {
         show(board, step, "variance", picture);
     }
 
-    /// Shows images drawn after step `step`, and the reverse process of the first of them.
-    fn show_samples(&mut self, step: u64, drawn: &Drawn) {
-        let picture = match pictures::grid(&drawn.samples, self.channels, self.size, self.columns) {
+    /// Shows images drawn after the run's last step, and the reverse process of the first of them.
+    fn show_samples(&mut self, run: &Run, drawn: &Drawn) {
+        let (settings, step) = (run.settings, run.state.step);
+        let (channels, size) = (settings.data.channels as usize, settings.data.image_size as usize);
+        let picture = match pictures::grid(&drawn.samples, channels, size, columns(settings)) {
             Ok(picture) => picture,
             Err(error) => return tracing::warn!("the samples of step {step} cannot be drawn: {error}"),
         };
         if let Some(board) = &mut self.tensorboard {
             board.picture(step, "samples", &picture);
-            let strip = pictures::reverse_strip(&drawn.trajectories, self.sample_steps, self.channels, self.size);
+            let strip =
+                pictures::reverse_strip(&drawn.trajectories, settings.monitor.sample_steps as usize, channels, size);
             show(board, step, "reverse", strip);
         }
         let path = grid_path(&self.directory, step);

@@ -74,10 +74,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn term(t: usize, weight: f64, loss: f32) -> SampleTerms {
-        SampleTerms { t, weight, loss, mse: loss / 2.0, vb: loss / 4.0, correct: 1.0 }
-    }
+    use crate::terms::tests::term;
 
     #[test]
     fn means_weigh_the_loss_but_not_its_quarters() {

@@ -75,10 +75,11 @@ fn read_row(row: &[u8; ROW]) -> SampleTerms {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn term(t: usize, weight: f64, loss: f32) -> SampleTerms {
+    /// The terms of a sample, whose values differ from each other.
+    pub(crate) fn term(t: usize, weight: f64, loss: f32) -> SampleTerms {
         SampleTerms { t, weight, loss, mse: loss / 2.0, vb: loss / 4.0, correct: 1.0 }
     }
 

@@ -72,8 +72,8 @@ impl Trainer {
         Self::prepare_on(source, comm, place, plan, stop)
     }
 
-    /// Like [`prepare`](Self::prepare), but on a data source of your own: the same on every rank, with the images and classes
-    /// that the settings describe.
+    /// Like [`prepare`](Self::prepare), but on a data source of your own: the same on every rank, with the images and
+    /// classes that the settings describe.
     pub fn prepare_on(
         source: Arc<dyn Source>,
         comm: &Arc<dyn Collective>,

@@ -51,8 +51,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
     };
     let noise = gather(comm, agree::unanimous(comm, encode())?);
     bar.finish_and_clear();
-    let written = if comm.rank() == 0 { write(args, &model, source.as_ref(), &noise) } else { Ok(()) };
-    agree::unanimous(comm, written)?;
+    agree::act_on_root(comm, || write(args, &model, source.as_ref(), &noise))?;
     if comm.rank() == 0 {
         let out = args.out.display().to_string();
         if json {

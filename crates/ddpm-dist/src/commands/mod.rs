@@ -39,7 +39,6 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
 
 /// Runs work that needs only one rank on rank 0; all ranks share the outcome.
 fn on_one_rank(world: &World, work: impl FnOnce() -> Result<(), Error>) -> Result<i32, Failure> {
-    let done = if world.rank() == 0 { work() } else { Ok(()) };
-    agree::unanimous(world.collective().as_ref(), done)?;
+    agree::act_on_root(world.collective().as_ref(), work)?;
     Ok(0)
 }

@@ -78,7 +78,7 @@ fn save(comm: &dyn Collective, out: &Path, draw: impl FnOnce() -> Result<Picture
         tracing::info!("wrote {}", out.display());
         Ok(())
     };
-    Ok(agree::unanimous(comm, if comm.rank() == 0 { drawn() } else { Ok(()) })?)
+    Ok(agree::act_on_root(comm, drawn)?)
 }
 
 /// Weight of a new value in the averaged curve.

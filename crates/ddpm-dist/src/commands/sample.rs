@@ -138,12 +138,12 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
                 let grid = pictures::grid(&drawn.samples, shape.channels, shape.size, columns)?;
                 grid.save_png(path).map_err(|e| Error::file(path, e))
             };
-            agree::unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
+            agree::act_on_root(comm.as_ref(), write)?;
         }
         Output::Safetensors(path) => {
             let drawn = generation.gather(comm.as_ref(), count, progress)?;
             let write = || write_tensors(path, &drawn, order.labels.as_deref(), shape);
-            agree::unanimous(comm.as_ref(), if world.rank() == 0 { write() } else { Ok(()) })?;
+            agree::act_on_root(comm.as_ref(), write)?;
         }
     }
     bar.finish_and_clear();

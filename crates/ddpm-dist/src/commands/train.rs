@@ -32,9 +32,7 @@ pub fn run(args: &TrainArgs, learner: Learner, world: &World, stop: &StopRequest
         world.watch(PATIENCE);
         ddpm_train::choose_convolutions(&plan.settings.train);
         let precision = ddpm_train::agree_on_precision(comm.as_ref(), &plan.settings.train, place.device);
-        let describe = || describe(&plan.settings, comm.as_ref(), place, precision, json);
-        let described = if comm.rank() == 0 { describe() } else { Ok(()) };
-        agree::unanimous(comm.as_ref(), described)?;
+        agree::act_on_root(comm.as_ref(), || describe(&plan.settings, comm.as_ref(), place, precision, json))?;
         return Ok(0);
     }
     let profile = args.profile.as_deref().map(|file| Profile::open(&comm, file)).transpose()?;

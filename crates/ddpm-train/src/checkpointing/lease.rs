@@ -26,7 +26,7 @@ pub(super) fn acquire(
     program: &Program,
 ) -> Result<Option<Lease>, Failure> {
     let first = comm.rank() == 0;
-    agree::unanimous(comm, if first { store.probe().map_err(Error::from) } else { Ok(()) })?;
+    agree::act_on_root(comm, || store.probe().map_err(Error::from))?;
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let owner = format!("{} (process {} on {})", settings.run.name, std::process::id(), host.trim());
     let ttl = Duration::from_secs(settings.checkpoint.lease_s);

@@ -43,7 +43,6 @@ pub fn restore(
     let buffer = |name: &str| buffers.get(name).map(Tensor::shallow_clone);
     let state = agree::unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))?;
     // Only now is it certain that the run continues from this checkpoint.
-    let rewound = if rank == 0 { store.rewind(Some(manifest.step)).map(drop) } else { Ok(()) };
-    agree::unanimous(comm, rewound.map_err(Error::from))?;
+    agree::act_on_root(comm, || store.rewind(Some(manifest.step)).map(drop).map_err(Error::from))?;
     Ok(state)
 }

@@ -18,8 +18,7 @@ pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure>
     let device = args.on.resolve(world)?;
     relieve_by_batch(args.batch);
     let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, device)?;
-    let done = if world.rank() == 0 { classify(args, &classifier, device, json) } else { Ok(()) };
-    Ok(agree::unanimous(comm.as_ref(), done)?)
+    Ok(agree::act_on_root(comm.as_ref(), || classify(args, &classifier, device, json))?)
 }
 
 fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool) -> Result<(), Error> {

@@ -66,11 +66,13 @@ fn training_reports_rank_step_and_remedy() {
         let line = line(&outcome);
         assert!(line.starts_with("rank ") && line.contains(" step 0: error: out of memory on this machine"), "{line}");
         let half = 4096 / ranks;
-        let advice = format!(
-            "Set train.micro_batch to {half} (now {}), model.checkpoint_activations to [true] or train.precision to \"bf16\"",
-            2 * half
-        );
-        assert!(line.ends_with(&advice), "{line}");
+        let micro_batch = format!("Set train.micro_batch to {half} (now {})", 2 * half);
+        // bf16 is advice only on a processor that computes in it.
+        let advice = [
+            format!("{micro_batch}, model.checkpoint_activations to [true] or train.precision to \"bf16\""),
+            format!("{micro_batch} or model.checkpoint_activations to [true]"),
+        ];
+        assert!(advice.iter().any(|advice| line.ends_with(advice)), "{line}");
     }
 }
 

@@ -22,6 +22,7 @@ fn main() {
         .flag("-fopenmp")
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
+        .file("cpp/masked_scale.cpp")
         .file("cpp/winograd.cpp")
         .file("cpp/processor.cpp")
         .file("cpp/profiler.cpp")

@@ -80,6 +80,14 @@ pub enum DataError {
     /// A loader thread could not be started.
     #[error("a loader thread could not be started ({0}). Lower data.workers or raise the limit on processes.")]
     Thread(#[source] io::Error),
+    /// What a batch needs besides its images could not be prepared.
+    #[error("the batch of step {step} could not be prepared ({source}).")]
+    Prepare {
+        /// The step of the batch.
+        step: u64,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A loader thread panicked: a bug in this crate or in a decoder.
     #[error("decoding the batch of step {step} panicked. Please report this with the file that causes it.")]
     Panicked {

@@ -25,7 +25,7 @@
 //!     flip: false,
 //!     flip_seed: 0,
 //! };
-//! let loader = Loader::new(source, order, config)?;
+//! let loader = Loader::new(source, order, config, ())?;
 //! let batch = loader.next()?;
 //! assert_eq!((batch.step, batch.images.len(), batch.labels.len()), (0, 32 * 16 * 16, 32));
 //! assert_eq!(batch.ids[5], order.id_at(5));
@@ -59,7 +59,7 @@ pub use error::DataError;
 pub use findings::{Findings, IgnoredFiles, some_of};
 pub use folder::class_folders;
 pub use listing::images_below;
-pub use loader::{Batch, Loader, LoaderConfig};
+pub use loader::{Batch, Loader, LoaderConfig, Prepare};
 pub use open::{open, preview};
 pub use order::Order;
 pub use skip::Skips;

@@ -1,4 +1,5 @@
-//! The loader: threads that decode one rank's slice of the coming batches ahead of the trainer.
+//! The loader: threads that decode one rank's slice of the coming batches, and prepare what else these need, ahead of
+//! the trainer.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -33,9 +34,30 @@ pub struct LoaderConfig {
     pub flip_seed: u64,
 }
 
+/// What the loader's threads do with each batch after decoding it.
+pub trait Prepare: Send + Sync + 'static {
+    /// The result, which travels with the batch. Its memory is reused when the batch is recycled.
+    type Prepared: Default + Send;
+
+    /// Sets `batch.prepared`; whatever it holds is from an earlier batch.
+    ///
+    /// # Errors
+    /// Passed on by [`Loader::next`] as [`DataError::Prepare`].
+    fn prepare(&self, batch: &mut Batch<Self::Prepared>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Nothing to prepare.
+impl Prepare for () {
+    type Prepared = ();
+
+    fn prepare(&self, _: &mut Batch) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
 /// One rank's slice of one global batch, in the order of its slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct Batch<T = ()> {
     /// The step it is for.
     pub step: u64,
     /// Position in the run of the first image; the others follow consecutively.
@@ -48,23 +70,32 @@ pub struct Batch {
     pub ids: Vec<u64>,
     /// How many of the images replace a corrupt one.
     pub skipped: u64,
+    /// What [`Prepare`] added.
+    pub prepared: T,
+}
+
+impl<T> Batch<T> {
+    /// The position in the run of each image.
+    pub fn positions(&self) -> Range<u64> {
+        self.first_position..self.first_position + self.labels.len() as u64
+    }
 }
 
 /// Delivers an endless sequence of batches from `start_step` on, the same for any number of threads.
 ///
 /// Dropping it stops the threads after the image that each is decoding.
-pub struct Loader {
-    shared: Arc<Shared>,
+pub struct Loader<P: Prepare = ()> {
+    shared: Arc<Shared<P>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Loader {
+impl<P: Prepare> Loader<P> {
     /// Starts the threads, which begin to decode immediately.
     ///
     /// # Errors
     /// [`DataError::Setting`] if slice, batch or workers are invalid or `order` differs in length from `source`;
     /// [`DataError::Thread`] if a thread cannot be started.
-    pub fn new(source: Arc<dyn Source>, order: Order, config: LoaderConfig) -> Result<Self, DataError> {
+    pub fn new(source: Arc<dyn Source>, order: Order, config: LoaderConfig, prepare: P) -> Result<Self, DataError> {
         let LoaderConfig { global_batch, slice, workers, prefetch, .. } = &config;
         if slice.is_empty() || slice.end > *global_batch {
             return Err(DataError::Setting(format!(
@@ -89,6 +120,7 @@ impl Loader {
             source,
             order,
             config,
+            prepare,
             window,
             stop: AtomicBool::new(false),
             queue: Mutex::new(queue),
@@ -107,9 +139,9 @@ impl Loader {
     /// The batch of the next step; waits until it is ready.
     ///
     /// # Errors
-    /// Those of [`Source::read`], at the step to which they belong and not before; the next call returns the following
-    /// step.
-    pub fn next(&self) -> Result<Batch, DataError> {
+    /// Those of [`Source::read`] and of [`Prepare`], at the step to which they belong and not before; the next call
+    /// returns the following step.
+    pub fn next(&self) -> Result<Batch<P::Prepared>, DataError> {
         let mut queue = self.shared.queue();
         loop {
             let step = queue.wanted;
@@ -124,7 +156,7 @@ impl Loader {
     }
 
     /// Returns a batch, so that its memory can be reused.
-    pub fn recycle(&self, batch: Batch) {
+    pub fn recycle(&self, batch: Batch<P::Prepared>) {
         let mut queue = self.shared.queue();
         if (queue.spare.len() as u64) < self.shared.window {
             queue.spare.push(batch);
@@ -137,7 +169,7 @@ impl Loader {
     }
 }
 
-impl Drop for Loader {
+impl<P: Prepare> Drop for Loader<P> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         // Taking the lock makes the flag visible to any worker that is about to wait.
@@ -155,14 +187,15 @@ pub(crate) fn label(class: Option<u32>) -> i64 {
     class.map_or(-1, i64::from)
 }
 
-struct Shared {
+struct Shared<P: Prepare> {
     source: Arc<dyn Source>,
     image: ImageShape,
     order: Order,
     config: LoaderConfig,
+    prepare: P,
     window: u64,
     stop: AtomicBool,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<P::Prepared>>,
     /// Signalled when a batch was taken, so that another may be started.
     room: Condvar,
     /// Signalled when a batch is finished.
@@ -170,16 +203,16 @@ struct Shared {
 }
 
 /// Steps `wanted..claimed` are finished (`done`) or being decoded.
-struct Queue {
+struct Queue<T> {
     claimed: u64,
     wanted: u64,
-    done: BTreeMap<u64, Result<Batch, DataError>>,
-    spare: Vec<Batch>,
+    done: BTreeMap<u64, Result<Batch<T>, DataError>>,
+    spare: Vec<Batch<T>>,
     skipped: u64,
 }
 
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl<P: Prepare> Shared<P> {
+    fn queue(&self) -> MutexGuard<'_, Queue<P::Prepared>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,7 +240,7 @@ impl Shared {
         }
     }
 
-    fn fill(&self, step: u64, mut batch: Batch) -> Result<Batch, DataError> {
+    fn fill(&self, step: u64, mut batch: Batch<P::Prepared>) -> Result<Batch<P::Prepared>, DataError> {
         let LoaderConfig { global_batch, slice, flip, flip_seed, .. } = &self.config;
         let bytes = self.image.values();
         batch.step = step;
@@ -218,7 +251,7 @@ impl Shared {
         batch.skipped = 0;
         for (position, out) in (batch.first_position..).zip(batch.images.chunks_exact_mut(bytes)) {
             if self.stopped() {
-                break;
+                return Ok(batch); // Nobody takes it.
             }
             let wanted = self.order.id_at(position);
             let (id, class) = read_or_next(self.source.as_ref(), wanted, out)?;
@@ -229,6 +262,7 @@ impl Shared {
                 out.chunks_exact_mut(self.image.width).for_each(<[u8]>::reverse);
             }
         }
+        self.prepare.prepare(&mut batch).map_err(|source| DataError::Prepare { step, source })?;
         Ok(batch)
     }
 }

@@ -91,7 +91,7 @@ pub use langevin::Langevin;
 pub use objective::Terms;
 pub use process::{Clip, Gaussian, ModelPosterior};
 pub use respace::{kept_timesteps, space_timesteps};
-pub use rng::{Stream, noise_batch, noise_rows, uniform};
+pub use rng::{Stream, noise_batch, noise_rows, normals, uniform};
 pub use sampler::{ClassGradient, ReverseStep, SampleOptions, Step};
 pub use schedule::betas;
 pub use tables::{Diffusion, VISIBLE_SIGNAL};

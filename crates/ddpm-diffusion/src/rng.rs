@@ -42,7 +42,7 @@ pub enum Stream {
 }
 
 /// Fills `out` with standard normal draws.
-fn normals(seed: u64, stream: Stream, position: u64, out: &mut [f32]) {
+pub fn normals(seed: u64, stream: Stream, position: u64, out: &mut [f32]) {
     let mut rng = generator(seed, stream, position);
     out.fill_with(|| rng.sample(StandardNormal));
 }

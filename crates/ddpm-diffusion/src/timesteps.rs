@@ -55,15 +55,29 @@ impl TimestepSampler {
 
     /// The draws for these positions of the run, in their order.
     pub fn draw(&self, seed: u64, positions: &[u64]) -> Vec<Draw> {
-        let even = |unit: f64, timesteps: usize| Draw { t: below(unit * timesteps as f64, timesteps), weight: 1.0 };
-        let draw = |&position: &u64| uniform(seed, Stream::Timestep, position);
+        self.draws(&self.units(seed, positions.iter().copied()))
+    }
+
+    /// The part of [`draw`](Self::draw) that does not depend on the history of losses, so that it can be done ahead of
+    /// time: a number in `[0, 1)` for each position.
+    pub fn units(&self, seed: u64, positions: impl Iterator<Item = u64>) -> Vec<f64> {
+        let draw = |position: u64| uniform(seed, Stream::Timestep, position);
         match self {
-            Self::Uniform { timesteps } => positions.iter().map(|p| even(draw(p), *timesteps)).collect(),
-            Self::Stratified { timesteps, global_batch } => positions
-                .iter()
-                .map(|p| even((stratum(seed, *p, *global_batch) + draw(p)) / global_batch.get() as f64, *timesteps))
-                .collect(),
-            Self::LossSecondMoment(history) => history.draw(positions.iter().map(draw)),
+            Self::Uniform { .. } | Self::LossSecondMoment(_) => positions.map(draw).collect(),
+            Self::Stratified { global_batch, .. } => {
+                positions.map(|p| (stratum(seed, p, *global_batch) + draw(p)) / global_batch.get() as f64).collect()
+            }
+        }
+    }
+
+    /// The draws that follow from [`units`](Self::units).
+    pub fn draws(&self, units: &[f64]) -> Vec<Draw> {
+        match self {
+            Self::Uniform { timesteps } | Self::Stratified { timesteps, .. } => {
+                let even = |unit: &f64| Draw { t: below(unit * *timesteps as f64, *timesteps), weight: 1.0 };
+                units.iter().map(even).collect()
+            }
+            Self::LossSecondMoment(history) => history.draw(units.iter().copied()),
         }
     }
 }

@@ -23,6 +23,13 @@ impl From<ddpm_spec::SpecError> for Error {
 
 impl From<DataError> for Error {
     fn from(error: DataError) -> Self {
+        let error = match error {
+            DataError::Prepare { step, source } => match source.downcast::<tch::TchError>() {
+                Ok(error) => return (*error).into(),
+                Err(source) => DataError::Prepare { step, source },
+            },
+            error => error,
+        };
         let (kind, remedy) = match error {
             DataError::Spec(_) | DataError::Setting(_) => (ErrorKind::Config, None),
             DataError::MissingFile { .. } => (ErrorKind::Storage, Some(Remedy::FetchData)),

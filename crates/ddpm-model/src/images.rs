@@ -15,8 +15,12 @@ pub struct Images {
 
 /// Converts bytes u8 `[N, C, H, W]` to the input of a network: f32, with the 256 levels mapped to `[-1, 1]`.
 pub fn from_bytes(bytes: &[u8], shape: [i64; 4], device: Device) -> Result<Tensor, TchError> {
-    let levels = upload(&Tensor::f_from_slice(bytes)?, device)?.f_view(shape)?.f_to_kind(Kind::Float)?;
-    levels.f_div_scalar(127.5)?.f_sub_scalar(1.0)
+    from_levels(&upload(&Tensor::f_from_slice(bytes)?, device)?.f_view(shape)?)
+}
+
+/// The same of a tensor u8 `[N, C, H, W]`, on its device.
+pub fn from_levels(levels: &Tensor) -> Result<Tensor, TchError> {
+    levels.f_to_kind(Kind::Float)?.f_div_scalar(127.5)?.f_sub_scalar(1.0)
 }
 
 /// Reads `count` images in the order of their ids, starting with id `first`. An unusable image is replaced as in

@@ -50,7 +50,7 @@ impl ShuffledImages {
             flip: false,
             flip_seed: 0,
         };
-        let loader = Loader::new(Arc::clone(source), Order::new(source.len(), seed), config)?;
+        let loader = Loader::new(Arc::clone(source), Order::new(source.len(), seed), config, ())?;
         Ok(Self { loader, shape: source.image().sizes(), device, current: None })
     }
 

@@ -1,80 +1,178 @@
-//! Dropout whose mask depends on the run's position, not on a generator's state.
+//! Dropout whose masks depend on the run's position, not on a generator's state.
+//!
+//! Element i of sample b is dropped in a layer if `(h(i) xor k) * m`, a 32-bit product that wraps around, is below the
+//! threshold for the rate. `h` is a fixed hash of the element's index, computed once for each shape; the key `k` and
+//! the odd multiplier `m` are drawn for each sample and layer. A product with a random odd number is a universal hash
+//! (Dietzfelbinger et al. 1997, multiply-shift), so elements, samples and layers are dropped independently of each
+//! other, at three cheap operations for each element.
 
-use tch::{Kind, TchError, Tensor};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// One key per sample of a batch; each layer derives its masks from them, so a sample's masks are the same on any
-/// rank, in any micro-batch and after any resume.
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Key and multiplier of each layer's mask for each sample of a batch. A sample's masks are the same on any rank, in
+/// any micro-batch and after any resume.
 #[derive(Debug)]
 pub struct DropoutKeys {
-    keys: Tensor,
-}
-
-// Odd multipliers of a 64-bit finaliser (Steele, Lea, Flood 2014, SplitMix), as signed numbers; libtorch's integer
-// products wrap around.
-const MIX_1: i64 = 0xbf58_476d_1ce4_e5b9_u64 as i64;
-const MIX_2: i64 = 0x94d0_49bb_1331_11eb_u64 as i64;
-const STEP: i64 = 0x9e37_79b9_7f4a_7c15_u64 as i64;
-
-fn mix(h: Tensor) -> Result<Tensor, TchError> {
-    // `>>` on signed numbers copies the sign bit down: mask it away.
-    let mask = |by: i64| (1_i64 << (64 - by)) - 1;
-    let folded = |h: &Tensor, by: i64| {
-        h.f_bitwise_xor_tensor(&h.f_bitwise_right_shift_tensor_scalar(by)?.f_bitwise_and(mask(by))?)
-    };
-    let h = folded(&h, 30)?.f_mul_scalar(MIX_1)?;
-    let h = folded(&h, 27)?.f_mul_scalar(MIX_2)?;
-    folded(&h, 31)
+    /// i32 `[B, layers, 2]`.
+    words: Tensor,
 }
 
 impl DropoutKeys {
-    /// `keys`: i64 `[B]`, one per sample, drawn by (seed, stream, position).
-    pub fn new(keys: Tensor) -> Self {
-        Self { keys }
+    /// Keys of `layers` layers (see [`Network::dropout_layers`](crate::Network::dropout_layers)) for `samples`, each a
+    /// number drawn by (seed, stream, position); on the CPU.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new(samples: &[u64], layers: usize) -> Result<Self, TchError> {
+        let of_layer = |sample: u64, layer: usize| {
+            let bits = mix_64(mix_64(sample).wrapping_add(layer as u64));
+            [(bits >> 32) as i32, (bits | 1) as i32]
+        };
+        let words: Vec<i32> =
+            samples.iter().flat_map(|&sample| (0..layers).flat_map(move |layer| of_layer(sample, layer))).collect();
+        let words = Tensor::f_from_slice(&words)?.f_view([samples.len() as i64, layers as i64, 2])?;
+        Ok(Self { words })
+    }
+
+    /// The keys of `count` samples, from number `first` on.
+    pub fn narrow(&self, first: i64, count: i64) -> Self {
+        Self { words: self.words.narrow(0, first, count) }
+    }
+
+    /// The same keys on `device`; later operations there see them, but the host does not wait for the copy.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn to_device(&self, device: Device) -> Result<Self, TchError> {
+        Ok(Self { words: self.words.f_to_device_(device, Kind::Int, true, false)? })
     }
 
     /// The same keys under another handle.
     pub(crate) fn shallow_clone(&self) -> Self {
-        Self { keys: self.keys.shallow_clone() }
+        Self { words: self.words.shallow_clone() }
+    }
+}
+
+/// A 64-bit finaliser (Steele, Lea & Flood 2014, SplitMix).
+fn mix_64(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The hashes `h` of the elements of each shape that a network drops activations of, computed on first use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IndexHashes(Arc<Mutex<BTreeMap<Vec<i64>, Tensor>>>);
+
+impl IndexHashes {
+    /// The hashes for `x` `[B, C, H, W]`: i32 `[1, C, H, W]`, on its device, in its order of memory.
+    fn of(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let shape = &x.size()[1..];
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hashes) = known.get(shape).filter(|hashes| hashes.device() == x.device()) {
+            return Ok(hashes.shallow_clone());
+        }
+        let hashes: Vec<i32> = (0..shape.iter().product::<i64>() as u64).map(|i| (mix_64(i) >> 32) as i32).collect();
+        let size: Vec<i64> = [&[1], shape].concat();
+        let hashes = tch_ext::channels_last(&Tensor::f_from_slice(&hashes)?.f_view(size.as_slice())?)?;
+        let hashes = hashes.f_to_device(x.device())?;
+        known.insert(shape.to_vec(), hashes.shallow_clone());
+        Ok(hashes)
+    }
+}
+
+/// Dropout of one forward pass.
+#[derive(Debug)]
+pub(crate) struct Dropout {
+    keys: DropoutKeys,
+    hashes: IndexHashes,
+}
+
+impl Dropout {
+    pub(crate) fn new(keys: &DropoutKeys, hashes: &IndexHashes) -> Self {
+        Self { keys: keys.shallow_clone(), hashes: hashes.clone() }
     }
 
-    /// `x` (`[B, ...]`) with each element kept with probability `1 - rate` and scaled by its inverse; `layer` distinguishes
-    /// the layers of a network.
-    pub(crate) fn apply(&self, x: &Tensor, rate: f64, layer: u64) -> Result<Tensor, TchError> {
-        let size = x.size();
-        let per_sample: i64 = size[1..].iter().product();
-        let index = Tensor::f_arange(per_sample, (Kind::Int64, x.device()))?.f_mul_scalar(STEP)?;
-        let keys = mix(self.keys.f_add_scalar((layer as i64).wrapping_mul(STEP))?)?.f_unsqueeze(1)?;
-        let bits = mix(keys.f_add(&index.f_unsqueeze(0)?)?)?.f_bitwise_and((1 << 24) - 1)?;
-        let keep = bits.f_ge((rate * f64::from(1 << 24)) as i64)?;
-        x.f_mul(&keep.f_to_kind(x.kind())?.f_div_scalar(1.0 - rate)?.f_view(size.as_slice())?)
+    pub(crate) fn shallow_clone(&self) -> Self {
+        Self::new(&self.keys, &self.hashes)
+    }
+
+    /// `x` `[B, C, H, W]` with each element kept with probability `1 - rate` and scaled by its inverse, in the layer of
+    /// number `layer`.
+    pub(crate) fn apply(&self, x: &Tensor, rate: f64, layer: i64) -> Result<Tensor, TchError> {
+        let words = self.keys.words.f_select(1, layer)?;
+        let word = |i| words.f_select(1, i)?.f_view([-1, 1, 1, 1]);
+        let bits = self.hashes.of(x)?.f_bitwise_xor_tensor(&word(0)?)?.f_mul_(&word(1)?)?;
+        // The product is as likely to be any of the 2^32 numbers from i32::MIN on.
+        let threshold = f64::from(i32::MIN) + (rate * 2f64.powi(32)).round();
+        tch_ext::masked_scale(x, &bits.f_ge(threshold as i64)?, 1.0 / (1.0 - rate))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
-    #[test]
-    fn a_sample_is_dropped_out_alike_in_any_batch() {
-        let ones = Tensor::ones([3, 2, 40, 40], (Kind::Float, Device::Cpu));
-        let keys = Tensor::from_slice(&[5i64, -9, i64::MAX]);
-        let all = DropoutKeys::new(keys.shallow_clone()).apply(&ones, 0.25, 3).unwrap();
-        let last = DropoutKeys::new(keys.narrow(0, 2, 1)).apply(&ones.narrow(0, 2, 1), 0.25, 3).unwrap();
-        assert_eq!(all.narrow(0, 2, 1), last);
-        let kept = all.gt(0.0).to_kind(Kind::Float).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
-        for share in Vec::<f32>::try_from(kept).unwrap() {
-            assert!((share - 0.75).abs() < 0.03, "kept {share}");
-        }
-        assert!((all.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.03);
+    const SAMPLES: [u64; 4] = [5, 6, u64::MAX, 1 << 52];
+
+    fn dropout(samples: &[u64]) -> Dropout {
+        Dropout::new(&DropoutKeys::new(samples, 8).unwrap(), &IndexHashes::default())
+    }
+
+    /// 1 where an element was dropped, `[B, C * H * W]`, in f64.
+    fn dropped(samples: &[u64], rate: f64, layer: i64) -> Tensor {
+        let ones = Tensor::ones([samples.len() as i64, 4, 40, 40], (Kind::Float, Device::Cpu));
+        let y = dropout(samples).apply(&ones, rate, layer).unwrap();
+        let kept = y.max().double_value(&[]);
+        assert!((kept - 1.0 / (1.0 - rate)).abs() < 1e-6, "kept elements are scaled by {kept}");
+        y.eq(0.0).flatten(1, -1).to_kind(Kind::Double)
     }
 
     #[test]
-    fn layers_and_samples_differ() {
-        let ones = Tensor::ones([2, 500], (Kind::Float, Device::Cpu));
-        let keys = DropoutKeys::new(Tensor::from_slice(&[1i64, 2]));
-        let (a, b) = (keys.apply(&ones, 0.5, 0).unwrap(), keys.apply(&ones, 0.5, 1).unwrap());
-        assert_ne!(a, b);
-        assert_ne!(a.get(0), a.get(1));
+    fn a_sample_is_dropped_out_alike_in_any_batch_and_layout() {
+        let x = Tensor::rand([4, 2, 30, 40], (Kind::Float, Device::Cpu));
+        let all = dropout(&SAMPLES).apply(&x, 0.25, 3).unwrap();
+        let last = dropout(&SAMPLES[3..]).apply(&x.narrow(0, 3, 1), 0.25, 3).unwrap();
+        assert_eq!(all.narrow(0, 3, 1), last);
+        let apart = DropoutKeys::new(&SAMPLES, 8).unwrap().narrow(1, 2);
+        let two = Dropout::new(&apart, &IndexHashes::default()).apply(&x.narrow(0, 1, 2), 0.25, 3).unwrap();
+        assert_eq!(all.narrow(0, 1, 2), two);
+        let channels_last = tch_ext::channels_last(&x).unwrap();
+        assert_eq!(dropout(&SAMPLES).apply(&channels_last, 0.25, 3).unwrap(), all);
+    }
+
+    #[test]
+    fn elements_are_dropped_at_the_rate() {
+        for rate in [0.01, 0.1, 0.3, 0.5, 0.9] {
+            for share in Vec::<f64>::try_from(dropped(&SAMPLES, rate, 0).mean_dim(1, false, Kind::Double)).unwrap() {
+                // Six standard deviations of a binomial of 6,400.
+                assert!((share - rate).abs() < 6.0 * (rate * (1.0 - rate) / 6400.0).sqrt(), "{share} at {rate}");
+            }
+        }
+    }
+
+    /// Correlations between samples, between layers, and between elements at every small distance are those of chance.
+    #[test]
+    fn masks_are_independent() {
+        let rate = 0.3;
+        let normal = |mask: Tensor| (mask - rate) / (rate * (1.0 - rate)).sqrt();
+        let samples: Vec<u64> = (0..32).collect();
+        let layers: Vec<Tensor> = (0..8).map(|layer| normal(dropped(&samples, rate, layer))).collect();
+        let masks = Tensor::cat(&layers, 0);
+        let elements = masks.size()[1] as f64;
+        let correlations = masks.matmul(&masks.tr()) / elements;
+        let apart = &correlations - Tensor::diag(&correlations.diag(0), 0);
+        let worst = apart.abs().max().double_value(&[]);
+        // 32,640 pairs: the largest of as many normal numbers is rarely above 5.5.
+        assert!(worst < 5.5 / elements.sqrt(), "{worst}");
+        for distance in [1, 2, 3, 4, 8, 16, 32, 40, 64, 128, 1600] {
+            let count = masks.size()[1] - distance;
+            let product = masks.narrow(1, 0, count) * masks.narrow(1, distance, count);
+            let mean = product.mean(Kind::Double).double_value(&[]);
+            assert!(mean.abs() < 5.0 / (256.0 * count as f64).sqrt(), "{mean} at a distance of {distance}");
+        }
     }
 }

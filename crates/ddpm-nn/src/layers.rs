@@ -181,14 +181,13 @@ impl GroupNorm {
         x: [&Tensor; N],
         activation: Activation,
     ) -> Result<Normed<N>, TchError> {
-        let gain = w[self.weight].f_unsqueeze(0)?;
-        self.apply(x, &gain.f_zeros_like()?, &gain, &w[self.bias].f_unsqueeze(0)?, activation)
+        self.apply(x, None, &w[self.weight].f_unsqueeze(0)?, &w[self.bias].f_unsqueeze(0)?, activation)
     }
 
     /// SiLU of the norm of `x + offset`; offset is `[B, C]`.
     pub(crate) fn silu_of_sum(&self, w: &Weights, x: &Tensor, offset: &Tensor) -> Result<Tensor, TchError> {
         let (gain, bias) = (w[self.weight].f_unsqueeze(0)?, w[self.bias].f_unsqueeze(0)?);
-        Ok(self.apply([x], offset, &gain, &bias, Activation::Silu)?.y)
+        Ok(self.apply([x], Some(offset), &gain, &bias, Activation::Silu)?.y)
     }
 
     /// SiLU of `norm(x) (1 + scale) + shift` (Nichol & Dhariwal 2021, section 3.1); scale and shift are `[B, C]`.
@@ -202,13 +201,13 @@ impl GroupNorm {
         let scale = scale.f_add_scalar(1.0)?;
         let gain = w[self.weight].f_mul(&scale)?;
         let bias = w[self.bias].f_mul(&scale)?.f_add(shift)?;
-        Ok(self.apply([x], &gain.f_zeros_like()?, &gain, &bias, Activation::Silu)?.y)
+        Ok(self.apply([x], None, &gain, &bias, Activation::Silu)?.y)
     }
 
     fn apply<const N: usize>(
         &self,
         x: [&Tensor; N],
-        offset: &Tensor,
+        offset: Option<&Tensor>,
         gain: &Tensor,
         bias: &Tensor,
         activation: Activation,

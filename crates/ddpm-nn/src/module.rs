@@ -18,6 +18,11 @@ pub trait Module: Debug + Send + Sync {
         None
     }
 
+    /// Number of layers that drop activations, each with its own key in [`DropoutKeys`](crate::DropoutKeys).
+    fn dropout_layers(&self) -> usize {
+        0
+    }
+
     /// The prediction at `inputs` with the weights `w`: `[B, out_channels, H, W]`; for a classifier, logits
     /// `[B, classes]`. `inputs.x` comes with the channels of a pixel adjacent in memory, in the precision of
     /// [`Network::computing_in`](crate::Network::computing_in).

@@ -62,6 +62,11 @@ impl Network {
         self.module.classes()
     }
 
+    /// Number of layers that drop activations in training.
+    pub fn dropout_layers(&self) -> usize {
+        self.module.dropout_layers()
+    }
+
     /// The images that it is applied to.
     pub fn image(&self) -> ImageShape {
         self.module.image()

@@ -47,7 +47,7 @@ fn outcome(architecture: &Architecture, precision: Kind, checkpointed: &[bool]) 
     let x = Tensor::randn([2, channels, size, size], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let t = Tensor::from_slice(&[3i64, 70]);
     let labels = network.classes().map(|_| Tensor::from_slice(&[1i64, 2]));
-    let dropout = DropoutKeys::new(Tensor::from_slice(&[11i64, -5]));
+    let dropout = DropoutKeys::new(&[11, 5], network.dropout_layers()).unwrap();
     let inputs = Inputs { x: &x, t: &t, labels: labels.as_ref(), dropout: Some(&dropout) };
     let y = network.forward(&weights, &inputs).unwrap();
     (&y - 1.0).square().mean(Kind::Float).backward();

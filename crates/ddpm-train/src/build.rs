@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_comm::{Agreed, Collective, CommError, Memory, Wanted, World, partition};
 use ddpm_config::{Backend, LrShape, Settings};
-use ddpm_data::{Loader, LoaderConfig, Order, Source};
+use ddpm_data::{Loader, LoaderConfig, Order, Prepare, Source};
 use ddpm_diffusion::TimestepSampler;
 use ddpm_model::{Error, Failure};
 use ddpm_nn::LrSchedule;
@@ -39,15 +39,17 @@ pub fn batches_ahead(settings: &Settings) -> usize {
     PREFETCH_PER_WORKER * settings.data.workers + 1
 }
 
-/// A loader that delivers one rank's slice of each global batch, in `order`, starting with the batch of `start_step`.
-pub fn loader(
+/// A loader that delivers one rank's slice of each global batch, in `order`, starting with the batch of `start_step`,
+/// with what `prepare` adds.
+pub fn loader<P: Prepare>(
     settings: &Settings,
     source: &Arc<dyn Source>,
     order: Order,
     start_step: u64,
     rank: usize,
     world: usize,
-) -> Result<Loader, Error> {
+    prepare: P,
+) -> Result<Loader<P>, Error> {
     let workers = settings.data.workers;
     let config = LoaderConfig {
         global_batch: settings.train.global_batch,
@@ -58,7 +60,7 @@ pub fn loader(
         flip: settings.data.flip,
         flip_seed: settings.seed,
     };
-    Ok(Loader::new(Arc::clone(source), order, config)?)
+    Ok(Loader::new(Arc::clone(source), order, config, prepare)?)
 }
 
 /// Selects the collective that averages gradients in `memory`, as configured, and logs the choice.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tch::{Device, Kind};
 use tch_ext::{MemoryWatch, composite_group_norm};
 
+use crate::ahead::{Ahead, BYTES_AHEAD};
 use crate::build::batches_ahead;
 use crate::state::TrainState;
 use crate::step::forward;
@@ -96,12 +97,13 @@ impl Footprint {
         let task = Task::of(settings, Device::Cpu, precision)?;
         let slice = settings.train.global_batch / world;
         let images = task.micro_batch.min(slice);
+        let ahead = Ahead::of(settings, &task.network, Device::Cpu);
         let mut watch = MemoryWatch::begin()?;
         let state = TrainState::fresh(settings, &task.network, Device::Cpu)?;
         let base = watch.live();
         let mut largest = watch.take_peak();
         let mut pass = |count: usize| -> Result<Pass, Error> {
-            let pass = probe(&task, &state, &mut watch, count)?;
+            let pass = probe(&task, &ahead, &state, &mut watch, count)?;
             largest = largest.max(base + pass.peak as i64);
             Ok(pass)
         };
@@ -117,7 +119,8 @@ impl Footprint {
         };
         drop(state);
         drop(watch);
-        let decoded = (batches_ahead(settings) * slice) as f64 * task.image.iter().product::<i64>() as f64;
+        let values = (batches_ahead(settings) * slice) as f64 * task.image.iter().product::<i64>() as f64;
+        let decoded = values * (size_of::<u8>() + BYTES_AHEAD) as f64;
         let process = peak_rss_mb() + (decoded - largest as f64) / 1e6;
         let [state, activations, peak] = [base as f64, whole.kept, whole.peak].map(|bytes| bytes / 1e6);
         let temporaries = peak - activations;
@@ -132,14 +135,14 @@ impl Footprint {
 }
 
 /// Measures one forward and backward pass of `count` black images.
-fn probe(task: &Task, state: &TrainState, watch: &mut MemoryWatch, count: usize) -> Result<Pass, Error> {
+fn probe(task: &Task, ahead: &Ahead, state: &TrainState, watch: &mut MemoryWatch, count: usize) -> Result<Pass, Error> {
+    let bytes = count * task.image.iter().product::<i64>() as usize;
+    let mut batch = Batch { images: vec![0; bytes], labels: vec![0; count], ..Batch::default() };
+    ahead.draw(&mut batch)?;
     let base = watch.live();
     watch.take_peak();
-    let bytes = count * task.image.iter().product::<i64>() as usize;
-    let batch = Batch { images: vec![0; bytes], labels: vec![0; count], ..Batch::default() };
-    let positions: Vec<u64> = (0..count as u64).collect();
-    let draws = state.sampler.draw(task.seed, &positions);
-    let micro = task.micro_batches(&batch, &positions, &draws).next().expect("at least one image");
+    let draws = state.sampler.draws(batch.prepared.units());
+    let micro = task.micro_batches(&batch.prepared, &draws).next().expect("at least one image");
     let loss = forward(task, state, &micro)?.weighted_mean(&draws)?;
     let kept = watch.live() - base;
     loss.f_backward()?;

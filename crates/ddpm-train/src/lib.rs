@@ -25,6 +25,7 @@
 //! To read the code, start with `step.rs`, which is one training step. `trainer.rs` is the loop around it, and
 //! `checkpointing/` saves and restores the state. docs/architecture.md walks through a step and a save.
 
+mod ahead;
 mod build;
 mod checkpointing;
 mod clock;
@@ -51,6 +52,7 @@ mod tests;
 mod threads;
 mod trainer;
 
+pub use ahead::{Ahead, Drawn};
 pub use build::{loader, transport};
 pub use checkpointing::{Checkpoint, ResumeFrom, Saver, read_together, restore};
 pub use clock::Clock;

@@ -1,7 +1,7 @@
 //! The training objective: denoising images, or classifying them. Everything else in training is the same for both.
 
 use ddpm_config::{ModelKind, Settings};
-use ddpm_diffusion::{Diffusion, Draw, Stream, uniform};
+use ddpm_diffusion::{Diffusion, Draw};
 use ddpm_model::Error;
 use ddpm_model::images::upload;
 use ddpm_nn::{DropoutKeys, Inputs, Network, Weights};
@@ -22,9 +22,7 @@ pub enum Objective {
 
 /// A noised micro-batch on its device.
 pub struct Noised<'a> {
-    /// Each sample's index in the run.
-    pub positions: &'a [u64],
-    /// The class of each image.
+    /// The class of each image, as the network sees it.
     pub labels: &'a [i64],
     /// f32 `[B, C, H, W]` in `[-1, 1]`.
     pub x_start: Tensor,
@@ -83,13 +81,12 @@ impl Objective {
         matches!(self, Self::Denoise { .. })
     }
 
-    /// Computes the terms of a micro-batch with `network` and `weights`; `seed` keys all random numbers.
+    /// Computes the terms of a micro-batch with `network` and `weights`.
     pub fn terms(
         self,
         network: &Network,
         weights: &Weights,
         diffusion: &Diffusion,
-        seed: u64,
         noised: &Noised,
     ) -> Result<Terms, Error> {
         let Noised { x_start, noise, t, x_t, .. } = noised;
@@ -99,12 +96,9 @@ impl Objective {
         };
         let labels = || upload(&Tensor::f_from_slice(noised.labels)?, x_t.device());
         match self {
-            Self::Denoise { label_dropout } => {
-                let seen = network.classes().map(|_| match label_dropout {
-                    Some(dropout) => upload(&drop_labels(seed, noised, dropout), x_t.device()),
-                    None => labels(),
-                });
-                let terms = diffusion.training_terms(&predict(seen.transpose()?.as_ref())?, x_start, x_t, t, noise)?;
+            Self::Denoise { .. } => {
+                let labels = network.classes().map(|_| labels()).transpose()?;
+                let terms = diffusion.training_terms(&predict(labels.as_ref())?, x_start, x_t, t, noise)?;
                 Ok(Terms { loss: terms.loss, mse: Some(terms.mse), vb: Some(terms.vb), correct: None })
             }
             Self::Classify => {
@@ -116,12 +110,4 @@ impl Objective {
             }
         }
     }
-}
-
-/// The labels, each replaced by `null` with probability `rate`.
-fn drop_labels(seed: u64, noised: &Noised, (null, rate): (i64, f64)) -> Tensor {
-    let keep_or_drop = |(&label, &position): (&i64, &u64)| {
-        if uniform(seed, Stream::LabelDropout, position) < rate { null } else { label }
-    };
-    Tensor::from_slice(&noised.labels.iter().zip(noised.positions).map(keep_or_drop).collect::<Vec<_>>())
 }

@@ -2,13 +2,13 @@
 
 use ddpm_comm::Agreed;
 use ddpm_data::Batch;
-use ddpm_diffusion::{Stream, noise_batch};
-use ddpm_model::images::{from_bytes, upload};
+use ddpm_model::images::{from_levels, upload};
 use ddpm_model::{Error, ErrorKind, Failure};
 use ddpm_nn::clip;
 use tch::Tensor;
 use tch_ext::in_range;
 
+use crate::ahead::Drawn;
 use crate::clock::{Clock, timed};
 use crate::gradient_sync::GradientSync;
 use crate::objective::{Noised, Terms};
@@ -31,14 +31,13 @@ pub fn step(
     task: &Task,
     state: &mut TrainState,
     sync: &mut GradientSync,
-    batch: &Batch,
+    batch: &Batch<Drawn>,
     clock: &mut Clock,
 ) -> Result<Stepped, Failure> {
     state.gradients.clear()?;
-    let positions: Vec<u64> = (0..batch.labels.len() as u64).map(|i| batch.first_position + i).collect();
-    let draws = state.sampler.draw(task.seed, &positions);
+    let draws = state.sampler.draws(batch.prepared.units());
     let mut parts = Vec::new();
-    let micro_batches = task.micro_batches(batch, &positions, &draws);
+    let micro_batches = task.micro_batches(&batch.prepared, &draws);
     let passes = micro_batches.len();
     for micro in micro_batches {
         let terms = in_range(c"forward", || forward(task, state, &micro))?;
@@ -74,16 +73,14 @@ pub fn step(
 /// carries the graph for backward.
 pub(crate) fn forward(task: &Task, state: &TrainState, micro: &MicroBatch) -> Result<Terms, Error> {
     let device = state.weights.flat().device();
-    let [channels, height, width] = task.image;
-    let x_start = from_bytes(micro.pixels, [micro.labels.len() as i64, channels, height, width], device)?;
-    let noise = in_range(c"noise", || noise_batch(task.seed, Stream::Noise, micro.positions, &task.image));
-    let noise = upload(&noise, device)?;
+    let x_start = from_levels(&upload(&micro.images, device)?)?;
+    let noise = upload(&micro.noise, device)?;
     let t: Vec<i64> = micro.draws.iter().map(|draw| draw.t as i64).collect();
     let t = upload(&Tensor::f_from_slice(&t)?, device)?;
     let x_t = task.diffusion.q_sample(&x_start, &t, &noise);
-    let dropout = task.dropout_keys(micro.positions, device)?;
-    let noised = Noised { positions: micro.positions, labels: micro.labels, x_start, noise, t, x_t, dropout };
-    task.objective.terms(&task.network, &state.weights, &task.diffusion, task.seed, &noised)
+    let dropout = micro.dropout.as_ref().map(|keys| keys.to_device(device)).transpose()?;
+    let noised = Noised { labels: micro.labels, x_start, noise, t, x_t, dropout };
+    task.objective.terms(&task.network, &state.weights, &task.diffusion, &noised)
 }
 
 /// Skips the update; after too many skips in a row, the run counts as diverged. All ranks use the same gradient norm,

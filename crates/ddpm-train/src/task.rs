@@ -1,12 +1,12 @@
 //! The fixed part of training: the network, the diffusion process, the objective, and how a batch is split.
 
 use ddpm_config::Settings;
-use ddpm_data::Batch;
-use ddpm_diffusion::{Diffusion, Draw, Stream, uniform};
+use ddpm_diffusion::{Diffusion, Draw};
 use ddpm_model::{Error, diffusion};
 use ddpm_nn::{DropoutKeys, LrSchedule, Network};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::ahead::Drawn;
 use crate::build;
 use crate::objective::Objective;
 
@@ -34,19 +34,20 @@ pub struct Task {
     pub skip_nonfinite: u32,
     /// Steps between updates of the averages.
     pub ema_every: u64,
-    dropout: bool,
 }
 
-/// The images of one forward pass, with the labels, positions and draws of each.
+/// The part of a batch for one forward pass, in host memory.
 pub struct MicroBatch<'a> {
     /// u8 `[b, C, H, W]`.
-    pub pixels: &'a [u8],
+    pub images: Tensor,
+    /// f32 `[b, C, H, W]`.
+    pub noise: Tensor,
     /// The class of each image; -1 if it has none.
     pub labels: &'a [i64],
-    /// Each sample's index in the run.
-    pub positions: &'a [u64],
     /// Each sample's timestep and the weight of its loss.
     pub draws: &'a [Draw],
+    /// Keys of the dropout masks, if the network uses dropout.
+    pub dropout: Option<DropoutKeys>,
 }
 
 impl Task {
@@ -67,33 +68,27 @@ impl Task {
             grad_clip: settings.train.grad_clip,
             skip_nonfinite: settings.train.skip_nonfinite,
             ema_every: settings.ema.every,
-            dropout: settings.model.dropout > 0.0,
         })
     }
 
     /// Splits this rank's slice into micro-batches of equal size.
     pub fn micro_batches<'a>(
         &self,
-        batch: &'a Batch,
-        positions: &'a [u64],
+        batch: &'a Drawn,
         draws: &'a [Draw],
     ) -> impl ExactSizeIterator<Item = MicroBatch<'a>> {
-        let image = self.image.iter().product::<i64>() as usize;
         let size = self.micro_batch.clamp(1, draws.len().max(1));
-        let parts = batch.images.chunks(size * image).zip(batch.labels.chunks(size));
-        parts
-            .zip(positions.chunks(size).zip(draws.chunks(size)))
-            .map(|((pixels, labels), (positions, draws))| MicroBatch { pixels, labels, positions, draws })
-    }
-
-    /// Keys of the dropout masks of the samples at `positions`, on `device`, if the network uses dropout.
-    pub fn dropout_keys(&self, positions: &[u64], device: Device) -> Result<Option<DropoutKeys>, TchError> {
-        if !self.dropout {
-            return Ok(None);
-        }
-        // 53 bits of a draw are plenty to distinguish samples.
-        let key = |&position: &u64| (uniform(self.seed, Stream::Dropout, position) * (1u64 << 53) as f64) as i64;
-        let keys = Tensor::f_from_slice(&positions.iter().map(key).collect::<Vec<_>>())?;
-        Ok(Some(DropoutKeys::new(ddpm_model::images::upload(&keys, device)?)))
+        let parts = batch.labels().chunks(size).zip(draws.chunks(size)).enumerate();
+        parts.map(move |(i, (labels, draws))| {
+            let (first, count) = ((i * size) as i64, labels.len() as i64);
+            let part = |tensor: &Tensor| tensor.narrow(0, first, count);
+            MicroBatch {
+                images: part(batch.images()),
+                noise: part(batch.noise()),
+                labels,
+                draws,
+                dropout: batch.dropout().map(|keys| keys.narrow(first, count)),
+            }
+        })
     }
 }

@@ -10,6 +10,7 @@ use ddpm_diffusion::TimestepSampler;
 use ddpm_model::{Error, Failure, Place, data};
 use tch_ext::in_range;
 
+use crate::ahead::{Ahead, Drawn};
 use crate::build;
 use crate::checkpointing::{Saver, restore};
 use crate::clock::{Clock, timed};
@@ -47,7 +48,7 @@ pub struct Trainer {
     task: Task,
     source: Arc<dyn Source>,
     order: Order,
-    loader: Loader,
+    loader: Loader<Ahead>,
     state: TrainState,
     sync: GradientSync,
     /// Terms of past steps, still on the device and not yet gathered over the ranks.
@@ -110,7 +111,8 @@ impl Trainer {
             &program,
         );
         let sync = agree::unanimous(comm.as_ref(), sync)?;
-        let loader = build::loader(&settings, &source, order, state.step, comm.rank(), comm.size());
+        let ahead = Ahead::of(&settings, &task.network, device);
+        let loader = build::loader(&settings, &source, order, state.step, comm.rank(), comm.size(), ahead);
         let loader = agree::unanimous(comm.as_ref(), loader)?;
         let mut this = Self {
             settings,
@@ -198,6 +200,7 @@ impl Trainer {
         in_range(c"step", || {
             let Some(batch) = self.fetch()? else { return Ok(false) };
             let stepped = step(&self.task, &mut self.state, &mut self.sync, &batch, &mut self.clock)?;
+            // No copy from the batch is in flight any more: the host has read the norms, which the GPU computes last.
             self.loader.recycle(batch);
             self.report(stepped)?;
             Ok(true)
@@ -206,7 +209,7 @@ impl Trainer {
 
     /// Returns this rank's batch once every rank has one, or `None` if any rank was asked to stop. If any rank fails
     /// to get a batch, all ranks save the current state and return its failure.
-    fn fetch(&mut self) -> Result<Option<Batch>, Failure> {
+    fn fetch(&mut self) -> Result<Option<Batch<Drawn>>, Failure> {
         let (batch, missing) =
             match timed(c"data wait", &mut self.clock.data_wait, || self.loader.next()).map_err(Error::from) {
                 Ok(batch) => (Some(batch), None),

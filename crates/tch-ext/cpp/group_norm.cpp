@@ -29,8 +29,9 @@ const tch_ext::AllKernels &kernels_of_this_processor() { return KERNELS_OF_THIS_
 const Kernels<float> &kernels(float) { return kernels_of_this_processor().f32; }
 const Kernels<Bf16> &kernels(Bf16) { return kernels_of_this_processor().bf16; }
 
-// Sample b's row of a table `[B, C]`, or the only row of `[1, C]`.
+// Sample b's row of a table `[B, C]`, or the only row of `[1, C]`; null if the table is undefined.
 const float *row_of(const Tensor &table, int64_t b) {
+    if (!table.defined()) return nullptr;
     return table.const_data_ptr<float>() + (table.size(0) == 1 ? 0 : b * table.size(1));
 }
 
@@ -109,15 +110,15 @@ void backward_batch(const Shape &shape, const Inputs &x, const Tensor &offset, c
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
     // Returns the norm, and the inputs again.
     static variable_list forward(AutogradContext *ctx, const Tensor &first, const std::optional<Tensor> &other,
-                                 const Tensor &offset, const Tensor &gain,
-                                 const Tensor &bias, int64_t groups, double eps, bool silu) {
+                                 const std::optional<Tensor> &added, const Tensor &gain, const Tensor &bias,
+                                 int64_t groups, double eps, bool silu) {
         RECORD_FUNCTION("tch_ext::group_norm", c10::ArrayRef<const c10::IValue>{});
-        const auto second = other.value_or(Tensor());
+        const auto second = other.value_or(Tensor()), offset = added.value_or(Tensor());
         const Inputs x{first, second};
         const Shape shape{x, groups};
         auto y = at::empty({shape.batch, shape.channels, first.size(2), first.size(3)},
                            first.options().memory_format(MemoryFormat::ChannelsLast));
-        auto mean = at::empty({shape.batch, shape.channels}, offset.options());
+        auto mean = at::empty({shape.batch, shape.channels}, gain.options());
         auto rstd = at::empty_like(mean);
         const auto run = first.scalar_type() == at::kFloat ? forward_batch<float> : forward_batch<Bf16>;
         run(shape, x, offset, gain, bias, y, mean, rstd, static_cast<float>(eps), silu);
@@ -152,6 +153,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         const auto run = x[0].scalar_type() == at::kFloat ? backward_batch<float> : backward_batch<Bf16>;
         run(shape, x, offset, gain, bias, dy, passed, mean, rstd, d, ctx->saved_data["silu"].toBool());
         const auto fold = [&](const Tensor &gradient, const Tensor &table) {
+            if (!table.defined()) return Tensor();
             return table.size(0) == 1 ? gradient.sum(0, /*keepdim=*/true) : gradient;
         };
         return {d.x[0],   d.x[1],   fold(d.offset, offset), fold(d.gain, gain), fold(d.bias, bias),
@@ -159,12 +161,21 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     }
 };
 
+// Everything stays in the dtype of the inputs; libtorch computes the statistics in f32 and rounds them to that dtype.
 Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain, const Tensor &bias, int64_t groups,
                  double eps, bool silu) {
-    const auto x = inputs[1].defined() ? at::cat({inputs[0], inputs[1]}, 1) : inputs[0];
-    const auto image = [&](const Tensor &table) { return table.unsqueeze(-1).unsqueeze(-1); };
-    const auto z = at::group_norm(x + image(offset), groups, {}, {}, eps) * image(gain) + image(bias);
-    return (silu ? at::silu(z) : z).to(x.scalar_type());
+    auto x = inputs[1].defined() ? at::cat({inputs[0], inputs[1]}, 1) : inputs[0];
+    const auto kind = x.scalar_type();
+    const auto image = [&](const Tensor &table) { return table.to(kind).unsqueeze(-1).unsqueeze(-1); };
+    if (offset.defined()) x = x + image(offset);
+    Tensor z;
+    if (gain.size(0) == 1 && bias.size(0) == 1) {
+        z = at::group_norm(x, groups, gain[0].to(kind), bias[0].to(kind), eps);
+    } else {
+        z = at::addcmul(image(bias), at::group_norm(x, groups, {}, {}, eps), image(gain));
+    }
+    // Not in place: backward needs the values before the activation.
+    return silu ? at::silu(z) : z;
 }
 
 } // namespace
@@ -173,7 +184,7 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 static thread_local bool always_composite = false;
 extern "C" bool tch_ext_set_composite_group_norm(bool on) { return std::exchange(always_composite, on); }
 
-// There are one or two `inputs`, and `out` has room for one more.
+// There are one or two `inputs`, `offset` may be null, and `out` has room for one more.
 extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,
                                     const at::Tensor *gain, const at::Tensor *bias, int64_t groups, double eps, bool silu,
                                     at::Tensor **out) {
@@ -191,6 +202,7 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         const int64_t channels = channels_of(x[0]) + channels_of(x[1]);
         TORCH_CHECK(groups > 0 && channels % groups == 0, channels, " channels do not divide into ", groups, " groups");
         for (const auto *table : {offset, gain, bias}) {
+            if (!table) continue;
             TORCH_CHECK(table->dim() == 2 && (table->size(0) == 1 || table->size(0) == x[0].size(0)) &&
                             table->size(1) == channels && table->scalar_type() == at::kFloat &&
                             table->device() == x[0].device(),
@@ -204,10 +216,11 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
                 if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);
             // An input may be absent, but not undefined.
             const auto second = count == 2 ? std::optional(x[1]) : std::nullopt;
-            results = GroupNorm::apply(x[0], second, offset->contiguous(), gain->contiguous(), bias->contiguous(), groups,
+            const auto added = offset ? std::optional(offset->contiguous()) : std::nullopt;
+            results = GroupNorm::apply(x[0], second, added, gain->contiguous(), bias->contiguous(), groups,
                                        eps, silu);
         } else {
-            results[0] = composite(x, *offset, *gain, *bias, groups, eps, silu);
+            results[0] = composite(x, offset ? *offset : Tensor(), *gain, *bias, groups, eps, silu);
         }
         // All of them or none: if one cannot be allocated, the previous ones are freed.
         std::vector<std::unique_ptr<at::Tensor>> owned;

@@ -117,7 +117,8 @@ void spread_group_means(const Sample &s, float *per_channel) {
 template <bool silu, typename T>
 void forward(const Sample &s, const Parts<const T> &x, T *y, const Statistics &statistics, float eps, float *work) {
     const auto &[mean, rstd] = statistics;
-    for (int64_t c = 0; c < s.channels; ++c) work[c] = s.offset[c] * static_cast<float>(s.pixels);
+    const auto offset = [&](int64_t c) { return s.offset ? s.offset[c] : 0.0f; };
+    for (int64_t c = 0; c < s.channels; ++c) work[c] = offset(c) * static_cast<float>(s.pixels);
     blocks(x, s.pixels, [&]<bool full>(int part, int64_t at, int64_t c, int64_t count, int64_t begin, int64_t end) {
         const T *from = x.at[part] + at;
         Lanes sum{};
@@ -125,7 +126,7 @@ void forward(const Sample &s, const Parts<const T> &x, T *y, const Statistics &s
         add<full>(work + c, sum, count);
     });
     spread_group_means(s, work);
-    for (int64_t c = 0; c < s.channels; ++c) mean[c] = work[c] - s.offset[c];
+    for (int64_t c = 0; c < s.channels; ++c) mean[c] = work[c] - offset(c);
     fill(work, s.channels, 0);
     blocks(x, s.pixels, [&]<bool full>(int part, int64_t at, int64_t c, int64_t count, int64_t begin, int64_t end) {
         const T *from = x.at[part] + at;

@@ -15,7 +15,7 @@ template <typename T> struct Parts {
     int64_t channels[2];
 };
 
-// `offset` is added before the norm; z = gain * normalised + bias. All three have one value per channel.
+// `offset` is added before the norm, unless null; z = gain * normalised + bias. All three have one value per channel.
 struct Sample {
     int64_t pixels, channels, groups;
     const float *offset, *gain, *bias;

@@ -2,18 +2,21 @@
 
 use std::ffi::{c_char, c_int};
 use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use nccl_rs::{CUDART_VARIABLE, Cuda, DType, DeviceSlice, StreamHandle};
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
+use torch_sys::C_tensor;
 
 use crate::message::check;
-use crate::slice::contiguous_f32;
+use crate::slice::contiguous;
 
 unsafe extern "C" {
     fn tch_ext_set_deterministic(on: bool) -> *mut c_char;
     fn tch_ext_make_current(index: c_int) -> *mut c_char;
+    fn tch_ext_pinned(like: *const C_tensor, pinned: *mut *mut C_tensor) -> *mut c_char;
 }
 
 /// Signs of the driver: its device file, the kernel's entry for it, and its library. In a container without access to a
@@ -125,6 +128,25 @@ pub fn make_current(device: Device) -> Result<(), TchError> {
     unsafe { check(tch_ext_make_current(index as c_int)) }
 }
 
+/// A new tensor in host memory, of undefined content, to be copied to `device`. For a GPU its memory is pinned, so that
+/// the copy does not hold the host.
+///
+/// # Errors
+/// There is no memory.
+pub fn staging(shape: &[i64], kind: Kind, device: Device) -> Result<Tensor, TchError> {
+    if !device.is_cuda() {
+        return Tensor::f_empty(shape, (kind, Device::Cpu));
+    }
+    make_current(device)?;
+    let like = Tensor::f_empty(shape, (kind, Device::Cpu))?;
+    let mut pinned = null_mut();
+    // SAFETY: the tensor is live; the shim creates a new one, whose ownership from_ptr takes.
+    unsafe {
+        check(tch_ext_pinned(like.as_ptr(), &mut pinned))?;
+        Ok(Tensor::from_ptr(pinned))
+    }
+}
+
 /// Sets a process-wide mode: with `on`, operations use deterministic algorithms, and fail if there is none
 /// ([`TorchFailure::Nondeterministic`](crate::TorchFailure::Nondeterministic)); otherwise they use the fastest ones. It
 /// matters only on GPUs: the CPU is deterministic in any case.
@@ -202,7 +224,7 @@ fn libtorch_folder() -> Result<PathBuf, TchError> {
 /// # Errors
 /// If the tensor is not f32, not on a GPU, or not contiguous.
 pub fn with_f32_on_gpu<R>(tensor: &mut Tensor, body: impl FnOnce(DeviceSlice<'_>) -> R) -> Result<R, TchError> {
-    contiguous_f32(tensor, "a GPU", |device| device.is_cuda() || fake_runtime().is_some())?;
+    contiguous(tensor, Kind::Float, "a GPU", |device| device.is_cuda() || fake_runtime().is_some())?;
     let (pointer, len) = (tensor.data_ptr(), tensor.numel());
     // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on, on its GPU; it lives as
     // long as the borrow, and libtorch orders accesses to the memory, and its reuse, on the default stream.
@@ -236,6 +258,6 @@ mod tests {
     fn host_memory_is_not_gpu_memory() {
         let mut tensor = Tensor::from_slice(&[1f32, 2.0]);
         let refused = with_f32_on_gpu(&mut tensor, |_| ()).unwrap_err().to_string();
-        assert!(refused.contains("a contiguous f32 tensor on a GPU is required, not Float on Cpu"), "{refused}");
+        assert!(refused.contains("a contiguous Float tensor on a GPU is required, not Float on Cpu"), "{refused}");
     }
 }

@@ -1,7 +1,7 @@
 //! Group norm, fused with the operations around it in a U-Net.
 
 use std::ffi::c_char;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
@@ -35,8 +35,8 @@ pub enum Activation {
 /// The per-channel parameters of a group norm, for all samples (`[1, C]`) or for each one (`[B, C]`), in f32.
 #[derive(Clone, Copy, Debug)]
 pub struct PerChannel<'a> {
-    /// Added before the norm.
-    pub offset: &'a Tensor,
+    /// Added before the norm, if given.
+    pub offset: Option<&'a Tensor>,
     /// Multiplies the normalised values.
     pub gain: &'a Tensor,
     /// Added to the product.
@@ -78,7 +78,7 @@ pub fn group_norm<const N: usize>(
         check(tch_ext_group_norm(
             inputs.as_ptr().cast(),
             N,
-            offset.as_ptr(),
+            offset.map_or(null(), Tensor::as_ptr),
             gain.as_ptr(),
             bias.as_ptr(),
             groups,

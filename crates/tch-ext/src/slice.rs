@@ -3,41 +3,70 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-/// Passes the memory of a contiguous f32 tensor on the CPU to `body`, to be reduced or copied in place.
+/// Passes the memory of a contiguous tensor of `T`, f32 or u8, on the CPU to `body`, to be reduced or filled in place.
 ///
 /// `body` must not access the tensor or its views in any other way.
 ///
 /// # Errors
-/// If the tensor is not f32, not on the CPU, not contiguous, or shares memory with one that is already borrowed.
-pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
-    contiguous_f32(tensor, "the CPU", |device| device == tch::Device::Cpu)?;
+/// If the tensor is not of `T`, not on the CPU, not contiguous, or shares memory with one that is already borrowed.
+pub fn with_slice_mut<T: Lent, R>(tensor: &mut Tensor, body: impl FnOnce(&mut [T]) -> R) -> Result<R, TchError> {
+    contiguous(tensor, T::KIND, "the CPU", |device| device == tch::Device::Cpu)?;
     let len = tensor.numel();
     if len == 0 {
         return Ok(body(&mut []));
     }
-    let first = tensor.data_ptr().cast::<f32>();
-    let loan = Loan::of(first as usize..first as usize + len * size_of::<f32>())?;
-    // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on; it lives as long as the
-    // borrow; and the loan is the only one of this memory, so no other slice overlaps it.
+    let first = tensor.data_ptr().cast::<T>();
+    let loan = Loan::of(first as usize..first as usize + len * size_of::<T>())?;
+    // SAFETY: the tensor is contiguous, so its storage holds `len` values from data_ptr on, and any bits are a value;
+    // it lives as long as the borrow; and the loan is the only one of this memory, so no other slice overlaps it.
     let values = unsafe { std::slice::from_raw_parts_mut(first, len) };
     let result = body(values);
     drop(loan);
     Ok(result)
 }
 
-/// Refuses a tensor that is not contiguous f32 on `place`.
-pub(crate) fn contiguous_f32(
+/// The same for f32, which the gradients are in.
+///
+/// # Errors
+/// Those of [`with_slice_mut`].
+pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R, TchError> {
+    with_slice_mut(tensor, body)
+}
+
+/// A type whose tensors are lent as slices.
+pub trait Lent: sealed::Sealed {
+    /// The kind of such tensors.
+    const KIND: Kind;
+}
+
+impl Lent for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Lent for u8 {
+    const KIND: Kind = Kind::Uint8;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for u8 {}
+}
+
+/// Refuses a tensor that is not contiguous, of `wanted` kind, and on `place`.
+pub(crate) fn contiguous(
     tensor: &Tensor,
+    wanted: Kind,
     place: &str,
     there: impl Fn(tch::Device) -> bool,
 ) -> Result<(), TchError> {
     let (kind, device) = (tensor.kind(), tensor.device());
-    if kind == tch::Kind::Float && there(device) && tensor.is_contiguous() {
+    if kind == wanted && there(device) && tensor.is_contiguous() {
         return Ok(());
     }
-    Err(TchError::Kind(format!("a contiguous f32 tensor on {place} is required, not {kind:?} on {device:?}")))
+    Err(TchError::Kind(format!("a contiguous {wanted:?} tensor on {place} is required, not {kind:?} on {device:?}")))
 }
 
 /// Memory that is borrowed as a slice: two tensors may share memory, two slices must not.
@@ -65,7 +94,6 @@ impl Drop for Loan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     #[test]
     fn memory_is_lent_in_place_and_only_if_contiguous() {

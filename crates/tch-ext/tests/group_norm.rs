@@ -53,7 +53,7 @@ fn reference(case: &Case, inputs: &[Tensor]) -> Tensor {
 fn check(case: &Case, kind: Kind, tolerance: f64) {
     let fused = outcome(case, [kind, Kind::Float], |inputs| {
         let [x, offset, gain, bias] = inputs else { unreachable!() };
-        group_norm([x], PerChannel { offset, gain, bias }, case.groups, 1e-5, case.activation).unwrap().y
+        group_norm([x], PerChannel { offset: Some(offset), gain, bias }, case.groups, 1e-5, case.activation).unwrap().y
     });
     let exact = outcome(case, [Kind::Double; 2], |inputs| reference(case, inputs));
     for ((name, ours), theirs) in ["y", "dx", "d offset", "d gain", "d bias"].iter().zip(fused).zip(exact) {
@@ -92,7 +92,7 @@ fn joined(case: &Case, split: i64, kind: Kind, fused: bool) -> Vec<Tensor> {
     let parts = [x.narrow(1, 0, split), x.narrow(1, split, channels - split)];
     let leaves: Vec<Tensor> = parts.iter().chain([offset, gain, bias]).enumerate().map(leaf).collect();
     let [first, second, offset, gain, bias] = &leaves[..] else { unreachable!() };
-    let tables = PerChannel { offset, gain, bias };
+    let tables = PerChannel { offset: Some(offset), gain, bias };
     let (y, [a, b]) = if fused {
         let Normed { y, inputs } = group_norm([first, second], tables, case.groups, 1e-5, case.activation).unwrap();
         (y, inputs)
@@ -137,7 +137,7 @@ fn the_residual_around_the_norm_of_one_image_stays_channels_last() {
     let [x, offset, gain, bias] = case.inputs.each_ref().map(|input| input.to_kind(Kind::Float));
     for requires_grad in [false, true] {
         let x = tch_ext::channels_last(&x).unwrap().set_requires_grad(requires_grad).alias();
-        let tables = PerChannel { offset: &offset, gain: &gain, bias: &bias };
+        let tables = PerChannel { offset: Some(&offset), gain: &gain, bias: &bias };
         let Normed { y, inputs: [residual] } = group_norm([&x], tables, 4, 1e-5, Activation::Silu).unwrap();
         for (name, tensor) in [("y", y), ("x", residual)] {
             assert_eq!(tensor.stride(), [128, 1, 32, 8], "{name}, requires_grad {requires_grad}");
@@ -203,7 +203,7 @@ fn the_kernels_of_other_instruction_sets_compute_the_same() {
 fn mismatched_inputs_are_refused() {
     let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
     let refused = |x: &Tensor, table: &Tensor, groups| {
-        let tables = PerChannel { offset: table, gain: table, bias: table };
+        let tables = PerChannel { offset: Some(table), gain: table, bias: table };
         group_norm([x], tables, groups, 1e-5, Activation::Silu).is_err()
     };
     let (x, table) = (ones(&[2, 8, 2, 2]), ones(&[1, 8]));
@@ -212,7 +212,7 @@ fn mismatched_inputs_are_refused() {
     assert!(refused(&x, &ones(&[3, 8]), 4));
     assert!(refused(&x, &table.to_kind(Kind::Double), 4));
     assert!(refused(&ones(&[2, 8]), &table, 4));
-    let tables = || PerChannel { offset: &table, gain: &table, bias: &table };
+    let tables = || PerChannel { offset: Some(&table), gain: &table, bias: &table };
     let half = ones(&[2, 4, 2, 2]);
     assert!(group_norm([&half, &half], tables(), 4, 1e-5, Activation::Silu).is_ok());
     assert!(group_norm([&half, &ones(&[2, 4, 2, 1])], tables(), 4, 1e-5, Activation::Silu).is_err());

@@ -27,7 +27,7 @@ fn config(global_batch: usize) -> LoaderConfig {
 
 fn take(source: &Arc<dyn Source>, config: LoaderConfig, steps: usize) -> Vec<Batch> {
     let order = Order::new(source.len(), 11);
-    let loader = Loader::new(Arc::clone(source), order, config).expect("valid");
+    let loader = Loader::new(Arc::clone(source), order, config, ()).expect("valid");
     (0..steps).map(|_| loader.next().expect("valid")).collect()
 }
 
@@ -104,7 +104,7 @@ fn flips_belong_to_positions_and_mirror_rows() {
 fn recycled_batches_leave_no_trace() {
     let source = digits(20);
     let reference = take(&source, config(6), 20);
-    let loader = Loader::new(source, Order::new(20, 11), config(6)).expect("valid");
+    let loader = Loader::new(source, Order::new(20, 11), config(6), ()).expect("valid");
     for expected in &reference {
         let batch = loader.next().expect("valid");
         assert_eq!(batch, *expected);
@@ -130,7 +130,7 @@ fn errors_are_returned_at_their_step_and_the_next_step_follows() {
     let (_dir, source) = folder_with(&[4], OnCorrupt::Error);
     let order = Order::new(10, 11);
     let bad = (0..10).find(|position| order.id_at(*position) == 4).expect("a permutation");
-    let loader = Loader::new(source, order, LoaderConfig { prefetch: 8, ..config(1) }).expect("valid");
+    let loader = Loader::new(source, order, LoaderConfig { prefetch: 8, ..config(1) }, ()).expect("valid");
     for step in 0..10 {
         match loader.next() {
             Ok(batch) => assert_eq!((batch.step, batch.labels), (step, vec![-1])),
@@ -147,7 +147,7 @@ fn skipping_uses_the_same_next_image_on_every_rank() {
     let (_dir, source) = folder_with(&[3, 4, 9], OnCorrupt::Skip);
     let skip = |slice, workers| LoaderConfig { slice, workers, ..config(4) };
     let order = Order::new(10, 11);
-    let loader = Loader::new(Arc::clone(&source), order, skip(0..4, 3)).expect("valid");
+    let loader = Loader::new(Arc::clone(&source), order, skip(0..4, 3), ()).expect("valid");
     let mut whole = Vec::new();
     for _ in 0..5 {
         let batch = loader.next().expect("skipped");
@@ -172,7 +172,7 @@ fn skipping_uses_the_same_next_image_on_every_rank() {
 #[test]
 fn skipping_gives_up_if_no_image_is_usable() {
     let (_dir, source) = folder_with(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], OnCorrupt::Skip);
-    let loader = Loader::new(source, Order::new(10, 0), config(2)).expect("valid");
+    let loader = Loader::new(source, Order::new(10, 0), config(2), ()).expect("valid");
     check_refused(loader.next(), &["10 images in a row", ".png: this is a text file", "data.path"]);
 }
 
@@ -180,7 +180,7 @@ fn skipping_gives_up_if_no_image_is_usable() {
 fn files_that_disappear_are_not_skipped() {
     let (dir, source) = folder_with(&[], OnCorrupt::Skip);
     std::fs::remove_file(dir.path().join("6.png")).expect("written above");
-    let loader = Loader::new(source, Order::new(10, 0), config(10)).expect("valid");
+    let loader = Loader::new(source, Order::new(10, 0), config(10), ()).expect("valid");
     check_refused(loader.next(), &["6.png", "has disappeared since", "Restore it."]);
 }
 
@@ -196,7 +196,8 @@ fn previews_skip_as_training_does() {
 
 #[test]
 fn invalid_settings_are_refused() {
-    let refused = |config, n, parts: &[&str]| check_refused(Loader::new(digits(10), Order::new(n, 0), config), parts);
+    let refused =
+        |config, n, parts: &[&str]| check_refused(Loader::new(digits(10), Order::new(n, 0), config, ()), parts);
     refused(LoaderConfig { slice: 2..2, ..config(4) }, 10, &["slots 2..2"]);
     refused(LoaderConfig { slice: 2..5, ..config(4) }, 10, &["slots 2..5", "global batch of 4"]);
     refused(LoaderConfig { workers: 0, ..config(4) }, 10, &["data.workers is 0"]);
@@ -234,7 +235,7 @@ fn a_panicking_decoder_is_an_error_and_dropping_ends_the_threads() {
     let source = Arc::new(Counting(AtomicU64::new(0)));
     let order = Order::new(100, 11);
     let bad = (0..100).find(|position| order.id_at(*position) == 5).expect("a permutation") / 4;
-    let loader = Loader::new(Arc::clone(&source) as Arc<dyn Source>, order, config(4)).expect("valid");
+    let loader = Loader::new(Arc::clone(&source) as Arc<dyn Source>, order, config(4), ()).expect("valid");
     for step in 0..25 {
         let result = loader.next();
         assert_eq!(result.is_err(), step == bad, "step {step}");

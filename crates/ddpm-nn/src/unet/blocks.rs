@@ -6,7 +6,7 @@ use tch_ext::{Activation, Normed};
 
 use super::attention::Attention;
 use crate::arena::Weights;
-use crate::dropout::DropoutKeys;
+use crate::dropout::Dropout;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
 
 /// Width of the time (and class) embedding.
@@ -19,7 +19,7 @@ pub(super) struct Pass<'a> {
     pub(super) w: &'a Weights,
     /// SiLU of the time (and class) embedding, `[B, 4 * channels[0]]`.
     pub(super) embedding: Tensor,
-    pub(super) dropout: Option<&'a DropoutKeys>,
+    pub(super) dropout: Option<Dropout>,
     /// Whether each level keeps only its layers' inputs for backward.
     pub(super) checkpointed: &'a [bool],
 }
@@ -58,11 +58,11 @@ struct ResBlock {
     /// What happens to the resolution before the first convolution, and around it.
     resample: Option<Resample>,
     dropout: f64,
-    dropout_layer: u64,
+    dropout_layer: i64,
 }
 
 impl ResBlock {
-    fn new(scope: &mut Scope, c: &UNetSpec, input: i64, output: i64, dropouts: &mut u64) -> Self {
+    fn new(scope: &mut Scope, c: &UNetSpec, input: i64, output: i64, dropouts: &mut i64) -> Self {
         let dropout_layer = *dropouts;
         *dropouts += 1;
         let projected = if c.time_scale_shift { 2 * output } else { output };
@@ -82,7 +82,7 @@ impl ResBlock {
     }
 
     /// A block from one level to the next, of as many channels.
-    fn resampling(scope: &mut Scope, c: &UNetSpec, channels: i64, resample: Resample, dropouts: &mut u64) -> Self {
+    fn resampling(scope: &mut Scope, c: &UNetSpec, channels: i64, resample: Resample, dropouts: &mut i64) -> Self {
         Self { resample: Some(resample), ..Self::new(scope, c, channels, channels, dropouts) }
     }
 
@@ -104,8 +104,8 @@ impl ResBlock {
         } else {
             self.norm_2.silu_of_sum(w, &h, &embedding)?
         };
-        if let (Some(keys), true) = (pass.dropout, self.dropout > 0.0) {
-            h = keys.apply(&h, self.dropout, self.dropout_layer)?;
+        if let (Some(dropout), true) = (&pass.dropout, self.dropout > 0.0) {
+            h = dropout.apply(&h, self.dropout, self.dropout_layer)?;
         }
         h = self.conv_2.forward(w, &h)?;
         match (&self.shortcut, &inputs[..]) {
@@ -142,7 +142,7 @@ impl Down {
         output: i64,
         attends: bool,
         shrinks: bool,
-        dropouts: &mut u64,
+        dropouts: &mut i64,
     ) -> Self {
         let layers = (0..c.layers_per_block)
             .map(|j| {
@@ -196,7 +196,7 @@ pub(super) struct Mid {
 }
 
 impl Mid {
-    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, dropouts: &mut u64) -> Self {
+    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, dropouts: &mut i64) -> Self {
         let before = ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, dropouts);
         let mut attention = |groups| Attention::new(&mut scope.sub("attentions.0"), c, channels, groups);
         let attention = match c.mid_attention {
@@ -245,7 +245,7 @@ impl Up {
         sides: UpChannels,
         attends: bool,
         grows: bool,
-        dropouts: &mut u64,
+        dropouts: &mut i64,
     ) -> Self {
         let layers = (0..=c.layers_per_block)
             .map(|j| {
@@ -290,7 +290,7 @@ fn layer(
     input: i64,
     output: i64,
     attends: bool,
-    dropouts: &mut u64,
+    dropouts: &mut i64,
 ) -> (ResBlock, Option<Attention>) {
     let residual = ResBlock::new(&mut scope.sub(format_args!("resnets.{index}")), c, input, output, dropouts);
     let attention = attends
@@ -319,11 +319,12 @@ fn forward_layer<const N: usize>(
         // The layer's contributions to each input's gradient are summed on their own first, as under a checkpoint.
         return run(pass, x.map(Tensor::alias).each_ref());
     }
-    let (w, dropout) = (pass.w.shallow_clone(), pass.dropout.map(DropoutKeys::shallow_clone));
+    let (w, dropout) = (pass.w.shallow_clone(), pass.dropout.as_ref().map(Dropout::shallow_clone));
     let inputs: Vec<&Tensor> = std::iter::once(&pass.embedding).chain(x).collect();
     let again = move |inputs: &[Tensor]| {
         let embedding = inputs[0].shallow_clone();
-        let pass = Pass { w: &w, embedding, dropout: dropout.as_ref(), checkpointed: &[] };
+        let dropout = dropout.as_ref().map(Dropout::shallow_clone);
+        let pass = Pass { w: &w, embedding, dropout, checkpointed: &[] };
         run(&pass, std::array::from_fn(|i| &inputs[1 + i]))
     };
     tch_ext::checkpoint(&inputs, again)

@@ -20,6 +20,7 @@ pub struct Classifier {
     encoder: Encoder,
     norm_out: GroupNorm,
     head: Linear,
+    dropouts: i64,
 }
 
 impl Classifier {
@@ -32,12 +33,13 @@ impl Classifier {
         config.validate(Naming::PLAIN)?;
         let unet = &config.encoder;
         let mut root = Scope::root(layout);
-        let encoder = Encoder::new(&mut root, unet, &mut 0);
+        let mut dropouts = 0;
+        let encoder = Encoder::new(&mut root, unet, &mut dropouts);
         let last = unet.channels[unet.channels.len() - 1];
         let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), last, unet.norm_groups, unet.norm_eps);
         // At zero, so that every class has the same probability at first.
         let head = Linear::new(&mut root.sub("classifier"), last, config.classes, Start::Zero);
-        Ok(Self { config, encoder, norm_out, head })
+        Ok(Self { config, encoder, norm_out, head, dropouts })
     }
 
     /// What it was built from.
@@ -49,6 +51,10 @@ impl Classifier {
 impl Module for Classifier {
     fn image(&self) -> ImageShape {
         self.config.encoder.image
+    }
+
+    fn dropout_layers(&self) -> usize {
+        self.dropouts as usize
     }
 
     fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {

@@ -5,6 +5,7 @@ use tch::{TchError, Tensor};
 
 use super::blocks::{Down, Mid, Pass, embedding_width};
 use crate::arena::Weights;
+use crate::dropout::{Dropout, IndexHashes};
 use crate::inputs::Inputs;
 use crate::layers::{Conv2d, Embedding, Linear, Scope, Start};
 use crate::time::sinusoidal_embedding;
@@ -21,6 +22,7 @@ pub(super) struct Encoder {
     classes: Option<Embedding>,
     down: Vec<Down>,
     mid: Mid,
+    hashes: IndexHashes,
 }
 
 /// The output of the bottom.
@@ -35,7 +37,7 @@ pub(super) struct Encoded<'a> {
 
 impl Encoder {
     /// Declares the parameters of a checked configuration; `dropouts` counts the layers that drop activations.
-    pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut u64) -> Self {
+    pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut i64) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let width = embedding_width(config);
@@ -64,6 +66,7 @@ impl Encoder {
             classes,
             down,
             mid,
+            hashes: IndexHashes::default(),
         }
     }
 
@@ -79,7 +82,8 @@ impl Encoder {
             embedding = embedding.f_add_(&table.forward(w, labels)?)?;
         }
         // Every residual block would begin with this SiLU: it is computed once here.
-        let pass = Pass { w, embedding: embedding.f_silu()?, dropout: inputs.dropout, checkpointed };
+        let dropout = inputs.dropout.map(|keys| Dropout::new(keys, &self.hashes));
+        let pass = Pass { w, embedding: embedding.f_silu()?, dropout, checkpointed };
 
         let mut x = self.conv_in.forward(w, inputs.x)?;
         let mut skips = vec![x.shallow_clone()];

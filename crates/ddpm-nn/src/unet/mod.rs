@@ -28,6 +28,7 @@ pub struct UNet {
     up: Vec<Up>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    dropouts: i64,
 }
 
 impl UNet {
@@ -53,7 +54,7 @@ impl UNet {
         }
         let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), first, config.norm_groups, config.norm_eps);
         let conv_out = Conv2d::new(&mut root.sub("conv_out"), first, config.out_channels, 3, Start::Zero);
-        Ok(Self { config, encoder, up, norm_out, conv_out })
+        Ok(Self { config, encoder, up, norm_out, conv_out, dropouts })
     }
 
     /// What it was built from.
@@ -69,6 +70,10 @@ impl Module for UNet {
 
     fn classes(&self) -> Option<i64> {
         self.config.classes
+    }
+
+    fn dropout_layers(&self) -> usize {
+        self.dropouts as usize
     }
 
     fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {

@@ -15,7 +15,8 @@ fn the_ranks_batches_are_the_slices_of_one_global_batch() {
     let source = data::open(&settings, Split::Train).unwrap();
     let order = DataRecord::new(source.as_ref()).order(settings.seed);
     let batches = |world: usize| -> (Vec<u64>, Vec<u8>) {
-        let ranks = (0..world).map(|rank| loader(&settings, &source, order, 5, rank, world).unwrap().next().unwrap());
+        let ranks =
+            (0..world).map(|rank| loader(&settings, &source, order, 5, rank, world, ()).unwrap().next().unwrap());
         ranks.fold((Vec::new(), Vec::new()), |(mut ids, mut pixels), batch| {
             assert_eq!(batch.first_position, 5 * 8 + ids.len() as u64);
             ids.extend(batch.ids);

@@ -15,6 +15,7 @@ use ddpm_data::{Loader, Source, Split};
 use ddpm_model::data;
 use tch::{Device, Kind, Tensor};
 
+use crate::ahead::Ahead;
 use crate::build::loader;
 use crate::clock::Clock;
 use crate::data_record::DataRecord;
@@ -57,7 +58,7 @@ struct Parts {
     state: TrainState,
     sync: GradientSync,
     source: Arc<dyn Source>,
-    loader: Loader,
+    loader: Loader<Ahead>,
 }
 
 impl Parts {
@@ -81,7 +82,8 @@ impl Parts {
         .unwrap();
         let source = data::open(&settings, Split::Train).unwrap();
         let order = DataRecord::new(source.as_ref()).order(settings.seed);
-        let loader = loader(&settings, &source, order, state.step, 0, 1).unwrap();
+        let ahead = Ahead::of(&settings, &task.network, Device::Cpu);
+        let loader = loader(&settings, &source, order, state.step, 0, 1, ahead).unwrap();
         Self { comm: Arc::clone(comm), settings, task, state, sync, source, loader }
     }
 

@@ -19,7 +19,7 @@ pub fn run(bench: &Bench, steps: u64) -> Result<Report, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let source = agree::unanimous(comm, data::open(settings, Split::Train))?;
     let order = Order::new(source.len(), settings.seed);
-    let loader = agree::unanimous(comm, ddpm_train::loader(settings, &source, order, 0, comm.rank(), comm.size()))?;
+    let loader = agree::unanimous(comm, ddpm_train::loader(settings, &source, order, 0, comm.rank(), comm.size(), ()))?;
     let decode = |batches| {
         let started = Instant::now();
         (0..batches).try_for_each(|_| loader.next().map(|batch| loader.recycle(batch)))?;

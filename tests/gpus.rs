@@ -150,6 +150,12 @@ fn missing_gpus_are_refused() {
     let asked = run(program().args(comparing));
     assert!(refusal(&asked).starts_with("error: --device is \"cuda\", but rank 0 on "), "{}", asked.stderr);
 
+    // Two ranks share it if asked to, and then the host averages.
+    let shared = TempDir::new().unwrap();
+    let mut command = two_ranks(shared.path(), 1, &[]);
+    let both = succeed(with_gpus(&mut command, &library(&[])).envs([("FAKE_GPUS", "1"), ("DDPM_SHARE_GPU", "1")]));
+    assert!(both.stderr.contains("averaged by MPI: ranks 0 and 1 compute on the same GPU"), "{}", both.stderr);
+
     let few = run(with_gpus(&mut two_ranks(dir.path(), 1, &[]), &library(&[])).env("FAKE_GPUS", "1"));
     let message = refusal(&few);
     assert!(message.starts_with("error: 2 rank(s) on ") && message.contains(" see the same 1 GPU(s), "), "{message}");

@@ -11,7 +11,8 @@ fn main() {
     let include = lib.with_file_name("include");
     let sources = || {
         let mut build = cc::Build::new();
-        build.cpp(true).std("c++20").opt_level(3);
+        // As libtorch was compiled: some of its classes have more members without it.
+        build.cpp(true).std("c++20").opt_level(3).define("NDEBUG", None);
         build
     };
     sources()
@@ -23,6 +24,7 @@ fn main() {
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
         .file("cpp/masked_scale.cpp")
+        .file("cpp/operations.cpp")
         .file("cpp/winograd.cpp")
         .file("cpp/processor.cpp")
         .file("cpp/profiler.cpp")

@@ -101,7 +101,7 @@ impl World {
         let addresses = host.gather_bytes(address.as_bytes());
         if let Some((one, other)) = first_duplicate(&addresses) {
             return without(format!(
-                "ranks {one} and {other} compute on the same GPU, apparently each on a slice of it (MIG), but NCCL connects \
+                "ranks {one} and {other} compute on the same GPU, perhaps each on a slice of it (MIG), but NCCL connects \
                  whole GPUs only. Give each rank its own GPU"
             ));
         }

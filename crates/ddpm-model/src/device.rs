@@ -13,6 +13,9 @@ use crate::error::{Error, Failure};
 /// Values of `CUBLAS_WORKSPACE_CONFIG` with which cuBLAS results are bitwise reproducible.
 const REPEATABLE_CUBLAS: [&str; 2] = [":4096:8", ":16:8"];
 
+/// The environment variable with which ranks share GPUs if there are too few: for tests on a machine with one GPU.
+const SHARE: &str = "DDPM_SHARE_GPU";
+
 /// Where this rank's tensors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -54,6 +57,8 @@ struct Finding {
     /// A unique identifier of each GPU that this rank may use, in this rank's order; or the reason why there are
     /// none.
     gpus: Result<Vec<String>, String>,
+    /// Whether it may share its GPU with other ranks.
+    shares: bool,
 }
 
 /// Decides where this rank trains, by `[train]`, and enables deterministic operations there if `train.deterministic`
@@ -88,6 +93,7 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
     let ours = Finding {
         host: world.host().into(),
         gpus: gpus.as_ref().map(|gpus| names(*gpus, world.host())).map_err(ToString::to_string),
+        shares: std::env::var_os(SHARE).is_some_and(|share| share == "1"),
     };
     let all = agree::exchange(world.collective().as_ref(), Some(&ours))?;
     let all: Vec<Finding> = all.into_iter().flatten().collect();
@@ -158,7 +164,8 @@ fn decide(wanted: Wanted, option: &str, all: &[Finding]) -> Result<Option<Vec<us
         (Some(_), None) => Ok(None),
         (None, _) => {
             let seen: Vec<&[String]> = all.iter().map(|found| found.gpus.as_deref().unwrap_or_default()).collect();
-            let own = (0..seen.len()).map(|rank| own_gpu(rank, &seen)).collect::<Result<_, _>>();
+            let share = all.iter().all(|found| found.shares);
+            let own = (0..seen.len()).map(|rank| own_gpu(rank, &seen, share)).collect::<Result<_, _>>();
             own.map(Some).map_err(|clash| clash.describe(option, all))
         }
     }
@@ -175,8 +182,9 @@ enum Clash {
 
 /// The index of the GPU of rank `rank` among those that it sees; `seen` lists the GPUs of all ranks. Ranks that see
 /// the same GPUs divide them up in rank order. Ranks that do not must have no GPU in common. This covers whole
-/// machines, one GPU per rank (Slurm's `--gpus-per-task`), and mixtures of both.
-fn own_gpu(rank: usize, seen: &[&[String]]) -> Result<usize, Clash> {
+/// machines, one GPU per rank (Slurm's `--gpus-per-task`), and mixtures of both. If they `share`, they start again with
+/// the first GPU when there are no more.
+fn own_gpu(rank: usize, seen: &[&[String]], share: bool) -> Result<usize, Clash> {
     let set = |rank: usize| seen[rank].iter().collect::<BTreeSet<_>>();
     let ours = set(rank);
     let mut alike = Vec::new();
@@ -188,7 +196,8 @@ fn own_gpu(rank: usize, seen: &[&[String]]) -> Result<usize, Clash> {
             return Err(Clash::Overlap { one: rank.min(other), other: rank.max(other) });
         }
     }
-    let place = alike.iter().filter(|other| **other < rank).count();
+    let before = alike.iter().filter(|other| **other < rank).count();
+    let place = if share && !ours.is_empty() { before % ours.len() } else { before };
     // In the order of the first such rank: the others may see the same GPUs in a different order.
     let own = seen[alike[0]].get(place);
     let found = own.and_then(|own| seen[rank].iter().position(|gpu| gpu == own));
@@ -223,6 +232,7 @@ mod tests {
         let finding = |(rank, gpus): (usize, &Result<&str, &str>)| Finding {
             host: format!("node{}", rank / 2),
             gpus: gpus.map(split).map_err(Into::into),
+            shares: false,
         };
         gpus.iter().enumerate().map(finding).collect()
     }
@@ -246,6 +256,9 @@ mod tests {
         let few = decided(&["a b", "a b", "c", "c"]).unwrap_err();
         assert!(few.starts_with("2 rank(s) on node1 see the same 1 GPU(s), and each needs one of its own. "), "{few}");
         assert!(few.ends_with("or set train.device to \"cpu\""), "{few}");
+        let sharing = ["a b", "a b", "a b", "c"].map(Ok);
+        let sharing = ranks(&sharing).into_iter().map(|found| Finding { shares: true, ..found }).collect::<Vec<_>>();
+        assert_eq!(decide(Wanted::Auto, "train.device", &sharing), Ok(Some(vec![0, 1, 0, 0])));
         let overlap = decided(&["a b", "b c"]).unwrap_err();
         assert!(overlap.starts_with("ranks 0 and 1 on node0 see overlapping but different sets "), "{overlap}");
         assert!(overlap.contains("--gpus-per-task"), "{overlap}");

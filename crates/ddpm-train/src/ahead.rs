@@ -26,7 +26,7 @@ pub struct Ahead {
 
 /// What was drawn for a batch of n images. The tensors are in host memory, pinned if the step computes on a GPU.
 #[derive(Default)]
-pub struct Drawn {
+pub struct Prepared {
     /// u8 `[n, C, H, W]`.
     images: Option<Tensor>,
     /// Standard normal, f32 `[n, C, H, W]`.
@@ -38,7 +38,7 @@ pub struct Drawn {
     dropout: Option<DropoutKeys>,
 }
 
-impl Drawn {
+impl Prepared {
     /// The images, u8 `[n, C, H, W]`.
     pub fn images(&self) -> &Tensor {
         self.images.as_ref().expect("the loader prepares each batch")
@@ -79,7 +79,7 @@ impl Ahead {
     }
 
     /// Draws for `batch`, whose images are decoded.
-    pub(crate) fn draw(&self, batch: &mut Batch<Drawn>) -> Result<(), TchError> {
+    pub(crate) fn draw(&self, batch: &mut Batch<Prepared>) -> Result<(), TchError> {
         let (positions, values) = (batch.positions(), self.image.iter().product::<i64>() as usize);
         let Batch { images, labels, prepared, .. } = batch;
         let shape = [&[labels.len() as i64], &self.image[..]].concat();
@@ -124,9 +124,9 @@ impl Ahead {
 }
 
 impl Prepare for Ahead {
-    type Prepared = Drawn;
+    type Prepared = Prepared;
 
-    fn prepare(&self, batch: &mut Batch<Drawn>) -> Result<(), Box<dyn StdError + Send + Sync>> {
+    fn prepare(&self, batch: &mut Batch<Prepared>) -> Result<(), Box<dyn StdError + Send + Sync>> {
         self.draw(batch).map_err(Into::into)
     }
 }

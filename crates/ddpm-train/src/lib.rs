@@ -52,7 +52,7 @@ mod tests;
 mod threads;
 mod trainer;
 
-pub use ahead::{Ahead, Drawn};
+pub use ahead::{Ahead, Prepared};
 pub use build::{loader, transport};
 pub use checkpointing::{Checkpoint, ResumeFrom, Saver, read_together, restore};
 pub use clock::Clock;

@@ -13,6 +13,7 @@ use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
 use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
 use ddpm_nn::Weights;
 use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb, write_atomic};
+use tch_ext::GpuMemory;
 
 use crate::observer::{Run, TrainObserver};
 use crate::report::LogStep;
@@ -124,6 +125,12 @@ fn metrics(run: &Run, figures: &LogStep) -> Metrics {
     metrics.real("comm_wait_s", "speed/comm_wait_s", clock.comm_wait.as_secs_f64());
     metrics.real("ckpt_stall_s", "speed/ckpt_stall_s", clock.checkpoint_stall.as_secs_f64());
     metrics.real("rss_mb", "memory/rss_mb", rss_mb());
+    // Only on a GPU, and null if libtorch does not say.
+    if let Some(memory) = GpuMemory::peak(state.weights.flat().device()).transpose() {
+        let mb = |bytes: fn(GpuMemory) -> i64| memory.as_ref().ok().map(|memory| bytes(*memory) as f64 / 1e6);
+        metrics.optional("gpu_peak_mb", "memory/gpu_peak_mb", mb(|memory| memory.allocated));
+        metrics.optional("gpu_reserved_mb", "memory/gpu_reserved_mb", mb(|memory| memory.reserved));
+    }
     metrics.count("skipped", "update/skipped", state.skipped);
     metrics.count("corrupt", "progress/corrupt", figures.corrupt);
     metrics.count("ckpt_missed", "progress/ckpt_missed", figures.missed_saves);

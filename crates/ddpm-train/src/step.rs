@@ -8,7 +8,7 @@ use ddpm_nn::clip;
 use tch::Tensor;
 use tch_ext::in_range;
 
-use crate::ahead::Drawn;
+use crate::ahead::Prepared;
 use crate::clock::{Clock, timed};
 use crate::gradient_sync::GradientSync;
 use crate::objective::{Noised, Terms};
@@ -31,7 +31,7 @@ pub fn step(
     task: &Task,
     state: &mut TrainState,
     sync: &mut GradientSync,
-    batch: &Batch<Drawn>,
+    batch: &Batch<Prepared>,
     clock: &mut Clock,
 ) -> Result<Stepped, Failure> {
     state.gradients.clear()?;

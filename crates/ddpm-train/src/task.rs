@@ -6,7 +6,7 @@ use ddpm_model::{Error, diffusion};
 use ddpm_nn::{DropoutKeys, LrSchedule, Network};
 use tch::{Device, Kind, Tensor};
 
-use crate::ahead::Drawn;
+use crate::ahead::Prepared;
 use crate::build;
 use crate::objective::Objective;
 
@@ -74,7 +74,7 @@ impl Task {
     /// Splits this rank's slice into micro-batches of equal size.
     pub fn micro_batches<'a>(
         &self,
-        batch: &'a Drawn,
+        batch: &'a Prepared,
         draws: &'a [Draw],
     ) -> impl ExactSizeIterator<Item = MicroBatch<'a>> {
         let size = self.micro_batch.clamp(1, draws.len().max(1));

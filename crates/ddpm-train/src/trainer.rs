@@ -10,7 +10,7 @@ use ddpm_diffusion::TimestepSampler;
 use ddpm_model::{Error, Failure, Place, data};
 use tch_ext::in_range;
 
-use crate::ahead::{Ahead, Drawn};
+use crate::ahead::{Ahead, Prepared};
 use crate::build;
 use crate::checkpointing::{Saver, restore};
 use crate::clock::{Clock, timed};
@@ -209,7 +209,7 @@ impl Trainer {
 
     /// Returns this rank's batch once every rank has one, or `None` if any rank was asked to stop. If any rank fails
     /// to get a batch, all ranks save the current state and return its failure.
-    fn fetch(&mut self) -> Result<Option<Batch<Drawn>>, Failure> {
+    fn fetch(&mut self) -> Result<Option<Batch<Prepared>>, Failure> {
         let (batch, missing) =
             match timed(c"data wait", &mut self.clock.data_wait, || self.loader.next()).map_err(Error::from) {
                 Ok(batch) => (Some(batch), None),

@@ -4,6 +4,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -96,6 +97,16 @@ char *tch_ext_make_current(int index) {
     return guarded([&] {
         const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
         c10::impl::getDeviceGuardImpl(device.type())->setDevice(device);
+    });
+}
+
+// Bytes of a GPU's memory: in tensors at most since the process started, and reserved by libtorch for them at most.
+char *tch_ext_gpu_memory(int index, int64_t *allocated, int64_t *reserved) {
+    return guarded([&] {
+        const auto stats = at::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+        const auto total = static_cast<size_t>(at::CachingAllocator::StatType::AGGREGATE);
+        *allocated = stats.allocated_bytes[total].peak;
+        *reserved = stats.reserved_bytes[total].peak;
     });
 }
 

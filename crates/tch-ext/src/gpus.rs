@@ -16,6 +16,7 @@ use crate::slice::contiguous;
 unsafe extern "C" {
     fn tch_ext_set_deterministic(on: bool) -> *mut c_char;
     fn tch_ext_make_current(index: c_int) -> *mut c_char;
+    fn tch_ext_gpu_memory(index: c_int, allocated: *mut i64, reserved: *mut i64) -> *mut c_char;
     fn tch_ext_pinned(like: *const C_tensor, pinned: *mut *mut C_tensor) -> *mut c_char;
 }
 
@@ -126,6 +127,29 @@ pub fn make_current(device: Device) -> Result<(), TchError> {
     let Device::Cuda(index) = device else { return Ok(()) };
     // SAFETY: any number is allowed; an invalid one is an error.
     unsafe { check(tch_ext_make_current(index as c_int)) }
+}
+
+/// The largest use of a GPU's memory since the process started, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// In tensors.
+    pub allocated: i64,
+    /// Reserved by libtorch for tensors; CUDA and NCCL use more.
+    pub reserved: i64,
+}
+
+impl GpuMemory {
+    /// That of the GPU `device`; `None` for the CPU.
+    ///
+    /// # Errors
+    /// If libtorch has no such GPU.
+    pub fn peak(device: Device) -> Result<Option<Self>, TchError> {
+        let Device::Cuda(index) = device else { return Ok(None) };
+        let mut peak = Self::default();
+        // SAFETY: any number is allowed; the shim writes both values unless it fails.
+        unsafe { check(tch_ext_gpu_memory(index as c_int, &mut peak.allocated, &mut peak.reserved))? };
+        Ok(Some(peak))
+    }
 }
 
 /// A new tensor in host memory, of undefined content, to be copied to `device`. For a GPU its memory is pinned, so that
@@ -252,6 +276,8 @@ mod tests {
     fn a_missing_gpu_is_refused() {
         make_current(Device::Cpu).unwrap();
         assert!(make_current(Device::Cuda(0)).is_err());
+        assert!(GpuMemory::peak(Device::Cuda(0)).is_err());
+        assert_eq!(GpuMemory::peak(Device::Cpu), Ok(None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
-use tch_ext::{Activation, Normed, PerChannel, group_norm, processor};
+use tch_ext::{Activation, Normed, PerChannel, composite_group_norm, group_norm, processor};
 
 /// x, offset, gain, bias and the upstream gradient.
 struct Case {
@@ -161,6 +161,32 @@ fn bf16_rounds_the_images_but_not_the_sums() {
         case.upstream = case.upstream.to_kind(Kind::BFloat16).to_kind(Kind::Double);
         check(&case, Kind::BFloat16, 0.05);
     }
+}
+
+/// As on a GPU: composed of libtorch's operations in the type of the images, with tables for all samples or for each.
+#[test]
+fn the_composed_norm_equals_the_fused_one() {
+    for (rows, activation) in [(1, Activation::Silu), (2, Activation::Silu), (2, Activation::Identity)] {
+        let mut case = case([2, 32, 8, 8], rows, 8, activation);
+        case.inputs[0] = (&case.inputs[0] - 30.0).to_kind(Kind::BFloat16).to_kind(Kind::Double);
+        case.upstream = case.upstream.to_kind(Kind::BFloat16).to_kind(Kind::Double);
+        // The tables and the statistics are rounded too.
+        composite_group_norm(|| {
+            [(Kind::Float, 2e-4), (Kind::BFloat16, 0.12)].map(|(kind, most)| check(&case, kind, most))
+        });
+    }
+}
+
+#[test]
+fn no_offset_is_an_offset_of_zero() {
+    let case = case([2, 8, 5, 3], 2, 4, Activation::Silu);
+    let [x, offset, gain, bias] = case.inputs.each_ref().map(|input| input.to_kind(Kind::Float));
+    let y =
+        |offset| group_norm([&x], PerChannel { offset, gain: &gain, bias: &bias }, 4, 1e-5, case.activation).unwrap().y;
+    let zero = offset.zeros_like();
+    assert_eq!(y(None), y(Some(&zero)));
+    assert_eq!(composite_group_norm(|| y(None)), composite_group_norm(|| y(Some(&zero))));
+    assert_ne!(y(None), y(Some(&offset)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ddpm_model::Failure;
 use ddpm_train::{Profile, RECORDED};
-use tch_ext::{Cost, CostKind};
+use tch_ext::{Cost, CostKind, GpuMemory};
 
 use super::context::Bench;
 use super::measure::{largest, median, since_launch};
@@ -38,6 +38,7 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
         }
     }
     let clock = trainer.take_clock();
+    let memory = GpuMemory::peak(bench.place.device)?.map(|peak| peak.reserved as f64 / 1e6);
     let images = steps * bench.settings.train.global_batch as u64;
     let report = bench
         .report(Some(trainer.parameters()))
@@ -46,7 +47,8 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
         .with("median_step_s", median(seconds))
         .with("first_step_s", largest(comm, first_step.unwrap_or(f64::NAN)))
         .with("comm_wait_s", clock.comm_wait.as_secs_f64())
-        .with("data_wait_s", clock.data_wait.as_secs_f64());
+        .with("data_wait_s", clock.data_wait.as_secs_f64())
+        .with("gpu_reserved_mb", memory);
     if let Some(mut profile) = profile {
         profile.start()?;
         for _ in 0..RECORDED {

@@ -1,5 +1,5 @@
 # Sourced: the environment in which the unpacked archive of scripts/gpu/bundle.sh runs; a checkout works too.
-# Sets ROOT, DDPM_DIST, GPU_EXAMPLE and PYTHON.
+# Sets ROOT, DDPM_DIST, GPU_EXAMPLE, PYTHON, and py, which runs Python with the system's own libraries.
 #
 # PYTHON   the interpreter that has torch   (default: /opt/torch/.venv/bin/python, else python3)
 # TORCH    the folder of torch, if it should not be that interpreter's
@@ -12,6 +12,8 @@ if [ -z "${TORCH:-}" ] && [ -d "$ROOT/bin" ]; then
     TORCH=$("$PYTHON" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])') ||
         { echo "env: $PYTHON has no torch. Set PYTHON or TORCH" >&2; exit 2; }
 fi
+outer=${LD_LIBRARY_PATH:-}
+py() { LD_LIBRARY_PATH=$outer "$PYTHON" "$@"; }
 if [ -d "$ROOT/bin" ]; then
     mpi=$ROOT/mpi/usr
     : "${DDPM_DIST:=$ROOT/bin/ddpm-dist}" "${GPU_EXAMPLE:=$ROOT/bin/gpu}"

@@ -78,7 +78,7 @@ if [ "$wheels" != none ]; then
 fi
 
 # GNU tar's order and owners do not depend on the machine.
-tar -C "$stage" --sort=name --owner=0 --group=0 -cf - ddpm-gpu | gzip -9 >"$out"
+tar -C "$stage" --sort=name --owner=0 --group=0 -cf - ddpm-gpu | gzip >"$out"
 size=$(stat -c %s "$out")
 say "$out: $(awk -v b="$size" 'BEGIN { printf "%.1f MB", b / 1e6 }')"
 [ "$size" -lt "$MOST" ] || die "that is more than $((MOST >> 20)) MiB"

@@ -72,12 +72,17 @@ def field(name, path):
     return json.loads(objects[-1])[name]
 
 
+def number(text):
+    """An empty value is that of a command that printed nothing."""
+    return float(text or "nan")
+
+
 def line(arguments):
     options = argparse.ArgumentParser()
     options.add_argument("file")
     options.add_argument("--name", required=True)
-    options.add_argument("--value", type=float)
-    options.add_argument("--expected", type=float)
+    options.add_argument("--value", type=number)
+    options.add_argument("--expected", type=number)
     options.add_argument("--tolerance", type=float, default=0.0)
     options.add_argument("--reason", default="", help="of the tolerance, or of a failure")
     options.add_argument("--unit", default="")
@@ -100,7 +105,7 @@ def line(arguments):
     with open(options.file, "a") as file:
         file.write(json.dumps(about) + "\n")
     shown = "-" if value is None else f"{value:.4g}"
-    if options.expected:
+    if options.expected:  # neither None nor 0
         allowed = f"{options.expected:g}" + (f" ± {tolerance:g}" if tolerance else "")
     else:
         allowed = "-" if tolerance is None else f"<= {tolerance:g}"

@@ -30,7 +30,7 @@ if must doctor 60 "$DDPM_DIST" doctor; then exits doctor 0 "this machine has wha
 if must nccl-check 60 "$GPU_EXAMPLE" check; then exits nccl-check 0 "sums over NCCL equal those over MPI"; fi
 if must nccl-bench 60 "$GPU_EXAMPLE" bench; then exits nccl-bench 0 "its table is in the log"; fi
 
-# --- one rank --------------------------------------------------------------------------------------------------------
+# --- one rank; runs named cuda, exact, half and whole are what others are compared with -----------------------------
 bits="the same operations on the same GPU"
 with=()
 train cuda 1 "$DEVICE"
@@ -50,7 +50,8 @@ train checkpointed 1 "$DEVICE" "model.checkpoint_activations=$levels" &&
     same checkpointed cuda 0 "activations are recomputed by the same operations"
 train fastest 1 "$DEVICE" train.deterministic=false && same fastest cuda 0.02 "algorithms chosen by time"
 train bf16 1 "$DEVICE" train.precision=bf16 && same bf16 cuda 0.02 "bf16 has 8 bits"
-train bf16-again 1 "$DEVICE" train.precision=bf16 && same bf16-again bf16 0 "$bits"
+train half 1 "$DEVICE" train.precision=bf16
+train bf16-again 1 "$DEVICE" train.precision=bf16 && same bf16-again half 0 "$bits"
 # Attention, dropout, learned variances: not in the smoke preset.
 whole=(model.dropout=0.1 diffusion.variance=learned_range diffusion.loss=hybrid 'model.attention=[true]')
 [ "${TINY:-}" ] || whole+=('model.attention=[false,true]')
@@ -80,11 +81,11 @@ run stopped 60 env "FOLDER=$work/stopped" "SIGNAL=$signal" bash "$work/stop" "$D
 # --- the other commands, on both devices ----------------------------------------------------------------------------------
 drawn=(--model "$work/exact" -n 16 --steps 10)
 seed=0
-must sample-gpu 60 env NVIDIA_TF32_OVERRIDE=0 "$DDPM_DIST" sample "${drawn[@]}" --device "$DEVICE" \
-    --out "$work/gpu.safetensors"
 if altered sample; then seed=1; fi
-must sample-host 60 "$DDPM_DIST" sample "${drawn[@]}" --seed "$seed" --device cpu --out "$work/host.safetensors"
-compared sample tensors "$work/gpu.safetensors" "$work/host.safetensors" 0.01 "fp32 on both, ten steps; images in -1..1"
+must sample-gpu 60 env NVIDIA_TF32_OVERRIDE=0 "$DDPM_DIST" sample "${drawn[@]}" --device "$DEVICE" \
+    --out "$work/gpu.safetensors" &&
+    must sample-host 60 "$DDPM_DIST" sample "${drawn[@]}" --seed "$seed" --device cpu --out "$work/host.safetensors" &&
+    compared sample tensors "$work/gpu.safetensors" "$work/host.safetensors" 0.01 "fp32 on both, ten steps; images in -1..1"
 
 # numbers NAME KEY TOLERANCE REASON COMMAND...: the number that COMMAND prints as KEY, on both devices.
 numbers() {
@@ -112,7 +113,7 @@ if altered memory; then large=1 pixels=16; fi
 run memory 120 bash -c 'ulimit -v "$0"; exec "$@"' "$most" "$DDPM_DIST" train --config smoke --set "run.dir=$work/memory" \
     "${small[@]}" --set "train.device=$DEVICE" --set "data.image_size=$pixels" --set "data.count=$large" \
     --set "train.global_batch=$large" --set "$wide" --steps 1 &&
-    exits memory 6 "a GPU's memory is full" &&
+    exits memory 6 "exit code of a full memory" &&
     line --name memory-sentence --value "$(grep -c 'error: out of memory' "$work/memory.err")" \
         --expected "$((code == 6))" --reason "one sentence says so" --command "$command"
 

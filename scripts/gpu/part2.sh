@@ -56,8 +56,8 @@ first=${batches[0]} layers=()
 if altered params; then layers=(model.layers_per_block=3); fi
 ours "$cifar bf16 $first" "$cifar" "$first" bf16 0.1 "${layers[@]}"
 theirs "peer bf16 $first" 90 "$cifar" "$first" 0.1 --bf16 --channels-last
-line --name params --value "$(field params "$cifar bf16 $first")" --expected "$(field params "peer bf16 $first")" \
-    --reason "the same network"
+a=$(field params "$cifar bf16 $first") && b=$(field params "peer bf16 $first") &&
+    line --name params --value "$a" --expected "$b" --reason "the same network"
 theirs "peer bf16 $first compiled" 150 "$cifar" "$first" 0.1 --bf16 --channels-last --compile
 ratio "$cifar bf16 $first" "peer bf16 $first"
 ratio "$cifar bf16 $first" "peer bf16 $first compiled"

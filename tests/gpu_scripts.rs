@@ -22,9 +22,12 @@ fn stand_ins() -> TempDir {
     let dir = TempDir::new().unwrap();
     let peer = r#"exec "$DDPM_DIST" bench step --json --config smoke --steps 1 --warmup 0 --set train.global_batch=2 \
         --set 'model.channels=[8]' --set data.image_size=8 --set train.device=cpu"#;
-    for (name, script) in
-        [("nvidia-smi", "echo 1234"), ("compute-sanitizer", r#"shift 2; exec "$@""#), ("peer", peer), ("none", "exit 0")]
-    {
+    for (name, script) in [
+        ("nvidia-smi", "echo 1234"),
+        ("compute-sanitizer", r#"shift 2; exec "$@""#),
+        ("peer", peer),
+        ("none", "exit 0"),
+    ] {
         let path = dir.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -152,7 +155,7 @@ fn every_line_of_the_checks_runs_without_a_gpu() {
     let names = |lines: &[Value]| lines.iter().map(|line| line["name"].clone()).collect::<Vec<_>>();
     assert_eq!(names(&wrong), names(&lines(out.path(), "1")));
 
-    // What runs only if something fails: the program does, nothing is altered to be right, the time is over.
+    // What runs only if something fails: the program does, the time is over, a tool is missing.
     let mut all = vec![out, altered];
     let mut also = |arguments: &[&str], variables: &[(&str, &str)]| -> (Outcome, PathBuf) {
         let out = TempDir::new().unwrap();
@@ -166,6 +169,9 @@ fn every_line_of_the_checks_runs_without_a_gpu() {
         assert_eq!(outcome.code, 1, "{}", outcome.stdout);
         assert!(!with_verdict(&lines(&out, part), "FAILED").is_empty(), "{}", outcome.stdout);
     }
+    // A program that succeeds, but gives nothing.
+    let (outcome, out) = also(&["1"], &[("DDPM_DIST", "/bin/true")]);
+    assert!(with_verdict(&lines(&out, "1"), "FAILED").contains(&"cpu".to_owned()), "{}", outcome.stdout);
     let (outcome, out) = also(&["1"], &[("DEVICE", "cuda"), ("TINY", ""), ("BUDGET", "0")]);
     let skipped = with_verdict(&lines(&out, "1"), "SKIPPED");
     assert!(skipped.contains(&"doctor".to_owned()) && skipped.contains(&"sanitizer".to_owned()), "{}", outcome.stdout);
@@ -178,8 +184,7 @@ fn every_line_of_the_checks_runs_without_a_gpu() {
     let (_, out) = also(&["1"], &hidden);
     assert!(with_verdict(&lines(&out, "1"), "SKIPPED").contains(&"sanitizer".to_owned()));
 
-    let traces: Vec<String> =
-        all.iter().map(|out| fs::read_to_string(out.path().join("trace")).unwrap()).collect();
+    let traces: Vec<String> = all.iter().map(|out| fs::read_to_string(out.path().join("trace")).unwrap()).collect();
     let missed = not_executed(&traces.concat());
     assert!(missed.is_empty(), "never executed:\n{}", missed.join("\n"));
 }

@@ -32,7 +32,7 @@ strip -o "$to/bin/ddpm-dist" "$built/ddpm-dist"
 [ ! -x "$built/examples/gpu" ] || strip -o "$to/bin/gpu" "$built/examples/gpu"
 cp --parents -r configs launch/local.sh scripts/gpu "$to"
 rm -rf "$to/scripts/gpu/__pycache__"
-{ git rev-parse HEAD; echo "libtorch ${TORCH_VERSION:-$(sed -n 's/^TORCH_VERSION=//p' scripts/setup.sh)}"; } >"$to/VERSION"
+{ git rev-parse HEAD || echo "not a git checkout"; echo "libtorch ${TORCH_VERSION:-$(sed -n 's/^TORCH_VERSION=//p' scripts/setup.sh)}"; } >"$to/VERSION"
 
 # --- Open MPI --------------------------------------------------------------------------------------------------------
 # The paths below mpi/ are Debian's: OPAL_PREFIX replaces their /usr, and plugins are found below it.

@@ -77,6 +77,11 @@ def number(text):
     return float(text or "nan")
 
 
+def in_json(value):
+    """JSON has no NaN."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
 def line(arguments):
     options = argparse.ArgumentParser()
     options.add_argument("file")
@@ -97,9 +102,8 @@ def line(arguments):
         found = verdict(value, options.expected, options.tolerance)
     tolerance = None if options.expected is None else options.tolerance
     about = {
-        # JSON has no NaN.
-        "name": options.name, "value": value if value is None or math.isfinite(value) else str(value),
-        "unit": options.unit, "expected": options.expected, "tolerance": tolerance, "reason": options.reason,
+        "name": options.name, "value": in_json(value), "unit": options.unit,
+        "expected": in_json(options.expected), "tolerance": tolerance, "reason": options.reason,
         "verdict": found, "command": options.command,
     }
     with open(options.file, "a") as file:

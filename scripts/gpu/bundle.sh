@@ -44,7 +44,6 @@ done
 # Not the networks of clusters (UCX, OFI, PSM, verbs), which need libraries of their own, nor unused interfaces.
 plugins=$(find "$lib/openmpi/lib/openmpi3" -name 'mca_*.so' |
     grep -vE 'ucx|ofi|psm|openib|_monitoring|slurm|flux|jsm|gridengine|romio|_(atomic|memheap|scoll|spml|sshmem)_')
-pmix=$(find "$lib/pmix2" -name '*.so*' ! -type l | grep -vE 'munge|slurm')
 programs="/usr/bin/orterun /usr/bin/orted"
 needs() { # FILE...: the libraries that they need, but for those of every system
     LC_ALL=C ldd "$@" 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
@@ -53,18 +52,15 @@ needs() { # FILE...: the libraries that they need, but for those of every system
 # shellcheck disable=SC2086 # lists of paths without spaces
 {
     mkdir -p "$mpi"
-    cp --parents $plugins $pmix $programs "$mpi"
-    for library in $(needs "$built/ddpm-dist" $plugins $pmix $programs); do
+    cp --parents $plugins $programs "$mpi"
+    for library in $(needs "$built/ddpm-dist" $plugins $programs); do
         install -D "$library" "$mpi$lib/${library##*/}"
     done
 }
 ln -s orterun "$mpi/usr/bin/mpirun"
-# Messages, and the defaults of this system's administrator are not copied.
+# Messages. The administrator's defaults in /etc are not copied.
 cp --parents -r /usr/share/openmpi "$mpi"
-[ ! -d /usr/share/pmix ] || cp --parents -rL /usr/share/pmix "$mpi"
 find "$mpi" -type f -name '*.so*' -exec strip --strip-unneeded {} +
-# Plugins of PMIx are found next to its library only if this name exists there.
-[ -e "$mpi$lib/pmix" ] || ln -s pmix2/lib/pmix "$mpi$lib/pmix"
 
 # --- the peer's packages -----------------------------------------------------------------------------------------------
 wheels=${WHEELS:-$CACHE/gpu/wheels}

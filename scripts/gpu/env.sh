@@ -19,7 +19,10 @@ if [ -d "$ROOT/bin" ]; then
     : "${DDPM_DIST:=$ROOT/bin/ddpm-dist}" "${GPU_EXAMPLE:=$ROOT/bin/gpu}"
     export LD_LIBRARY_PATH="$mpi/lib/x86_64-linux-gnu:$TORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     export PATH="$mpi/bin:$PATH"
-    export OPAL_PREFIX=$mpi OMPI_MCA_orte_launch_agent=$mpi/bin/orted
+    export OPAL_PREFIX=$mpi
+    # PMIx looks for its compression where Debian puts it, does without, and would say so.
+    export PMIX_MCA_pcompress_base_silence_warning=1
+    export OMPI_MCA_orte_launch_agent=$mpi/bin/orted
     # Packages that the peer needs and torch's environment lacks.
     export PYTHONPATH="$ROOT/python${PYTHONPATH:+:$PYTHONPATH}"
 else

@@ -1,4 +1,4 @@
-//! One rank with a GPU: `gpu SCENARIO`, started by mpirun from scripts/gpu-check.sh and tests/nccl.rs.
+//! One rank with a GPU: `gpu SCENARIO`, started by scripts/gpu/check.sh and, under mpirun, by tests/nccl.rs.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 
 #include <torch/autograd.h>
 #include <torch/types.h>
+#include <torch/version.h>
 
 #include <cstddef>
 #include <memory>
@@ -61,7 +62,11 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {
         TORCH_CHECK(!at::GradMode::is_enabled(), "second-order gradients of a checkpointed part are not supported");
         const auto part = c10::static_intrusive_pointer_cast<Part>(ctx->saved_data["part"].toCapsule());
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13 // as in scripts/gpu/bundle.sh's build for 2.11
+        const auto sink = std::make_shared<Sink>();
+#else
         const auto sink = c10::make_intrusive<Sink>();
+#endif
         variable_list inputs;
         for (const auto &saved : ctx->get_saved_variables()) {
             inputs.push_back(saved.detach());

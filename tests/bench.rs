@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The keys that every benchmark reports; null if not measured.
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "world",
     "device",
     "threads",
@@ -23,6 +23,7 @@ const HEAD: [&str; 11] = [
     "max_rss_mb",
     "comm_wait_s",
     "data_wait_s",
+    "gpu_reserved_mb",
 ];
 /// Parameters of the smoke preset's network, and images of its global batch.
 const PARAMS: u64 = 42521;
@@ -92,7 +93,7 @@ fn check_trace(path: &Path, phases: &[&str]) {
 fn steps_are_traced_on_every_rank() {
     let dir = TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name);
-    let phases = ["step", "data wait", "noise", "forward", "backward", "gradient average", "clip", "optimizer", "EMA"];
+    let phases = ["step", "data wait", "forward", "backward", "gradient average", "clip", "optimizer", "EMA"];
     let mut command = mpirun(2);
     command.args(["bench", "step", "--config", "smoke", "--steps", "1", "--json", "--profile"]);
     let outcome = succeed(command.arg(path("trace.json")).env("TMPDIR", dir.path()));

@@ -1,5 +1,5 @@
-//! The scripts for a machine with a GPU, on one without: every line of scripts/gpu/check.sh runs, each of its checks can
-//! fail, and the archive of scripts/gpu/bundle.sh needs neither cargo nor an installed Open MPI.
+//! The scripts for a machine with a GPU, on one without: every line of scripts/gpu/check.sh runs, each verdict can
+//! be WRONG, and the archive of scripts/gpu/bundle.sh needs neither cargo nor an installed Open MPI.
 
 mod common;
 #[path = "../crates/nccl-rs/tests/fake/mod.rs"]

@@ -73,8 +73,8 @@ def field(name, path):
 
 
 def number(text):
-    """An empty value is that of a command that printed nothing."""
-    return float(text or "nan")
+    """An empty value is that of a command that printed nothing, None that of one that printed null."""
+    return float("nan" if text in ("", "None") else text)
 
 
 def in_json(value):

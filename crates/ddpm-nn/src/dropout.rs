@@ -2,9 +2,10 @@
 //!
 //! Element i of sample b is dropped in a layer if `(h(i) xor k) * m`, a 32-bit product that wraps around, is below the
 //! threshold for the rate. `h` is a fixed hash of the element's index, computed once for each shape; the key `k` and
-//! the odd multiplier `m` are drawn for each sample and layer. A product with a random odd number is a universal hash
-//! (Dietzfelbinger et al. 1997, multiply-shift), so elements, samples and layers are dropped independently of each
-//! other, at three cheap operations for each element.
+//! the odd multiplier `m` are drawn for each sample and layer. A product with a random odd number is a nearly universal
+//! hash (Dietzfelbinger et al. 1997, multiply-shift): over the keys each element is dropped at the rate, and pairs of
+//! elements are close to independent, except for the rare pairs whose `h` differ in the highest bit only. It takes three
+//! cheap operations for each element.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +64,13 @@ fn mix_64(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// A 32-bit finaliser (Appleby, MurmurHash3), which maps no two numbers to the same one.
+fn mix_32(x: u32) -> u32 {
+    let x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+    let x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}
+
 /// The hashes `h` of the elements of each shape that a network drops activations of, computed on first use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IndexHashes(Arc<Mutex<BTreeMap<Vec<i64>, Tensor>>>);
@@ -75,7 +83,7 @@ impl IndexHashes {
         if let Some(hashes) = known.get(shape).filter(|hashes| hashes.device() == x.device()) {
             return Ok(hashes.shallow_clone());
         }
-        let hashes: Vec<i32> = (0..shape.iter().product::<i64>() as u64).map(|i| (mix_64(i) >> 32) as i32).collect();
+        let hashes: Vec<i32> = (0..shape.iter().product::<i64>() as u32).map(|i| mix_32(i) as i32).collect();
         let size: Vec<i64> = [&[1], shape].concat();
         let hashes = tch_ext::channels_last(&Tensor::f_from_slice(&hashes)?.f_view(size.as_slice())?)?;
         let hashes = hashes.f_to_device(x.device())?;
@@ -152,6 +160,13 @@ mod tests {
                 assert!((share - rate).abs() < 6.0 * (rate * (1.0 - rate) / 6400.0).sqrt(), "{share} at {rate}");
             }
         }
+    }
+
+    #[test]
+    fn no_two_elements_have_the_same_hash() {
+        let mut hashes: Vec<u32> = (0..1 << 20).map(mix_32).collect();
+        hashes.sort_unstable();
+        assert!(hashes.windows(2).all(|pair| pair[0] < pair[1]));
     }
 
     /// Correlations between samples, between layers, and between elements at every small distance are those of chance.

@@ -24,7 +24,7 @@ pub struct Ahead {
     dropout_layers: Option<usize>,
 }
 
-/// What was drawn for a batch of n images. The tensors are in host memory, pinned if the step computes on a GPU.
+/// What was drawn for a batch of n images. Images and noise are in host memory, pinned if the step computes on a GPU.
 #[derive(Default)]
 pub struct Prepared {
     /// u8 `[n, C, H, W]`.

@@ -57,9 +57,9 @@ char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
     return guarded([&] { *copy = new at::Tensor(images->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
-// A new tensor in pinned host memory, of the shape and dtype of `like`; the caller must release `*pinned`.
+// A new tensor of zeros in pinned host memory, of the shape and dtype of `like`; the caller must release `*pinned`.
 char *tch_ext_pinned(const at::Tensor *like, at::Tensor **pinned) {
-    return guarded([&] { *pinned = new at::Tensor(at::empty_like(*like, like->options().pinned_memory(true))); });
+    return guarded([&] { *pinned = new at::Tensor(at::zeros_like(*like, like->options().pinned_memory(true))); });
 }
 
 // Calls `call(context)` whenever backward has accumulated into the gradient of the leaf `param`. Takes ownership of

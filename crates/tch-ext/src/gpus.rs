@@ -152,14 +152,14 @@ impl GpuMemory {
     }
 }
 
-/// A new tensor in host memory, of undefined content, to be copied to `device`. For a GPU its memory is pinned, so that
+/// A new tensor of zeros in host memory, to be copied to `device`. For a GPU its memory is pinned, so that
 /// the copy does not hold the host.
 ///
 /// # Errors
 /// There is no memory.
 pub fn staging(shape: &[i64], kind: Kind, device: Device) -> Result<Tensor, TchError> {
     if !device.is_cuda() {
-        return Tensor::f_empty(shape, (kind, Device::Cpu));
+        return Tensor::f_zeros(shape, (kind, Device::Cpu));
     }
     make_current(device)?;
     let like = Tensor::f_empty(shape, (kind, Device::Cpu))?;

@@ -11,6 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
+. scripts/libtorch.sh
 
 TORCH_VERSION=2.13.0
 NEXTEST_VERSION=0.9.143
@@ -70,25 +71,7 @@ if [ -z "$kind" ]; then
     kind=cpu
     if [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]; then kind=cuda; fi
 fi
-case $kind in
-    # The wheel links against two small CUDA libraries even without a GPU; the other 2 GB are not needed.
-    cpu) wheels=(--no-deps "torch==$TORCH_VERSION" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85) ;;
-    cuda) wheels=("torch==$TORCH_VERSION") ;;
-    *) die "DDPM_TORCH is '$kind'; it can be cpu or cuda" ;;
-esac
-home=$CACHE/libtorch-$TORCH_VERSION-$kind
-if [ ! -e "$home/.complete" ]; then
-    say "fetching libtorch $TORCH_VERSION ($kind) into $home"
-    rm -rf "$home"
-    # Only the wheel's C++ libraries are used, so any Python works: --python-version selects one that has a wheel.
-    # --target installs nothing into that Python, so "externally managed" ones allow it.
-    PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --only-binary=:all: \
-        --python-version 3.12 --target "$home" "${wheels[@]}" ||
-        die "pip could not fetch libtorch $TORCH_VERSION: its message is above. It needs the network, 3 GB of disk (cuda: 10 GB), glibc 2.28 and pip 20.3 or newer ($(pip3 --version | cut -d' ' -f1,2) here)"
-    touch "$home/.complete"
-else
-    say "libtorch $TORCH_VERSION ($kind): already in $home"
-fi
+libtorch "$TORCH_VERSION" "$kind"
 
 # --- cargo -----------------------------------------------------------------------------------------------------
 # torch-sys sets no rpath; with this one, binaries and tests find libtorch in any shell without LD_LIBRARY_PATH.

@@ -11,6 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/env.sh
+. scripts/libtorch.sh
 
 say() { printf 'build: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -35,19 +36,7 @@ if [ "$version" = "$own" ]; then
     exit
 fi
 
-# --- libtorch ---------------------------------------------------------------------------------------------------
-home=$CACHE/libtorch-$version-cpu
-if [ ! -e "$home/.complete" ]; then
-    say "fetching libtorch $version into $home"
-    rm -rf "$home"
-    mkdir -p "$CACHE/tmp"
-    # As in scripts/setup.sh, with the two small CUDA libraries that the wheel links.
-    TMPDIR=$CACHE/tmp PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --no-deps \
-        --only-binary=:all: --python-version 3.12 --target "$home" \
-        "torch==$version" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85 >&2 ||
-        die "pip could not fetch libtorch $version: its message is above"
-    touch "$home/.complete"
-fi
+libtorch "$version" cpu
 
 # --- the sources, with another tch ---------------------------------------------------------------------------------
 sources=$CACHE/gpu/src-$version

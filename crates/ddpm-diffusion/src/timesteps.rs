@@ -14,7 +14,7 @@ const HISTORY: usize = 10;
 /// The share of draws that stay uniform, so that every timestep is drawn now and then.
 const UNIFORM_SHARE: f64 = 0.001;
 
-/// How t is drawn. Every draw depends on (seed, position) and, for the last, on the shared history of losses.
+/// How t is drawn, in two parts: [`units`](Self::units), then [`draws`](Self::draws). Every draw depends on (seed, position) and, for the last, on the shared history of losses.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TimestepSampler {
     /// Independent and uniform.
@@ -53,13 +53,8 @@ impl TimestepSampler {
         }
     }
 
-    /// The draws for these positions of the run, in their order.
-    pub fn draw(&self, seed: u64, positions: &[u64]) -> Vec<Draw> {
-        self.draws(&self.units(seed, positions.iter().copied()))
-    }
-
-    /// The part of [`draw`](Self::draw) that does not depend on the history of losses, so that it can be done ahead of
-    /// time: a number in `[0, 1)` for each position.
+    /// The part of a draw that depends neither on past losses nor on the timesteps, so that it can be done ahead of time: a
+    /// number in `[0, 1)` for each of these positions of the run, in their order.
     pub fn units(&self, seed: u64, positions: impl Iterator<Item = u64>) -> Vec<f64> {
         let draw = |position: u64| uniform(seed, Stream::Timestep, position);
         match self {

@@ -6,14 +6,18 @@ use std::num::NonZeroU64;
 
 use common::{SIMPLE, distance, linear, noise};
 use ddpm_diffusion::{
-    BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, DiffusionSpec, Direction, Langevin, Loss, LossSecondMoment,
-    Prediction, SampleOptions, Sampler, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, Variance, Weighting, betas,
-    kept_timesteps, noise_batch, space_timesteps, uniform,
+    BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, DiffusionSpec, Direction, Draw, Langevin, Loss,
+    LossSecondMoment, Prediction, SampleOptions, Sampler, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, Variance,
+    Weighting, betas, kept_timesteps, noise_batch, space_timesteps, uniform,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 const DDIM: Sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromXStart });
+
+fn draw(sampler: &TimestepSampler, seed: u64, positions: &[u64]) -> Vec<Draw> {
+    sampler.draws(&sampler.units(seed, positions.iter().copied()))
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
@@ -68,8 +72,8 @@ proptest! {
             TimestepSampler::Stratified { timesteps: 1000, global_batch: NonZeroU64::new(batch).unwrap() },
             TimestepSampler::LossSecondMoment(history),
         ] {
-            let whole = sampler.draw(seed, &positions);
-            let parts: Vec<_> = positions.chunks(8).flat_map(|slice| sampler.draw(seed, slice)).collect();
+            let whole = draw(&sampler, seed, &positions);
+            let parts: Vec<_> = positions.chunks(8).flat_map(|slice| draw(&sampler, seed, slice)).collect();
             prop_assert_eq!(&whole, &parts);
         }
         let whole = noise_batch(seed, Stream::Noise, &positions, &[1, 2, 2]);
@@ -82,7 +86,7 @@ proptest! {
         let batch = 50u64;
         let sampler = TimestepSampler::Stratified { timesteps: 1000, global_batch: NonZeroU64::new(batch).unwrap() };
         let positions: Vec<u64> = (step * batch..(step + 1) * batch).collect();
-        let mut strata: Vec<usize> = sampler.draw(seed, &positions).iter().map(|draw| draw.t / 20).collect();
+        let mut strata: Vec<usize> = draw(&sampler, seed, &positions).iter().map(|draw| draw.t / 20).collect();
         strata.sort_unstable();
         prop_assert_eq!(strata, (0..50).collect::<Vec<_>>());
     }
@@ -125,7 +129,7 @@ fn importance_weights_leave_the_mean_loss_unchanged() {
     history.update(&(0..40).map(|i| (i % 4, losses[i % 4])).collect::<Vec<_>>()).unwrap();
     history.update(&[(0, f32::NAN)]).unwrap();
     let positions: Vec<u64> = (0..20_000).collect();
-    let draws = TimestepSampler::LossSecondMoment(history.clone()).draw(5, &positions);
+    let draws = draw(&TimestepSampler::LossSecondMoment(history.clone()), 5, &positions);
     let mean = draws.iter().map(|d| d.weight * f64::from(losses[d.t])).sum::<f64>() / draws.len() as f64;
     assert!((mean - 2.875).abs() < 0.02, "{mean}");
     let first = draws.iter().filter(|d| d.t == 0).count() as f64 / draws.len() as f64;

@@ -18,8 +18,6 @@ pub struct Task {
     pub diffusion: Diffusion,
     /// The training objective.
     pub objective: Objective,
-    /// Key of all random numbers.
-    pub seed: u64,
     /// Images per step over all ranks.
     pub global_batch: usize,
     /// Images per forward pass.
@@ -60,7 +58,6 @@ impl Task {
             objective: Objective::of(settings),
             diffusion: diffusion(settings, device)?,
             network,
-            seed: settings.seed,
             global_batch: settings.train.global_batch,
             micro_batch: settings.train.micro_batch.unwrap_or(usize::MAX),
             image: settings.data.image().sizes(),

@@ -17,6 +17,7 @@ TORCH_VERSION=2.13.0
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
 NCCL_VERSION=2.29.7 # the version that the libtorch wheel requires
+NVRTC_VERSION=13.0.88 # likewise
 MOTO_VERSION=5.2.1
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -100,15 +101,17 @@ tool() { # CRATE VERSION OPTIONS...
 }
 if [ -n "$wanted" ]; then
     tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update
-    nccl=$CACHE/nccl
-    if [ "$(cat "$nccl/.complete" 2>/dev/null)" != "$NCCL_VERSION" ]; then
-        say "fetching NCCL $NCCL_VERSION into $nccl (226 MB; a test queries its version, which needs no GPU)"
-        rm -rf "$nccl"
+    # nvidia PACKAGE VERSION FOLDER: a library of NVIDIA's that tests load, none of which needs a GPU.
+    nvidia() {
+        [ "$(cat "$CACHE/$3/.complete" 2>/dev/null)" != "$2" ] || return 0
+        say "fetching $1 $2 into $CACHE/$3"
+        rm -rf "${CACHE:?}/$3"
         PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --no-deps --only-binary=:all: \
-            --python-version 3.12 --target "$nccl" "nvidia-nccl-cu13==$NCCL_VERSION" ||
-            die "pip could not fetch NCCL $NCCL_VERSION: its message is above"
-        printf '%s\n' "$NCCL_VERSION" >"$nccl/.complete"
-    fi
+            --python-version 3.12 --target "$CACHE/$3" "$1==$2" || die "pip could not fetch $1 $2: its message is above"
+        printf '%s\n' "$2" >"$CACHE/$3/.complete"
+    }
+    nvidia nvidia-nccl-cu13 "$NCCL_VERSION" nccl    # 226 MB
+    nvidia nvidia-cuda-nvrtc "$NVRTC_VERSION" nvrtc # 90 MB
 fi
 # An independent S3 server, for the tests of racing writers.
 if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_VERSION" ]; then

@@ -15,6 +15,10 @@ fn main() {
         build.cpp(true).std("c++20").opt_level(3).define("NDEBUG", None);
         build
     };
+    // The source that NVRTC compiles at run time, as a string.
+    let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"));
+    let kernels = std::fs::read_to_string("cpp/group_norm_gpu.h").expect("the source of the GPU's kernels");
+    std::fs::write(out.join("group_norm_gpu.inc"), format!("R\"CUDA({kernels})CUDA\"")).expect("a writable OUT_DIR");
     sources()
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
@@ -23,6 +27,9 @@ fn main() {
         .flag("-fopenmp")
         .file("cpp/shim.cpp")
         .file("cpp/group_norm.cpp")
+        .include(&out)
+        .file("cpp/gpu_kernels.cpp")
+        .file("cpp/group_norm_on_gpu.cpp")
         .file("cpp/masked_scale.cpp")
         .file("cpp/operations.cpp")
         .file("cpp/winograd.cpp")

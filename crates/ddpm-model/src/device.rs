@@ -105,6 +105,7 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
             tracing::info!("computing on GPU {index} of the {} that this rank sees on {host}, {name}", gpus.count());
             let device = gpus.device(index);
             tch_ext::make_current(device)?;
+            compile_kernels(world, device)?;
             Ok(Place { device, memory: Memory::Device(index) })
         }
         (_, Err(why)) if why.is_unexpected() => {
@@ -122,6 +123,18 @@ fn place(world: &World, wanted: Wanted, option: &str) -> Result<Place, Failure> 
             Ok(Place::CPU)
         }
     }
+}
+
+/// Compiles the kernels of this rank's GPU. If that fails on any rank, no rank uses them, so that all compute alike.
+fn compile_kernels(world: &World, device: Device) -> Result<(), Failure> {
+    let ours = tch_ext::compile_gpu_kernels(device).map_err(|error| error.to_string());
+    let all = agree::exchange(world.collective().as_ref(), Some(&ours))?;
+    let failed = all.iter().enumerate().find_map(|(rank, compiled)| Some((rank, compiled.as_ref()?.as_ref().err()?)));
+    if let Some((rank, why)) = failed {
+        tch_ext::forget_gpu_kernels();
+        tracing::warn!("group norms are composed of libtorch's operations, which is slower; rank {rank}: {why}");
+    }
+    Ok(())
 }
 
 /// A unique identifier of each GPU. If CUDA does not provide any, all ranks of a machine are assumed to see the same

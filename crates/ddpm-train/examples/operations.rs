@@ -4,7 +4,7 @@ use ddpm_comm::World;
 use ddpm_config::Settings;
 use ddpm_model::Place;
 use ddpm_train::{Plan, StopRequest, Trainer};
-use tch_ext::{composite_group_norm, count_operations};
+use tch_ext::{NormOnCpu, count_operations, with_group_norm};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let failed = |failure: ddpm_model::Failure| format!("{failure:?}");
     let mut trainer =
         Trainer::prepare(&world.collective(), Place::CPU, plan, &StopRequest::default()).map_err(failed)?;
-    composite_group_norm(|| {
+    with_group_norm(NormOnCpu::AsGpuKernels, || {
         trainer.step().map_err(failed)?;
         let (stepped, counted) = count_operations(|| trainer.step())?;
         stepped.map_err(failed)?;

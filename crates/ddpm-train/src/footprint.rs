@@ -6,7 +6,7 @@ use ddpm_model::Error;
 use ddpm_telemetry::peak_rss_mb;
 use serde::Serialize;
 use tch::{Device, Kind};
-use tch_ext::{MemoryWatch, composite_group_norm};
+use tch_ext::{MemoryWatch, norm_of_the_gpu, with_group_norm};
 
 use crate::ahead::{Ahead, BYTES_AHEAD};
 use crate::build::batches_ahead;
@@ -81,13 +81,13 @@ impl Footprint {
     /// The footprint of one rank out of `world`, extrapolated from a small measurement. State and activations are
     /// measured in libtorch's allocator during forward and backward passes of a few images, since both kept and peak
     /// memory are affine in the number of images. The rest is what this process uses apart from its tensors.
-    /// Everything is measured on the CPU, even for GPUs: tensors have the same size there, provided that the layers
-    /// run the unfused code that GPUs run.
+    /// Everything is measured on the CPU, even for GPUs: tensors have the same size there, provided that the group
+    /// norms are computed in the way of this process's GPU.
     ///
     /// A save in flight is not included.
     pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
         if on_gpu {
-            composite_group_norm(|| Self::measured(settings, world, precision, true))
+            with_group_norm(norm_of_the_gpu(), || Self::measured(settings, world, precision, true))
         } else {
             Self::measured(settings, world, precision, false)
         }
@@ -179,7 +179,7 @@ mod tests {
         assert!(advised.unwrap().check_world(2).is_ok());
     }
 
-    /// Layers are not fused on a GPU, so they keep more activations.
+    /// Without a GPU's kernels, norms are composed, so they keep more activations.
     #[test]
     fn a_gpu_s_footprint_is_that_of_its_tensors() {
         let settings = settings(&[]);

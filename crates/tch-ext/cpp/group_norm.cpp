@@ -1,8 +1,11 @@
 // Group norm, fused with the operations around it in a U-Net: the concatenation and the addition before it, the affine
 // map of each sample, the SiLU after it and, in backward, the gradient of a residual connection around it. It needs few
-// passes over memory where libtorch needs many, on the CPU with channels last. Elsewhere it is composed of libtorch's
-// own operations.
+// passes over memory where libtorch needs many, with channels last: on the CPU by the kernels of group_norm_kernels.cpp,
+// on a GPU by those of group_norm_gpu.h. Elsewhere, and on a GPU for which these cannot be compiled, it is composed of
+// libtorch's own operations.
+#include "gpu_kernels.h"
 #include "group_norm_kernels.h"
+#include "group_norm_on_gpu.h"
 #include "guarded.h"
 #include "processor.h"
 
@@ -20,7 +23,7 @@
 namespace {
 
 using at::MemoryFormat;
-using tch_ext::Bf16, tch_ext::Kernels, tch_ext::Parts, tch_ext::Sample;
+using tch_ext::Bf16, tch_ext::Inputs, tch_ext::Kernels, tch_ext::Parts, tch_ext::Sample;
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
@@ -34,9 +37,6 @@ const float *row_of(const Tensor &table, int64_t b) {
     if (!table.defined()) return nullptr;
     return table.const_data_ptr<float>() + (table.size(0) == 1 ? 0 : b * table.size(1));
 }
-
-// One or two tensors `[B, C_i, H, W]` with channels last; the second may be undefined.
-using Inputs = std::array<Tensor, 2>;
 
 int64_t channels_of(const Tensor &input) { return input.defined() ? input.size(1) : 0; }
 
@@ -107,6 +107,10 @@ void backward_batch(const Shape &shape, const Inputs &x, const Tensor &offset, c
     });
 }
 
+// How this thread computes norms of tensors on the CPU.
+enum class OnCpu : int { FUSED, COMPOSED, AS_GPU_KERNELS };
+thread_local OnCpu on_cpu = OnCpu::FUSED;
+
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
     // Returns the norm, and the inputs again.
     static variable_list forward(AutogradContext *ctx, const Tensor &first, const std::optional<Tensor> &other,
@@ -115,6 +119,17 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         RECORD_FUNCTION("tch_ext::group_norm", c10::ArrayRef<const c10::IValue>{});
         const auto second = other.value_or(Tensor()), offset = added.value_or(Tensor());
         const Inputs x{first, second};
+        ctx->saved_data["groups"] = groups;
+        ctx->saved_data["silu"] = silu;
+        ctx->set_materialize_grads(false);
+        const bool gpu = first.is_cuda() || on_cpu == OnCpu::AS_GPU_KERNELS;
+        ctx->saved_data["gpu"] = gpu;
+        if (gpu) {
+            tch_ext::GpuStatistics s;
+            auto y = tch_ext::norm_on_gpu(x, {offset, gain, bias}, groups, eps, silu, s);
+            ctx->save_for_backward({first, second, offset, gain, bias, s.centre, s.rstd, s.channel_mean});
+            return results(y, x);
+        }
         const Shape shape{x, groups};
         auto y = at::empty({shape.batch, shape.channels, first.size(2), first.size(3)},
                            first.options().memory_format(MemoryFormat::ChannelsLast));
@@ -123,13 +138,14 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         const auto run = first.scalar_type() == at::kFloat ? forward_batch<float> : forward_batch<Bf16>;
         run(shape, x, offset, gain, bias, y, mean, rstd, static_cast<float>(eps), silu);
         ctx->save_for_backward({first, second, offset, gain, bias, mean, rstd});
-        ctx->saved_data["groups"] = groups;
-        ctx->saved_data["silu"] = silu;
-        ctx->set_materialize_grads(false);
+        return results(y, x);
+    }
+
+    static variable_list results(const Tensor &y, const Inputs &x) {
         // Autograd would return an input through view(), which for a single image gives ambiguous strides: subsequent
         // operations would then assume that channels are not last. An alias keeps the strides.
-        variable_list out{y, first.alias()};
-        if (second.defined()) out.push_back(second.alias());
+        variable_list out{y, x[0].alias()};
+        if (x[1].defined()) out.push_back(x[1].alias());
         return out;
     }
 
@@ -138,30 +154,37 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         const auto saved = ctx->get_saved_variables();
         const Inputs x{saved[0], saved[1]};
         const auto &offset = saved[2], &gain = saved[3], &bias = saved[4], &mean = saved[5], &rstd = saved[6];
-        const Shape shape{x, ctx->saved_data["groups"].toInt()};
         const auto prepared = [&](const Tensor &gradient) {
             return gradient.defined() ? gradient.to(x[0].scalar_type()).contiguous(MemoryFormat::ChannelsLast) : gradient;
         };
         TORCH_CHECK(upstream[0].defined(), "the result of a group norm was not used");
         const auto dy = prepared(upstream[0]);
         Inputs passed{prepared(upstream[1])};
-        Gradients d{{at::empty_like(x[0])}, at::empty_like(mean), at::empty_like(mean), at::empty_like(mean)};
-        if (x[1].defined()) {
-            passed[1] = prepared(upstream[2]);
-            d.x[1] = at::empty_like(x[1]);
-        }
-        const auto run = x[0].scalar_type() == at::kFloat ? backward_batch<float> : backward_batch<Bf16>;
-        run(shape, x, offset, gain, bias, dy, passed, mean, rstd, d, ctx->saved_data["silu"].toBool());
+        if (x[1].defined()) passed[1] = prepared(upstream[2]);
+        const auto groups = ctx->saved_data["groups"].toInt();
+        const auto silu = ctx->saved_data["silu"].toBool();
         const auto fold = [&](const Tensor &gradient, const Tensor &table) {
             if (!table.defined()) return Tensor();
             return table.size(0) == 1 ? gradient.sum(0, /*keepdim=*/true) : gradient;
         };
+        if (ctx->saved_data["gpu"].toBool()) {
+            const auto d = tch_ext::norm_backward_on_gpu(x, {offset, gain, bias}, groups, silu, {mean, rstd, saved[7]}, dy,
+                                                         passed);
+            return {d.x[0],   d.x[1],   fold(d.offset, offset), fold(d.gain, gain), fold(d.bias, bias),
+                    Tensor(), Tensor(), Tensor()};
+        }
+        const Shape shape{x, groups};
+        Gradients d{{at::empty_like(x[0])}, at::empty_like(mean), at::empty_like(mean), at::empty_like(mean)};
+        if (x[1].defined()) d.x[1] = at::empty_like(x[1]);
+        const auto run = x[0].scalar_type() == at::kFloat ? backward_batch<float> : backward_batch<Bf16>;
+        run(shape, x, offset, gain, bias, dy, passed, mean, rstd, d, silu);
         return {d.x[0],   d.x[1],   fold(d.offset, offset), fold(d.gain, gain), fold(d.bias, bias),
                 Tensor(), Tensor(), Tensor()};
     }
 };
 
-// Everything stays in the dtype of the inputs; libtorch computes the statistics in f32 and rounds them to that dtype.
+// Everything stays in the dtype of the inputs; libtorch computes the statistics in f32 and, on a GPU, rounds them to that
+// dtype, and it returns channels first there.
 Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain, const Tensor &bias, int64_t groups,
                  double eps, bool silu) {
     auto x = inputs[1].defined() ? at::cat({inputs[0], inputs[1]}, 1) : inputs[0];
@@ -180,9 +203,10 @@ Tensor composite(const Inputs &inputs, const Tensor &offset, const Tensor &gain,
 
 } // namespace
 
-// Whether this thread's norms are composed of libtorch's operations on the CPU too.
-static thread_local bool always_composite = false;
-extern "C" bool tch_ext_set_composite_group_norm(bool on) { return std::exchange(always_composite, on); }
+// Sets how this thread computes norms on the CPU, and returns how it did.
+extern "C" int tch_ext_set_group_norm(int way) {
+    return static_cast<int>(std::exchange(on_cpu, static_cast<OnCpu>(way)));
+}
 
 // There are one or two `inputs`, `offset` may be null, and `out` has room for one more.
 extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t count, const at::Tensor *offset,
@@ -211,7 +235,11 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         }
         const auto kind = x[0].scalar_type();
         variable_list results{Tensor(), x[0], x[1]};
-        if (x[0].is_cpu() && !always_composite && (kind == at::kFloat || kind == at::kBFloat16)) {
+        const bool by_gpu = x[0].is_cuda() || (x[0].is_cpu() && on_cpu == OnCpu::AS_GPU_KERNELS);
+        const bool fused = by_gpu ? tch_ext::fits_gpu_kernels(x[0].size(0), channels) &&
+                                        (x[0].is_cpu() || tch_ext::has_gpu_kernels(x[0].get_device()))
+                                  : x[0].is_cpu() && on_cpu == OnCpu::FUSED;
+        if (fused && (kind == at::kFloat || kind == at::kBFloat16)) {
             for (auto &input : x)
                 if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);
             // An input may be absent, but not undefined.

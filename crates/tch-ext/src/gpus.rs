@@ -234,7 +234,7 @@ pub fn load_cuda_backend() -> Result<(), TchError> {
 }
 
 /// The folder of the libtorch that this process has loaded.
-fn libtorch_folder() -> Result<PathBuf, TchError> {
+pub(crate) fn libtorch_folder() -> Result<PathBuf, TchError> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let mut files = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
     let library = files.find(|file| file.file_name().is_some_and(|name| name == "libtorch_cpu.so"));

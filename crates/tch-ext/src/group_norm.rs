@@ -1,6 +1,6 @@
 //! Group norm, fused with the operations around it in a U-Net.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
 use std::ptr::{null, null_mut};
 
 use tch::{TchError, Tensor};
@@ -20,7 +20,7 @@ unsafe extern "C" {
         silu: bool,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn tch_ext_set_composite_group_norm(on: bool) -> bool;
+    fn tch_ext_set_group_norm(way: c_int) -> c_int;
 }
 
 /// The activation after a norm.
@@ -46,7 +46,7 @@ pub struct PerChannel<'a> {
 /// The result of a group norm.
 #[derive(Debug)]
 pub struct Normed<const N: usize> {
-    /// `[B, C, H, W]`, channels last on the CPU.
+    /// `[B, C, H, W]`, channels last if the norm is fused.
     pub y: Tensor,
     /// The inputs again. A residual connection around the norm should start from these: the norm's backward then adds
     /// its gradient, without a separate pass over memory.
@@ -55,7 +55,9 @@ pub struct Normed<const N: usize> {
 
 /// Computes `activation(gain * norm(x + offset) + bias)`, where x is one tensor `[B, C, H, W]`, or two that are
 /// concatenated along their channels without a copy. The norm (Wu & He 2018) subtracts the mean of each group of
-/// channels in a sample and divides by sqrt(variance + eps). Fused on the CPU in f32 and bf16, with statistics in f32.
+/// channels in a sample and divides by sqrt(variance + eps). Fused in f32 and bf16, with statistics in f32; on a GPU if its
+/// kernels were compiled ([`compile_gpu_kernels`](crate::compile_gpu_kernels)), and for up to 65,535 samples and 6,144
+/// channels.
 /// Gradients flow to the inputs and to all tables; second-order gradients are not supported.
 ///
 /// # Errors
@@ -91,17 +93,25 @@ pub fn group_norm<const N: usize>(
     }
 }
 
-/// Runs `work` with group norms computed as on GPUs, by a sequence of libtorch operations, on the CPU too: it then
-/// allocates the same tensors as on a GPU. Affects only this thread.
-pub fn composite_group_norm<T>(work: impl FnOnce() -> T) -> T {
-    struct Before(bool);
+/// Another way to compute group norms on the CPU than by its own kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormOnCpu {
+    /// By a sequence of libtorch's operations, as on a GPU for which the fused kernels cannot be compiled.
+    Composed = 1,
+    /// By the fused kernels of a GPU, one block after the other: the same operations, tensors and arithmetic.
+    AsGpuKernels = 2,
+}
+
+/// Runs `work` with group norms on the CPU computed in this way. Affects only this thread.
+pub fn with_group_norm<T>(way: NormOnCpu, work: impl FnOnce() -> T) -> T {
+    struct Before(c_int);
     impl Drop for Before {
         fn drop(&mut self) {
-            // SAFETY: the shim sets a thread-local flag, and has no preconditions.
-            unsafe { tch_ext_set_composite_group_norm(self.0) };
+            // SAFETY: the shim sets a thread-local number that it returned itself.
+            unsafe { tch_ext_set_group_norm(self.0) };
         }
     }
-    // SAFETY: as above.
-    let _before = Before(unsafe { tch_ext_set_composite_group_norm(true) });
+    // SAFETY: each variant is one of the shim's numbers.
+    let _before = Before(unsafe { tch_ext_set_group_norm(way as c_int) });
     work()
 }

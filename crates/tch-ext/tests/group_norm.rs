@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
-use tch_ext::{Activation, Normed, PerChannel, composite_group_norm, group_norm, processor};
+use tch_ext::{Activation, NormOnCpu, Normed, PerChannel, group_norm, processor, with_group_norm};
 
 /// x, offset, gain, bias and the upstream gradient.
 struct Case {
@@ -171,10 +171,22 @@ fn the_composed_norm_equals_the_fused_one() {
         case.inputs[0] = (&case.inputs[0] - 30.0).to_kind(Kind::BFloat16).to_kind(Kind::Double);
         case.upstream = case.upstream.to_kind(Kind::BFloat16).to_kind(Kind::Double);
         // The tables and the statistics are rounded too.
-        composite_group_norm(|| {
+        with_group_norm(NormOnCpu::Composed, || {
             [(Kind::Float, 2e-4), (Kind::BFloat16, 0.12)].map(|(kind, most)| check(&case, kind, most))
         });
     }
+}
+
+/// The arithmetic of a GPU's kernels, run on the CPU from the same source.
+#[test]
+fn a_gpu_s_kernels_equal_the_separate_operations() {
+    with_group_norm(NormOnCpu::AsGpuKernels, || {
+        values_and_gradients_equal_the_separate_operations();
+        sums_over_many_pixels_are_accurate();
+        two_inputs_are_concatenated_and_accumulate_the_residual_gradient();
+        the_residual_around_the_norm_of_one_image_stays_channels_last();
+        bf16_rounds_the_images_but_not_the_sums();
+    });
 }
 
 #[test]
@@ -185,7 +197,9 @@ fn no_offset_is_an_offset_of_zero() {
         |offset| group_norm([&x], PerChannel { offset, gain: &gain, bias: &bias }, 4, 1e-5, case.activation).unwrap().y;
     let zero = offset.zeros_like();
     assert_eq!(y(None), y(Some(&zero)));
-    assert_eq!(composite_group_norm(|| y(None)), composite_group_norm(|| y(Some(&zero))));
+    for way in [NormOnCpu::Composed, NormOnCpu::AsGpuKernels] {
+        with_group_norm(way, || assert_eq!(y(None), y(Some(&zero)), "{way:?}"));
+    }
     assert_ne!(y(None), y(Some(&offset)));
 }
 

@@ -120,6 +120,11 @@ impl Averager {
         self.shared.buckets.len()
     }
 
+    /// The bucket of each parameter.
+    pub fn bucket_of(&self) -> &[usize] {
+        &self.shared.bucket_of
+    }
+
     /// The number of buckets in the last step whose parameters were all ready before `finish`, so that averaging them
     /// could overlap with backward.
     pub fn early(&self) -> usize {

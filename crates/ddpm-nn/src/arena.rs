@@ -1,10 +1,12 @@
 //! The parameter arena: a table of named parameters and the flat buffers they are views of.
 
 use std::ops::Index;
+use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
+use tch_ext::GradientSinks;
 
 use crate::NnError;
 
@@ -94,6 +96,11 @@ impl Layout {
 pub struct Weights {
     flat: Tensor,
     views: Vec<Tensor>,
+    /// Where the gradients go, if the weights are trained.
+    sinks: Option<Arc<GradientSinks>>,
+    /// A copy in another kind, for one forward pass, and each parameter's first element.
+    copy: Option<Tensor>,
+    offsets: Arc<[i64]>,
 }
 
 impl Index<Param> for Weights {
@@ -119,7 +126,8 @@ impl Weights {
             )));
         }
         let views = layout.views(&flat);
-        Ok(Self { flat, views })
+        let offsets = layout.entries.iter().map(|entry| entry.offset).collect();
+        Ok(Self { flat, views, sinks: None, copy: None, offsets })
     }
 
     /// Fresh weights: parameter `i` is drawn from a stream keyed by `(seed, i)`, so every rank and device starts equal.
@@ -153,17 +161,27 @@ impl Weights {
     /// Another handle to the same values, gradients and memory.
     pub(crate) fn shallow_clone(&self) -> Self {
         let views = self.views.iter().map(Tensor::shallow_clone).collect();
-        Self { flat: self.flat.shallow_clone(), views }
+        let copy = self.copy.as_ref().map(Tensor::shallow_clone);
+        let (sinks, offsets) = (self.sinks.clone(), Arc::clone(&self.offsets));
+        Self { flat: self.flat.shallow_clone(), views, sinks, copy, offsets }
+    }
+
+    /// The same weights with a copy of all of them in `kind`, made by one operation.
+    pub(crate) fn with_copy_in(&self, kind: Kind) -> Result<Self, TchError> {
+        Ok(Self { copy: Some(self.flat.f_to_kind(kind)?), ..self.shallow_clone() })
+    }
+
+    /// A parameter in `kind`, from the copy if that has it.
+    pub(crate) fn in_kind(&self, param: Param, kind: Kind) -> Result<Tensor, TchError> {
+        let own = &self[param];
+        let Some(copy) = self.copy.as_ref().filter(|copy| copy.kind() == kind) else { return own.f_to_kind(kind) };
+        let view = copy.f_narrow(0, self.offsets[param.0], own.numel() as i64)?.f_view(own.size().as_slice())?;
+        self.sinks.as_ref().map_or(Ok(view.shallow_clone()), |sinks| sinks.trained(param.0, &view))
     }
 
     /// The flat buffer, f32 `[layout.len()]`.
     pub fn flat(&self) -> &Tensor {
         &self.flat
-    }
-
-    /// The view of each parameter, in layout order.
-    pub fn views(&self) -> &[Tensor] {
-        &self.views
     }
 }
 
@@ -171,19 +189,26 @@ impl Weights {
 #[derive(Debug)]
 pub struct Gradients {
     flat: Tensor,
+    sinks: Arc<GradientSinks>,
 }
 
 impl Gradients {
-    /// Makes `weights` trainable, with gradients that are views into one buffer (see `tch_ext::set_grad`).
+    /// Makes `weights` trainable.
     ///
     /// # Errors
-    /// Memory runs out, or libtorch refuses to attach a gradient.
-    pub fn attach(layout: &Layout, weights: &Weights) -> Result<Self, NnError> {
+    /// Memory runs out.
+    pub fn attach(layout: &Layout, weights: &mut Weights) -> Result<Self, NnError> {
         let flat = weights.flat.f_zeros_like()?;
-        for (param, grad) in weights.views.iter().zip(layout.views(&flat)) {
-            tch_ext::set_grad(&param.f_set_requires_grad(true)?, &grad)?;
-        }
-        Ok(Self { flat })
+        let sinks = Arc::new(GradientSinks::new(&layout.views(&flat))?);
+        let trained = |(index, view)| sinks.trained(index, view);
+        weights.views = weights.views.iter().enumerate().map(trained).collect::<Result<_, _>>()?;
+        weights.sinks = Some(Arc::clone(&sinks));
+        Ok(Self { flat, sinks })
+    }
+
+    /// Where backward adds the gradient of each parameter, in layout order.
+    pub fn sinks(&self) -> &Arc<GradientSinks> {
+        &self.sinks
     }
 
     /// The flat buffer, f32 `[layout.len()]`, in the order of the weights.
@@ -216,8 +241,8 @@ mod tests {
     #[test]
     fn gradients_arrive_in_the_flat_buffer_and_add_up() {
         let layout = layout();
-        let weights = Weights::initialise(&layout, 0, Device::Cpu).unwrap();
-        let mut gradients = Gradients::attach(&layout, &weights).unwrap();
+        let mut weights = Weights::initialise(&layout, 0, Device::Cpu).unwrap();
+        let mut gradients = Gradients::attach(&layout, &mut weights).unwrap();
         let loss = || (&weights[Param(0)] * 2.0).sum(Kind::Float) + (&weights[Param(2)] * 5.0).sum(Kind::Float);
         loss().backward();
         loss().backward();

@@ -79,36 +79,33 @@ impl Conv2d {
     /// # Errors
     /// libtorch fails: shapes do not fit, or memory runs out.
     pub fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
-        let (weight, bias) = (&w[self.weight], &w[self.bias]);
-        let (output, input, kernel, _) = weight.size4()?;
+        let (output, input, kernel, _) = w[self.weight].size4()?;
         if (kernel, self.stride, self.padding) == (3, 1, 1) && tch_ext::winograd_applies(x, input, output) {
-            return tch_ext::winograd(x, weight, bias);
+            return tch_ext::winograd(x, &w[self.weight], &w[self.bias]);
         }
-        self.convolve(x, weight, Some(bias))
+        let kind = kind_of_products(x);
+        self.convolve(&x.f_to_kind(kind)?, &w.in_kind(self.weight, kind)?, Some(&w.in_kind(self.bias, kind)?))?
+            .f_to_kind(x.kind())
     }
 
     /// The convolution of the concatenated `inputs`, computed as a sum of convolutions instead of copying them together.
     pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Result<Tensor, TchError> {
-        let (weight, bias) = (&w[self.weight], &w[self.bias]);
-        let (mut sum, mut from) = (None::<Tensor>, 0);
-        for x in inputs {
-            let channels = x.size()[1];
-            let bias = sum.is_none().then_some(bias);
-            let part = self.convolve(x, &weight.f_narrow(1, from, channels)?, bias)?;
+        let kind = kind_of_products(inputs[0]);
+        let (weight, bias) = (w.in_kind(self.weight, kind)?, w.in_kind(self.bias, kind)?);
+        let mut sum = None::<Tensor>;
+        for (x, weight) in inputs.iter().zip(weight.f_split_with_sizes(inputs.map(|x| x.size()[1]), 1)?) {
+            let bias = sum.is_none().then_some(&bias);
+            let part = self.convolve(&x.f_to_kind(kind)?, &weight, bias)?.f_to_kind(x.kind())?;
             sum = Some(match sum {
                 Some(mut sum) => sum.f_add_(&part)?,
                 None => part,
             });
-            from += channels;
         }
         Ok(sum.expect("there is an input"))
     }
 
     fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
-        let kind = kind_of_products(x);
-        let (weight, bias) = (weight.f_to_kind(kind)?, bias.map(|bias| bias.f_to_kind(kind)).transpose()?);
-        let y = x.f_to_kind(kind)?.f_conv2d(&weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1)?;
-        y.f_to_kind(x.kind())
+        x.f_conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1; 2], 1)
     }
 }
 
@@ -141,7 +138,7 @@ impl Linear {
     /// libtorch fails: shapes do not fit, or memory runs out.
     pub fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
         let kind = kind_of_products(x);
-        let (weight, bias) = (w[self.weight].f_to_kind(kind)?, w[self.bias].f_to_kind(kind)?);
+        let (weight, bias) = (w.in_kind(self.weight, kind)?, w.in_kind(self.bias, kind)?);
         x.f_to_kind(kind)?.f_linear(&weight, Some(bias))?.f_to_kind(x.kind())
     }
 }

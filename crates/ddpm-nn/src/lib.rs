@@ -52,8 +52,8 @@
 //! assert_eq!(network.layout().entries()[0].name, "first.weight");
 //!
 //! // One step of training towards an output of 1.
-//! let weights = Weights::initialise(network.layout(), 0, Device::Cpu)?;
-//! let mut gradients = Gradients::attach(network.layout(), &weights)?;
+//! let mut weights = Weights::initialise(network.layout(), 0, Device::Cpu)?;
+//! let mut gradients = Gradients::attach(network.layout(), &mut weights)?;
 //! let mut optimizer = AdamW::new(weights.flat(), [0.9, 0.999], 0.0, 1e-8)?;
 //! let x = Tensor::ones([2, 1, 8, 8], (Kind::Float, Device::Cpu));
 //! let t = Tensor::from_slice(&[0i64, 999]);

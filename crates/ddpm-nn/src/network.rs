@@ -6,6 +6,7 @@ use tch::{Kind, TchError, Tensor};
 use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::inputs::Inputs;
+use crate::layers::kind_of_products;
 use crate::module::Module;
 use crate::small::SmallUNet;
 use crate::unet::{Classifier, UNet};
@@ -80,6 +81,14 @@ impl Network {
     pub fn forward(&self, w: &Weights, inputs: &Inputs) -> Result<Tensor, TchError> {
         let x = tch_ext::channels_last(inputs.x)?.f_to_kind(self.precision)?;
         let inputs = Inputs { x: &x, ..*inputs };
+        let copied;
+        let w = match kind_of_products(&x) {
+            Kind::Float => w,
+            kind => {
+                copied = w.with_copy_in(kind)?;
+                &copied
+            }
+        };
         self.module.forward(w, &inputs, &self.checkpointed)?.f_to_kind(Kind::Float)
     }
 }

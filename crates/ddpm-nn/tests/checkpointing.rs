@@ -6,7 +6,6 @@ use ddpm_nn::{
     Architecture, ClassifierSpec, DropoutKeys, Gradients, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights,
 };
 use tch::{Device, Kind, Tensor};
-use tch_ext::GradHooks;
 
 const LEVELS: usize = 3;
 
@@ -38,11 +37,12 @@ fn outcome(architecture: &Architecture, precision: Kind, checkpointed: &[bool]) 
     tch::manual_seed(7);
     // Not as training starts: there the last convolutions are zero, and let no gradient through.
     let flat = Tensor::randn([network.layout().len()], (Kind::Float, Device::Cpu)) * 0.1;
-    let weights = Weights::over(network.layout(), flat).unwrap();
-    let gradients = Gradients::attach(network.layout(), &weights).unwrap();
+    let mut weights = Weights::over(network.layout(), flat).unwrap();
+    let gradients = Gradients::attach(network.layout(), &mut weights).unwrap();
     let fired = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&fired);
-    let _hooks = GradHooks::attach(weights.views(), move |index| log.lock().unwrap().push(index)).unwrap();
+    let groups: Vec<usize> = (0..network.layout().entries().len()).collect();
+    let _grouped = gradients.sinks().grouped(&groups, move |index| log.lock().unwrap().push(index)).unwrap();
     let [channels, size, _] = network.image().sizes();
     let x = Tensor::randn([2, channels, size, size], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let t = Tensor::from_slice(&[3i64, 70]);

@@ -139,8 +139,8 @@ fn every_parameter_of_the_small_unet_is_used() {
         time_width: 60,
     };
     let network = Network::new(Architecture::Small(config)).unwrap();
-    let weights = Weights::initialise(network.layout(), 1, Device::Cpu).unwrap();
-    let gradients = ddpm_nn::Gradients::attach(network.layout(), &weights).unwrap();
+    let mut weights = Weights::initialise(network.layout(), 1, Device::Cpu).unwrap();
+    let gradients = ddpm_nn::Gradients::attach(network.layout(), &mut weights).unwrap();
     tch::manual_seed(0);
     let x = Tensor::randn([2, 1, 32, 32], (Kind::Float, Device::Cpu));
     let t = Tensor::from_slice(&[3i64, 900]);

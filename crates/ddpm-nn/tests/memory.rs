@@ -138,8 +138,8 @@ fn a_network_reports_memory_that_runs_out() {
         ("the small U-Net", small(), Kind::Float, false),
     ] {
         let network = Network::new(architecture).unwrap().computing_in(precision).checkpointing(&[checkpointed; 2]);
-        let weights = Weights::initialise(network.layout(), 3, Device::Cpu).unwrap();
-        let mut gradients = Gradients::attach(network.layout(), &weights).unwrap();
+        let mut weights = Weights::initialise(network.layout(), 3, Device::Cpu).unwrap();
+        let mut gradients = Gradients::attach(network.layout(), &mut weights).unwrap();
         let x = Tensor::ones([40, 1, 64, 64], (Kind::Float, Device::Cpu));
         let t = Tensor::arange(40, (Kind::Int64, Device::Cpu));
         let forward = || {
@@ -181,7 +181,7 @@ fn a_state_reports_memory_that_runs_out() {
     with_too_little(
         "gradients",
         || weights().unwrap(),
-        |weights| Gradients::attach(network.layout(), &weights).map_err(of),
+        |mut weights| Gradients::attach(network.layout(), &mut weights).map_err(of),
     );
     with_too_little("moments", || (), |()| AdamW::new(all.flat(), [0.9, 0.99], 0.0, 1e-8).map_err(of));
     with_too_little("an average", || (), |()| Ema::new(all.flat(), 0.9, false).map_err(of));

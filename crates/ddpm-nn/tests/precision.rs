@@ -8,8 +8,8 @@ use tch::{Device, Kind, Tensor};
 /// The prediction and the gradient of all weights.
 fn outcome(architecture: &Architecture, precision: Kind, weights: impl Fn(&Network) -> Weights) -> [Tensor; 2] {
     let network = Network::new(architecture.clone()).unwrap().computing_in(precision);
-    let weights = weights(&network);
-    let gradients = Gradients::attach(network.layout(), &weights).unwrap();
+    let mut weights = weights(&network);
+    let gradients = Gradients::attach(network.layout(), &mut weights).unwrap();
     let [channels, size, _] = network.image().sizes();
     tch::manual_seed(0);
     let x = Tensor::randn([2, channels, size, size], (Kind::Float, Device::Cpu));

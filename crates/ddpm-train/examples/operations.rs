@@ -10,8 +10,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
     let preset = words.next().ok_or("name a preset, such as cifar10")?;
     let dir = std::env::temp_dir().join(format!("operations-{}", std::process::id()));
-    let set =
-        [format!("run.dir={:?}", dir.display().to_string()), "data.kind=synthetic".into(), "data.count=64".into()];
+    // A GPU has no Winograd kernels of ours.
+    let set = [
+        format!("run.dir={:?}", dir.display().to_string()),
+        "data.kind=synthetic".into(),
+        "data.count=64".into(),
+        "train.convolutions=direct".into(),
+    ];
     let settings = Settings::load(&preset, &set.into_iter().chain(words).collect::<Vec<_>>())?;
     let world = World::init()?;
     let plan = Plan::fresh(settings);
@@ -22,7 +27,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         trainer.step().map_err(failed)?;
         let (stepped, counted) = count_operations(|| trainer.step())?;
         stepped.map_err(failed)?;
-        println!("{} operations, {:.1} MB read and written", counted.launches, counted.bytes as f64 / 1e6);
+        println!("{} operations, {:.1} MB read and written", counted.total(), counted.bytes as f64 / 1e6);
+        let mut launches = counted.launches.iter().collect::<Vec<_>>();
+        launches.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (name, count) in launches {
+            println!("{count:>6} {name}");
+        }
         Ok::<_, Box<dyn std::error::Error>>(())
     })?;
     drop(trainer);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use ddpm_comm::{Averager, Buffer, Collective, Memory, abort};
 use ddpm_config::CommSettings;
 use ddpm_model::{Error, Failure};
-use ddpm_nn::{Gradients, Layout, Weights};
+use ddpm_nn::{Gradients, Layout};
 use tch::{Device, Kind, Tensor};
-use tch_ext::{GradHooks, in_range};
+use tch_ext::{GradientSinks, Grouped, in_range};
 
 use crate::clock::timed;
 use crate::program::Program;
@@ -32,8 +32,9 @@ pub struct GradientSync {
     /// Squared norm of this rank's share of the gradient, over the buckets averaged in host memory.
     squares: f64,
     norms: BucketNorms,
-    /// Present with `comm.overlap`; without it, all parameters become ready together when backward is over.
-    _hooks: Option<GradHooks>,
+    sinks: Arc<GradientSinks>,
+    /// Backward adds to a bucket as a whole.
+    _grouped: Grouped,
 }
 
 /// For each bucket that is averaged in GPU memory, keyed by the index of its first element: the norm of this rank's
@@ -41,14 +42,13 @@ pub struct GradientSync {
 type BucketNorms = Arc<Mutex<BTreeMap<usize, Tensor>>>;
 
 impl GradientSync {
-    /// Sets up averaging of the gradients of `weights`, which are in `memory`, in buckets of `comm.bucket_mb` MiB. A
+    /// Sets up averaging of `gradients`, which are in `memory`, in buckets of `comm.bucket_mb` MiB. A
     /// bucket that cannot be averaged ends the run as `program` ends failures.
     pub fn new(
         comm: &Arc<dyn Collective>,
         memory: Memory,
         settings: &CommSettings,
         layout: &Layout,
-        weights: &Weights,
         gradients: &Gradients,
         program: &Program,
     ) -> Result<Self, Error> {
@@ -84,8 +84,15 @@ impl GradientSync {
             });
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
-        let hooks = settings.overlap.then(|| GradHooks::attach(weights.views(), averager.ready())).transpose()?;
-        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, norms, _hooks: hooks })
+        let sinks = Arc::clone(gradients.sinks());
+        // Without overlap, all parameters become ready together when backward is over.
+        let (ready, overlap) = (averager.ready(), settings.overlap);
+        let grouped = sinks.grouped(averager.bucket_of(), move |param| {
+            if overlap {
+                ready(param);
+            }
+        })?;
+        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, norms, sinks, _grouped: grouped })
     }
 
     /// Number of buckets.
@@ -100,14 +107,18 @@ impl GradientSync {
     }
 
     /// Begins averaging for a step. Call this before the backward pass of the last micro-batch.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self) -> Result<(), Error> {
+        self.sinks.flush()?;
         self.averager.begin();
+        Ok(())
     }
 
     /// Waits until the gradients are those of the global batch or, on a GPU, until all work for that is enqueued.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.sinks.flush()?;
         self.squares = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
+        Ok(())
     }
 
     /// Gathers the norms of all ranks. Call this after `finish`, once per step; the time spent is added to `waiting`.

@@ -68,8 +68,8 @@ impl TrainState {
         Self::around(settings, network, weights)
     }
 
-    fn around(settings: &Settings, network: &Network, weights: Weights) -> Result<Self, Error> {
-        let gradients = Gradients::attach(network.layout(), &weights)?;
+    fn around(settings: &Settings, network: &Network, mut weights: Weights) -> Result<Self, Error> {
+        let gradients = Gradients::attach(network.layout(), &mut weights)?;
         let t = &settings.train;
         let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps)?;
         let ema = &settings.ema;

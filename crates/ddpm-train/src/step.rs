@@ -45,11 +45,11 @@ pub fn step(
         let loss = terms.weighted_mean(micro.draws)?.f_div_scalar((passes * sync.ranks()) as f64)?;
         parts.push(terms.detached()?);
         if parts.len() == passes {
-            sync.begin(); // Buckets are averaged while the rest of this backward pass runs.
+            sync.begin()?; // Buckets are averaged while the rest of this backward pass runs.
         }
         in_range(c"backward", || loss.f_backward())?;
     }
-    timed(c"gradient average", &mut clock.comm_wait, || sync.finish());
+    timed(c"gradient average", &mut clock.comm_wait, || sync.finish())?;
     let norms = sync.norms(&mut clock.comm_wait)?;
     state.record_noise(&norms, task.global_batch);
     let lr = task.lr.at(state.step);

@@ -101,15 +101,7 @@ impl Trainer {
             Some(checkpoint) => restore(saver.store(), comm.as_ref(), &settings, &task.network, device, checkpoint)?,
             None => agree::unanimous(comm.as_ref(), TrainState::fresh(&settings, &task.network, device))?,
         };
-        let sync = GradientSync::new(
-            comm,
-            memory,
-            &settings.comm,
-            task.network.layout(),
-            &state.weights,
-            &state.gradients,
-            &program,
-        );
+        let sync = GradientSync::new(comm, memory, &settings.comm, task.network.layout(), &state.gradients, &program);
         let sync = agree::unanimous(comm.as_ref(), sync)?;
         let ahead = Ahead::of(&settings, &task.network, device);
         let loader = build::loader(&settings, &source, order, state.step, comm.rank(), comm.size(), ahead);

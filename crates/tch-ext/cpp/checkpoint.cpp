@@ -1,10 +1,10 @@
 // Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): autograd stores only the inputs of a part of the
 // network, and backward recomputes the part.
 #include "guarded.h"
+#include "node.h"
 
 #include <torch/autograd.h>
 #include <torch/types.h>
-#include <torch/version.h>
 
 #include <cstddef>
 #include <memory>
@@ -62,11 +62,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {
         TORCH_CHECK(!at::GradMode::is_enabled(), "second-order gradients of a checkpointed part are not supported");
         const auto part = c10::static_intrusive_pointer_cast<Part>(ctx->saved_data["part"].toCapsule());
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13 // as in scripts/gpu/bundle.sh's build for 2.11
-        const auto sink = std::make_shared<Sink>();
-#else
-        const auto sink = c10::make_intrusive<Sink>();
-#endif
+        const auto sink = tch_ext::make_node<Sink>();
         variable_list inputs;
         for (const auto &saved : ctx->get_saved_variables()) {
             inputs.push_back(saved.detach());

@@ -170,8 +170,14 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         if (ctx->saved_data["gpu"].toBool()) {
             const auto d = tch_ext::norm_backward_on_gpu(x, {offset, gain, bias}, groups, silu, {mean, rstd, saved[7]}, dy,
                                                          passed);
-            return {d.x[0],   d.x[1],   fold(d.offset, offset), fold(d.gain, gain), fold(d.bias, bias),
-                    Tensor(), Tensor(), Tensor()};
+            auto d_gain = d.gain_and_bias[0], d_bias = d.gain_and_bias[1];
+            if (gain.size(0) == 1 && bias.size(0) == 1) { // by one sum
+                const auto sums = d.gain_and_bias.sum(1, /*keepdim=*/true);
+                d_gain = sums[0], d_bias = sums[1];
+            } else {
+                d_gain = fold(d_gain, gain), d_bias = fold(d_bias, bias);
+            }
+            return {d.x[0], d.x[1], fold(d.offset, offset), d_gain, d_bias, Tensor(), Tensor(), Tensor()};
         }
         const Shape shape{x, groups};
         Gradients d{{at::empty_like(x[0])}, at::empty_like(mean), at::empty_like(mean), at::empty_like(mean)};

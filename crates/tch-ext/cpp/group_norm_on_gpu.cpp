@@ -121,11 +121,12 @@ GpuGradients norm_backward_on_gpu(const Inputs &x, const Tables &tables, int64_t
     job.rstd = s.rstd.data_ptr<float>();
     job.channel_mean = s.channel_mean.data_ptr<float>();
     d.offset = pass.per_channel(job.d_offset);
-    d.gain = pass.per_channel(job.d_gain);
-    d.bias = pass.per_channel(job.d_bias);
+    d.gain_and_bias = at::empty({2, job.batch, job.channels}, d.offset.options());
+    job.d_gain = d.gain_and_bias.data_ptr<float>();
+    job.d_bias = job.d_gain + d.offset.numel();
     const auto plain = pass.per_channel(job.plain), along = pass.per_channel(job.along);
     pass.run(Stage::SUMS, "tch_ext::group_norm_backward_sums", {x[0], x[1], dy}, {pass.partial});
-    pass.run(Stage::FINISH, "tch_ext::group_norm_backward_finish", {pass.partial}, {d.offset, d.gain, d.bias, plain, along});
+    pass.run(Stage::FINISH, "tch_ext::group_norm_backward_finish", {pass.partial}, {d.offset, d.gain_and_bias, plain, along});
     pass.run(Stage::APPLY, "tch_ext::group_norm_backward_apply", {x[0], x[1], dy, passed[0], passed[1]}, {d.x[0], d.x[1]});
     return d;
 }

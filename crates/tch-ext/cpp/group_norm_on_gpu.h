@@ -22,7 +22,7 @@ struct GpuStatistics {
 
 struct GpuGradients {
     Inputs x;
-    torch::Tensor offset, gain, bias; // f32 [B, C]
+    torch::Tensor offset, gain_and_bias; // f32 [B, C] and [2, B, C]
 };
 
 torch::Tensor norm_on_gpu(const Inputs &x, const Tables &tables, int64_t groups, double eps, bool silu, GpuStatistics &);

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -16,13 +18,15 @@ namespace {
 
 // An operation that has begun but not ended.
 struct Open {
-    bool counted = false; // an operation inside it, at least
+    bool counted = false;    // an operation inside it, at least
+    bool over_lists = false; // it or an operation around it: a GPU runs one kernel for many tensors
     int64_t bytes = 0;
     std::vector<const void *> memory; // of its inputs
 };
 
 struct Counts {
-    int64_t launches = 0, bytes = 0;
+    int64_t bytes = 0;
+    std::map<std::string, int64_t, std::less<>> launches; // by the operation's name
     std::vector<Open> open;
 };
 
@@ -49,7 +53,9 @@ const void *memory_of(const at::Tensor &tensor) {
 }
 
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &operation) {
+    const bool inside = !counts.open.empty() && counts.open.back().over_lists;
     Open open;
+    open.over_lists = inside || std::string_view(operation.name()).starts_with("aten::_foreach_");
     each_tensor(operation.inputs(), [&](const at::Tensor &tensor) {
         open.bytes += static_cast<int64_t>(tensor.nbytes());
         open.memory.push_back(memory_of(tensor));
@@ -64,17 +70,21 @@ void end(const at::RecordFunction &operation, at::ObserverContext *) {
     counts.open.pop_back();
     const std::string_view name = operation.name();
     const auto among = [&](const auto &names) { return std::find(names.begin(), names.end(), name) != names.end(); };
-    if (among(ALWAYS) || (!open.counted && !among(NEVER) && !name.starts_with("aten::empty"))) {
-        // A view shares the memory of an input.
-        bool computes = false;
+    const bool inside_lists = !counts.open.empty() && counts.open.back().over_lists;
+    const bool copies = name == "aten::copy_" || name == "aten::_to_copy" || name == "aten::to";
+    if (among(ALWAYS) || open.over_lists || (!open.counted && !among(NEVER) && !name.starts_with("aten::empty"))) {
+        bool computes = open.over_lists;
         each_tensor(operation.outputs(), [&](const at::Tensor &tensor) {
             open.bytes += static_cast<int64_t>(tensor.nbytes());
+            // The CPU makes tensors of numbers; a GPU's kernels take them as arguments.
+            if (copies && tensor.dim() == 0) return;
+            // A view shares the memory of an input.
             const auto &inputs = open.memory;
             computes |= name.ends_with('_') || std::find(inputs.begin(), inputs.end(), memory_of(tensor)) == inputs.end();
         });
-        if (computes) {
+        if (computes && !inside_lists) {
             open.counted = true;
-            counts.launches += 1;
+            counts.launches[std::string(name)] += 1;
             counts.bytes += open.bytes;
         }
     }
@@ -94,10 +104,13 @@ char *tch_ext_begin_operations(uint64_t *handle) {
     });
 }
 
-char *tch_ext_end_operations(uint64_t handle, int64_t *launches, int64_t *bytes) {
+// Stops counting. The caller must free `*launches`, lines of a number and a name.
+char *tch_ext_end_operations(uint64_t handle, char **launches, int64_t *bytes) {
     return tch_ext::guarded([&] {
         at::removeCallback(handle);
-        *launches = counts.launches;
+        std::string lines;
+        for (const auto &[name, count] : counts.launches) lines += std::to_string(count) + ' ' + name + '\n';
+        *launches = tch_ext::duplicate(lines.c_str());
         *bytes = counts.bytes;
     });
 }

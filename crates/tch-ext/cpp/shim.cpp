@@ -6,12 +6,9 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <torch/csrc/autograd/function_hook.h>
-#include <torch/csrc/autograd/variable.h>
 #include <torch/types.h>
 
 #include <cstdlib>
-#include <memory>
 
 using tch_ext::guarded;
 
@@ -21,36 +18,11 @@ namespace {
 // no other thread can read the environment; a user's value is kept.
 const bool repeatable_cublas = setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0) == 0;
 
-// Owns `context` and calls back with it after each accumulation into the tensor that holds the hook.
-struct GradHook final : torch::autograd::PostAccumulateGradHook {
-    void *context;
-    bool (*call)(void *);
-    void (*release)(void *);
-
-    GradHook(void *context, bool (*call)(void *), void (*release)(void *))
-        : context(context), call(call), release(release) {}
-    GradHook(const GradHook &) = delete;
-    GradHook &operator=(const GradHook &) = delete;
-    ~GradHook() override { release(context); }
-
-    void operator()(const at::Tensor &) override { TORCH_CHECK(call(context), "a gradient hook panicked"); }
-};
-
 } // namespace
 
 extern "C" {
 
 void tch_ext_free(char *message) { free(message); }
-
-// Makes `grad` the gradient of the leaf `param`: backward then accumulates into its memory instead of allocating.
-char *tch_ext_set_grad(at::Tensor *param, const at::Tensor *grad) {
-    return guarded([&] {
-        TORCH_CHECK(param->sizes() == grad->sizes() && param->scalar_type() == grad->scalar_type() &&
-                        param->device() == grad->device(),
-                    "a gradient must have its parameter's shape, dtype and device");
-        param->mutable_grad() = *grad;
-    });
-}
 
 // A channels-last copy of `images` [B, C, H, W]; the caller must release `*copy`.
 char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
@@ -60,20 +32,6 @@ char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
 // A new tensor of zeros in pinned host memory, of the shape and dtype of `like`; the caller must release `*pinned`.
 char *tch_ext_pinned(const at::Tensor *like, at::Tensor **pinned) {
     return guarded([&] { *pinned = new at::Tensor(at::zeros_like(*like, like->options().pinned_memory(true))); });
-}
-
-// Calls `call(context)` whenever backward has accumulated into the gradient of the leaf `param`. Takes ownership of
-// `context` in any case, and passes it to `release` when the hook is replaced, cleared, or refused.
-char *tch_ext_set_grad_hook(at::Tensor *param, void *context, bool (*call)(void *), void (*release)(void *)) {
-    return guarded([&] {
-        auto hook = std::make_unique<GradHook>(context, call, release);
-        TORCH_CHECK(param->requires_grad() && param->is_leaf(), "only a leaf that requires a gradient takes a hook");
-        torch::autograd::impl::set_post_acc_grad_hooks(*param, std::move(hook));
-    });
-}
-
-char *tch_ext_clear_grad_hook(at::Tensor *param) {
-    return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*param, nullptr); });
 }
 
 // See set_deterministic in gpus.rs.

@@ -106,24 +106,24 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::{GradHooks, set_grad};
+    use crate::GradientSinks;
 
     const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
     #[test]
-    fn inputs_and_leaves_get_their_gradients_and_hooks_fire_once() {
-        let leaf = Tensor::from_slice(&[2f32, 3.0]).set_requires_grad(true);
+    fn inputs_and_parameters_get_their_gradients_and_are_ready_once() {
         let grad = Tensor::zeros([2], F32);
-        set_grad(&leaf, &grad).unwrap();
+        let sinks = Arc::new(GradientSinks::new(&[grad.shallow_clone()]).unwrap());
+        let leaf = sinks.trained(0, &Tensor::from_slice(&[2f32, 3.0])).unwrap();
         let (fired, calls) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let log = Arc::clone(&fired);
-        let _hooks = GradHooks::attach(&[leaf.shallow_clone()], move |index| log.lock().unwrap().push(index)).unwrap();
+        let _grouped = sinks.grouped(&[0], move |index| log.lock().unwrap().push(index)).unwrap();
         let x = Tensor::from_slice(&[5f32, 7.0]).set_requires_grad(true);
         let constant = Tensor::from_slice(&[10f32, 100.0]);
         let (inside, count) = (leaf.shallow_clone(), Arc::clone(&calls));
         let y = checkpoint(&[&(&x * 2.0), &constant], move |inputs| {
             count.fetch_add(1, Ordering::Relaxed);
-            // Used twice in the part: the leaf's gradient is complete when both have been added.
+            // Used twice in the part: its gradient is complete when both have been added.
             Ok(&inputs[0] * &inside * &inputs[1] + &inside)
         })
         .unwrap();

@@ -6,10 +6,9 @@
 //! # fn main() -> Result<(), tch::TchError> {
 //! // Two parameters whose gradients are views of one flat buffer, filled by backward.
 //! let grads = Tensor::zeros([4], (Kind::Float, Device::Cpu));
-//! let weight = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).set_requires_grad(true);
-//! let bias = Tensor::from_slice(&[0.5f32]).set_requires_grad(true);
-//! tch_ext::set_grad(&weight, &grads.narrow(0, 0, 3))?;
-//! tch_ext::set_grad(&bias, &grads.narrow(0, 3, 1))?;
+//! let sinks = tch_ext::GradientSinks::new(&[grads.narrow(0, 0, 3), grads.narrow(0, 3, 1)])?;
+//! let weight = sinks.trained(0, &Tensor::from_slice(&[1.0f32, 2.0, 3.0]))?;
+//! let bias = sinks.trained(1, &Tensor::from_slice(&[0.5f32]))?;
 //! (weight.square().sum(Kind::Float) + &bias).backward();
 //! let mut buffer = grads;
 //! tch_ext::with_f32_mut(&mut buffer, |values| assert_eq!(values, [2.0, 4.0, 6.0, 1.0]))?;
@@ -28,9 +27,8 @@ mod convolution;
 mod failure;
 mod gpu_kernels;
 mod gpus;
-mod gradient;
+mod gradient_sinks;
 mod group_norm;
-mod hooks;
 mod masked_scale;
 mod memory_watch;
 mod message;
@@ -45,9 +43,8 @@ pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, wino
 pub use failure::TorchFailure;
 pub use gpu_kernels::{check_gpu_kernels, compile_gpu_kernels, forget_gpu_kernels, norm_of_the_gpu};
 pub use gpus::{GpuMemory, Gpus, NoGpu, load_cuda_backend, make_current, set_deterministic, staging, with_f32_on_gpu};
-pub use gradient::set_grad;
+pub use gradient_sinks::{GradientSinks, Grouped};
 pub use group_norm::{Activation, NormOnCpu, Normed, PerChannel, group_norm, with_group_norm};
-pub use hooks::GradHooks;
 pub use masked_scale::masked_scale;
 pub use memory_watch::MemoryWatch;
 pub use operations::{Operations, count_operations};

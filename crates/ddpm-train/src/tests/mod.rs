@@ -69,17 +69,8 @@ impl Parts {
     }
 
     fn with(comm: &Arc<dyn Collective>, settings: Settings, task: Task, state: TrainState) -> Self {
-        let (layout, weights) = (task.network.layout(), &state.weights);
-        let sync = GradientSync::new(
-            comm,
-            Memory::Host,
-            &settings.comm,
-            layout,
-            weights,
-            &state.gradients,
-            &Program::default(),
-        )
-        .unwrap();
+        let (layout, program) = (task.network.layout(), Program::default());
+        let sync = GradientSync::new(comm, Memory::Host, &settings.comm, layout, &state.gradients, &program).unwrap();
         let source = data::open(&settings, Split::Train).unwrap();
         let order = DataRecord::new(source.as_ref()).order(settings.seed);
         let ahead = Ahead::of(&settings, &task.network, Device::Cpu);

@@ -23,14 +23,13 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     }
     let network = agree::unanimous(comm, Network::new(bench.settings.architecture()).map_err(Error::from))?;
     let parameters = network.layout().len();
-    let weights = Weights::initialise(network.layout(), bench.settings.seed, bench.place.device)?;
-    let gradients = Gradients::attach(network.layout(), &weights)?;
+    let mut weights = Weights::initialise(network.layout(), bench.settings.seed, bench.place.device)?;
+    let gradients = Gradients::attach(network.layout(), &mut weights)?;
     let average = GradientSync::new(
         &bench.comm,
         bench.place.memory,
         &bench.settings.comm,
         network.layout(),
-        &weights,
         &gradients,
         &program(),
     );
@@ -41,8 +40,8 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     // The first round is discarded: it includes the page faults of memory that was never touched.
     for round in 0..=repeat {
         let (waited, seconds) = timed(comm, || {
-            average.begin();
-            average.finish();
+            average.begin()?;
+            average.finish()?;
             // For a GPU's memory this only enqueues the work; reading a norm waits for it.
             if bench.place.is_gpu() { average.norms(&mut Duration::default()).map(drop) } else { Ok(()) }
         });

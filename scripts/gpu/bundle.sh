@@ -32,7 +32,8 @@ strip -o "$to/bin/ddpm-dist" "$built/ddpm-dist"
 [ ! -x "$built/examples/gpu" ] || strip -o "$to/bin/gpu" "$built/examples/gpu"
 cp --parents -r configs launch/local.sh scripts/gpu "$to"
 rm -rf "$to/scripts/gpu/__pycache__"
-{ git rev-parse HEAD || echo "not a git checkout"; echo "libtorch ${TORCH_VERSION:-$(sed -n 's/^TORCH_VERSION=//p' scripts/setup.sh)}"; } >"$to/VERSION"
+torch=${TORCH_VERSION:-$(sed -n 's/^TORCH_VERSION=//p' scripts/setup.sh)}
+{ git rev-parse HEAD || echo "not a git checkout"; echo "libtorch $torch"; } >"$to/VERSION"
 
 # --- Open MPI --------------------------------------------------------------------------------------------------------
 # The paths below mpi/ are Debian's: OPAL_PREFIX replaces their /usr, and plugins are found below it.
@@ -62,7 +63,7 @@ ln -s orterun "$mpi/usr/bin/mpirun"
 cp --parents -r /usr/share/openmpi "$mpi"
 find "$mpi" -type f -name '*.so*' -exec strip --strip-unneeded {} +
 
-# --- the peer's packages -----------------------------------------------------------------------------------------------
+# --- the peer's packages ---------------------------------------------------------------------------------------------
 wheels=${WHEELS:-$CACHE/gpu/wheels}
 if [ "$wheels" != none ]; then
     if [ ! -e "$wheels/${PACKAGES[0]%%=*}-${PACKAGES[0]##*=}-py3-none-any.whl" ]; then

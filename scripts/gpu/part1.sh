@@ -34,6 +34,10 @@ if must nccl-bench 60 "$GPU_EXAMPLE" bench; then exits nccl-bench 0 "its table i
 bits="the same operations on the same GPU"
 with=()
 train cuda 1 "$DEVICE"
+complaint='group norms are composed'
+if altered kernels; then complaint=.; fi
+line --name kernels --value "$(grep -c "$complaint" "$work/cuda.err")" --expected 0 --command "$command" \
+    --reason "the fused kernels were compiled for this GPU"
 with=(NVIDIA_TF32_OVERRIDE=0)
 train exact 1 "$DEVICE"
 train cpu 1 cpu && same cpu exact 1e-3 "fp32 on both; sums in another order"
@@ -59,12 +63,18 @@ train whole 1 "$DEVICE" "${whole[@]}"
 train whole-again 1 "$DEVICE" "${whole[@]}" && same whole-again whole 0 "$bits"
 train whole-bf16 1 "$DEVICE" "${whole[@]}" train.precision=bf16 && same whole-bf16 whole 0.02 "bf16 has 8 bits"
 
-# --- two ranks that share the GPU ---------------------------------------------------------------------------------------
+# --- two ranks that share the GPU ------------------------------------------------------------------------------------
 with=(DDPM_SHARE_GPU=1 NVIDIA_TF32_OVERRIDE=0)
 train shared 2 "$DEVICE" && same shared exact 1e-3 "two halves of each batch, summed by MPI"
 with=()
+refusal=2
+if [ "$DEVICE" = cpu ]; then refusal=0; fi
+if altered one-each; then refusal=1; fi
+run one-each 60 env CUDA_VISIBLE_DEVICES=0 launch/local.sh 2 train --config smoke --set "run.dir=$work/one-each" \
+    --set "train.device=$DEVICE" --steps 1 "${small[@]}" &&
+    exits one-each "$refusal" "without the switch, each rank needs a GPU of its own"
 
-# --- stopping -----------------------------------------------------------------------------------------------------------
+# --- stopping --------------------------------------------------------------------------------------------------------
 signal=USR1
 if altered stopped; then signal=KILL; fi
 # The signal comes once the first step is logged.
@@ -78,14 +88,15 @@ run stopped 60 env "FOLDER=$work/stopped" "SIGNAL=$signal" bash "$work/stop" "$D
     --set "run.dir=$work/stopped" --set "train.device=$DEVICE" --set train.steps=1000000 "${small[@]}" &&
     exits stopped 75 "SIGUSR1 saves and stops"
 
-# --- the other commands, on both devices ----------------------------------------------------------------------------------
+# --- the other commands, on both devices -----------------------------------------------------------------------------
 drawn=(--model "$work/exact" -n 16 --steps 10)
 seed=0
 if altered sample; then seed=1; fi
 must sample-gpu 60 env NVIDIA_TF32_OVERRIDE=0 "$DDPM_DIST" sample "${drawn[@]}" --device "$DEVICE" \
     --out "$work/gpu.safetensors" &&
     must sample-host 60 "$DDPM_DIST" sample "${drawn[@]}" --seed "$seed" --device cpu --out "$work/host.safetensors" &&
-    compared sample tensors "$work/gpu.safetensors" "$work/host.safetensors" 0.01 "fp32 on both, ten steps; images in -1..1"
+    compared sample tensors "$work/gpu.safetensors" "$work/host.safetensors" 0.01 \
+        "fp32 on both, ten steps; images in -1..1"
 
 # numbers NAME KEY TOLERANCE REASON COMMAND...: the number that COMMAND prints as KEY, on both devices.
 numbers() {
@@ -105,22 +116,23 @@ numbers distance frechet_distance 0.01 "the same images" fid --samples "$work/gp
 other=(--model "$work/exact" -n 16 --seed 1)
 numbers bound bits_per_dim 1e-3 "fp32 on both" nll --model "$work/exact" -n 16
 
-# --- out of memory --------------------------------------------------------------------------------------------------------
+# --- out of memory ---------------------------------------------------------------------------------------------------
 # More than any GPU has; on the CPU, more than the limit on its memory.
 large=4096 wide='model.channels=[256,256]' pixels=256 most=unlimited
 if [ "$DEVICE" = cpu ]; then large=8192 wide='model.channels=[16]' pixels=64 most=3000000; fi
 if altered memory; then large=1 pixels=16; fi
-run memory 120 bash -c 'ulimit -v "$0"; exec "$@"' "$most" "$DDPM_DIST" train --config smoke --set "run.dir=$work/memory" \
-    "${small[@]}" --set "train.device=$DEVICE" --set "data.image_size=$pixels" --set "data.count=$large" \
+run memory 120 bash -c 'ulimit -v "$0"; exec "$@"' "$most" "$DDPM_DIST" train --config smoke \
+    --set "run.dir=$work/memory" "${small[@]}" --set "train.device=$DEVICE" --set "data.image_size=$pixels" \
+    --set "data.count=$large" \
     --set "train.global_batch=$large" --set "$wide" --steps 1 &&
     exits memory 6 "exit code of a full memory" &&
     line --name memory-sentence --value "$(grep -c 'error: out of memory' "$work/memory.err")" \
         --expected "$((code == 6))" --reason "one sentence says so" --command "$command"
 
-# --- memory errors of kernels -----------------------------------------------------------------------------------------------
+# --- memory errors of kernels ----------------------------------------------------------------------------------------
 steps=2
 if altered sanitizer; then steps=none; fi
 has sanitizer compute-sanitizer &&
-    run sanitizer 150 compute-sanitizer --error-exitcode 9 "$DDPM_DIST" train --config smoke --set "run.dir=$work/sanitizer" \
-        --set "train.device=$DEVICE" --set "train.steps=$steps" "${small[@]}" &&
+    run sanitizer 150 compute-sanitizer --error-exitcode 9 "$DDPM_DIST" train --config smoke \
+        --set "run.dir=$work/sanitizer" --set "train.device=$DEVICE" --set "train.steps=$steps" "${small[@]}" &&
     exits sanitizer 0 "no kernel reads or writes outside its memory"

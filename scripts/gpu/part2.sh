@@ -18,7 +18,9 @@ fi
 # timed NAME SECONDS COMMAND...: two lines, images per second and the most memory in use on the GPU meanwhile.
 timed() {
     local name=$1 watcher speed
-    while nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits; do sleep 0.5; done >"$work/$name.mib" 2>/dev/null &
+    while nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits 2>/dev/null; do
+        sleep 0.5
+    done >"$work/$name.mib" &
     watcher=$!
     must "$@" || { kill "$watcher" 2>/dev/null; return 1; }
     kill "$watcher" 2>/dev/null

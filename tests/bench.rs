@@ -11,13 +11,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The keys that every benchmark reports; null if not measured.
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 13] = [
     "world",
     "device",
     "threads",
     "params",
     "batch_per_rank",
     "images_per_s",
+    "tflops",
     "median_step_s",
     "first_step_s",
     "max_rss_mb",
@@ -60,8 +61,16 @@ fn check_positive(report: &Value, keys: &[&str]) {
 #[test]
 fn benchmark_steps_match_training() {
     for ranks in [1, 2] {
-        let own =
-            ["steps", "images_per_s", "median_step_s", "first_step_s", "max_rss_mb", "comm_wait_s", "data_wait_s"];
+        let own = [
+            "steps",
+            "images_per_s",
+            "tflops",
+            "median_step_s",
+            "first_step_s",
+            "max_rss_mb",
+            "comm_wait_s",
+            "data_wait_s",
+        ];
         let report = bench(ranks, "step --steps 4 --warmup 1", &[&HEAD[..], &own].concat());
         check_positive(&report, &own);
         assert_eq!((&report["params"], &report["steps"]), (&PARAMS.into(), &4.into()));

@@ -8,6 +8,10 @@ mod fake;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ddpm_config::Settings;
+use ddpm_nn::{Network, Weights};
+use tch::Device;
+
 use common::{Outcome, buffers, check_same_bits, losses, metrics, program, run, succeed, train};
 use tempfile::TempDir;
 
@@ -114,6 +118,44 @@ fn a_dry_run_says_which_memory_it_estimates() {
         let json: serde_json::Value = serde_json::from_str(&ask(&["--json"])).unwrap();
         assert_eq!(json["memory_mb_per_rank"]["device"], device);
     }
+}
+
+/// FLOP/s follow from the network and the speed; the rest is what NVML measures.
+#[test]
+fn the_use_of_a_gpu_is_in_the_metrics() {
+    let settings = Settings::load("smoke", &[]).unwrap();
+    let network = Network::new(settings.architecture()).unwrap();
+    let weights = Weights::initialise(network.layout(), 0, Device::Cpu).unwrap();
+    let flops = network.flops(&weights).unwrap();
+    assert!(flops > 1e6, "{flops}");
+    for (ranks, more) in [(1, "monitor.peak_tflops=0.5"), (2, "monitor.log_every=1")] {
+        let dir = TempDir::new().unwrap();
+        let mut command = train(ranks, dir.path(), 2, &["--set", "monitor.sample_every=0", "--set", more]);
+        let library = library(&[]);
+        // Rank 0 has the GPU number 3.
+        let command = with_gpus(&mut command, &library).env("DDPM_NVML_LIB", &library).env("FAKE_GPUS", "3/5");
+        if ranks == 2 {
+            command.env("FAKE_FAIL", "nvmlDeviceGetPowerUsage:1");
+        }
+        succeed(command);
+        let found = &metrics(dir.path())[&2];
+        let number = |name: &str| found[name].as_f64();
+        let expected = 3.0 * flops * number("images_per_s").unwrap() / ranks as f64 / 1e12;
+        assert!((number("tflops").unwrap() / expected - 1.0).abs() < 1e-9, "{found}");
+        let mfu = (ranks == 1).then(|| expected / 0.5);
+        assert!(number("mfu").zip(mfu).is_none_or(|(found, mfu)| (found / mfu - 1.0).abs() < 1e-9), "{found}");
+        assert_eq!((number("mfu").is_some(), number("gpu_power_w")), (ranks == 1, Some(103.0)), "{found}");
+        assert_eq!((number("gpu_utilisation"), number("gpu_used_mb")), (Some(83.0), Some(4000.0)), "{found}");
+    }
+    // Without NVML, and on the CPU.
+    let dir = TempDir::new().unwrap();
+    let mut command = train(1, dir.path(), 2, &["--set", "monitor.sample_every=0"]);
+    succeed(with_gpus(&mut command, &library(&[])).env("DDPM_NVML_LIB", "/nowhere/libnvidia-ml.so.1"));
+    let found = metrics(dir.path()).remove(&2).unwrap();
+    assert!(found["tflops"].is_f64() && found["gpu_power_w"].is_null() && found["gpu_used_mb"].is_null(), "{found}");
+    let dir = TempDir::new().unwrap();
+    succeed(&mut train(1, dir.path(), 2, &["--set", "monitor.sample_every=0", "--set", "train.device=cpu"]));
+    assert!(metrics(dir.path())[&2].get("tflops").is_none());
 }
 
 #[test]

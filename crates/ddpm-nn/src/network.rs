@@ -73,6 +73,26 @@ impl Network {
         self.module.image()
     }
 
+    /// The kind that it computes in.
+    pub fn precision(&self) -> Kind {
+        self.precision
+    }
+
+    /// Floating-point operations of the forward pass of one image: convolutions, linear maps and attention, with two for
+    /// each multiply-add. Counted by applying the network once, on the device of the weights.
+    ///
+    /// # Errors
+    /// libtorch fails.
+    pub fn flops(&self, w: &Weights) -> Result<f64, TchError> {
+        let device = w.flat().device();
+        let [channels, height, width] = self.image().sizes();
+        let x = Tensor::f_zeros([1, channels, height, width], (Kind::Float, device))?;
+        let t = Tensor::f_zeros([1], (Kind::Int64, device))?;
+        let inputs = Inputs { x: &x, t: &t, labels: self.classes().map(|_| &t), dropout: None };
+        let (output, counted) = tch_ext::count_operations(|| tch::no_grad(|| self.forward(w, &inputs)))?;
+        output.map(|_| counted.flops)
+    }
+
     /// The prediction at `inputs` with the weights `w`: f32 `[B, out_channels, H, W]`; for a classifier, logits
     /// `[B, classes]`.
     ///

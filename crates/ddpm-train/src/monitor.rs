@@ -13,8 +13,8 @@ use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
 use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
 use ddpm_nn::Weights;
 use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb, write_atomic};
-use tch_ext::GpuMemory;
 
+use crate::gpu_usage::GpuUsage;
 use crate::observer::{Run, TrainObserver};
 use crate::report::LogStep;
 use crate::task::Task;
@@ -34,6 +34,8 @@ struct Outputs {
     metrics: MetricsLog,
     tensorboard: Option<TensorBoard>,
     progress: Progress,
+    /// On a GPU.
+    gpu: Option<GpuUsage>,
 }
 
 impl Monitor {
@@ -51,7 +53,7 @@ impl Monitor {
 impl TrainObserver for Monitor {
     fn on_log(&mut self, run: &mut Run, figures: &LogStep) -> Result<(), Failure> {
         if let Some(outputs) = &mut self.0 {
-            outputs.log(&metrics(run, figures));
+            outputs.log(&metrics(run, figures, outputs.gpu.as_ref()));
         }
         Ok(())
     }
@@ -95,7 +97,7 @@ impl Monitor {
 }
 
 /// The metrics of a log step, in the order of `metrics.jsonl`. To add a metric, add a line here.
-fn metrics(run: &Run, figures: &LogStep) -> Metrics {
+fn metrics(run: &Run, figures: &LogStep, gpu: Option<&GpuUsage>) -> Metrics {
     let LogStep { means, clock, .. } = figures;
     let (state, timesteps) = (run.state, run.task.diffusion.timesteps() as f64);
     let images = state.step * run.task.global_batch as u64;
@@ -120,16 +122,14 @@ fn metrics(run: &Run, figures: &LogStep) -> Metrics {
     metrics.optional("grad_variance", "update/grad_variance", state.noise.variance());
     metrics.optional("grad_noise_scale", "update/grad_noise_scale", state.noise.scale());
     metrics.real("lr", "update/lr", figures.lr);
-    metrics.real("images_per_s", "speed/images_per_s", clock.images_per_s());
+    let images_per_s = clock.images_per_s();
+    metrics.real("images_per_s", "speed/images_per_s", images_per_s);
     metrics.real("data_wait_s", "speed/data_wait_s", clock.data_wait.as_secs_f64());
     metrics.real("comm_wait_s", "speed/comm_wait_s", clock.comm_wait.as_secs_f64());
     metrics.real("ckpt_stall_s", "speed/ckpt_stall_s", clock.checkpoint_stall.as_secs_f64());
     metrics.real("rss_mb", "memory/rss_mb", rss_mb());
-    // Only on a GPU, and null if libtorch does not say.
-    if let Some(memory) = GpuMemory::peak(state.weights.flat().device()).transpose() {
-        let mb = |bytes: fn(GpuMemory) -> i64| memory.as_ref().ok().map(|memory| bytes(*memory) as f64 / 1e6);
-        metrics.optional("gpu_peak_mb", "memory/gpu_peak_mb", mb(|memory| memory.allocated));
-        metrics.optional("gpu_reserved_mb", "memory/gpu_reserved_mb", mb(|memory| memory.reserved));
+    if let Some(gpu) = gpu {
+        gpu.report(&mut metrics, run, images_per_s);
     }
     metrics.count("skipped", "update/skipped", state.skipped);
     metrics.count("corrupt", "progress/corrupt", figures.corrupt);
@@ -167,6 +167,7 @@ impl Outputs {
             metrics: MetricsLog::open(&directory.join("metrics.jsonl"), resumed),
             tensorboard,
             progress: Progress::new(settings.train.steps, resumed.unwrap_or(0), io::stderr().is_terminal()),
+            gpu: GpuUsage::of(run)?,
             directory,
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_data::{Order, Source};
-use ddpm_model::Failure;
+use ddpm_model::{Failure, Place};
 
 use crate::clock::Clock;
 use crate::program::Program;
@@ -47,6 +47,8 @@ pub struct Run<'a> {
     pub settings: &'a Settings,
     /// The communicator of all ranks.
     pub comm: &'a Arc<dyn Collective>,
+    /// Where this rank computes.
+    pub place: Place,
     /// The network, the diffusion process and the objective.
     pub task: &'a Task,
     /// Weights, averages and counters.

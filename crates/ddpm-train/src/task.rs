@@ -3,12 +3,16 @@
 use ddpm_config::Settings;
 use ddpm_diffusion::{Diffusion, Draw};
 use ddpm_model::{Error, diffusion};
-use ddpm_nn::{DropoutKeys, LrSchedule, Network};
+use ddpm_nn::{DropoutKeys, LrSchedule, Network, Weights};
 use tch::{Device, Kind, Tensor};
 
 use crate::ahead::Prepared;
 use crate::build;
 use crate::objective::Objective;
+
+/// Floating-point operations of training for each one of a forward pass: backward computes two products, with respect to
+/// the inputs and to the weights, where forward computes one. What is computed again to save memory does not count.
+const TRAINING: f64 = 3.0;
 
 /// The network, the diffusion process, the objective, and the settings that a step needs.
 pub struct Task {
@@ -49,6 +53,11 @@ pub struct MicroBatch<'a> {
 }
 
 impl Task {
+    /// Floating-point operations of training on one image.
+    pub(crate) fn flops(&self, weights: &Weights) -> Result<f64, Error> {
+        Ok(TRAINING * self.network.flops(weights)?)
+    }
+
     /// The task that `settings` describe, on `device`; the network computes in `precision`.
     pub fn of(settings: &Settings, device: Device, precision: Kind) -> Result<Self, Error> {
         let network = Network::new(settings.architecture())?

@@ -45,6 +45,7 @@ const MAX_PENDING_STEPS: usize = 100;
 pub struct Trainer {
     settings: Settings,
     comm: Arc<dyn Collective>,
+    place: Place,
     task: Task,
     source: Arc<dyn Source>,
     order: Order,
@@ -109,6 +110,7 @@ impl Trainer {
         let mut this = Self {
             settings,
             comm: Arc::clone(comm),
+            place,
             task,
             source,
             order,
@@ -141,6 +143,7 @@ impl Trainer {
         Run {
             settings: &self.settings,
             comm: &self.comm,
+            place: self.place,
             task: &self.task,
             state: &self.state,
             source: self.source.as_ref(),
@@ -301,6 +304,11 @@ impl Trainer {
     /// The number of trained parameters.
     pub fn parameters(&self) -> i64 {
         self.task.network.layout().len()
+    }
+
+    /// Floating-point operations of a step on one image.
+    pub fn flops(&self) -> Result<f64, Error> {
+        self.task.flops(&self.state.weights)
     }
 
     /// Total size of a checkpoint's buffers over all ranks, in MB (10^6 bytes).

@@ -87,18 +87,32 @@ impl Cuda {
         }
     }
 
+    /// The beginning of a GPU's `cudaDeviceProp`: its name and its UUID.
+    fn properties(&self, device: usize) -> Result<Vec<u8>, Error> {
+        let mut properties = [0u64; PROPERTIES_SIZE / size_of::<u64>()];
+        // SAFETY: the function fills a struct that is smaller, and needs no more than this alignment.
+        let code = unsafe { (self.functions.cudaGetDeviceProperties)(properties.as_mut_ptr().cast(), device as c_int) };
+        self.check("cudaGetDeviceProperties", code)?;
+        Ok(properties.iter().flat_map(|word| word.to_ne_bytes()).take(UUID_AT + UUID_LEN).collect())
+    }
+
+    /// The name of a GPU's model, such as `NVIDIA H100 80GB HBM3`.
+    ///
+    /// # Errors
+    /// If there is no such GPU.
+    pub fn name(&self, device: usize) -> Result<String, Error> {
+        let properties = self.properties(device)?;
+        let name = properties[..UUID_AT].split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(name).into_owned())
+    }
+
     /// A globally unique identifier of a GPU: `GPU-` and its UUID, in the format of nvidia-smi.
     ///
     /// # Errors
     /// If there is no such GPU.
     pub fn uuid(&self, device: usize) -> Result<String, Error> {
-        let mut properties = [0u64; PROPERTIES_SIZE / size_of::<u64>()];
-        // SAFETY: the function fills a struct that is smaller, and needs no more than this alignment.
-        let code = unsafe { (self.functions.cudaGetDeviceProperties)(properties.as_mut_ptr().cast(), device as c_int) };
-        self.check("cudaGetDeviceProperties", code)?;
-        let bytes = properties.iter().flat_map(|word| word.to_ne_bytes()).skip(UUID_AT).take(UUID_LEN);
         let mut uuid = String::from("GPU");
-        for (index, byte) in bytes.enumerate() {
+        for (index, byte) in self.properties(device)?[UUID_AT..].iter().enumerate() {
             let dash = if matches!(index, 0 | 4 | 6 | 8 | 10) { "-" } else { "" };
             uuid += &format!("{dash}{byte:02x}");
         }

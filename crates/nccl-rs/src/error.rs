@@ -59,6 +59,14 @@ pub enum Error {
         /// The runtime's message.
         message: String,
     },
+    /// A function of NVML failed.
+    #[error("{call} failed (NVML error {code}). Compare with nvidia-smi, which uses the same library")]
+    Nvml {
+        /// The function.
+        call: &'static str,
+        /// Its result code.
+        code: i32,
+    },
     /// The communicator is already finished.
     #[error("the NCCL communicator is already finished. Make all calls before Communicator::finish")]
     Finished,

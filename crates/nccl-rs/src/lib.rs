@@ -1,11 +1,12 @@
-//! Safe bindings to NCCL, NVIDIA's collectives between GPUs, and to the few functions of the CUDA runtime that it
-//! needs.
+//! Safe bindings to NCCL, NVIDIA's collectives between GPUs, to the few functions of the CUDA runtime that it needs, and to
+//! the sensors of NVML.
 //!
 //! Nothing is linked. [`Nccl::load`] and [`Cuda::load`] find `libnccl.so.2` and `libcudart.so` at run time, so that one
 //! binary runs on machines with and without them; if one is missing, the [`Error`] names it. Each library is searched
 //! for
 //!
-//! 1. only at the path in the environment variable [`NCCL_VARIABLE`] or [`CUDART_VARIABLE`], if it is set;
+//! 1. only at the path in the environment variable [`NCCL_VARIABLE`], [`CUDART_VARIABLE`] or [`NVML_VARIABLE`],
+//!    if it is set;
 //! 2. among those that the process has already loaded: libtorch's own;
 //! 3. in the search path of the system's loader (`LD_LIBRARY_PATH`, `ldconfig`).
 //!
@@ -47,6 +48,7 @@ mod device_memory;
 mod error;
 mod library;
 mod nccl;
+mod nvml;
 mod stream;
 mod version;
 
@@ -56,5 +58,6 @@ pub use cuda::{CUDART_VARIABLE, Cuda};
 pub use device_memory::DeviceMemory;
 pub use error::Error;
 pub use nccl::{Nccl, UniqueId};
+pub use nvml::{NVML_VARIABLE, Sensors};
 pub use stream::{Event, Stream, StreamHandle};
 pub use version::{MINIMUM, NCCL_VARIABLE, Version};

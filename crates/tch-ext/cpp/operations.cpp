@@ -1,4 +1,5 @@
-// Counts the operations that libtorch's dispatcher runs on this thread, and the memory that they read and write.
+// Counts the operations that libtorch's dispatcher runs on this thread, the memory that they read and write, and the
+// floating-point operations of products.
 #include "guarded.h"
 
 #include <ATen/record_function.h>
@@ -21,11 +22,13 @@ struct Open {
     bool counted = false;    // an operation inside it, at least
     bool over_lists = false; // it or an operation around it: a GPU runs one kernel for many tensors
     int64_t bytes = 0;
+    double flops_per_output = 0;      // floating-point operations for each number of the result
     std::vector<const void *> memory; // of its inputs
 };
 
 struct Counts {
     int64_t bytes = 0;
+    double flops = 0;
     std::map<std::string, int64_t, std::less<>> launches; // by the operation's name
     std::vector<Open> open;
 };
@@ -52,10 +55,24 @@ const void *memory_of(const at::Tensor &tensor) {
     return tensor.has_storage() ? tensor.storage().unsafeGetStorageImpl() : nullptr;
 }
 
+// The floating-point operations, two for each multiply-add, for each number that a product computes; 0 for anything else.
+// A convolution or an attention calls others; only the one that knows all sizes is counted.
+double flops_per_output(std::string_view name, c10::ArrayRef<const c10::IValue> inputs) {
+    const auto sizes = [&](size_t input) { return inputs[input].toTensor().sizes(); };
+    const auto product = [](c10::IntArrayRef all) { return static_cast<double>(c10::multiply_integers(all)); };
+    if (name == "aten::convolution" || name == "tch_ext::winograd") return 2 * product(sizes(1).slice(1));
+    if (name == "aten::mm" || name == "aten::bmm") return 2.0 * static_cast<double>(sizes(0).back());
+    if (name == "aten::addmm" || name == "aten::baddbmm") return 2.0 * static_cast<double>(sizes(1).back());
+    const bool attends = name.starts_with("aten::_scaled_dot_product_") && !name.ends_with("_math");
+    // Scores, and their products with the values; the width of values is that of queries.
+    return attends ? 4.0 * static_cast<double>(sizes(1)[2]) : 0;
+}
+
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &operation) {
     const bool inside = !counts.open.empty() && counts.open.back().over_lists;
     Open open;
     open.over_lists = inside || std::string_view(operation.name()).starts_with("aten::_foreach_");
+    open.flops_per_output = flops_per_output(operation.name(), operation.inputs());
     each_tensor(operation.inputs(), [&](const at::Tensor &tensor) {
         open.bytes += static_cast<int64_t>(tensor.nbytes());
         open.memory.push_back(memory_of(tensor));
@@ -69,6 +86,8 @@ void end(const at::RecordFunction &operation, at::ObserverContext *) {
     Open open = std::move(counts.open.back());
     counts.open.pop_back();
     const std::string_view name = operation.name();
+    if (open.flops_per_output > 0)
+        counts.flops += open.flops_per_output * static_cast<double>(operation.outputs()[0].toTensor().numel());
     const auto among = [&](const auto &names) { return std::find(names.begin(), names.end(), name) != names.end(); };
     const bool inside_lists = !counts.open.empty() && counts.open.back().over_lists;
     const bool copies = name == "aten::copy_" || name == "aten::_to_copy" || name == "aten::to";
@@ -105,13 +124,14 @@ char *tch_ext_begin_operations(uint64_t *handle) {
 }
 
 // Stops counting. The caller must free `*launches`, lines of a number and a name.
-char *tch_ext_end_operations(uint64_t handle, char **launches, int64_t *bytes) {
+char *tch_ext_end_operations(uint64_t handle, char **launches, int64_t *bytes, double *flops) {
     return tch_ext::guarded([&] {
         at::removeCallback(handle);
         std::string lines;
         for (const auto &[name, count] : counts.launches) lines += std::to_string(count) + ' ' + name + '\n';
         *launches = tch_ext::duplicate(lines.c_str());
         *bytes = counts.bytes;
+        *flops = counts.flops;
     });
 }
 }

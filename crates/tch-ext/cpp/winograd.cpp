@@ -10,9 +10,11 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <memory>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -87,9 +89,13 @@ Tensor weight_gradient(const Convolution &c, const Tensor &x, const Tensor &dy) 
 struct Winograd : torch::autograd::Function<Winograd> {
     // x, and so the result, may be bf16: that halves the memory saved for backward. Sums are f32 in any case.
     static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weights, const Tensor &bias) {
-        RECORD_FUNCTION("tch_ext::winograd", c10::ArrayRef<const c10::IValue>{});
+        at::RecordFunction guard(at::RecordScope::FUNCTION);
+        const std::array<const c10::IValue, 2> inputs{x, weights};
+        if (guard.isActive()) guard.before("tch_ext::winograd", c10::ArrayRef<const c10::IValue>(inputs));
         ctx->save_for_backward({x, weights});
-        return convolve(shape_of(x, weights.size(0)), x.to(at::kFloat), weights, bias, false).to(x.scalar_type());
+        auto y = convolve(shape_of(x, weights.size(0)), x.to(at::kFloat), weights, bias, false).to(x.scalar_type());
+        if (guard.isActive()) guard.setOutputs(std::vector<c10::IValue>{y});
+        return y;
     }
 
     static variable_list backward(AutogradContext *ctx, variable_list upstream) {

@@ -96,6 +96,14 @@ impl Gpus {
         if self.is_fake { Device::Cpu } else { Device::Cuda(index) }
     }
 
+    /// The name of a GPU's model.
+    ///
+    /// # Errors
+    /// If the CUDA runtime is not found, or fails.
+    pub fn name(self, index: usize) -> Result<String, nccl_rs::Error> {
+        Cuda::load()?.name(index)
+    }
+
     /// A globally unique identifier of each: its UUID. A slice of a GPU counts as a separate GPU.
     ///
     /// # Errors

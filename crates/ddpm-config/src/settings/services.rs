@@ -88,6 +88,8 @@ pub struct MonitorSettings {
     pub sampler: SamplerKind,
     /// Write TensorBoard events. Default true.
     pub tensorboard: bool,
+    /// What a GPU can compute at most in the run's precision, in TFLOP/s, for `mfu`. Default: by its name.
+    pub peak_tflops: Option<f64>,
 }
 
 impl MonitorSettings {
@@ -104,6 +106,7 @@ impl Default for MonitorSettings {
             sample_steps: Self::SAMPLE_STEPS,
             sampler: SamplerKind::Ddim,
             tensorboard: true,
+            peak_tflops: None,
         }
     }
 }

@@ -54,6 +54,9 @@ impl Settings {
         positive("checkpoint.concurrency", self.checkpoint.concurrency as u64)?;
         positive("monitor.log_every", self.monitor.log_every)?;
         positive("monitor.sample_count", self.monitor.sample_count as u64)?;
+        if let Some(peak) = self.monitor.peak_tflops {
+            in_range("monitor.peak_tflops", peak, peak > 0.0 && peak.is_finite(), "above 0")?;
+        }
         let (steps, all) = (self.monitor.sample_steps, self.diffusion.timesteps);
         let wanted = format!("from 1 to diffusion.timesteps = {all}");
         Ok(in_range("monitor.sample_steps", steps, (1..=all).contains(&steps), wanted)?)

@@ -1,7 +1,7 @@
-// A fake libnccl and libcudart in one library: the same functions, on host memory.
+// A fake libnccl, libcudart and libnvidia-ml in one library: the same functions, on host memory.
 //
 // Streams are threads, events are positions in their queues, and "device memory" comes from malloc. cuda.c has the CUDA
-// runtime, nccl.c the collectives between processes, over shared memory. Besides doing the work they check the caller:
+// runtime, nccl.c the collectives between processes, over shared memory, nvml.c the sensors of the GPUs. Besides doing the work they check the caller:
 // every access to device memory must be ordered after the previous one by streams and events, all ranks must make the
 // same calls, and destroyed objects must not be used.
 //

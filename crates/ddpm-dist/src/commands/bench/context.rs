@@ -46,7 +46,15 @@ impl Bench<'_> {
             .with("params", parameters)
             .with("batch_per_rank", self.settings.train.global_batch / self.comm.size())
             .with("max_rss_mb", largest(self.comm.as_ref(), peak_rss_mb()));
-        let others = ["images_per_s", "median_step_s", "first_step_s", "comm_wait_s", "data_wait_s", "gpu_reserved_mb"];
+        let others = [
+            "images_per_s",
+            "tflops",
+            "median_step_s",
+            "first_step_s",
+            "comm_wait_s",
+            "data_wait_s",
+            "gpu_reserved_mb",
+        ];
         others.into_iter().fold(report, |report, name| report.with(name, Value::Null))
     }
 }

@@ -40,10 +40,12 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
     let clock = trainer.take_clock();
     let memory = GpuMemory::peak(bench.place.device)?.map(|peak| peak.reserved as f64 / 1e6);
     let images = steps * bench.settings.train.global_batch as u64;
+    let images_per_s = images as f64 / seconds.iter().sum::<f64>();
     let report = bench
         .report(Some(trainer.parameters()))
         .with("steps", steps)
-        .with("images_per_s", images as f64 / seconds.iter().sum::<f64>())
+        .with("images_per_s", images_per_s)
+        .with("tflops", trainer.flops()? * images_per_s / comm.size() as f64 / 1e12)
         .with("median_step_s", median(seconds))
         .with("first_step_s", largest(comm, first_step.unwrap_or(f64::NAN)))
         .with("comm_wait_s", clock.comm_wait.as_secs_f64())

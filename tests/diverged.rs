@@ -35,8 +35,8 @@ fn spoil(from: &Path, step: u64, to: &Path, change: impl Fn(&Manifest, &str, &mu
         change(&manifest, &buffer.name, &mut data);
         OwnedSlice { name: buffer.name.clone(), range: 0..data.len(), data }
     };
-    let slices = manifest.buffers.iter().map(slice).collect();
-    let shards = vec![outcome(to.start_upload(step, &manifest.attempt, 0, 1, slices))];
+    let slices: Vec<_> = manifest.buffers.iter().map(slice).collect();
+    let shards = vec![outcome(to.start_upload(step, &manifest.attempt, 0, 1, Box::new(|| Ok(slices))))];
     outcome(to.start_commit(Manifest { shards, nonce: nonce(), ..manifest.clone() }, None));
 }
 

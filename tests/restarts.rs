@@ -44,8 +44,8 @@ fn reshard(from: &Path, step: u64, to: &Path, world: usize) {
             let range = partition(whole.len(), rank, world);
             OwnedSlice { name: buffer.name.clone(), data: whole[range.clone()].to_vec(), range }
         };
-        let slices = manifest.buffers.iter().map(slice).collect();
-        outcome(to.start_upload(step, &manifest.attempt, rank, world, slices))
+        let slices: Vec<_> = manifest.buffers.iter().map(slice).collect();
+        outcome(to.start_upload(step, &manifest.attempt, rank, world, Box::new(|| Ok(slices))))
     };
     let manifest = Manifest { shards: (0..world).map(upload).collect(), nonce: nonce(), ..manifest.clone() };
     outcome(to.start_commit(manifest, None));

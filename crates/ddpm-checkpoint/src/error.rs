@@ -149,6 +149,14 @@ pub enum CheckpointError {
         /// What is wrong, and what to change.
         reason: String,
     },
+    /// The caller could not provide the values; nothing was written.
+    #[error("the values of {path} cannot be copied: {source}.")]
+    NoValues {
+        /// What would have been written.
+        path: String,
+        /// The caller's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The caller's arguments are inconsistent; nothing was written.
     #[error("refused to write {path}: {reason}. This is a bug in the calling program, please report it.")]
     Invalid {

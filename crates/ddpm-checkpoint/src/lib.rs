@@ -21,7 +21,7 @@
 //! let store = Store::open("memory://")?; // Or a directory, s3://bucket/prefix, gs://..., az://...
 //! let attempt = Attempt::generate();
 //! let weights = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![0.5, -1.0] };
-//! let shard = wait(store.start_upload(100, &attempt, 0, 1, vec![weights]))?; // Rank 0 of 1, step 100.
+//! let shard = wait(store.start_upload(100, &attempt, 0, 1, Box::new(|| Ok(vec![weights]))))?; // Rank 0 of 1, step 100.
 //! let manifest = Manifest {
 //!     schema: SCHEMA,
 //!     step: 100,
@@ -110,4 +110,4 @@ pub use retain::{Retention, RetentionReport};
 pub use shard::{BufferSlice, ShardData};
 pub use store::Store;
 pub use unlock::LeaseStatus;
-pub use upload::{OwnedSlice, Upload};
+pub use upload::{OwnedSlice, Upload, Values};

@@ -4,7 +4,10 @@ use std::{mem, ops::Range, panic::resume_unwind, sync::Arc};
 
 use object_store::{MultipartUpload, ObjectStoreExt, path::Path};
 use sha2::{Digest, Sha256};
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    task::{JoinSet, spawn_blocking},
+};
 
 use crate::{
     Attempt, BufferSlice, CheckpointError, Failpoint, Pending, ShardEntry, ShardRange, Store, bucket::Bucket,
@@ -33,27 +36,26 @@ impl OwnedSlice {
     }
 }
 
+/// Provides the values of a shard when the upload begins, on a thread that may block, such as until a GPU has copied them.
+pub type Values = Box<dyn FnOnce() -> Result<Vec<OwnedSlice>, Box<dyn std::error::Error + Send + Sync>> + Send>;
+
 /// The upload of one rank's shard; its result is the shard's entry in the manifest.
 pub type Upload = Pending<ShardEntry>;
 
 impl Store {
-    /// Writes the shard of `rank` of `world` for one attempt at saving `step`, in the background. Values are written
+    /// Writes the shard of `rank` of `world` for one attempt at saving `step`, in the background. They are written
     /// bit for bit, including NaNs; nothing takes effect until the commit. Memory: the values, until the upload has
     /// finished, and the parts in flight. A failed upload has no effect; save again under a new [`Attempt`].
     ///
     /// # Errors
-    /// Returned by the [`Upload`]: `Store` if the store failed, `Invalid` if a range and its values differ in length, a
+    /// Returned by the [`Upload`]: `Store` if the store failed, `NoValues` if `values` failed, `Invalid` if a range and its values differ in length, a
     /// name occurs twice, or `rank` is not below `world`.
-    pub fn start_upload(
-        &self,
-        step: u64,
-        attempt: &Attempt,
-        rank: usize,
-        world: usize,
-        buffers: Vec<OwnedSlice>,
-    ) -> Upload {
+    pub fn start_upload(&self, step: u64, attempt: &Attempt, rank: usize, world: usize, values: Values) -> Upload {
         let (bucket, attempt) = (Arc::clone(&self.bucket), *attempt);
         self.spawn(async move {
+            let path = || shard_path(step, &attempt, rank, world).to_string();
+            let taken = spawn_blocking(values).await.unwrap_or_else(|e| resume_unwind(e.into_panic()));
+            let buffers = taken.map_err(|source| CheckpointError::NoValues { path: path(), source })?;
             let slices: Vec<_> = buffers.iter().map(OwnedSlice::as_slice).collect();
             bucket.write_shard(step, &attempt, rank, world, &slices).await
         })

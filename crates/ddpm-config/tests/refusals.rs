@@ -152,6 +152,7 @@ fn values_out_of_range_name_key_and_range() {
         ("checkpoint.part_mb=5", "checkpoint.part_mb = 5", "at least 8"),
         ("checkpoint.retry_s=3601", "checkpoint.retry_s = 3601", "at most 3600"),
         ("checkpoint.uri=", "checkpoint.uri is empty", "leave the key out"),
+        ("monitor.peak_tflops=-1", "monitor.peak_tflops = -1", "above 0"),
         ("monitor.sample_steps=101", "monitor.sample_steps = 101", "diffusion.timesteps = 100"),
         ("data.channels=2", "data.channels = 2", "1 (grey) or 3 (RGB)"),
         ("data.workers=0", "data.workers = 0", "at least 1"),

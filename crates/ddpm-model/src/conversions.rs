@@ -52,6 +52,7 @@ impl From<CheckpointError> for Error {
             CheckpointError::DamagedLease { uri, .. } => {
                 (ErrorKind::Storage, Some(Remedy::Unlock { uri: uri.clone(), force: true }))
             }
+            CheckpointError::NoValues { .. } => (ErrorKind::Internal, None),
             CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => (ErrorKind::Config, None),
             _ => (ErrorKind::Storage, None),
         };

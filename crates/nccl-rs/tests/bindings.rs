@@ -41,6 +41,7 @@ fn the_fake_library_detects_every_violation() {
 fn gpus_have_identities_and_addresses() {
     let (_, cuda) = load();
     assert_eq!(cuda.uuid(3).expect("there are 8"), "GPU-03000000-ffff-ffff-0000-000000000000");
+    assert_eq!(cuda.name(3).expect("there are 8"), "fake GPU");
     assert_eq!(cuda.pci_address(3).expect("there are 8"), "0000:03:00.0");
     for refused in [cuda.uuid(8), cuda.pci_address(8)] {
         assert!(refusal(refused).contains(" failed: invalid device ordinal (CUDA error 101). "));

@@ -35,6 +35,7 @@ mod message;
 mod operations;
 mod profiler;
 mod slice;
+mod snapshot;
 
 pub use adamw::{AdamWBuffers, AdamWOptions, fused_adamw};
 pub use channels::channels_last;
@@ -50,3 +51,4 @@ pub use memory_watch::MemoryWatch;
 pub use operations::{Operations, count_operations};
 pub use profiler::{Cost, CostKind, Profiler, in_range};
 pub use slice::{Lent, with_f32_mut, with_slice_mut};
+pub use snapshot::Snapshot;

@@ -16,7 +16,7 @@ fn owned(buffers: &[(&str, Vec<f32>)], rank: usize, world: usize) -> Vec<OwnedSl
 pub(super) fn start_save(store: &Store, step: u64, lease: Option<&Lease>) -> Result<RetentionReport, CheckpointError> {
     let buffers = [("weights", values(1001, step as u32)), ("exp_avg", values(77, 1))];
     let mut manifest = write(&Store::open("memory://").unwrap(), step, 2, &buffers);
-    let upload = |rank| store.start_upload(step, &manifest.attempt, rank, 2, owned(&buffers, rank, 2));
+    let upload = |rank| store.start_upload(step, &manifest.attempt, rank, 2, ready(owned(&buffers, rank, 2)));
     let uploads = [0, 1].map(upload);
     manifest.shards = uploads.into_iter().map(finish).collect::<Result<_, _>>()?;
     finish(store.start_commit(manifest, lease))?;
@@ -39,10 +39,28 @@ fn expired_checkpoints_are_deleted_in_the_background() {
 }
 
 #[test]
+fn values_may_come_later_or_not_at_all() {
+    on_each_store(|store| {
+        let slice = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![1.0, f32::NAN] };
+        let attempt = Attempt::generate();
+        let (send, receive) = std::sync::mpsc::channel();
+        let mut upload = store.start_upload(1, &attempt, 0, 1, Box::new(move || Ok(vec![receive.recv()?])));
+        assert!(upload.poll().is_none(), "it waits for the values");
+        send.send(slice.clone()).unwrap();
+        let entry = finish(upload).unwrap();
+        let at_once = finish(store.start_upload(1, &Attempt::generate(), 0, 1, ready(vec![slice]))).unwrap();
+        assert_eq!((entry.sha256, entry.size), (at_once.sha256, at_once.size));
+        let failed = finish(store.start_upload(2, &attempt, 0, 1, Box::new(|| Err("the GPU is lost".into()))));
+        let failed = failed.unwrap_err().to_string();
+        assert!(failed.starts_with("the values of ckpt/") && failed.contains(": the GPU is lost."), "{failed}");
+    });
+}
+
+#[test]
 fn invalid_uploads_and_retention_are_refused() {
     let store = Store::open("memory://").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..2, data: vec![1.0] };
-    let upload = store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]);
+    let upload = store.start_upload(1, &Attempt::generate(), 0, 1, ready(vec![slice]));
     assert!(matches!(finish(upload), Err(CheckpointError::Invalid { .. })));
     save(&store, 1, 1);
     let keep_none = Retention { keep_last: 0, ..KEEP_TWO };

@@ -193,7 +193,7 @@ fn the_number_of_parts_in_flight_is_limited() {
     server.fail(json!([{ "op": "UploadPart", "fault": { "delay": { "ms": 100 } } }]));
     let store = server.store_with(StoreOptions { concurrency: 2, ..StoreOptions::default() });
     let slice = OwnedSlice { name: "weights".into(), range: 0..10_000_000, data: values(10_000_000, 1) };
-    let entry = finish(store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice])).unwrap();
+    let entry = finish(store.start_upload(1, &Attempt::generate(), 0, 1, ready(vec![slice]))).unwrap();
     assert_eq!((server.rig.seen(Op::UploadPart, ""), server.rig.most_parts()), (5, 2));
     assert_eq!(get(&store, &entry.path).len() as u64, entry.size);
 }
@@ -223,7 +223,7 @@ fn one_rank_that_cannot_write_fails_alone() {
     let data = values(10, 1);
     let start = |rank| {
         let slice = OwnedSlice { name: "weights".into(), range: 0..10, data: data.clone() };
-        store.start_upload(10, &attempt, rank, 2, vec![slice])
+        store.start_upload(10, &attempt, rank, 2, ready(vec![slice]))
     };
     let (first, second) = (start(0), start(1));
     assert!(finish(first).is_ok());
@@ -237,7 +237,7 @@ fn an_upload_that_is_dropped_or_fails_is_aborted() {
     let store = server.impatient();
     let start = || {
         let slice = OwnedSlice { name: "weights".into(), range: 0..10, data: values(10, 1) };
-        store.start_upload(10, &Attempt::generate(), 0, 1, vec![slice])
+        store.start_upload(10, &Attempt::generate(), 0, 1, ready(vec![slice]))
     };
     let wait_for = |op, times| {
         let mut left = 1000;

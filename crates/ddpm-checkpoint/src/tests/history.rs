@@ -269,7 +269,7 @@ fn an_unreadable_store_is_an_error() {
     assert!(is_store_error(&store), "a broken link");
     fs::write(dir.path().join("ckpt"), "a file").unwrap();
     let slice = OwnedSlice { name: "weights".into(), range: 0..1, data: vec![1.0] };
-    let written = finish(store.start_upload(1, &Attempt::generate(), 0, 1, vec![slice]));
+    let written = finish(store.start_upload(1, &Attempt::generate(), 0, 1, ready(vec![slice])));
     assert!(matches!(written, Err(CheckpointError::Store { .. })), "a file in place of the shards");
     dir.close().unwrap();
     assert!(is_store_error(&store), "a directory that has disappeared");

@@ -76,7 +76,7 @@ fn inconsistent_slices_are_not_written() {
             (0, vec![slice("weights", 2), slice("weights", 2)]),
             (1, vec![slice("weights", 2)]),
         ] {
-            let written = finish(store.start_upload(1, &Attempt::generate(), rank, 1, slices.clone()));
+            let written = finish(store.start_upload(1, &Attempt::generate(), rank, 1, ready(slices.clone())));
             assert!(matches!(written, Err(CheckpointError::Invalid { .. })), "{slices:?}");
         }
     });

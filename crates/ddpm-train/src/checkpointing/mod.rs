@@ -5,6 +5,7 @@ mod overlooked;
 mod restore;
 mod saver;
 mod select;
+mod share;
 
 pub use restore::restore;
 pub use saver::{SaveEvent, Saver};

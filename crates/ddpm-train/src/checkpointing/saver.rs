@@ -12,10 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
-    Attempt, Commit, Failpoint, Lease, Manifest, OwnedSlice, Pending, Retention, RetentionReport, SCHEMA, ShardEntry,
-    Store, Upload, nonce,
+    Attempt, Commit, Failpoint, Lease, Manifest, Pending, Retention, RetentionReport, SCHEMA, ShardEntry, Store,
+    Upload, nonce,
 };
-use ddpm_comm::{Agreed, Collective, agree, partition};
+use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_config::{OnFailure, Settings, WhenBusy};
 use ddpm_model::{Error, ErrorKind, Failure, current_folder, store_options};
 use ddpm_nn::Network;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkpointing::lease::{acquire, begin_run};
+use crate::checkpointing::share::share_of;
 use crate::data_record::DataRecord;
 use crate::program::Program;
 use crate::state::{TrainState, tensor_table};
@@ -356,19 +357,14 @@ impl Saver {
         let drawn = if rank == 0 { Attempt::generate().to_string() } else { String::new() };
         let attempt = self.comm.broadcast_bytes(drawn.into_bytes(), 0);
         let attempt: Attempt = String::from_utf8_lossy(&attempt).parse().map_err(Error::internal)?;
-        let mut ours = Vec::new();
-        for (name, flat) in state.buffers() {
-            let range = partition(flat.numel(), rank, world);
-            let part = flat.narrow(0, range.start as i64, range.len() as i64);
-            ours.push(OwnedSlice { name, range, data: Vec::try_from(&part)? });
-        }
+        let values = share_of(state, rank, world)?;
         Failpoint::SnapshotTaken.reach();
         let draft = (rank == 0).then(|| self.draft(network, state, attempt));
         self.in_flight = Some(Save {
             step: state.step,
             begun: Instant::now(),
             since: Instant::now(),
-            upload: Some(self.store.start_upload(state.step, &attempt, rank, world, ours)),
+            upload: Some(self.store.start_upload(state.step, &attempt, rank, world, values)),
             shards: vec![None; world],
             draft,
             commit: None,

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use common::golden::{largest_distance, tensor};
-use common::{buffers, mpirun, program, root, run, succeed, train};
+use common::{buffers, in_bash, mpirun, program, root, run, succeed, train};
 use ddpm_comm::World;
-use ddpm_diffusion::{Clip, Ddim, Direction, Sampler, Spacing, SampleOptions, kept_timesteps};
+use ddpm_diffusion::{Clip, Ddim, Direction, SampleOptions, Sampler, Spacing, kept_timesteps};
 use ddpm_model::{Model, WeightChoice};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -99,15 +99,15 @@ fn fill(path: &Path, outputs: Option<usize>) {
         (name, old.shape().to_vec(), values)
     });
     let values: Vec<_> = values.collect();
-    let views = values.iter().map(|(name, shape, values)| {
-        (*name, TensorView::new(Dtype::F32, shape.clone(), values).unwrap())
-    });
+    let views =
+        values.iter().map(|(name, shape, values)| (*name, TensorView::new(Dtype::F32, shape.clone(), values).unwrap()));
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
 fn open(model: &Path) -> Model {
     let world = World::init().unwrap();
-    Model::open(world.collective().as_ref(), model.to_str().unwrap(), WeightChoice::SlowestAverage, Device::Cpu).unwrap()
+    Model::open(world.collective().as_ref(), model.to_str().unwrap(), WeightChoice::SlowestAverage, Device::Cpu)
+        .unwrap()
 }
 
 /// Images of a model by DDIM and by ancestral sampling, as in tests/golden/make_export.py.
@@ -294,12 +294,24 @@ fn the_weights_of_a_run_and_their_variants() {
     let store = format!("{}@10", source.join("checkpoints").display());
     export(Path::new(&store), &target, &["--weights", "raw", "--no-variants", "--no-grid", "--overwrite"]);
     assert_eq!(exported(&target, WEIGHTS), stored(10)["weights"]);
-    assert_eq!(files(&target), expected.iter().copied().filter(|file| !file.contains("model.") && *file != "samples.png")
-        .chain([WEIGHTS]).collect::<Vec<_>>());
+    assert_eq!(
+        files(&target),
+        expected
+            .iter()
+            .copied()
+            .filter(|file| !file.contains("model.") && *file != "samples.png")
+            .chain([WEIGHTS])
+            .collect::<Vec<_>>()
+    );
 
-    let outcome = succeed(program().arg("--json").arg("export").arg(&source).arg("--out").arg(dir.path().join("json")).arg("--no-grid"));
+    let outcome = succeed(
+        program().arg("--json").arg("export").arg(&source).arg("--out").arg(dir.path().join("json")).arg("--no-grid"),
+    );
     let printed: Value = serde_json::from_str(&outcome.stdout).unwrap();
-    assert_eq!((&printed["format"], &printed["variants"]), (&"diffusers".into(), &serde_json::json!(["raw", "ema_0_5"])));
+    assert_eq!(
+        (&printed["format"], &printed["variants"]),
+        (&"diffusers".into(), &serde_json::json!(["raw", "ema_0_5"]))
+    );
 }
 
 #[test]
@@ -348,7 +360,10 @@ fn tensors_for_other_programs() {
     assert_eq!(config["network"]["channels"], serde_json::json!([4, 8]));
     let process = &config["diffusion"];
     assert_eq!((process["timesteps"].as_u64(), process["betas"].as_array().unwrap().len()), (Some(100), 100));
-    assert_eq!((&process["predict"], &process["variance"], &process["clip"]), (&"eps".into(), &"fixed_small".into(), &true.into()));
+    assert_eq!(
+        (&process["predict"], &process["variance"], &process["clip"]),
+        (&"eps".into(), &"fixed_small".into(), &true.into())
+    );
     let stored: usize = buffers(&source, 10)["ema/0.9"].len();
     assert_eq!(bits(&target.join("model.safetensors")).values().map(|bytes| bytes.len()).sum::<usize>(), 4 * stored);
     let card = fs::read_to_string(target.join("README.md")).unwrap();
@@ -362,23 +377,22 @@ fn tensors_for_other_programs() {
     assert_eq!(network["mid_attention"]["normed"]["groups"], network["norm_groups"]);
 }
 
-/// A process that is killed leaves nothing under the name of the export.
+/// A disk that is full, and a process that is killed: nothing appears under the name of the export.
 #[test]
-fn a_failure_leaves_nothing_behind() {
+fn half_an_export() {
     let dir = TempDir::new().unwrap();
-    let (source, target) = (dir.path().join("run"), dir.path().join("exported"));
-    succeed(&mut train(1, &source, 20, &[]));
-    // The raw weights of the checkpoint are damaged, the average is not needed from the same shard once it was read.
-    let shards = source.join("checkpoints/ckpt");
-    for folder in fs::read_dir(shards).unwrap() {
-        for shard in fs::read_dir(folder.unwrap().path()).unwrap() {
-            let path = shard.unwrap().path();
-            let bytes = fs::read(&path).unwrap();
-            fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        }
-    }
-    let outcome = run(program().arg("export").arg(&source).arg("--out").arg(&target).arg("--no-grid"));
-    assert_eq!(outcome.code, 4, "{}", outcome.stderr);
-    assert!(!target.exists());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let (source, target) = (dir.path().join("run"), dir.path().join("exports/digits"));
+    succeed(&mut train(1, &source, 10, &[]));
+    let mut command = program();
+    command.arg("export").arg(&source).arg("--out").arg(&target).arg("--no-grid");
+    // No file may be larger than 16 kB, and the weights are.
+    let full = run(&mut in_bash("trap '' XFSZ; ulimit -f 16; exec \"$@\"", &command));
+    assert_eq!(full.code, 4, "{}", full.stderr);
+    assert!(full.stderr.contains("check the path, its permissions and the free space"), "{}", full.stderr);
+    assert_eq!(files(target.parent().unwrap()), [""; 0]);
+    let killed = run(&mut in_bash("ulimit -f 16; exec \"$@\"", &command));
+    assert_eq!(killed.code, -1, "{}", killed.stderr);
+    assert!(!target.exists() && !files(target.parent().unwrap()).is_empty());
+    succeed(&mut command);
+    assert!(files(&target).contains(&"README.md".to_owned()));
 }

@@ -23,6 +23,8 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+diffusers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent
 PROGRAM = str(Path(sys.argv[1]).resolve())
 BATCH = 2

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::ExportArgs;
 use crate::commands::patience::PATIENCE;
+use crate::failure::relieve_with;
 use crate::output::print;
 
 /// Exports a model.
@@ -19,7 +20,8 @@ pub fn run(args: &ExportArgs, world: &World, json: bool) -> Result<(), Failure> 
     let options = ExportOptions { format: args.format, variants: !args.no_variants, license: &args.license };
     let export = agree::unanimous(comm, Export::of(&model, options))?;
     tracing::info!("exporting {}", model.description);
-    let samples = if args.no_grid { None } else { Some(export.draw(comm)?) };
+    relieve_with("Leave out the sample images with --no-grid");
+    let samples = if args.no_grid { None } else { export.draw(comm)? };
     agree::act_on_root(comm, || {
         let variants = export.write(&folder, samples.as_deref())?;
         let out = args.out.display().to_string();

@@ -29,19 +29,23 @@ impl Card<'_> {
             Format::Diffusers => "library_name: diffusers\n",
             Format::Safetensors => "",
         };
-        let program = model.origin.as_ref().map_or("ddpm-dist", |origin| &origin.program);
+        let made = match &model.origin {
+            Some(origin) => format!("trained by {}", origin.program),
+            None => "exported by ddpm-dist".into(),
+        };
         let samples = self.samples.map_or(String::new(), |drawn| {
             format!("![Images drawn from this model](samples.png)\n\n*Not selected; {drawn}.*\n\n")
         });
-        format!(
-            "---\nlicense: {license}\n{library}pipeline_tag: unconditional-image-generation\ntags:\n- ddpm\n- ddpm-dist\n\
-             ---\n\n# {name}\n\nA denoising diffusion model of images of {} (channels, height, width), written by \
-             {program}.\n\n{samples}## Use\n\n{}\n## Model\n\n{}\n## Training\n\n{}",
-            model.network.image(),
-            usage(model, self.format, name),
-            table(&self.properties()),
-            self.training(),
-        )
+        let description = [
+            format!("---\nlicense: {license}\n{library}pipeline_tag: unconditional-image-generation\n"),
+            "tags:\n- ddpm\n- ddpm-dist\n---\n\n".into(),
+            format!("# {name}\n\nA denoising diffusion model for {} images ", model.network.image()),
+            format!("(channels, height, width), {made}.\n\n{samples}"),
+            format!("## Use\n\n{}\n", usage(model, self.format, name)),
+            format!("## Model\n\n{}\n", table(&self.properties())),
+            format!("## Training\n\n{}", self.training()),
+        ];
+        description.concat()
     }
 
     fn properties(&self) -> Vec<(&'static str, String)> {
@@ -90,7 +94,9 @@ impl Card<'_> {
             ("batch", settings.train.global_batch.to_string()),
             ("learning rate", settings.train.lr.to_string()),
         ];
-        rows.extend(recipe::metrics(settings, origin.step).into_iter().map(|(name, value)| (name, value.to_string())));
+        rows.extend(
+            recipe::metrics(settings, origin.step).into_iter().map(|(name, value)| (name, format!("{value:.4}"))),
+        );
         format!(
             "    ddpm-dist train --config config.toml\n\nrepeats it, once `data.path` in `config.toml` is where the data \
              is.\n\n{}",

@@ -1,12 +1,10 @@
 //! What an export consists of, in either format.
 
-use ddpm_nn::Architecture;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::diffusers;
-use crate::error::{Error, Remedy};
-use crate::model::Model;
+/// The version of diffusers whose keys are written.
+pub(super) const DIFFUSERS_VERSION: &str = "0.42.1";
 
 /// The format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +16,7 @@ pub enum Format {
     Safetensors,
 }
 
-/// The files of an export, without their weights.
+/// The files of an export that are not the same in every format.
 pub(super) struct Contents {
     /// JSON documents by their path.
     pub(super) documents: Vec<(&'static str, Value)>,
@@ -26,37 +24,4 @@ pub(super) struct Contents {
     pub(super) weights: &'static str,
     /// The path of the weights without the channels of a learned variance, and the number of channels that they keep.
     pub(super) mean_only: Option<(&'static str, i64)>,
-}
-
-impl Contents {
-    /// The files of `model` in a format; refuses a model that the format cannot describe.
-    pub(super) fn of(model: &Model, format: Format) -> Result<Self, Error> {
-        match (format, &model.architecture) {
-            (Format::Safetensors, _) => {
-                Ok(Self { documents: vec![("config.json", described(model))], weights: "model", mean_only: None })
-            }
-            (Format::Diffusers, Architecture::UNet(spec)) => diffusers::contents(model, spec),
-            (Format::Diffusers, Architecture::Small(_) | Architecture::Classifier(_)) => Err(Error::config(format!(
-                "{}: diffusers has no such network, its UNet2DModel is only `model.kind = \"unet\"`",
-                model.description
-            ))
-            .or(Remedy::ExportTensors)),
-        }
-    }
-}
-
-/// Everything that a program needs in order to use the tensors.
-fn described(model: &Model) -> Value {
-    let (process, spec) = (&model.diffusion, model.diffusion.spec());
-    json!({
-        "network": model.architecture,
-        "null_class": model.null_class,
-        "diffusion": {
-            "timesteps": process.timesteps(),
-            "betas": process.betas,
-            "predict": spec.prediction,
-            "variance": spec.variance,
-            "clip": model.clips,
-        },
-    })
 }

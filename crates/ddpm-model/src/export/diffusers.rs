@@ -1,20 +1,23 @@
 //! A pipeline as diffusers saves it: `model_index.json`, a U-Net, a scheduler.
 
-use ddpm_nn::UNetSpec;
+use ddpm_nn::{Architecture, UNetSpec};
 use ddpm_spec::Variance;
 use serde_json::{Value, json};
 
-use super::contents::Contents;
+use super::contents::{Contents, DIFFUSERS_VERSION};
 use super::{scheduler, unet};
-use crate::error::Error;
+use crate::error::{Error, Remedy};
 use crate::model::Model;
 
-/// The version of diffusers with whose keys everything is written.
-pub(super) const VERSION: &str = "0.42.1";
-
 /// The files of a `DDPMPipeline`. If the model has a learned variance, they include a `DDIMPipeline` of the network
-/// without its variance channels, because diffusers' deterministic schedulers do not remove these from its output.
-pub(super) fn contents(model: &Model, spec: &UNetSpec) -> Result<Contents, Error> {
+/// without its variance channels, because diffusers' deterministic schedulers do not remove these from its output. Refuses a model that diffusers
+/// cannot represent.
+pub(super) fn contents(model: &Model) -> Result<Contents, Error> {
+    let Architecture::UNet(spec) = &model.architecture else {
+        let model = &model.description;
+        let message = format!("{model}: diffusers has no such network; its UNet2DModel is model.kind = \"unet\" only");
+        return Err(Error::config(message).or(Remedy::ExportTensors));
+    };
     let mut documents = vec![
         ("model_index.json", index("DDPMPipeline", "DDPMScheduler")),
         ("unet/config.json", unet::config(spec)?),
@@ -38,7 +41,7 @@ pub(super) fn contents(model: &Model, spec: &UNetSpec) -> Result<Contents, Error
 fn index(pipeline: &str, scheduler: &str) -> Value {
     json!({
         "_class_name": pipeline,
-        "_diffusers_version": VERSION,
+        "_diffusers_version": DIFFUSERS_VERSION,
         "scheduler": ["diffusers", scheduler],
         "unet": ["diffusers", "UNet2DModel"],
     })

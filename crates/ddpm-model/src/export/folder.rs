@@ -70,6 +70,8 @@ impl ExportFolder {
         fs::create_dir_all(&self.parent).map_err(|e| Error::file(&self.parent, e))?;
         let beside = |what: &str| self.parent.join(format!(".{}.{}.{what}", self.name, process::id()));
         let (partial, earlier) = (Partial(beside("partial")), beside("earlier"));
+        // Left by a process with this number that was killed.
+        let _ = fs::remove_dir_all(&partial.0);
         fs::create_dir(&partial.0).map_err(|e| Error::file(&partial.0, e))?;
         write(&partial.0)?;
         let failed = |e| Error::file(&self.path, e);

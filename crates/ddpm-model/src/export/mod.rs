@@ -5,6 +5,7 @@ mod contents;
 mod diffusers;
 mod files;
 mod folder;
+mod plain;
 mod recipe;
 mod request;
 mod scheduler;

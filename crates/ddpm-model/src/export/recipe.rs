@@ -9,7 +9,8 @@ use ddpm_telemetry::read_metrics;
 /// The metrics of training that a reader of the model's description is told.
 const METRICS: [&str; 4] = ["loss", "mse", "vlb_smoothed", "epoch"];
 
-/// The settings with every path reduced to its last part, in the current folder; they are valid settings again.
+/// The settings with every path reduced to its last part, in the current folder, and the run in a folder by its name;
+/// they are valid settings again.
 pub(super) fn portable(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.checkpoint.uri = None;
@@ -18,6 +19,7 @@ pub(super) fn portable(settings: &Settings) -> Settings {
             *path = format!("./{}", name.to_string_lossy());
         }
     }
+    settings.run.dir = format!("runs/{}", settings.run.name);
     settings
 }
 

@@ -9,7 +9,7 @@ use ddpm_telemetry::write_atomic;
 use super::card::Card;
 use super::contents::{Contents, Format};
 use super::folder::ExportFolder;
-use super::{files, recipe, variants};
+use super::{diffusers, files, plain, recipe, variants};
 use crate::draw::Generation;
 use crate::error::{Error, Failure};
 use crate::images::floats;
@@ -41,13 +41,20 @@ pub struct Export<'a> {
 impl<'a> Export<'a> {
     /// Refuses a model that the format cannot describe.
     pub fn of(model: &'a Model, options: ExportOptions<'a>) -> Result<Self, Error> {
-        Ok(Self { model, options, contents: Contents::of(model, options.format)? })
+        let contents = match options.format {
+            Format::Diffusers => diffusers::contents(model)?,
+            Format::Safetensors => plain::contents(model),
+        };
+        Ok(Self { model, options, contents })
     }
 
     /// Draws the images of the model card, all ranks together: f32 `[16, C, H, W]` on rank 0, nothing on the others. The
-    /// classes take turns.
-    pub fn draw(&self, comm: &dyn Collective) -> Result<Vec<f32>, Failure> {
+    /// classes take turns. `None` if the images are neither grey nor RGB.
+    pub fn draw(&self, comm: &dyn Collective) -> Result<Option<Vec<f32>>, Failure> {
         let model = self.model;
+        if !matches!(model.network.image().channels, 1 | 3) {
+            return Ok(None);
+        }
         let total = model.diffusion.timesteps();
         let kept = kept_timesteps(Spacing::Leading, total, self.steps())?;
         let process = model.diffusion.respaced(&kept)?;
@@ -55,7 +62,7 @@ impl<'a> Export<'a> {
         let labels: Option<Vec<i64>> =
             model.classes.map(|classes| (0..IMAGES as i64).map(|image| image % classes).collect());
         let generation = Generation { labels: labels.as_deref(), ..Generation::of(model, &process, sampler) };
-        Ok(generation.gather(comm, IMAGES, |_, _| ())?.samples)
+        Ok(Some(generation.gather(comm, IMAGES, |_, _| ())?.samples))
     }
 
     /// Writes the export with the images of [`draw`](Self::draw), if any; returns the names of the variants.

@@ -3,7 +3,7 @@
 use ddpm_diffusion::{BetaSchedule, Diffusion, Prediction, Variance};
 use serde_json::{Value, json};
 
-use super::diffusers::VERSION;
+use super::contents::DIFFUSERS_VERSION;
 use crate::error::{Error, Remedy};
 use crate::model::Model;
 
@@ -26,14 +26,15 @@ pub(super) fn ddim(model: &Model) -> Result<Value, Error> {
 fn config(model: &Model, class: &str, own: Value) -> Result<Value, Error> {
     let process = &model.diffusion;
     check_single_precision(process)?;
+    // Where the ends have no effect, they are diffusers' defaults.
+    let unused = [0.0001, 0.02];
     let (name, [start, end], list) = match &model.schedule {
         BetaSchedule::Linear { start, end } => ("linear", [*start, *end], None),
         BetaSchedule::Quadratic { start, end } => ("scaled_linear", [*start, *end], None),
-        BetaSchedule::Sigmoid { start, end } => ("sigmoid", [*start, *end], None),
+        BetaSchedule::Cosine => ("squaredcos_cap_v2", unused, None),
         BetaSchedule::Constant(beta) => ("linear", [*beta, *beta], None),
-        // The ends have no effect on these, so they are diffusers' defaults.
-        BetaSchedule::Cosine => ("squaredcos_cap_v2", [0.0001, 0.02], None),
-        BetaSchedule::List(betas) => ("linear", [0.0001, 0.02], Some(betas)),
+        // `sigmoid` is known to DDPMScheduler only, which other schedulers are often made from.
+        BetaSchedule::Sigmoid { .. } | BetaSchedule::List(_) => ("linear", unused, Some(&process.betas)),
     };
     let prediction = match process.spec().prediction {
         Prediction::Eps => "epsilon",
@@ -42,7 +43,7 @@ fn config(model: &Model, class: &str, own: Value) -> Result<Value, Error> {
     };
     let mut config = json!({
         "_class_name": class,
-        "_diffusers_version": VERSION,
+        "_diffusers_version": DIFFUSERS_VERSION,
         "beta_end": end,
         "beta_schedule": name,
         "beta_start": start,

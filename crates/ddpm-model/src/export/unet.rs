@@ -3,64 +3,86 @@
 use ddpm_nn::{MidAttention, UNetSpec};
 use serde_json::{Value, json};
 
-use super::diffusers::VERSION;
+use super::contents::DIFFUSERS_VERSION;
 use crate::error::{Error, Remedy};
 
 /// The arguments that give UNet2DModel the network of `spec`.
 pub(super) fn config(spec: &UNetSpec) -> Result<Value, Error> {
-    let image = spec.image;
-    let resampling = if spec.residual_resampling { "resnet" } else { "conv" };
+    // Every option by name: one that is added to our network must be given a meaning here, or be refused.
+    let UNetSpec {
+        image,
+        out_channels,
+        channels,
+        layers_per_block,
+        attention,
+        residual_resampling,
+        head_dim,
+        norm_groups,
+        norm_eps,
+        mid_attention,
+        dropout,
+        time_scale_shift,
+        downsample_padding,
+        flip_sin_to_cos,
+        freq_shift,
+        classes,
+    } = spec;
+    let resampling = if *residual_resampling { "resnet" } else { "conv" };
+    let down = block_types(attention, *residual_resampling, "Down", channels.len() - 1);
+    let mut up = block_types(attention, *residual_resampling, "Up", 0);
+    up.reverse();
+    let square = image.height == image.width;
     Ok(json!({
         "_class_name": "UNet2DModel",
-        "_diffusers_version": VERSION,
+        "_diffusers_version": DIFFUSERS_VERSION,
         "act_fn": "silu",
-        "add_attention": spec.mid_attention != MidAttention::Absent,
-        "attention_head_dim": spec.head_dim,
-        "attn_norm_num_groups": mid_norm_groups(spec)?,
-        "block_out_channels": spec.channels,
+        "add_attention": *mid_attention != MidAttention::Absent,
+        "attention_head_dim": head_dim,
+        "attn_norm_num_groups": mid_norm_groups(*mid_attention, *norm_groups, *time_scale_shift)?,
+        "block_out_channels": channels,
         "center_input_sample": false,
         "class_embed_type": null,
-        "down_block_types": block_types(spec, "Down", spec.channels.len() - 1),
-        "downsample_padding": spec.downsample_padding,
+        "down_block_types": down,
+        "downsample_padding": downsample_padding,
         "downsample_type": resampling,
-        "dropout": spec.dropout,
-        "flip_sin_to_cos": spec.flip_sin_to_cos,
-        "freq_shift": spec.freq_shift,
+        "dropout": dropout,
+        "flip_sin_to_cos": flip_sin_to_cos,
+        "freq_shift": freq_shift,
         "in_channels": image.channels,
-        "layers_per_block": spec.layers_per_block,
+        "layers_per_block": layers_per_block,
         "mid_block_scale_factor": 1,
         "mid_block_type": "UNetMidBlock2D",
-        "norm_eps": spec.norm_eps,
-        "norm_num_groups": spec.norm_groups,
-        "num_class_embeds": spec.classes,
+        "norm_eps": norm_eps,
+        "norm_num_groups": norm_groups,
+        "num_class_embeds": classes,
         "num_train_timesteps": null,
-        "out_channels": spec.out_channels,
-        "resnet_time_scale_shift": if spec.time_scale_shift { "scale_shift" } else { "default" },
-        "sample_size": if image.height == image.width { json!(image.height) } else { json!([image.height, image.width]) },
+        "out_channels": out_channels,
+        "resnet_time_scale_shift": if *time_scale_shift { "scale_shift" } else { "default" },
+        "sample_size": if square { json!(image.height) } else { json!([image.height, image.width]) },
         "time_embedding_dim": null,
         "time_embedding_type": "positional",
-        "up_block_types": block_types(spec, "Up", 0).into_iter().rev().collect::<Vec<_>>(),
+        "up_block_types": up,
         "upsample_type": resampling,
     }))
 }
 
 /// The blocks of one direction, highest resolution first. The level `last` does not change the resolution.
-fn block_types(spec: &UNetSpec, direction: &str, last: usize) -> Vec<String> {
-    let kind = |(level, attends): (usize, &bool)| match (attends, spec.residual_resampling && level != last) {
+fn block_types(attention: &[bool], residual_resampling: bool, direction: &str, last: usize) -> Vec<String> {
+    let kind = |(level, attends): (usize, &bool)| match (attends, residual_resampling && level != last) {
         (true, _) => format!("Attn{direction}Block2D"),
         (false, true) => format!("Resnet{direction}sampleBlock2D"),
         (false, false) => format!("{direction}Block2D"),
     };
-    spec.attention.iter().enumerate().map(kind).collect()
+    attention.iter().enumerate().map(kind).collect()
 }
 
 /// `attn_norm_num_groups`. Null means a norm with `norm_num_groups`, but with scale and shift it means no norm.
-fn mid_norm_groups(spec: &UNetSpec) -> Result<Option<i64>, Error> {
-    match spec.mid_attention {
+fn mid_norm_groups(mid: MidAttention, norm_groups: i64, time_scale_shift: bool) -> Result<Option<i64>, Error> {
+    match mid {
         MidAttention::Absent => Ok(None),
-        MidAttention::Normed { groups } if groups == spec.norm_groups && !spec.time_scale_shift => Ok(None),
+        MidAttention::Normed { groups } if groups == norm_groups && !time_scale_shift => Ok(None),
         MidAttention::Normed { groups } => Ok(Some(groups)),
-        MidAttention::Unnormed if spec.time_scale_shift => Ok(None),
+        MidAttention::Unnormed if time_scale_shift => Ok(None),
         MidAttention::Unnormed => Err(Error::config(
             "UNet2DModel cannot leave out the norm of the bottom's attention without resnet_time_scale_shift",
         )

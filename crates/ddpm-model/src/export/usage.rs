@@ -6,35 +6,36 @@ use super::contents::Format;
 use crate::model::Model;
 use crate::steps::{self, DEFAULT_SAMPLING_STEPS};
 
+const TENSORS: &str = "`model.safetensors` holds the parameters by name, f32 and row-major, and `config.json` describes the \
+                       network and its diffusion process: `betas` are those of t = 0 to T - 1, and the network is given t \
+                       itself. Images are in [-1, 1].\n";
+
+const WITHOUT_VARIANCE: &str = "\n`ddim` is the same network without the channels of its learned variance, for schedulers \
+                                that have no use for them.\n";
+
 /// How to use an export of `model` in the folder `name`, in Markdown.
 pub(super) fn usage(model: &Model, format: Format, name: &str) -> String {
-    match (format, model.classes) {
-        (Format::Safetensors, _) => "`model.safetensors` holds the parameters by name, f32 and row-major, and \
-             `config.json` describes the network and its diffusion process: `betas` are those of t = 0 to T - 1, and the \
-             network is given t itself. Images are in [-1, 1].\n"
-            .into(),
-        (Format::Diffusers, None) => pipelines(model, name),
-        (Format::Diffusers, Some(classes)) => conditional(model, name, classes),
+    if format == Format::Safetensors {
+        return TENSORS.into();
     }
+    let has_ddim = model.diffusion.spec().variance == Variance::LearnedRange;
+    let program = match model.classes {
+        None => pipelines(model, name, has_ddim),
+        Some(classes) => conditional(model, name, classes),
+    };
+    program + if has_ddim { WITHOUT_VARIANCE } else { "" }
 }
 
-fn pipelines(model: &Model, name: &str) -> String {
+fn pipelines(model: &Model, name: &str, has_ddim: bool) -> String {
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(None, DEFAULT_SAMPLING_STEPS, timesteps);
-    let (folder, note) = match model.diffusion.spec().variance {
-        Variance::FixedSmall | Variance::FixedLarge => (name.into(), ""),
-        Variance::LearnedRange => (
-            format!("{name}/ddim"),
-            "\n`ddim` is the same network without the channels of its learned variance, for schedulers that have no use \
-             for them.\n",
-        ),
-    };
+    let deterministic = if has_ddim { format!("{name}/ddim") } else { name.into() };
     format!(
         "```python\nfrom diffusers import DDIMPipeline, DDPMPipeline\n\n\
          pipe = DDPMPipeline.from_pretrained({name:?})\n\
          pipe(num_inference_steps={timesteps}).images[0].save(\"ancestral.png\")\n\
-         pipe = DDIMPipeline.from_pretrained({folder:?})\n\
-         pipe(num_inference_steps={steps}).images[0].save(\"ddim.png\")\n```\n{note}"
+         pipe = DDIMPipeline.from_pretrained({deterministic:?})\n\
+         pipe(num_inference_steps={steps}).images[0].save(\"ddim.png\")\n```\n"
     )
 }
 

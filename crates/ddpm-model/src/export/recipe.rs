@@ -40,6 +40,6 @@ pub(super) fn data(settings: &Settings) -> String {
 pub(super) fn metrics(settings: &Settings, step: u64) -> Vec<(&'static str, f64)> {
     let lines = read_metrics(&Path::new(&settings.run.dir).join("metrics.jsonl")).unwrap_or_default();
     let until = |line: &&serde_json::Map<_, _>| line.get("step").and_then(serde_json::Value::as_u64) <= Some(step);
-    let Some(line) = lines.iter().filter(until).next_back() else { return Vec::new() };
+    let Some(line) = lines.iter().rfind(until) else { return Vec::new() };
     METRICS.into_iter().filter_map(|name| Some((name, line.get(name)?.as_f64()?))).collect()
 }

@@ -70,7 +70,7 @@ fn check_single_precision(process: &Diffusion) -> Result<(), Error> {
     let mut product = 1f32;
     for (t, beta) in process.betas.iter().enumerate() {
         product *= 1.0 - *beta as f32;
-        if product >= 1.0 || product < f32::MIN_POSITIVE {
+        if !(f32::MIN_POSITIVE..1.0).contains(&product) {
             let exact = process.alphas_cumprod[t];
             return Err(Error::config(format!(
                 "diffusers computes alphas_cumprod in f32, where the {exact:e} of t = {t} becomes {product:e} and sampling \

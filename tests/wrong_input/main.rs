@@ -6,6 +6,7 @@ mod common;
 
 mod commands;
 mod data;
+mod exports;
 mod models;
 mod runs;
 mod stores;

@@ -7,6 +7,7 @@ mod data;
 mod device;
 mod encode;
 mod eval;
+mod export;
 mod images;
 mod model;
 mod numbers;
@@ -24,6 +25,7 @@ pub use config::ConfigArgs;
 pub use data::DataCommand;
 pub use encode::EncodeArgs;
 pub use eval::{ClassesArgs, EvalCommand, Features, FidArgs, NllArgs};
+pub use export::ExportArgs;
 pub use images::DataArgs;
 pub use plot::PlotCommand;
 pub use sample::{ClassChoice, SampleArgs};
@@ -63,6 +65,8 @@ pub enum Command {
     /// Evaluate a model or its samples.
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Export a model for diffusers, or as tensors for other programs.
+    Export(ExportArgs),
     /// List, show, verify, delete and copy the checkpoints of a run, and free a store that a killed run still holds.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),

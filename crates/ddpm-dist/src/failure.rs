@@ -123,6 +123,8 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::NameData => "name a configuration with --data".into(),
         Remedy::LeaveWeightsOut => "leave --weights out".into(),
         Remedy::ResumeWithout => "resume without it with --allow-change data, which begins a new epoch".into(),
+        Remedy::ExportTensors => "export it for other programs with --format safetensors".into(),
+        Remedy::ReplaceExport => "replace an earlier export with --overwrite".into(),
         Remedy::ThresholdSamples => "sample with --threshold instead".into(),
         Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
         Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_diffusion::{BetaSchedule, Diffusion, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
-use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
+use ddpm_nn::{Architecture, Network, SavedUNet, UNetSpec, Weights};
 use serde::Deserialize;
 use tch::Device;
 
@@ -12,12 +12,16 @@ use crate::error::{Error, ErrorKind, Remedy};
 
 /// A network with its weights and its diffusion process.
 pub struct Pretrained {
+    /// What the network is built from.
+    pub config: UNetSpec,
     /// The network.
     pub network: Network,
     /// Its weights.
     pub weights: Weights,
     /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
+    /// The noise schedule of that process.
+    pub schedule: BetaSchedule,
     /// Whether its scheduler clips predicted images to [-1, 1].
     pub clips: bool,
 }
@@ -60,11 +64,15 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, 
     let variance = scheduler.variance().map_err(|error| error.within(&path))?;
     let channels = [config.image.channels as i64, config.out_channels];
     refuse_channels(directory, channels, variance).map_err(|error| error.within(&path))?;
-    let network = Network::new(Architecture::UNet(config)).map_err(|error| Error::from(error).within(directory))?;
+    let architecture = Architecture::UNet(config.clone());
+    let network = Network::new(architecture).map_err(|error| Error::from(error).within(directory))?;
+    let schedule = scheduler.schedule().map_err(|error| error.within(&path))?;
     Ok(Pretrained {
+        config,
         weights: saved.load(network.layout(), device)?,
         network,
-        diffusion: scheduler.diffusion(variance, device).map_err(|error| error.within(&path))?,
+        diffusion: scheduler.diffusion(&schedule, variance, device).map_err(|error| error.within(&path))?,
+        schedule,
         clips: scheduler.clip_sample.unwrap_or(true),
     })
 }
@@ -245,8 +253,7 @@ impl SchedulerConfig {
         }
     }
 
-    fn diffusion(&self, variance: Variance, device: Device) -> Result<Diffusion, Error> {
-        let schedule = self.schedule()?;
+    fn diffusion(&self, schedule: &BetaSchedule, variance: Variance, device: Device) -> Result<Diffusion, Error> {
         let clips_elsewhere = self.clip_sample != Some(false) && self.clip_sample_range.is_some_and(|end| end != 1.0);
         let only = [
             ("rescale_betas_zero_snr", self.rescale_betas_zero_snr == Some(true), "false"),
@@ -268,7 +275,7 @@ impl SchedulerConfig {
         if steps > MOST_TIMESTEPS {
             return Err(unsupported("num_train_timesteps", &steps.to_string(), &format!("1 to {MOST_TIMESTEPS}")));
         }
-        Ok(Diffusion::new(betas(&schedule, steps)?, spec, device)?)
+        Ok(Diffusion::new(betas(schedule, steps)?, spec, device)?)
     }
 }
 

@@ -53,6 +53,10 @@ pub enum Remedy {
     LeaveWeightsOut,
     /// Resume without a file that is gone.
     ResumeWithout,
+    /// Export a model's tensors for other programs than diffusers.
+    ExportTensors,
+    /// Replace an earlier export.
+    ReplaceExport,
     /// Threshold images dynamically when they are drawn.
     ThresholdSamples,
     /// Compute on the CPU.

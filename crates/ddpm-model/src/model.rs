@@ -7,8 +7,8 @@ use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
 use ddpm_comm::{Collective, agree};
 use ddpm_config::Settings;
 use ddpm_data::{Source, Split};
-use ddpm_diffusion::Diffusion;
-use ddpm_nn::{Inputs, Network, Weights};
+use ddpm_diffusion::{BetaSchedule, Diffusion};
+use ddpm_nn::{Architecture, Inputs, Network, Weights};
 use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
@@ -23,12 +23,16 @@ use crate::weights::WeightChoice;
 
 /// A network with its weights and its diffusion process.
 pub struct Model {
+    /// What the network is built from.
+    pub architecture: Architecture,
     /// The network.
     pub network: Network,
     /// Its weights.
     pub weights: Weights,
     /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
+    /// The noise schedule of that process.
+    pub schedule: BetaSchedule,
     /// The row of the class table that means "no class", if there is one.
     pub null_class: Option<i64>,
     /// Number of classes that the model can be conditioned on, or that a classifier distinguishes.
@@ -37,8 +41,25 @@ pub struct Model {
     pub clips: bool,
     /// The settings that the run was trained with; `None` for a diffusers directory.
     pub settings: Option<Settings>,
+    /// The checkpoint that the weights were read from; `None` for a diffusers directory.
+    pub origin: Option<Origin>,
     /// A phrase that describes the model in logs and messages.
     pub description: String,
+}
+
+/// The checkpoint that a model was read from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Origin {
+    /// The address of its store.
+    pub store: String,
+    /// Its step.
+    pub step: u64,
+    /// The name of the buffer that holds the model's weights.
+    pub buffer: String,
+    /// Number of images that training had consumed.
+    pub images: u64,
+    /// The program that wrote it.
+    pub program: String,
 }
 
 /// What rank 0 found at SRC, to be sent to all ranks.
@@ -47,7 +68,7 @@ enum Found {
     /// A diffusers directory, which every rank reads for itself.
     Diffusers,
     /// A checkpoint, followed by a broadcast of the buffer with its `numbers` weights.
-    Run { description: String, settings: Box<Settings>, numbers: usize },
+    Run { description: String, settings: Box<Settings>, origin: Origin, numbers: usize },
 }
 
 impl Model {
@@ -77,40 +98,53 @@ impl Model {
                 let pretrained = diffusers::open(Path::new(source), device, comm.rank() == 0);
                 agree::unanimous(comm, pretrained.map(|pretrained| Self::from_diffusers(source, pretrained)))
             }
-            Found::Run { description, settings, numbers } => {
+            Found::Run { description, settings, origin, numbers } => {
                 flat.resize(numbers, 0.0);
                 comm.broadcast(&mut flat, 0);
-                agree::unanimous(comm, Self::from_run(description, *settings, &flat, device))
+                agree::unanimous(comm, Self::from_run(description, *settings, origin, &flat, device))
             }
         }?;
         agree::unanimous(comm, finite::check_weights(&model.weights, &model.description))?;
         Ok(model)
     }
 
-    fn from_run(description: String, settings: Settings, flat: &[f32], device: Device) -> Result<Self, Error> {
-        let network = Network::new(settings.architecture())?;
+    fn from_run(
+        description: String,
+        settings: Settings,
+        origin: Origin,
+        flat: &[f32],
+        device: Device,
+    ) -> Result<Self, Error> {
+        let architecture = settings.architecture();
+        let network = Network::new(architecture.clone())?;
         Ok(Self {
             weights: Weights::over(network.layout(), Tensor::from_slice(flat).to_device(device))?,
+            architecture,
             network,
             diffusion: build::diffusion(&settings, device)?,
+            schedule: settings.diffusion.beta_schedule(),
             null_class: settings.null_class(),
             classes: settings.model.classes.map(i64::from),
             clips: true,
             settings: Some(settings),
+            origin: Some(origin),
             description,
         })
     }
 
     fn from_diffusers(source: &str, pretrained: Pretrained) -> Self {
-        let Pretrained { network, weights, diffusion, clips } = pretrained;
+        let Pretrained { config, network, weights, diffusion, schedule, clips } = pretrained;
         Self {
+            architecture: Architecture::UNet(config),
             classes: network.classes(),
             network,
             weights,
             diffusion,
+            schedule,
             null_class: None,
             clips,
             settings: None,
+            origin: None,
             description: format!("{source} (diffusers)"),
         }
     }
@@ -221,7 +255,14 @@ fn read(
         loaded => loaded?,
     };
     let description = format!("{run} at step {}, {buffer}", manifest.step);
-    Ok(Ok((Found::Run { description, settings: Box::new(settings), numbers: flat.len() }, flat)))
+    let origin = Origin {
+        store: store.uri().into(),
+        step: manifest.step,
+        buffer,
+        images: manifest.position,
+        program: manifest.program.clone(),
+    };
+    Ok(Ok((Found::Run { description, settings: Box::new(settings), origin, numbers: flat.len() }, flat)))
 }
 
 fn refuse_other(wanted: Learner, found: Learner, source: &str) -> Result<(), Error> {

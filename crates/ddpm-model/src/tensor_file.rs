@@ -1,5 +1,6 @@
-//! Safetensors files: noise to start from, samples, encoded images.
+//! Safetensors files: noise to start from, samples, encoded images, weights.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::SafeTensors;
@@ -35,11 +36,20 @@ impl<'a> Entry<'a> {
 
 /// Writes these tensors to a file.
 pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Error> {
+    write_with(path, entries, None)
+}
+
+/// Writes weights, with the note that they are laid out as PyTorch's, without which diffusers refuses them.
+pub(crate) fn write_weights(path: &Path, entries: &[Entry]) -> Result<(), Error> {
+    write_with(path, entries, Some(HashMap::from([("format".into(), "pt".into())])))
+}
+
+fn write_with(path: &Path, entries: &[Entry], notes: Option<HashMap<String, String>>) -> Result<(), Error> {
     let views = entries
         .iter()
         .map(|entry| Ok((entry.name, TensorView::new(entry.kind, entry.shape.clone(), &entry.bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
-    let file = views.and_then(|views| safetensors::serialize(views, None)).map_err(Error::internal)?;
+    let file = views.and_then(|views| safetensors::serialize(views, notes)).map_err(Error::internal)?;
     write_atomic(path, &file).map_err(|e| Error::file(path, e))
 }
 

@@ -3,9 +3,12 @@
 /// The name of the buffer with the raw weights.
 pub const WEIGHTS: &str = "weights";
 
+/// How the name of a buffer with an average begins.
+pub(crate) const EMA_PREFIX: &str = "ema/";
+
 /// The name of the buffer with the average of this rate.
 pub fn ema_buffer(rate: f64) -> String {
-    format!("ema/{rate}")
+    format!("{EMA_PREFIX}{rate}")
 }
 
 /// Which of a run's weights to use.

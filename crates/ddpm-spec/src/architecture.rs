@@ -20,10 +20,12 @@ pub enum ModelKind {
     Classifier,
 }
 
-/// What to build.
-#[derive(Clone, Debug, PartialEq)]
+/// What to build; written to files with its [`ModelKind`] as `kind`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Architecture {
     /// The U-Net of Ho et al. (2020) and Nichol & Dhariwal (2021): diffusers' UNet2DModel family.
+    #[serde(rename = "unet")]
     UNet(UNetSpec),
     /// The tutorial's small U-Net without attention.
     Small(SmallUNetSpec),

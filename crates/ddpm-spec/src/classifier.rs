@@ -1,11 +1,13 @@
 //! A classifier of noised images (Dhariwal & Nichol 2021, section 4).
 
+use serde::Serialize;
+
 use crate::check::require;
 use crate::error::{Naming, SpecError};
 use crate::unet::UNetSpec;
 
 /// Sizes of the classifier.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassifierSpec {
     /// The U-Net whose way down and bottom it has; `out_channels` has no effect. It is not class-conditional.
     pub encoder: UNetSpec,

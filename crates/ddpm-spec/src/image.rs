@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::check::{in_range, require};
 use crate::error::{Naming, SpecError};
 
@@ -9,7 +11,7 @@ use crate::error::{Naming, SpecError};
 const MAX_SIDE: usize = 4096;
 
 /// The shape of an image: planar `channels, height, width`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageShape {
     /// 1 (grey) or 3 (RGB) in a data set; a network may take any number.
     pub channels: usize,

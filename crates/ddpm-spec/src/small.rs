@@ -1,12 +1,14 @@
 //! The small U-Net of MNIST tutorials.
 
+use serde::Serialize;
+
 use crate::check::in_range;
 use crate::error::{Naming, SpecError};
 use crate::image::ImageShape;
 use crate::unet::{image_halves, widths};
 
 /// Sizes of the small U-Net.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SmallUNetSpec {
     /// The images, as in and out of the network; each level halves both sides.
     pub image: ImageShape,

@@ -1,5 +1,7 @@
 //! The U-Net of Ho et al. (2020) and Nichol & Dhariwal (2021), by the meaning of diffusers' UNet2DModel.
 
+use serde::Serialize;
+
 use crate::check::{
     gcd, in_range, largest_divisor, nearest_divisors, nearest_multiples, one_per_level, positive_finite, require,
 };
@@ -12,7 +14,8 @@ const WIDEST: i64 = 65_536;
 const MOST_LEVELS: usize = 12;
 
 /// The attention between the two residual blocks at the lowest resolution.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MidAttention {
     /// There is none.
     Absent,
@@ -26,7 +29,7 @@ pub enum MidAttention {
 }
 
 /// Which member of the UNet2DModel family to build.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct UNetSpec {
     /// The images, as in and out of the network; each level but the last halves both sides.
     pub image: ImageShape,

@@ -4,6 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ddpm_config::{Device, SamplerKind};
 use ddpm_data::Split;
 use ddpm_diffusion::Spacing;
+use ddpm_model::Format;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -21,6 +22,13 @@ pub(super) fn device() -> impl TypedValueParser<Value = Device> {
         ("auto", "One GPU per rank if there are GPUs, else the CPU"),
         ("cpu", "The CPU"),
         ("cuda", "One GPU per rank"),
+    ])
+}
+
+pub(super) fn format() -> impl TypedValueParser<Value = Format> {
+    word(&[
+        ("diffusers", "A directory that diffusers loads as a pipeline"),
+        ("safetensors", "Tensors by name, and a description of the network and its process as JSON"),
     ])
 }
 

@@ -10,8 +10,8 @@ use crate::error::{Error, Remedy};
 use crate::model::Model;
 
 /// The files of a `DDPMPipeline`. If the model has a learned variance, they include a `DDIMPipeline` of the network
-/// without its variance channels, because diffusers' deterministic schedulers do not remove these from its output. Refuses a model that diffusers
-/// cannot represent.
+/// without its variance channels, because diffusers' deterministic schedulers do not remove these from its output.
+/// Refuses a model that diffusers cannot represent.
 pub(super) fn contents(model: &Model) -> Result<Contents, Error> {
     let Architecture::UNet(spec) = &model.architecture else {
         let model = &model.description;

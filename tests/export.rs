@@ -84,23 +84,18 @@ fn noise(name: &str, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// Replaces the weights in a file by those with which diffusers computed the golden numbers. With `outputs`, those of the
-/// last layer are cut.
-fn fill(path: &Path, outputs: Option<usize>) {
+/// Replaces the weights in a file by those with which diffusers computed the golden numbers.
+fn fill(path: &Path) {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let values = file.iter().map(|(name, old)| {
-        let mut shape = old.shape().to_vec();
-        let kept = shape.iter().product::<usize>();
-        if let (Some(outputs), true) = (outputs, name.starts_with("conv_out")) {
-            shape[0] = outputs;
-        }
-        let values = parameter(name, &shape)[..kept].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let weights = file.iter().map(|(name, old)| {
+        let values = parameter(name, old.shape()).iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         (name, old.shape().to_vec(), values)
     });
-    let values: Vec<_> = values.collect();
-    let views =
-        values.iter().map(|(name, shape, values)| (*name, TensorView::new(Dtype::F32, shape.clone(), values).unwrap()));
+    let weights: Vec<_> = weights.collect();
+    let views = weights
+        .iter()
+        .map(|(name, shape, values)| (*name, TensorView::new(Dtype::F32, shape.clone(), values).unwrap()));
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -160,7 +155,7 @@ fn check_case(name: &str) {
     // On a busy machine threads wait for each other longer than such small layers take.
     tch::set_num_threads(1);
     let learned = target.join("ddim").is_dir();
-    fill(&target.join(WEIGHTS), None);
+    fill(&target.join(WEIGHTS));
     let model = open(&target);
     let [channels, height, width] = model.network.image().sizes();
     let x = noise("x", &[2, channels, height, width]);
@@ -172,7 +167,7 @@ fn check_case(name: &str) {
         check_close(name, &ddim, &format!("{name}/ddim"), 1e-3);
         check_close(name, &ancestral, &format!("{name}/ancestral"), 1e-3);
         if learned {
-            fill(&target.join("ddim").join(WEIGHTS), Some(2 * channels as usize));
+            fill(&target.join("ddim").join(WEIGHTS));
             let [ddim, _] = draw(&open(&target.join("ddim")), &x, labels.as_ref());
             check_close("without variance channels", &ddim, &format!("{name}/ddim"), 1e-3);
         }
@@ -372,7 +367,6 @@ fn tensors_for_other_programs() {
     let card = fs::read_to_string(target.join("README.md")).unwrap();
     assert!(card.starts_with("---\nlicense: unknown\npipeline_tag"), "{card}");
 
-    // The description of the larger network has the keys of its options.
     let ho = dir.path().join("ho");
     export(&root().join("tests/golden/pipeline-ho"), &ho, &["--format", "safetensors", "--no-grid"]);
     let network = &json(&ho.join("config.json"))["network"];

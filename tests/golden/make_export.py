@@ -128,7 +128,8 @@ def ddim(folder, image, labels):
 def case(name, options, scratch):
     source, target = scratch / name / "run", scratch / name / "exported"
     sets = [part for option in options for part in ("--set", option)]
-    run("train", "--config", "smoke", "--steps", 2, "--set", f"run.dir={source}", "--set", "monitor.sample_every=0", *sets)
+    sets += ["--set", f"run.dir={source}", "--set", "monitor.sample_every=0"]
+    run("train", "--config", "smoke", "--steps", 2, *sets)
     run("export", source, "--out", target, "--no-grid")
     load(target / "unet")
     assert not torch.equal(
@@ -147,8 +148,8 @@ def case(name, options, scratch):
     if learned:
         load(target / "ddim/unet")
         channels = files[UNET]["in_channels"]
-        half = {key: tensor[:channels] if "conv_out" in key else tensor for key, tensor in tensors.items()}
-        save_file({key: tensor.contiguous() for key, tensor in half.items()}, target / "ddim" / WEIGHTS, {"format": "pt"})
+        half = {key: tensor[:channels] if "conv_out." in key else tensor for key, tensor in tensors.items()}
+        save_file(half, target / "ddim" / WEIGHTS, metadata={"format": "pt"})
     pipe = DDPMPipeline.from_pretrained(target)
     shape = (BATCH, files[UNET]["in_channels"], files[UNET]["sample_size"], files[UNET]["sample_size"])
     x = noise("x", shape)

@@ -98,8 +98,8 @@ impl Card<'_> {
             recipe::metrics(settings, origin.step).into_iter().map(|(name, value)| (name, format!("{value:.4}"))),
         );
         format!(
-            "    ddpm-dist train --config config.toml\n\nrepeats it, once `data.path` in `config.toml` is where the data \
-             is.\n\n{}",
+            "    ddpm-dist train --config config.toml\n\nrepeats it, once `data.path` in `config.toml` is where the \
+             data is.\n\n{}",
             table(&rows)
         )
     }

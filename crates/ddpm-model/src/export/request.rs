@@ -48,8 +48,8 @@ impl<'a> Export<'a> {
         Ok(Self { model, options, contents })
     }
 
-    /// Draws the images of the model card, all ranks together: f32 `[16, C, H, W]` on rank 0, nothing on the others. The
-    /// classes take turns. `None` if the images are neither grey nor RGB.
+    /// Draws the images of the model card, all ranks together: f32 `[16, C, H, W]` on rank 0, nothing on the others.
+    /// The classes take turns. `None` if the images are neither grey nor RGB.
     pub fn draw(&self, comm: &dyn Collective) -> Result<Option<Vec<f32>>, Failure> {
         let model = self.model;
         if !matches!(model.network.image().channels, 1 | 3) {

@@ -73,8 +73,8 @@ fn check_single_precision(process: &Diffusion) -> Result<(), Error> {
         if !(f32::MIN_POSITIVE..1.0).contains(&product) {
             let exact = process.alphas_cumprod[t];
             return Err(Error::config(format!(
-                "diffusers computes alphas_cumprod in f32, where the {exact:e} of t = {t} becomes {product:e} and sampling \
-                 divides by zero; train with betas that are further from 0 and 1"
+                "diffusers computes alphas_cumprod in f32, where the {exact:e} of t = {t} becomes {product:e} and \
+                 sampling divides by zero; train with betas that are further from 0 and 1"
             ))
             .or(Remedy::ExportTensors));
         }

@@ -6,12 +6,12 @@ use super::contents::Format;
 use crate::model::Model;
 use crate::steps::{self, DEFAULT_SAMPLING_STEPS};
 
-const TENSORS: &str = "`model.safetensors` holds the parameters by name, f32 and row-major, and `config.json` describes the \
-                       network and its diffusion process: `betas` are those of t = 0 to T - 1, and the network is given t \
-                       itself. Images are in [-1, 1].\n";
+const TENSORS: &str = "`model.safetensors` holds the parameters by name, f32 and row-major, and `config.json` \
+                       describes the network and its diffusion process: `betas` are those of t = 0 to T - 1, and the \
+                       network is given t itself. Images are in [-1, 1].\n";
 
-const WITHOUT_VARIANCE: &str = "\n`ddim` is the same network without the channels of its learned variance, for schedulers \
-                                that have no use for them.\n";
+const WITHOUT_VARIANCE: &str = "\n`ddim` is the same network without the channels of its learned variance, for \
+                                schedulers that have no use for them.\n";
 
 /// How to use an export of `model` in the folder `name`, in Markdown.
 pub(super) fn usage(model: &Model, format: Format, name: &str) -> String {
@@ -65,8 +65,8 @@ fn conditional(model: &Model, name: &str, classes: i64) -> String {
         ),
     };
     format!(
-        "The network takes the class of each image, 0 to {last}, which `DDPMPipeline` does not pass on, so drawing is a \
-         loop.{note}\n\n\
+        "The network takes the class of each image, 0 to {last}, which `DDPMPipeline` does not pass on, so drawing is \
+         a loop.{note}\n\n\
          ```python\nimport torch\nfrom diffusers import DDPMPipeline\n\n\
          pipe = DDPMPipeline.from_pretrained({name:?})\n\
          classes = torch.arange({classes})\n{null}\

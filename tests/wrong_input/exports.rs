@@ -34,7 +34,12 @@ fn exporting() {
         ("DIR/run --out DIR/a --format onnx", 2, "'onnx' for '--format", "diffusers, safetensors"),
         ("DIR/run --out DIR/a --weights 0.5", 4, "ema/0.5", "it holds weights, exp_avg, exp_avg_sq, ema/0.9"),
         ("DIR/run --out DIR/a --license MIT", 2, "'MIT' for '--license", "such as mit"),
-        ("DIR/run --out DIR/earlier", 2, "earlier is not empty", "Replace an earlier export with --overwrite"),
+        (
+            "DIR/run --out DIR/earlier",
+            2,
+            "earlier is not empty",
+            "Replace what an earlier command wrote with --overwrite",
+        ),
         ("DIR/run --out DIR/mine", 2, "mine is not empty; give another folder", "--overwrite"),
         ("DIR/run --out DIR/mine --overwrite", 2, "mine holds thesis.tex, which no export", "give another folder"),
         ("DIR/run --out DIR/run --overwrite", 2, "which no export has written", "give another folder"),

@@ -124,7 +124,7 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::LeaveWeightsOut => "leave --weights out".into(),
         Remedy::ResumeWithout => "resume without it with --allow-change data, which begins a new epoch".into(),
         Remedy::ExportTensors => "export it for other programs with --format safetensors".into(),
-        Remedy::ReplaceExport => "replace an earlier export with --overwrite".into(),
+        Remedy::Overwrite => "replace what an earlier command wrote with --overwrite".into(),
         Remedy::ThresholdSamples => "sample with --threshold instead".into(),
         Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
         Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),

@@ -10,7 +10,6 @@ mod allocator;
 mod cli;
 mod commands;
 mod failure;
-mod image_folder;
 mod model_data;
 mod output;
 mod plan;

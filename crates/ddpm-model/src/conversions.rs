@@ -43,6 +43,13 @@ impl From<DataError> for Error {
 
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
+        let error = match error {
+            CheckpointError::NoValues { path, source } => match source.downcast::<tch::TchError>() {
+                Ok(error) => return (*error).into(),
+                Err(source) => return Self::internal(format!("the values of {path} cannot be copied: {source}")),
+            },
+            error => error,
+        };
         let (kind, remedy) = match &error {
             // Two jobs write to one store: this one must not continue.
             CheckpointError::Held { uri, .. } => {
@@ -52,7 +59,6 @@ impl From<CheckpointError> for Error {
             CheckpointError::DamagedLease { uri, .. } => {
                 (ErrorKind::Storage, Some(Remedy::Unlock { uri: uri.clone(), force: true }))
             }
-            CheckpointError::NoValues { .. } => (ErrorKind::Internal, None),
             CheckpointError::Address { .. } | CheckpointError::Unconditional { .. } => (ErrorKind::Config, None),
             _ => (ErrorKind::Storage, None),
         };

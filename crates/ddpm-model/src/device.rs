@@ -133,6 +133,8 @@ fn compile_kernels(world: &World, device: Device) -> Result<(), Failure> {
     if let Some((rank, why)) = failed {
         tch_ext::forget_gpu_kernels();
         tracing::warn!("group norms are composed of libtorch's operations, which is slower; rank {rank}: {why}");
+    } else if device.is_cuda() {
+        tracing::info!("group norms: fused kernels, compiled for this GPU");
     }
     Ok(())
 }

@@ -55,8 +55,8 @@ pub enum Remedy {
     ResumeWithout,
     /// Export a model's tensors for other programs than diffusers.
     ExportTensors,
-    /// Replace an earlier export.
-    ReplaceExport,
+    /// Replace what an earlier command wrote.
+    Overwrite,
     /// Threshold images dynamically when they are drawn.
     ThresholdSamples,
     /// Compute on the CPU.

@@ -98,9 +98,8 @@ pub struct Weights {
     views: Vec<Tensor>,
     /// Where the gradients go, if the weights are trained.
     sinks: Option<Arc<GradientSinks>>,
-    /// A copy in another kind, for one forward pass, and each parameter's first element.
-    copy: Option<Tensor>,
-    offsets: Arc<[i64]>,
+    /// The views of a copy in another kind, for one forward pass; otherwise none.
+    copies: Vec<Tensor>,
 }
 
 impl Index<Param> for Weights {
@@ -126,8 +125,7 @@ impl Weights {
             )));
         }
         let views = layout.views(&flat);
-        let offsets = layout.entries.iter().map(|entry| entry.offset).collect();
-        Ok(Self { flat, views, sinks: None, copy: None, offsets })
+        Ok(Self { flat, views, sinks: None, copies: Vec::new() })
     }
 
     /// Fresh weights: parameter `i` is drawn from a stream keyed by `(seed, i)`, so every rank and device starts equal.
@@ -160,23 +158,34 @@ impl Weights {
 
     /// Another handle to the same values, gradients and memory.
     pub(crate) fn shallow_clone(&self) -> Self {
-        let views = self.views.iter().map(Tensor::shallow_clone).collect();
-        let copy = self.copy.as_ref().map(Tensor::shallow_clone);
-        let (sinks, offsets) = (self.sinks.clone(), Arc::clone(&self.offsets));
-        Self { flat: self.flat.shallow_clone(), views, sinks, copy, offsets }
+        let clone = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
+        Self {
+            flat: self.flat.shallow_clone(),
+            views: clone(&self.views),
+            sinks: self.sinks.clone(),
+            copies: clone(&self.copies),
+        }
     }
 
     /// The same weights with a copy of all of them in `kind`, made by one operation.
     pub(crate) fn with_copy_in(&self, kind: Kind) -> Result<Self, TchError> {
-        Ok(Self { copy: Some(self.flat.f_to_kind(kind)?), ..self.shallow_clone() })
+        let flat = self.flat.f_to_kind(kind)?;
+        let mut from = 0;
+        let copies = self.views.iter().enumerate().map(|(index, own)| {
+            let len = own.numel() as i64;
+            let copy = flat.f_narrow(0, from, len)?.f_view(own.size().as_slice())?;
+            from += len;
+            self.sinks.as_ref().map_or(Ok(copy.shallow_clone()), |sinks| sinks.trained(index, &copy))
+        });
+        Ok(Self { copies: copies.collect::<Result<_, _>>()?, ..self.shallow_clone() })
     }
 
     /// A parameter in `kind`, from the copy if that has it.
     pub(crate) fn in_kind(&self, param: Param, kind: Kind) -> Result<Tensor, TchError> {
-        let own = &self[param];
-        let Some(copy) = self.copy.as_ref().filter(|copy| copy.kind() == kind) else { return own.f_to_kind(kind) };
-        let view = copy.f_narrow(0, self.offsets[param.0], own.numel() as i64)?.f_view(own.size().as_slice())?;
-        self.sinks.as_ref().map_or(Ok(view.shallow_clone()), |sinks| sinks.trained(param.0, &view))
+        match self.copies.get(param.0) {
+            Some(copy) if copy.kind() == kind => Ok(copy.shallow_clone()),
+            _ => self[param].f_to_kind(kind),
+        }
     }
 
     /// The flat buffer, f32 `[layout.len()]`.
@@ -221,6 +230,7 @@ impl Gradients {
     /// # Errors
     /// libtorch fails.
     pub fn clear(&mut self) -> Result<(), NnError> {
+        self.sinks.flush()?; // what a failed backward pass has left behind
         let _ = self.flat.f_zero_()?;
         Ok(())
     }

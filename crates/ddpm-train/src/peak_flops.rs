@@ -41,6 +41,10 @@ const PEAKS: [Peak; 26] = [
 pub fn peak_tflops(name: &str, precision: Kind) -> Option<f64> {
     let words = |text: &str| text.split([' ', '-']).map(str::to_owned).collect::<Vec<_>>();
     let name = words(name);
+    // A slice of a GPU has a part of its units, which its name does not tell.
+    if name.iter().any(|word| word == "MIG") {
+        return None;
+    }
     let has = |model: &str| {
         let model = words(model);
         name.windows(model.len()).any(|part| part == model)
@@ -67,6 +71,7 @@ mod tests {
             ("NVIDIA GeForce RTX 4090", Some(165.2), Some(82.6)),
             ("Tesla V100-SXM2-16GB", None, Some(15.7)),
             ("NVIDIA GeForce RTX 3090 Ti", Some(71.0), Some(35.6)),
+            ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None, None),
             ("fake GPU", None, None),
         ] {
             assert_eq!([peak_tflops(name, Kind::BFloat16), peak_tflops(name, Kind::Float)], [bf16, f32], "{name}");

@@ -104,7 +104,12 @@ constexpr std::array<int, 2> PACKS{1, 4};
 constexpr std::array<std::array<const char *, 3>, 2> NAMES{{{"sums_forward", "finish_forward", "apply_forward"},
                                                             {"sums_backward", "finish_backward", "apply_backward"}}};
 
-void succeeded(int code, const char *call) { TORCH_CHECK(code == 0, "CUDA error: ", call, " failed with code ", code); }
+// In the words by which a full memory and a failed GPU are told apart.
+void succeeded(int code, const char *call) {
+    constexpr int OUT_OF_MEMORY = 2;
+    TORCH_CHECK(code != OUT_OF_MEMORY, "CUDA error: out of memory in ", call);
+    TORCH_CHECK(code == 0, "CUDA error: ", call, " failed with code ", code);
+}
 
 // The kernels of one GPU: the one that this process computes on.
 struct Loaded {
@@ -189,6 +194,7 @@ bool fits_gpu_kernels(int64_t batch, int64_t channels) {
 }
 
 void launch(bool on_gpu, bool bf16, int pack, bool backward, Stage stage, const gpu_norm::Job &job, Grid grid) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     const unsigned shared = shared_bytes(stage, pack, job.channels);
     if (!on_gpu) {
         const auto run = bf16 ? emulator<gpu_norm::Bf16>(pack, backward) : emulator<float>(pack, backward);

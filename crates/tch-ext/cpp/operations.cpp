@@ -86,7 +86,7 @@ void end(const at::RecordFunction &operation, at::ObserverContext *) {
     Open open = std::move(counts.open.back());
     counts.open.pop_back();
     const std::string_view name = operation.name();
-    if (open.flops_per_output > 0)
+    if (open.flops_per_output > 0 && !operation.outputs().empty()) // none if it failed
         counts.flops += open.flops_per_output * static_cast<double>(operation.outputs()[0].toTensor().numel());
     const auto among = [&](const auto &names) { return std::find(names.begin(), names.end(), name) != names.end(); };
     const bool inside_lists = !counts.open.empty() && counts.open.back().over_lists;

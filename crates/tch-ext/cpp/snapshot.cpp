@@ -1,12 +1,14 @@
-// Copies of a GPU's tensors in pinned host memory, made beside further computation. Nothing here is compiled against CUDA:
-// libtorch's backend provides streams and events.
+// A GPU's tensors, copied within its memory, and read from there beside further computation. Nothing here is compiled
+// against CUDA: libtorch's backend provides streams and events.
 #include "guarded.h"
 
 #include <c10/core/Event.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -14,10 +16,17 @@ namespace {
 
 using torch::Tensor;
 
+// Elements that pass through pinned memory at a time: 16 MiB.
+constexpr int64_t CHUNK = int64_t{1} << 22;
+
 struct Snapshot {
     std::vector<Tensor> copies;
-    c10::Event done;
+    c10::Event taken;
+
+    c10::Device device() const { return copies.at(0).device(); }
 };
+
+const c10::impl::DeviceGuardImplInterface &gpus(c10::Device device) { return *c10::impl::getDeviceGuardImpl(device.type()); }
 
 // Selects a stream for this thread.
 struct OnStream {
@@ -31,61 +40,77 @@ struct OnStream {
     ~OnStream() { device.exchangeStream(before); }
 };
 
-// Copies on the device in stream order, so that the originals may be changed by later work; none if there is no memory.
-std::vector<Tensor> copies_on_device(const std::vector<Tensor> &parts) {
-    std::vector<Tensor> copies;
-    try {
-        for (const auto &part : parts) copies.push_back(part.clone());
-    } catch (const c10::OutOfMemoryError &) {
-        copies.clear();
-    }
-    return copies;
-}
-
-std::unique_ptr<Snapshot> begun(const std::vector<Tensor> &parts) {
+// Null if the device has no memory for it. The copies are made in stream order: later work may change the originals.
+std::unique_ptr<Snapshot> take(const std::vector<Tensor> &parts) {
     at::NoGradGuard no_grad;
     const auto device = parts.at(0).device();
-    const auto &gpus = *c10::impl::getDeviceGuardImpl(device.type());
-    const auto compute = gpus.getStream(device);
-    const auto on_device = copies_on_device(parts);
-    // Without memory on the device, later work on the GPU waits until the host has its copies.
-    const auto stream = on_device.empty() ? compute : gpus.getStreamFromGlobalPool(device);
-    c10::Event copied(device.type());
-    copied.record(compute);
-    copied.block(stream);
-    auto snapshot = std::make_unique<Snapshot>(Snapshot{{}, c10::Event(device.type())});
-    const OnStream selected(gpus, stream);
-    for (const auto &part : on_device.empty() ? parts : on_device) {
-        auto copy = at::empty(part.sizes(), part.options().device(at::kCPU).pinned_memory(true));
-        copy.copy_(part, /*non_blocking=*/true);
-        // Its memory is not used for anything else before the copy is done.
-        part.record_stream(stream);
-        snapshot->copies.push_back(std::move(copy));
+    std::vector<Tensor> copies;
+    try {
+        for (const auto &part : parts) {
+            TORCH_CHECK(part.device() == device && part.scalar_type() == at::kFloat, "a snapshot takes f32 tensors of one device");
+            copies.push_back(part.clone(at::MemoryFormat::Contiguous));
+        }
+    } catch (const c10::OutOfMemoryError &) {
+        return nullptr;
     }
-    snapshot->done.record(stream);
+    auto snapshot = std::make_unique<Snapshot>(Snapshot{std::move(copies), c10::Event(device.type())});
+    snapshot->taken.record(gpus(device).getStream(device));
     return snapshot;
+}
+
+Tensor staging(const Tensor &like) {
+    const auto empty = [&](bool pinned) { return at::empty({CHUNK}, like.options().device(at::kCPU).pinned_memory(pinned)); };
+    try {
+        return empty(true);
+    } catch (const c10::Error &) {
+        return empty(false); // too little memory that can be pinned: slower
+    }
+}
+
+void read(const Snapshot &snapshot, float *const *to) {
+    at::NoGradGuard no_grad;
+    const auto &device = gpus(snapshot.device());
+    const auto stream = device.getStreamFromGlobalPool(snapshot.device());
+    snapshot.taken.block(stream);
+    const OnStream selected(device, stream);
+    const auto stage = staging(snapshot.copies[0]);
+    for (size_t i = 0; i < snapshot.copies.size(); ++i) {
+        const auto &copy = snapshot.copies[i];
+        for (int64_t at = 0; at < copy.numel(); at += CHUNK) {
+            const auto count = std::min(CHUNK, copy.numel() - at);
+            stage.narrow(0, 0, count).copy_(copy.narrow(0, at, count), /*non_blocking=*/true);
+            stream.synchronize();
+            std::memcpy(to[i] + at, stage.const_data_ptr<float>(), count * sizeof(float));
+        }
+    }
 }
 
 } // namespace
 
 extern "C" {
 
-// There is at least one part, all on one GPU; the caller must pass `*snapshot` to tch_ext_end_snapshot.
-char *tch_ext_begin_snapshot(const at::Tensor *const *parts, size_t count, Snapshot **snapshot) {
+// There is at least one part, of one dimension; the caller must pass `*snapshot`, if not null, to tch_ext_free_snapshot.
+char *tch_ext_take_snapshot(const at::Tensor *const *parts, size_t count, Snapshot **snapshot) {
     return tch_ext::guarded([&] {
         std::vector<Tensor> list;
         for (size_t i = 0; i < count; ++i) list.push_back(*parts[i]);
-        *snapshot = begun(list).release();
+        *snapshot = take(list).release();
     });
 }
 
-// Waits until all copies are done, on any thread, and passes the tensors to the caller, unless `copies` is null.
-char *tch_ext_end_snapshot(Snapshot *snapshot, at::Tensor **copies) {
+// Copies each part to its place in host memory, on any thread.
+char *tch_ext_read_snapshot(const Snapshot *snapshot, float *const *to) {
+    return tch_ext::guarded([&] {
+        // A thread without a current GPU would use the first one, and allocate memory there for a context.
+        gpus(snapshot->device()).setDevice(snapshot->device());
+        read(*snapshot, to);
+    });
+}
+
+char *tch_ext_free_snapshot(Snapshot *snapshot) {
     return tch_ext::guarded([&] {
         const std::unique_ptr<Snapshot> owned(snapshot);
-        owned->done.synchronize();
-        if (!copies) return;
-        for (size_t i = 0; i < owned->copies.size(); ++i) copies[i] = new at::Tensor(std::move(owned->copies[i]));
+        gpus(owned->device()).setDevice(owned->device());
     });
 }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
@@ -9,78 +10,81 @@ use torch_sys::C_tensor;
 use crate::message::check;
 
 unsafe extern "C" {
-    fn tch_ext_begin_snapshot(parts: *const *const C_tensor, count: usize, snapshot: *mut *mut c_void) -> *mut c_char;
-    fn tch_ext_end_snapshot(snapshot: *mut c_void, copies: *mut *mut C_tensor) -> *mut c_char;
+    fn tch_ext_take_snapshot(parts: *const *const C_tensor, count: usize, snapshot: *mut *mut c_void) -> *mut c_char;
+    fn tch_ext_read_snapshot(snapshot: *const c_void, to: *const *mut f32) -> *mut c_char;
+    fn tch_ext_free_snapshot(snapshot: *mut c_void) -> *mut c_char;
 }
 
-/// The values that tensors had when it was made. Whatever changes the tensors afterwards, on the same stream, does not change
-/// these.
+/// The values that tensors had when it was made. Whatever changes the tensors afterwards, on the same stream, does not
+/// change these.
 #[derive(Debug)]
 pub enum Snapshot {
-    /// Of tensors in host memory.
+    /// In host memory.
     Ready(Vec<Vec<f32>>),
-    /// Of a GPU's tensors: on their way to pinned host memory.
-    OnTheWay(OnTheWay),
+    /// In a GPU's memory.
+    OnGpu(OnGpu),
 }
 
-/// Copies on their way from a GPU.
+/// Copies within a GPU's memory.
 #[derive(Debug)]
-pub struct OnTheWay {
+pub struct OnGpu {
     snapshot: *mut c_void,
-    count: usize,
+    lens: Vec<usize>,
 }
 
 // SAFETY: the shim's snapshot belongs to no thread.
-unsafe impl Send for OnTheWay {}
+unsafe impl Send for OnGpu {}
+
+/// Whether a GPU once had no memory for a copy. Trying again would empty libtorch's cache of memory each time.
+static NO_MEMORY: AtomicBool = AtomicBool::new(false);
 
 impl Snapshot {
-    /// The values of `parts`, in f32, all on one device. On a GPU this takes as long as enqueueing a copy within its
-    /// memory; if that is too small, the GPU copies to the host before it computes further.
+    /// The values of `parts`, f32 `[N]`, all on one device. On a GPU this only enqueues a copy within its memory; if that
+    /// is too small, it waits until the values are in host memory.
     ///
     /// # Errors
     /// There is no memory, or the GPU failed.
     pub fn of(parts: &[Tensor]) -> Result<Self, TchError> {
-        if !parts.first().is_some_and(|part| part.device().is_cuda()) {
-            return parts.iter().map(Vec::try_from).collect::<Result<_, _>>().map(Self::Ready);
+        let on_gpu = parts.first().is_some_and(|part| part.device().is_cuda());
+        if on_gpu && !NO_MEMORY.load(Ordering::Relaxed) {
+            let tensors: Vec<_> = parts.iter().map(Tensor::as_ptr).collect();
+            let mut snapshot = null_mut();
+            // SAFETY: the tensors are live, and there is at least one.
+            unsafe { check(tch_ext_take_snapshot(tensors.as_ptr().cast(), tensors.len(), &mut snapshot))? };
+            if !snapshot.is_null() {
+                return Ok(Self::OnGpu(OnGpu { snapshot, lens: parts.iter().map(Tensor::numel).collect() }));
+            }
+            NO_MEMORY.store(true, Ordering::Relaxed);
         }
-        let tensors: Vec<_> = parts.iter().map(Tensor::as_ptr).collect();
-        let mut snapshot = null_mut();
-        // SAFETY: the tensors are live, and there is at least one.
-        unsafe { check(tch_ext_begin_snapshot(tensors.as_ptr().cast(), tensors.len(), &mut snapshot))? };
-        Ok(Self::OnTheWay(OnTheWay { snapshot, count: parts.len() }))
+        parts.iter().map(Vec::try_from).collect::<Result<_, _>>().map(Self::Ready)
     }
 
-    /// Waits until the values are in host memory, and returns those of each part.
+    /// The values of each part, in host memory; on a GPU they pass through pinned memory, on a stream of their own.
     ///
     /// # Errors
     /// The GPU failed.
-    pub fn wait(self) -> Result<Vec<Vec<f32>>, TchError> {
+    pub fn read(self) -> Result<Vec<Vec<f32>>, TchError> {
         match self {
             Self::Ready(values) => Ok(values),
-            Self::OnTheWay(copies) => copies.wait()?.iter().map(Vec::try_from).collect(),
+            Self::OnGpu(copies) => copies.read(),
         }
     }
 }
 
-impl OnTheWay {
-    fn wait(mut self) -> Result<Vec<Tensor>, TchError> {
-        let mut copies = vec![null_mut(); self.count];
-        let snapshot = std::mem::replace(&mut self.snapshot, null_mut());
-        // SAFETY: the snapshot is the shim's, and is not used afterwards; the shim fills all places with new tensors, whose
-        // ownership from_ptr takes, unless it fails.
-        unsafe {
-            check(tch_ext_end_snapshot(snapshot, copies.as_mut_ptr()))?;
-            Ok(copies.into_iter().map(|copy| Tensor::from_ptr(copy)).collect())
-        }
+impl OnGpu {
+    fn read(&self) -> Result<Vec<Vec<f32>>, TchError> {
+        let mut values: Vec<Vec<f32>> = self.lens.iter().map(|len| vec![0.0; *len]).collect();
+        let to: Vec<*mut f32> = values.iter_mut().map(Vec::as_mut_ptr).collect();
+        // SAFETY: the snapshot is live, and there is a place for each of its parts, as long as that part.
+        unsafe { check(tch_ext_read_snapshot(self.snapshot, to.as_ptr()))? };
+        Ok(values)
     }
 }
 
-impl Drop for OnTheWay {
+impl Drop for OnGpu {
     fn drop(&mut self) {
-        if !self.snapshot.is_null() {
-            // SAFETY: the snapshot is the shim's, and is not used afterwards.
-            let _ = unsafe { check(tch_ext_end_snapshot(self.snapshot, null_mut())) };
-        }
+        // SAFETY: the snapshot is the shim's, and is not used afterwards.
+        let _ = unsafe { check(tch_ext_free_snapshot(self.snapshot)) };
     }
 }
 
@@ -93,8 +97,8 @@ mod tests {
         let tensor = Tensor::from_slice(&[1f32, 2.0, 3.0]);
         let snapshot = Snapshot::of(&[tensor.narrow(0, 1, 2), tensor.narrow(0, 0, 0)]).unwrap();
         let _ = tensor.shallow_clone().fill_(7.0);
-        let taken = std::thread::spawn(|| snapshot.wait().unwrap()).join().unwrap();
+        let taken = std::thread::spawn(|| snapshot.read().unwrap()).join().unwrap();
         assert_eq!(taken, [vec![2.0, 3.0], vec![]]);
-        assert_eq!(Snapshot::of(&[]).unwrap().wait().unwrap(), Vec::<Vec<f32>>::new());
+        assert_eq!(Snapshot::of(&[]).unwrap().read().unwrap(), Vec::<Vec<f32>>::new());
     }
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
-use tch_ext::{Activation, NormOnCpu, Normed, PerChannel, group_norm, processor, with_group_norm};
+use tch_ext::{Activation, NormOnCpu, Normed, PerChannel, count_operations, group_norm, processor, with_group_norm};
 
 /// x, offset, gain, bias and the upstream gradient.
 struct Case {
@@ -180,13 +180,19 @@ fn the_composed_norm_equals_the_fused_one() {
 /// The arithmetic of a GPU's kernels, run on the CPU from the same source.
 #[test]
 fn a_gpu_s_kernels_equal_the_separate_operations() {
-    with_group_norm(NormOnCpu::AsGpuKernels, || {
-        values_and_gradients_equal_the_separate_operations();
-        sums_over_many_pixels_are_accurate();
-        two_inputs_are_concatenated_and_accumulate_the_residual_gradient();
-        the_residual_around_the_norm_of_one_image_stays_channels_last();
-        bf16_rounds_the_images_but_not_the_sums();
-    });
+    let ((), counted) = count_operations(|| {
+        with_group_norm(NormOnCpu::AsGpuKernels, || {
+            values_and_gradients_equal_the_separate_operations();
+            sums_over_many_pixels_are_accurate();
+            two_inputs_are_concatenated_and_accumulate_the_residual_gradient();
+            the_residual_around_the_norm_of_one_image_stays_channels_last();
+            bf16_rounds_the_images_but_not_the_sums();
+        })
+    })
+    .unwrap();
+    for kernel in ["group_norm_sums", "group_norm_apply", "group_norm_backward_finish", "group_norm_backward_apply"] {
+        assert!(counted.launches[&format!("tch_ext::{kernel}")] > 5, "{:?}", counted.launches);
+    }
 }
 
 #[test]

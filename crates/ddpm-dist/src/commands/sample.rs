@@ -5,7 +5,7 @@ use std::path::Path;
 use ddpm_comm::{World, agree};
 use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
-use ddpm_model::{Classifier, Drawn, Error, Failure, Generation, Model, WeightChoice, pictures, steps};
+use ddpm_model::{Classifier, Drawn, Error, Failure, Generation, ImageFolder, Model, WeightChoice, pictures, steps};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
@@ -13,7 +13,6 @@ use tch::Tensor;
 use crate::cli::{ClassChoice, SampleArgs};
 use crate::commands::patience::PATIENCE;
 use crate::failure::relieve_by_batch;
-use crate::image_folder::ImageFolder;
 use crate::output::print;
 
 /// Where samples go.

@@ -54,7 +54,7 @@ impl ExportFolder {
             ))),
             (false, false, _) => {
                 let message = format!("{shown} is not empty; give another folder");
-                Err(Error::config(message).or(Remedy::ReplaceExport))
+                Err(Error::config(message).or(Remedy::Overwrite))
             }
         }
     }

@@ -16,6 +16,6 @@ pub(super) fn share_of(state: &TrainState, rank: usize, world: usize) -> Result<
     let snapshot = Snapshot::of(&state.buffers().into_iter().map(part).collect::<Vec<_>>())?;
     Ok(Box::new(move || {
         let slice = |((name, range), data)| OwnedSlice { name, range, data };
-        Ok(places.into_iter().zip(snapshot.wait()?).map(slice).collect())
+        Ok(places.into_iter().zip(snapshot.read()?).map(slice).collect())
     }))
 }

@@ -7,8 +7,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ddpm_data::images_below;
-use ddpm_model::{Error, pictures};
 use ddpm_telemetry::from_unit_floats;
+
+use crate::error::{Error, Remedy};
+use crate::pictures;
 
 /// The folder, before anything is written to it.
 pub struct ImageFolder<'a> {
@@ -31,12 +33,12 @@ impl<'a> ImageFolder<'a> {
             )));
         }
         if !earlier.is_empty() && !overwrite {
-            return Err(Error::config(format!(
-                "{} holds {} images of an earlier run, which would be counted among the samples; give another folder, or \
-                 --overwrite to delete them first",
+            let message = format!(
+                "{} holds {} images of an earlier run, which would be counted among the samples; give another folder",
                 path.display(),
                 earlier.len()
-            )));
+            );
+            return Err(Error::config(message).or(Remedy::Overwrite));
         }
         Ok(Self { path, earlier })
     }

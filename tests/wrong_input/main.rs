@@ -6,6 +6,7 @@ mod common;
 
 mod commands;
 mod data;
+mod imports;
 mod models;
 mod runs;
 mod stores;

@@ -8,6 +8,7 @@ mod device;
 mod encode;
 mod eval;
 mod images;
+mod import;
 mod model;
 mod numbers;
 mod paths;
@@ -25,6 +26,7 @@ pub use data::DataCommand;
 pub use encode::EncodeArgs;
 pub use eval::{ClassesArgs, EvalCommand, Features, FidArgs, NllArgs};
 pub use images::DataArgs;
+pub use import::ImportArgs;
 pub use plot::PlotCommand;
 pub use sample::{ClassChoice, SampleArgs};
 pub use train::TrainArgs;
@@ -63,6 +65,8 @@ pub enum Command {
     /// Evaluate a model or its samples.
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Make a run of a model from elsewhere: a diffusers directory, or a .pt file of improved- or guided-diffusion.
+    Import(ImportArgs),
     /// List, show, verify, delete and copy the checkpoints of a run, and free a store that a killed run still holds.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),

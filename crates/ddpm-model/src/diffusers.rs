@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ddpm_config::ModelDescription;
 use ddpm_diffusion::{BetaSchedule, Diffusion, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
 use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
 use serde::Deserialize;
@@ -18,6 +19,8 @@ pub struct Pretrained {
     pub weights: Weights,
     /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
+    /// What all this was built from.
+    pub description: ModelDescription,
     /// Whether its scheduler clips predicted images to [-1, 1].
     pub clips: bool,
 }
@@ -29,6 +32,10 @@ pub fn is_diffusers_dir(source: &Path) -> Result<bool, Error> {
         return Ok(true);
     }
     let ending = source.extension().and_then(|ending| ending.to_str());
+    if source.is_file() && matches!(ending, Some("pt" | "pth")) {
+        let message = format!("{} is a file of weights, which does not say how they are used", source.display());
+        return Err(Error::config(message).or(Remedy::Import(source.display().to_string())));
+    }
     if source.is_file() && matches!(ending, Some("safetensors" | "bin" | "json")) {
         let message = format!("{} is a file; give the folder of the model that it belongs to", source.display());
         return Err(Error::config(message));
@@ -60,11 +67,21 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, 
     let variance = scheduler.variance().map_err(|error| error.within(&path))?;
     let channels = [config.image.channels as i64, config.out_channels];
     refuse_channels(directory, channels, variance).map_err(|error| error.within(&path))?;
-    let network = Network::new(Architecture::UNet(config)).map_err(|error| Error::from(error).within(directory))?;
+    let architecture = Architecture::UNet(config.clone());
+    let network = Network::new(architecture).map_err(|error| Error::from(error).within(directory))?;
+    let weights = saved.load(network.layout(), device)?;
+    let diffusion = scheduler.diffusion(variance, device).map_err(|error| error.within(&path))?;
     Ok(Pretrained {
-        weights: saved.load(network.layout(), device)?,
+        description: ModelDescription {
+            unet: config,
+            prediction: diffusion.spec().prediction,
+            variance,
+            schedule: scheduler.schedule().map_err(|error| error.within(&path))?,
+            timesteps: diffusion.timesteps(),
+        },
         network,
-        diffusion: scheduler.diffusion(variance, device).map_err(|error| error.within(&path))?,
+        weights,
+        diffusion,
         clips: scheduler.clip_sample.unwrap_or(true),
     })
 }

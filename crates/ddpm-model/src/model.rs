@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
 use ddpm_comm::{Collective, agree};
-use ddpm_config::Settings;
+use ddpm_config::{ModelSettings, Settings};
 use ddpm_data::{Source, Split};
 use ddpm_diffusion::Diffusion;
 use ddpm_nn::{Inputs, Network, Weights};
@@ -35,6 +35,8 @@ pub struct Model {
     pub classes: Option<i64>,
     /// Whether predicted images are clipped to [-1, 1] by default.
     pub clips: bool,
+    /// The `[model]` that describes the network.
+    pub network_settings: ModelSettings,
     /// The settings that the run was trained with; `None` for a diffusers directory.
     pub settings: Option<Settings>,
     /// A phrase that describes the model in logs and messages.
@@ -75,7 +77,7 @@ impl Model {
         let model = match found {
             Found::Diffusers => {
                 let pretrained = diffusers::open(Path::new(source), device, comm.rank() == 0);
-                agree::unanimous(comm, pretrained.map(|pretrained| Self::from_diffusers(source, pretrained)))
+                agree::unanimous(comm, pretrained.and_then(|pretrained| Self::from_diffusers(source, pretrained)))
             }
             Found::Run { description, settings, numbers } => {
                 flat.resize(numbers, 0.0);
@@ -96,23 +98,25 @@ impl Model {
             null_class: settings.null_class(),
             classes: settings.model.classes.map(i64::from),
             clips: true,
+            network_settings: settings.model.clone(),
             settings: Some(settings),
             description,
         })
     }
 
-    fn from_diffusers(source: &str, pretrained: Pretrained) -> Self {
-        let Pretrained { network, weights, diffusion, clips } = pretrained;
-        Self {
+    fn from_diffusers(source: &str, pretrained: Pretrained) -> Result<Self, Error> {
+        let Pretrained { network, weights, diffusion, description, clips } = pretrained;
+        Ok(Self {
             classes: network.classes(),
             network,
             weights,
             diffusion,
             null_class: None,
             clips,
+            network_settings: ModelSettings::describing(&description.unet)?,
             settings: None,
             description: format!("{source} (diffusers)"),
-        }
+        })
     }
 
     /// The prediction `[B, ...]` of the network for images `x` `[B, C, H, W]` at timesteps `t` `[B]` of the model's

@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod encode;
 mod eval;
+mod import;
 mod patience;
 mod plot;
 mod sample;
@@ -28,6 +29,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Sample(args) => sample::run(args, world, cli.json).map(|()| 0),
         Command::Encode(args) => encode::run(args, world, cli.json).map(|()| 0),
         Command::Eval(command) => eval::run(command, world, cli.json).map(|()| 0),
+        Command::Import(args) => import::run(args, world, cli.json).map(|()| 0),
         Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
         Command::Plot(command) => plot::run(command, world).map(|()| 0),

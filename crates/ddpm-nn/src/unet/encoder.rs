@@ -1,7 +1,7 @@
 //! The way down, which the U-Net and the classifier share.
 
 use ddpm_spec::UNetSpec;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::blocks::{Down, Mid, Pass, embedding_width};
 use crate::arena::Weights;
@@ -15,6 +15,7 @@ use crate::time::sinusoidal_embedding;
 pub(super) struct Encoder {
     conv_in: Conv2d,
     time_width: i64,
+    time_scale: f64,
     cos_first: bool,
     freq_shift: f64,
     time_1: Linear,
@@ -59,6 +60,7 @@ impl Encoder {
         Self {
             conv_in,
             time_width: first,
+            time_scale: config.time_scale,
             cos_first: config.flip_sin_to_cos,
             freq_shift: config.freq_shift as f64,
             time_1,
@@ -76,7 +78,8 @@ impl Encoder {
         inputs: &Inputs<'a>,
         checkpointed: &'a [bool],
     ) -> Result<Encoded<'a>, TchError> {
-        let sinusoid = sinusoidal_embedding(inputs.t, self.time_width, self.cos_first, self.freq_shift)?;
+        let t = inputs.t.f_to_kind(Kind::Float)?.f_mul_scalar(self.time_scale)?;
+        let sinusoid = sinusoidal_embedding(&t, self.time_width, self.cos_first, self.freq_shift)?;
         let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid)?.f_silu()?)?;
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
             embedding = embedding.f_add_(&table.forward(w, labels)?)?;

@@ -10,7 +10,6 @@ arguments of their constructors in openai.json.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -21,17 +20,41 @@ from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).parent
 CODE = {"improved-diffusion": Improved, "guided-diffusion": Guided}
+# As the model for 512x512 images: its first level is narrower than the time embedding's sinusoids.
+NARROW = dict(
+    image_size=8, in_channels=1, model_channels=64, out_channels=1, num_res_blocks=1, attention_resolutions=[1],
+    channel_mult=[0.5], num_heads=1,
+)
 
-source = Path(sys.argv[1])
-shutil.copyfile(source / "openai.json", GOLDEN / "openai.json")
-for name, described in json.loads((source / "openai.json").read_text()).items():
-    weights = torch.load(source / f"openai-{name}.pt", weights_only=True)
+
+def write(name, described, weights, tensors):
+    """Writes a model with these weights rounded, and its output y for x, t and labels of `tensors`; returns y."""
     weights = {key: tensor.half() for key, tensor in weights.items()}
     torch.save(weights, GOLDEN / f"openai-{name}.pt")
     model = CODE[described["code"]](**described["arguments"]).eval()
     model.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
-    tensors = load_file(source / f"openai-{name}.safetensors")
     with torch.no_grad():
         y = model(tensors["x"], tensors["t"], tensors.get("labels"))
-    print(name, "differs from full precision by", (y - tensors["y"]).abs().max().item())
     save_file({**tensors, "y": y}, GOLDEN / f"openai-{name}.safetensors")
+    return y
+
+
+source = Path(sys.argv[1])
+all_described = json.loads((source / "openai.json").read_text())
+for name, described in all_described.items():
+    weights = torch.load(source / f"openai-{name}.pt", weights_only=True)
+    tensors = load_file(source / f"openai-{name}.safetensors")
+    y = write(name, described, weights, tensors)
+    print(name, "differs from full precision by", (y - tensors["y"]).abs().max().item())
+
+torch.manual_seed(0)
+model = Guided(**NARROW)
+weights = {key: 0.1 * torch.randn_like(tensor) for key, tensor in model.state_dict().items()}
+described = {
+    "code": "guided-diffusion",
+    "parameters": sum(tensor.numel() for tensor in weights.values()),
+    "arguments": NARROW,
+}
+write("guided-narrow", described, weights, {"x": torch.randn(3, 1, 8, 8), "t": torch.tensor([0, 250, 999])})
+all_described["guided-narrow"] = described
+(GOLDEN / "openai.json").write_text(json.dumps(all_described, indent=1) + "\n")

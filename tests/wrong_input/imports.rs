@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use crate::check;
-use crate::common::root;
+use crate::common::{program, root, succeed};
 use crate::runs::train_smoke;
 
 #[test]
@@ -43,7 +43,7 @@ fn files_of_openais_code() {
             "give the folder with its config.json",
         ),
     ];
-    let process = "--image-size 16 --num-heads 2 --diffusion-steps 1000 --noise-schedule linear";
+    let process = "--image-size 16 --num-heads 1 --diffusion-steps 1000 --noise-schedule linear";
     check(dir.path(), &format!("import --out DIR/run {process}"), &cases);
     assert!(!at("ran").exists(), "a pickle was run");
     assert!(!at("run").exists(), "refused imports leave nothing behind");
@@ -58,7 +58,7 @@ fn what_the_weights_do_not_tell() {
         (
             "",
             2,
-            "the weights do not tell the size of the images (convolutions fit any), the heads of its attention",
+            "the weights do not tell the size of the images (convolutions fit any), the heads of its attention (any",
             "--image-size, --num-heads or --num-head-channels, --diffusion-steps, --noise-schedule",
         ),
         (
@@ -68,15 +68,22 @@ fn what_the_weights_do_not_tell() {
             "with --num-heads or --num-head-channels.",
         ),
         (
-            "--image-size 16 --num-heads 2 --diffusion-steps 4000 --noise-schedule cosine",
+            "--image-size 16 --num-heads 1 --diffusion-steps 4000 --noise-schedule cosine",
             2,
             "whether its timesteps were rescaled to 1000",
             "--rescale-timesteps",
         ),
+        (
+            "--image-size 16 --num-heads 2 --diffusion-steps 1000 --noise-schedule cosine",
+            2,
+            "the order of its attention's channels (both have the same shapes)",
+            "--use-new-attention-order",
+        ),
+        ("--rescale-timesteps maybe", 2, "'maybe' for '--rescale-timesteps", "--help"),
         ("--noise-schedule sqrt", 2, "'sqrt' for '--noise-schedule", "linear, cosine"),
         ("--image-size 0", 2, "'0' for '--image-size", "at least 1"),
         (
-            "--image-size 15 --num-heads 2 --diffusion-steps 1000 --noise-schedule linear",
+            "--image-size 15 --num-heads 1 --diffusion-steps 1000 --noise-schedule linear",
             2,
             "image_size = 15 is not a multiple of 2",
             "Use 14 or 16",
@@ -85,9 +92,9 @@ fn what_the_weights_do_not_tell() {
     check(dir.path(), &format!("{IMPORT} --out DIR/run"), &cases);
     let cases = [
         ("--out DIR/run --num-heads 3", 2, "num_heads = 3 does not divide the 64 channels", "Use 1, 2, 4"),
-        ("--out DIR/run --num-head-channels 48", 2, "num_head_channels = 48 does not divide", "Use 8, 16, 32 or 64"),
+        ("--out DIR/run --num-head-channels 48", 2, "num_head_channels = 48 does not divide", "Use 4, 8, 16, 32 or 64"),
         ("--out DIR/run --num-heads 4 --num-head-channels 16", 2, "cannot be used with", "--help"),
-        ("--out DIR/run --num-heads 4 --sigma-small", 2, "has learned its variance", "leave sigma_small out"),
+        ("--out DIR/run --num-heads 4 --sigma-small true", 2, "has learned its variance", "leave sigma_small out"),
         (
             "--out DIR/run --num-heads 4 --set model.channels=[64,64]",
             2,
@@ -104,7 +111,7 @@ fn what_the_weights_do_not_tell() {
         ("--out DIR/taken --num-heads 4", 2, "taken holds a run already", "another directory"),
         ("--num-heads 4", 2, "not provided", "--out <RUN>"),
     ];
-    let told = "--image-size 16 --diffusion-steps 1000 --noise-schedule linear";
+    let told = "--image-size 16 --diffusion-steps 1000 --noise-schedule linear --use-new-attention-order false";
     check(dir.path(), &format!("{IMPORT} {told}"), &cases);
     assert!(!dir.path().join("run").exists(), "refused imports leave nothing behind");
     let cases = [
@@ -120,6 +127,14 @@ fn what_the_weights_do_not_tell() {
             "which does not say how they are used",
             "`ddpm-dist import tests/golden/openai-guided-updown.pt --out RUN`",
         ),
+    ];
+    check(dir.path(), "", &cases);
+    // Nothing is known of its data.
+    let imported = dir.path().join("imported");
+    succeed(program().args(["import", "tests/golden/pipeline-digits", "--out"]).arg(&imported));
+    let cases = [
+        ("eval nll --model DIR/imported", 2, "data.kind is \"unknown\"", "Name images by data.kind and data.path"),
+        ("train --config DIR/imported/config.toml", 2, "does not say what it was trained on", "Name images"),
     ];
     check(dir.path(), "", &cases);
 }

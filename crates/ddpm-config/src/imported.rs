@@ -82,6 +82,7 @@ impl ModelSettings {
             time_scale_shift: unet.time_scale_shift,
             downsample_padding: fit("downsample_padding", unet.downsample_padding)?,
             freq_shift: fit("freq_shift", unet.freq_shift)?,
+            time_channels: unet.time_channels.map(|width| fit("time_channels", width)).transpose()?,
             time_scale: unet.time_scale,
             flip_sin_to_cos: unet.flip_sin_to_cos,
             norm_eps: unet.norm_eps,

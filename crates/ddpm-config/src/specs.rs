@@ -31,6 +31,7 @@ impl Settings {
             dropout: model.dropout,
             time_scale_shift: model.time_scale_shift,
             downsample_padding: i64::from(model.downsample_padding),
+            time_channels: model.time_channels.map(i64::from),
             time_scale: model.time_scale,
             flip_sin_to_cos: model.flip_sin_to_cos,
             freq_shift: i64::from(model.freq_shift),

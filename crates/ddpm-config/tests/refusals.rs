@@ -66,7 +66,7 @@ fn misspelt_words_name_the_choices_and_the_nearest() {
 #[test]
 fn keys_that_exclude_each_other_are_refused_together() {
     check("smoke", &["model.heads=2", "model.head_dim=4"], &["model.heads and model.head_dim are both set"]);
-    check("smoke", &["model.heads=3"], &["model.heads = 3 does not divide the 16 channels", "Use 1, 2, 4"]);
+    check("smoke", &["model.heads=3"], &["model.heads = 3 does not divide the 8 channels", "Use 1, 2, 4 or 8."]);
     check("smoke", &["model.mid_norm_groups=3"], &["model.mid_norm_groups = 3 does not divide the 16 channels"]);
     check(
         "smoke",

@@ -51,7 +51,7 @@ fn model() -> impl Strategy<Value = ModelDescription> {
     ];
     let network = (prop::collection::vec((1..4_i64, any::<bool>()), 1..4), 1..4_i64, heads, mid, any::<[bool; 3]>());
     let schedule = prop_oneof![
-        (2..5000_usize).prop_map(|timesteps| (BetaSchedule::linear(timesteps), timesteps)),
+        (50..5000_usize).prop_map(|timesteps| (BetaSchedule::linear(timesteps), timesteps)),
         (2..5000_usize).prop_map(|timesteps| (BetaSchedule::Cosine, timesteps)),
         (2..5000_usize).prop_map(|t| (BetaSchedule::Quadratic { start: 0.001, end: 0.01 }, t)),
         prop::collection::vec(1e-4..0.02_f64, 2..9).prop_map(|betas| (BetaSchedule::List(betas.clone()), betas.len())),
@@ -74,6 +74,7 @@ fn model() -> impl Strategy<Value = ModelDescription> {
                 dropout: 0.25,
                 time_scale_shift: flags[1],
                 downsample_padding: i64::from(kinds[1]),
+                time_channels: classes.map(|classes| 2 * classes + 2),
                 time_scale: scale,
                 flip_sin_to_cos: flags[2],
                 freq_shift: i64::from(!kinds[1]),

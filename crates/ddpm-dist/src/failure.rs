@@ -148,6 +148,7 @@ fn flag(unsaid: Unsaid) -> &'static str {
     match unsaid {
         Unsaid::ImageSize => "--image-size",
         Unsaid::Heads => "--num-heads or --num-head-channels",
+        Unsaid::AttentionOrder => "--use-new-attention-order",
         Unsaid::DiffusionSteps => "--diffusion-steps",
         Unsaid::NoiseSchedule => "--noise-schedule",
         Unsaid::RescaleTimesteps => "--rescale-timesteps",

@@ -9,6 +9,8 @@ pub enum Unsaid {
     ImageSize,
     /// `num_heads`, or `num_head_channels`.
     Heads,
+    /// `use_new_attention_order`.
+    AttentionOrder,
     /// `diffusion_steps`.
     DiffusionSteps,
     /// `noise_schedule`.
@@ -23,6 +25,7 @@ impl Unsaid {
         match self {
             Self::ImageSize => "the size of the images (convolutions fit any)",
             Self::Heads => "the heads of its attention (any number has the same shapes)",
+            Self::AttentionOrder => "the order of its attention's channels (both have the same shapes)",
             Self::DiffusionSteps => "the number of timesteps (no weight depends on it)",
             Self::NoiseSchedule => "the noise schedule (no weight depends on it)",
             Self::RescaleTimesteps => {

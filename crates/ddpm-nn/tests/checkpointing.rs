@@ -26,6 +26,7 @@ fn unet() -> UNetSpec {
         dropout: 0.0,
         time_scale_shift: false,
         downsample_padding: 1,
+        time_channels: None,
         time_scale: 1.0,
         flip_sin_to_cos: true,
         freq_shift: 0,

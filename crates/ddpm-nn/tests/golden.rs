@@ -104,6 +104,7 @@ fn ho_cifar10() -> UNetSpec {
         dropout: 0.1,
         time_scale_shift: false,
         downsample_padding: 0,
+        time_channels: None,
         time_scale: 1.0,
         flip_sin_to_cos: false,
         freq_shift: 1,

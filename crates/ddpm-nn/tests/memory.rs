@@ -109,6 +109,7 @@ fn unet() -> Architecture {
         dropout: 0.0,
         time_scale_shift: true,
         downsample_padding: 1,
+        time_channels: None,
         time_scale: 1.0,
         flip_sin_to_cos: false,
         freq_shift: 1,

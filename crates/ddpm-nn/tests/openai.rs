@@ -20,7 +20,7 @@ fn tensor(file: &SafeTensors, name: &str) -> Option<Tensor> {
 /// How far the network in openai-`name`.pt, read in this way, is from the output of OpenAI's code.
 fn distance(name: &str, heads: Heads, order: AttentionOrder) -> f64 {
     let saved = OpenAiUNet::open(&golden(&format!("openai-{name}.pt"))).unwrap();
-    let (network, weights) = saved.build(&saved.config(16, heads, 1.0), order, Device::Cpu).unwrap();
+    let (network, weights) = saved.build(&saved.config(8, heads, 1.0), order, Device::Cpu).unwrap();
     let bytes = std::fs::read(golden(&format!("openai-{name}.safetensors"))).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (x, t, labels) = (tensor(&file, "x").unwrap(), tensor(&file, "t").unwrap(), tensor(&file, "labels"));
@@ -38,6 +38,7 @@ fn networks_compute_what_openais_code_computes() {
         ("improved-classes", Heads::Number(1), HeadsFirst),
         ("guided-updown", Heads::Width(16), HeadsFirst),
         ("guided-new-order", Heads::Number(4), HeadsLast),
+        ("guided-narrow", Heads::Number(1), HeadsFirst),
     ] {
         let distance = distance(name, heads, order);
         assert!(distance <= 1e-4, "{name} is off by {distance:e}");
@@ -66,6 +67,8 @@ fn shapes_tell_the_architecture() {
     };
     assert_eq!(shape("improved-hybrid"), (vec![false, true], 6, false, true, None));
     assert_eq!(shape("guided-updown"), (vec![false, true], 6, true, true, Some(4)));
+    let narrow = config("guided-narrow");
+    assert_eq!((narrow.channels, narrow.time_channels, narrow.image.channels), (vec![32], Some(64), 1));
     assert_eq!(shape("guided-new-order"), (vec![true, true], 3, false, true, None));
 }
 
@@ -100,5 +103,5 @@ fn other_files_are_refused_by_what_is_wrong_with_them() {
     assert!(built(config.clone()).contains("heads = 3 does not divide the 64 channels"));
     let wider = UNetSpec { channels: vec![32, 96], heads: Heads::One, ..config };
     let wider = built(wider);
-    assert!(wider.contains("is [64], where the other tensors imply [96]"), "{wider}");
+    assert!(wider.contains("is [64, 32, 3, 3], where the other tensors imply [96, 32, 3, 3]"), "{wider}");
 }

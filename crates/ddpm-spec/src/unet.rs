@@ -41,6 +41,8 @@ pub struct UNetSpec {
     pub time_scale_shift: bool,
     /// Padding of the strided convolutions: 1 all around, or 0 for one row and column at the far side only.
     pub downsample_padding: i64,
+    /// Width of the sinusoids that begin the time embedding, which is four times as wide; `None`: that of the first level.
+    pub time_channels: Option<i64>,
     /// What timesteps are multiplied by before they are embedded: 1, or 1000/T where T timesteps were rescaled to 1000
     /// (`rescale_timesteps` of Nichol & Dhariwal's code).
     pub time_scale: f64,
@@ -53,6 +55,16 @@ pub struct UNetSpec {
 }
 
 impl UNetSpec {
+    /// Width of the sinusoids of the time embedding.
+    pub fn sinusoids(&self) -> i64 {
+        self.time_channels.unwrap_or(self.channels[0])
+    }
+
+    /// Width of the time (and class) embedding.
+    pub fn embedding(&self) -> i64 {
+        4 * self.sinusoids()
+    }
+
     /// Checks that the network can be built.
     ///
     /// # Errors
@@ -80,10 +92,12 @@ impl UNetSpec {
             in_range(&path(field), value, matches!(value, 0 | 1), "0 or 1")?;
         }
         self.validate_groups(naming)?;
-        // Half of the time embedding are sines, half cosines, and the exponent divides by half the width - freq_shift.
-        let first = self.channels[0];
-        let fits = first >= 4 && first % 2 == 0;
-        in_range(&format!("{}[0]", path("channels")), first, fits, "even and at least 4")?;
+        // Half of the sinusoids are sines, half cosines, and the exponent divides by half the width - freq_shift.
+        let (field, width) = match self.time_channels {
+            Some(width) => (path("time_channels"), width),
+            None => (format!("{}[0]", path("channels")), self.channels[0]),
+        };
+        in_range(&field, width, (4..=WIDEST).contains(&width) && width % 2 == 0, "even and at least 4")?;
         self.validate_heads(naming)?;
         image_halves(self.image, levels, levels - 1, naming)
     }

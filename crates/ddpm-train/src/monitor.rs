@@ -158,7 +158,7 @@ impl Outputs {
             show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
             let timesteps = settings.diffusion.timesteps;
             show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(MIN_TIMESTEPS)));
-            let width = settings.model.channels[0];
+            let width = settings.model.time_channels.unwrap_or(settings.model.channels[0]);
             show(board, step, "embedding", process_charts::embedding(timesteps, width));
         }
         Ok(Self {

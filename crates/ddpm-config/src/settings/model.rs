@@ -48,6 +48,9 @@ pub struct ModelSettings {
     /// Subtracted from half the embedding's width in the sinusoids' exponent: 1 as in Ho et al., 0 in later work.
     /// Default 0.
     pub freq_shift: u32,
+    /// Width of the sinusoids of the time embedding; absent or 0: that of the first level.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub time_channels: Option<u32>,
     /// Timesteps are multiplied by this before they are embedded: 1000/T for models with OpenAI's `rescale_timesteps`.
     /// Default 1.
     pub time_scale: f64,
@@ -79,6 +82,7 @@ impl Default for ModelSettings {
             time_scale_shift: false,
             downsample_padding: 1,
             freq_shift: 0,
+            time_channels: None,
             time_scale: 1.0,
             flip_sin_to_cos: true,
             norm_eps: 1e-5,

@@ -48,6 +48,7 @@ impl ModelSettings {
             ("model.norm_groups", self.norm_groups != unet.norm_groups),
             ("model.downsample_padding", self.downsample_padding != unet.downsample_padding),
             ("model.freq_shift", self.freq_shift != unet.freq_shift),
+            ("model.time_channels", self.time_channels.is_some()),
             ("model.time_scale", self.time_scale != unet.time_scale),
             ("model.flip_sin_to_cos", self.flip_sin_to_cos != unet.flip_sin_to_cos),
             ("model.norm_eps", self.norm_eps != unet.norm_eps),

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 use ddpm_model::{NoiseSchedule, OpenAiArguments};
 use ddpm_nn::Heads;
 
@@ -50,16 +51,18 @@ pub struct OpenAiFlags {
     #[arg(long, alias = "noise_schedule", value_parser = noise_schedule())]
     noise_schedule: Option<NoiseSchedule>,
     /// Whether the network saw t * 1000/T instead of t; the default is true in improved- and false in guided-diffusion.
-    #[arg(long, alias = "rescale_timesteps", value_name = "true|false")]
+    #[arg(long, alias = "rescale_timesteps", value_name = "BOOL", value_parser = BoolishValueParser::new())]
     rescale_timesteps: Option<bool>,
-    /// The attention holds all queries before all keys.
-    #[arg(long, alias = "use_new_attention_order")]
-    use_new_attention_order: bool,
-    /// The network predicts the image instead of the noise.
-    #[arg(long, alias = "predict_xstart")]
+    /// Whether the attention holds all queries before all keys; always false in improved-diffusion.
+    #[arg(long, alias = "use_new_attention_order", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    use_new_attention_order: Option<bool>,
+    /// Whether the network predicts the image instead of the noise.
+    #[arg(long, alias = "predict_xstart", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    #[arg(default_value = "false", action = ArgAction::Set)]
     predict_xstart: bool,
-    /// The fixed variance is the smaller one.
-    #[arg(long, alias = "sigma_small")]
+    /// Whether a variance that is not learned is the smaller one.
+    #[arg(long, alias = "sigma_small", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    #[arg(default_value = "false", action = ArgAction::Set)]
     sigma_small: bool,
 }
 

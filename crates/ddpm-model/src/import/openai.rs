@@ -35,8 +35,8 @@ pub struct OpenAiArguments {
     pub noise_schedule: Option<NoiseSchedule>,
     /// Whether the network saw timesteps multiplied by 1000/T; of no effect if T is 1000.
     pub rescale_timesteps: Option<bool>,
-    /// Whether `qkv` holds all queries first.
-    pub use_new_attention_order: bool,
+    /// Whether `qkv` holds all queries first; of no effect for a single head. improved-diffusion never does.
+    pub use_new_attention_order: Option<bool>,
     /// Whether the network predicts the image rather than the noise.
     pub predict_xstart: bool,
     /// Whether a variance that is not learned is the smaller one.
@@ -47,6 +47,7 @@ pub struct OpenAiArguments {
 struct Complete {
     image_size: usize,
     heads: Heads,
+    order: AttentionOrder,
     timesteps: usize,
     schedule: NoiseSchedule,
     time_scale: f64,
@@ -67,12 +68,11 @@ const NAMING: Naming = Naming(|field| {
 pub(super) fn open(path: &Path, arguments: &OpenAiArguments) -> Result<(ModelDescription, Network, Weights), Error> {
     let saved = OpenAiUNet::open(path)?;
     let within = |error: Error| error.within(path);
-    let Complete { image_size, heads, timesteps, schedule, time_scale } = complete(arguments).map_err(within)?;
+    let Complete { image_size, heads, order, timesteps, schedule, time_scale } = complete(arguments).map_err(within)?;
     let unet = saved.config(image_size, heads, time_scale);
     let channels = [unet.image.channels as i64, unet.out_channels];
     let variance = variance(channels, arguments.sigma_small).map_err(within)?;
     unet.validate(NAMING).map_err(|error| within(error.into()))?;
-    let order = if arguments.use_new_attention_order { AttentionOrder::HeadsLast } else { AttentionOrder::HeadsFirst };
     let (network, weights) = saved.build(&unet, order, Device::Cpu)?;
     let description = ModelDescription {
         unet,
@@ -89,12 +89,16 @@ pub(super) fn open(path: &Path, arguments: &OpenAiArguments) -> Result<(ModelDes
 
 /// The arguments, or what is missing.
 fn complete(arguments: &OpenAiArguments) -> Result<Complete, Error> {
-    let OpenAiArguments { image_size, heads, diffusion_steps, noise_schedule, rescale_timesteps, .. } = arguments;
+    let OpenAiArguments { image_size, heads, diffusion_steps, noise_schedule, .. } = arguments;
     // The network saw t * 1000/T, which is t itself if T is 1000.
-    let rescales = rescale_timesteps.or(diffusion_steps.is_none_or(|steps| steps == 1000).then_some(false));
+    let is_same = diffusion_steps.is_none_or(|steps| steps == 1000);
+    let rescales = arguments.rescale_timesteps.or(is_same.then_some(false));
+    let is_single = heads.is_none_or(|heads| heads == Heads::Number(1));
+    let queries_first = arguments.use_new_attention_order.or(is_single.then_some(false));
     let missing: Vec<Unsaid> = [
         (Unsaid::ImageSize, image_size.is_none()),
         (Unsaid::Heads, heads.is_none()),
+        (Unsaid::AttentionOrder, queries_first.is_none()),
         (Unsaid::DiffusionSteps, diffusion_steps.is_none()),
         (Unsaid::NoiseSchedule, noise_schedule.is_none()),
         (Unsaid::RescaleTimesteps, rescales.is_none()),
@@ -102,8 +106,8 @@ fn complete(arguments: &OpenAiArguments) -> Result<Complete, Error> {
     .into_iter()
     .filter_map(|(unsaid, is_missing)| is_missing.then_some(unsaid))
     .collect();
-    let (Some(image_size), Some(heads), Some(timesteps), Some(schedule), Some(rescales)) =
-        (*image_size, *heads, *diffusion_steps, *noise_schedule, rescales)
+    let (Some(image_size), Some(heads), Some(queries_first), Some(timesteps), Some(schedule), Some(rescales)) =
+        (*image_size, *heads, queries_first, *diffusion_steps, *noise_schedule, rescales)
     else {
         let reasons: Vec<&str> = missing.iter().map(|unsaid| unsaid.reason()).collect();
         let reasons = match reasons.split_last() {
@@ -113,7 +117,8 @@ fn complete(arguments: &OpenAiArguments) -> Result<Complete, Error> {
         return Err(Error::config(format!("the weights do not tell {reasons}")).or(Remedy::Describe(missing)));
     };
     let time_scale = if rescales { 1000.0 / timesteps.max(1) as f64 } else { 1.0 };
-    Ok(Complete { image_size, heads, timesteps, schedule, time_scale })
+    let order = if queries_first { AttentionOrder::HeadsLast } else { AttentionOrder::HeadsFirst };
+    Ok(Complete { image_size, heads, order, timesteps, schedule, time_scale })
 }
 
 /// The variance of a network that takes and gives these channels.
@@ -147,6 +152,7 @@ mod tests {
             diffusion_steps: Some(4000),
             noise_schedule: Some(NoiseSchedule::Cosine),
             rescale_timesteps: Some(true),
+            use_new_attention_order: Some(true),
             ..OpenAiArguments::default()
         }
     }
@@ -156,13 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_and_rescaling_only_if_it_matters() {
+    fn what_is_missing_is_named_if_it_matters() {
         assert_eq!(complete(&all()).ok().map(|complete| complete.time_scale), Some(0.25));
         let unknown = OpenAiArguments { rescale_timesteps: None, ..all() };
         assert_eq!(missing(&unknown), [Remedy::Describe(vec![Unsaid::RescaleTimesteps])]);
         assert_eq!(missing(&OpenAiArguments { diffusion_steps: Some(1000), ..unknown }), []);
-        use Unsaid::{DiffusionSteps, Heads, ImageSize, NoiseSchedule};
-        let all = vec![ImageSize, Heads, DiffusionSteps, NoiseSchedule];
+        let many = OpenAiArguments { use_new_attention_order: None, ..all() };
+        assert_eq!(missing(&many), [Remedy::Describe(vec![Unsaid::AttentionOrder])]);
+        assert_eq!(missing(&OpenAiArguments { heads: Some(Heads::Number(1)), ..many }), []);
+        let all = vec![Unsaid::ImageSize, Unsaid::Heads, Unsaid::DiffusionSteps, Unsaid::NoiseSchedule];
         assert_eq!(missing(&OpenAiArguments::default()), [Remedy::Describe(all)]);
     }
 

@@ -99,6 +99,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
         dropout: keys.float("dropout", 0.0)?,
         time_scale_shift,
         downsample_padding: keys.whole("downsample_padding", Some(1), 0..=1)?,
+        time_channels: None,
         time_scale: 1.0,
         flip_sin_to_cos: keys.flag("flip_sin_to_cos", true)?,
         freq_shift: keys.whole("freq_shift", Some(0), 0..=1)?,

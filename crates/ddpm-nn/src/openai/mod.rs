@@ -23,7 +23,7 @@ const NORM_GROUPS: i64 = 32;
 /// In which order an attention layer's `qkv` holds its channels. Both orders have the same shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionOrder {
-    /// Heads first, and within each its queries, keys and values; the order of all models that were published.
+    /// Heads first, and within each its queries, keys and values.
     HeadsFirst,
     /// Queries, keys and values first, and within each the heads (`use_new_attention_order`).
     HeadsLast,
@@ -65,6 +65,7 @@ impl OpenAiUNet {
             dropout: 0.0,
             time_scale_shift: s.time_scale_shift,
             downsample_padding: 1,
+            time_channels: Some(s.sinusoids).filter(|width| *width != s.channels[0]),
             time_scale,
             flip_sin_to_cos: true,
             freq_shift: 0,

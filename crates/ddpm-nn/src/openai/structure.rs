@@ -17,6 +17,8 @@ pub(super) struct Structure {
     pub(super) attention: Vec<bool>,
     pub(super) residual_resampling: bool,
     pub(super) time_scale_shift: bool,
+    /// Width of the sinusoids, which `channel_mult` does not affect.
+    pub(super) sinusoids: i64,
     pub(super) classes: Option<i64>,
 }
 
@@ -65,14 +67,6 @@ pub(super) fn infer(tensors: &BTreeMap<String, Stored>) -> Result<Structure, Str
     let width = |block: usize| shapes.length(&format!("output_blocks.{block}.0.in_layers.2.weight"), 0);
     let channels = firsts.clone().map(width).collect::<Result<Vec<_>, _>>()?;
     let attention = firsts.map(|block| shapes.has(&format!("output_blocks.{block}.1.qkv.weight"))).collect();
-    let sinusoids = shapes.length("time_embed.0.weight", 1)?;
-    if sinusoids != channels[0] {
-        return Err(format!(
-            "its time embedding begins with {sinusoids} numbers and its first level has {} channels; only a channel_mult \
-             that begins with 1 is supported",
-            channels[0]
-        ));
-    }
     let projected = shapes.length("middle_block.0.emb_layers.1.weight", 0)?;
     let classes = shapes.has("label_emb.weight").then(|| shapes.length("label_emb.weight", 0)).transpose()?;
     Ok(Structure {
@@ -81,6 +75,7 @@ pub(super) fn infer(tensors: &BTreeMap<String, Stored>) -> Result<Structure, Str
         layers: per_level - 1,
         attention,
         residual_resampling: kinds == [true],
+        sinusoids: shapes.length("time_embed.0.weight", 1)?,
         time_scale_shift: projected == 2 * channels[levels - 1],
         channels,
         classes,

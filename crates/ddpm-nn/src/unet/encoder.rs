@@ -3,7 +3,7 @@
 use ddpm_spec::UNetSpec;
 use tch::{Kind, TchError, Tensor};
 
-use super::blocks::{Down, Mid, Pass, embedding_width};
+use super::blocks::{Down, Mid, Pass};
 use crate::arena::Weights;
 use crate::dropout::{Dropout, IndexHashes};
 use crate::inputs::Inputs;
@@ -41,11 +41,11 @@ impl Encoder {
     pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut i64) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
-        let width = embedding_width(config);
+        let (sinusoids, width) = (config.sinusoids(), config.embedding());
 
         let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.image.channels as i64, first, 3, Start::Default);
         let mut time = root.sub("time_embedding");
-        let time_1 = Linear::new(&mut time.sub("linear_1"), first, width, Start::Default);
+        let time_1 = Linear::new(&mut time.sub("linear_1"), sinusoids, width, Start::Default);
         let time_2 = Linear::new(&mut time.sub("linear_2"), width, width, Start::Default);
         let classes = config.classes.map(|rows| Embedding::new(&mut root.sub("class_embedding"), rows, width));
         let down = (0..channels.len())
@@ -59,7 +59,7 @@ impl Encoder {
         let mid = Mid::new(&mut root.sub("mid_block"), config, last, dropouts);
         Self {
             conv_in,
-            time_width: first,
+            time_width: sinusoids,
             time_scale: config.time_scale,
             cos_first: config.flip_sin_to_cos,
             freq_shift: config.freq_shift as f64,

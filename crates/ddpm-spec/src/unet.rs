@@ -41,7 +41,8 @@ pub struct UNetSpec {
     pub time_scale_shift: bool,
     /// Padding of the strided convolutions: 1 all around, or 0 for one row and column at the far side only.
     pub downsample_padding: i64,
-    /// Width of the sinusoids that begin the time embedding, which is four times as wide; `None`: that of the first level.
+    /// Width of the sinusoids that begin the time embedding, which is four times as wide; `None`: that of the first
+    /// level.
     pub time_channels: Option<i64>,
     /// What timesteps are multiplied by before they are embedded: 1, or 1000/T where T timesteps were rescaled to 1000
     /// (`rescale_timesteps` of Nichol & Dhariwal's code).

@@ -68,7 +68,8 @@ impl TrainState {
         Self::starting_with(settings, network, weights)
     }
 
-    /// The state at step 0 with these weights, on their device: the moments are zero, and the averages equal the weights.
+    /// The state at step 0 with these weights, on their device: the moments are zero, and the averages equal the
+    /// weights.
     pub fn starting_with(settings: &Settings, network: &Network, mut weights: Weights) -> Result<Self, Error> {
         let gradients = Gradients::attach(network.layout(), &mut weights)?;
         let t = &settings.train;

@@ -4,7 +4,7 @@ mod openai;
 
 use std::path::Path;
 
-use ddpm_config::Settings;
+use ddpm_config::{ModelDescription, Settings};
 use ddpm_nn::{Network, Weights};
 use tch::Device;
 
@@ -41,39 +41,40 @@ pub fn import(
     overrides: &[String],
     warn: bool,
 ) -> Result<Imported, Error> {
-    let (description, network, weights) = if source.is_file() {
-        openai::open(source, arguments)?
-    } else if diffusers::is_diffusers_dir(source)? {
-        if *arguments != OpenAiArguments::default() {
-            return Err(Error::config(format!(
-                "{} is a diffusers directory, which describes its model itself; the options that describe a model are for \
-                 files of OpenAI's code, so leave them out",
-                source.display()
-            )));
-        }
-        let pretrained = diffusers::open(source, Device::Cpu, warn)?;
-        if warn && !pretrained.clips {
-            tracing::warn!(
-                "the scheduler in {} does not clip predicted images to [-1, 1], which sampling from a run does by default",
-                source.display()
-            );
-        }
-        (pretrained.description, pretrained.network, pretrained.weights)
-    } else {
-        return Err(Error::new(
-            ErrorKind::Storage,
-            format!(
-                "{} is neither a diffusers directory nor a file; give the folder that diffusers saved, or a .pt file of \
-                 OpenAI's code",
-                source.display()
-            ),
-        ));
-    };
+    let (description, network, weights) = open(source, arguments, warn)?;
     finite::check_weights(&weights, &source.display().to_string())?;
     let found = Settings::of_model(run, &description)?;
     let settings = Settings::from_toml(&found.to_toml(), "the imported model", overrides)?;
     check_network(&settings, &found, &network)?;
     Ok(Imported { settings, network, weights })
+}
+
+/// Opens the source: what the model is, its network, and its weights.
+fn open(source: &Path, arguments: &OpenAiArguments, warn: bool) -> Result<(ModelDescription, Network, Weights), Error> {
+    let named = source.display();
+    if source.is_file() {
+        return openai::open(source, arguments);
+    }
+    if !diffusers::is_diffusers_dir(source)? {
+        let message = format!(
+            "{named} is neither a diffusers directory nor a file; give the folder that diffusers saved, or a .pt file of \
+             OpenAI's code"
+        );
+        return Err(Error::new(ErrorKind::Storage, message));
+    }
+    if *arguments != OpenAiArguments::default() {
+        return Err(Error::config(format!(
+            "{named} is a diffusers directory, which describes its model itself; the options that describe a model are \
+             for files of OpenAI's code, so leave them out"
+        )));
+    }
+    let pretrained = diffusers::open(source, Device::Cpu, warn)?;
+    if warn && !pretrained.clips {
+        tracing::warn!(
+            "the scheduler in {named} does not clip predicted images to [-1, 1], which sampling from a run does by default"
+        );
+    }
+    Ok((pretrained.description, pretrained.network, pretrained.weights))
 }
 
 /// Refuses settings whose network is not the one that the weights belong to.
@@ -89,8 +90,8 @@ fn check_network(settings: &Settings, found: &Settings, network: &Network) -> Re
     }
     let rows = network.classes().map_or("no classes".into(), |rows| format!("{rows} rows in its table of classes"));
     Err(Error::config(format!(
-        "this model takes {} images and has {rows}, and the network that these settings describe has other tensors; leave \
-         model.classes, diffusion.label_dropout, diffusion.variance and data.channels as they are",
+        "this model takes {} images and has {rows}, and the network that these settings describe has other tensors; \
+         leave model.classes, diffusion.label_dropout, diffusion.variance and data.channels as they are",
         network.image()
     )))
 }

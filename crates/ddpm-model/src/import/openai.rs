@@ -135,8 +135,8 @@ fn variance([taken, given]: [i64; 2], small: bool) -> Result<Variance, Error> {
         (_, true, false) => Ok(Variance::LearnedRange),
         (_, true, true) => Err(Error::config("the network has learned its variance; leave sigma_small out")),
         _ => Err(Error::config(format!(
-            "the network takes {taken} channels and gives {given}; it must give as many, or twice as many with a learned \
-             variance"
+            "the network takes {taken} channels and gives {given}; it must give as many, or twice as many with a \
+             learned variance"
         ))),
     }
 }

@@ -57,8 +57,8 @@ fn open(source: &Path, arguments: &OpenAiArguments, warn: bool) -> Result<(Model
     }
     if !diffusers::is_diffusers_dir(source)? {
         let message = format!(
-            "{named} is neither a diffusers directory nor a file; give the folder that diffusers saved, or a .pt file of \
-             OpenAI's code"
+            "{named} is neither a diffusers directory nor a file; give the folder that diffusers saved, or a .pt file \
+             of OpenAI's code"
         );
         return Err(Error::new(ErrorKind::Storage, message));
     }
@@ -71,7 +71,7 @@ fn open(source: &Path, arguments: &OpenAiArguments, warn: bool) -> Result<(Model
     let pretrained = diffusers::open(source, Device::Cpu, warn)?;
     if warn && !pretrained.clips {
         tracing::warn!(
-            "the scheduler in {named} does not clip predicted images to [-1, 1], which sampling from a run does by default"
+            "the scheduler in {named} does not clip predicted images to [-1, 1], and drawing from a run does by default"
         );
     }
     Ok((pretrained.description, pretrained.network, pretrained.weights))

@@ -7,6 +7,7 @@ mod common;
 mod commands;
 mod data;
 mod exports;
+mod imports;
 mod models;
 mod runs;
 mod stores;

@@ -15,6 +15,7 @@ mod address;
 mod de;
 mod diff;
 mod error;
+mod imported;
 mod keys;
 mod merge;
 mod presets;
@@ -29,6 +30,7 @@ pub use ddpm_spec::{
 };
 pub use diff::{Difference, DifferenceKind};
 pub use error::Error;
+pub use imported::ModelDescription;
 pub use keys::check_key;
 pub use presets::{PRESETS, Preset};
 pub use settings::{

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_spec::{
-    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, DiffusionSpec, FolderLabels, IdxLabels, ImageShape,
-    Labels, Loss, LossKind, MidAttention, ModelKind, ScheduleKind, SmallUNetSpec, SourceKind, SpecError, Split,
-    UNetSpec, Weighting, WeightingKind,
+    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, DiffusionSpec, FolderLabels, Heads, IdxLabels,
+    ImageShape, Labels, Loss, LossKind, MidAttention, MidAttentionKind, ModelKind, ScheduleKind, SmallUNetSpec,
+    SourceKind, SpecError, Split, UNetSpec, Weighting, WeightingKind,
 };
 
-use crate::{DataSettings, DiffusionSettings, Settings};
+use crate::{DataSettings, DiffusionSettings, ModelSettings, Settings};
 
 impl Settings {
     /// The network that `[model]` describes, for the images of `[data]`.
@@ -23,14 +23,16 @@ impl Settings {
             channels,
             layers_per_block: i64::from(model.layers_per_block),
             attention: model.attention.clone(),
-            residual_resampling: false,
-            head_dim: model.head_dim.map(i64::from),
+            residual_resampling: model.residual_resampling,
+            heads: model.heads(),
             norm_groups,
             norm_eps: model.norm_eps,
-            mid_attention: MidAttention::Normed { groups: norm_groups },
+            mid_attention: model.mid_attention(),
             dropout: model.dropout,
             time_scale_shift: model.time_scale_shift,
             downsample_padding: i64::from(model.downsample_padding),
+            time_channels: model.time_channels.map(i64::from),
+            time_scale: model.time_scale,
             flip_sin_to_cos: model.flip_sin_to_cos,
             freq_shift: i64::from(model.freq_shift),
             classes,
@@ -72,6 +74,10 @@ impl Settings {
             // Held-out digits are drawn with another seed.
             DataKind::Synthetic if split != Split::Train => SourceKind::Synthetic { count: d.count, seed: !self.seed },
             DataKind::Synthetic => SourceKind::Synthetic { count: d.count, seed: self.seed },
+            DataKind::Unknown => {
+                let problem = "data.kind is \"unknown\", because an imported model does not say what it was trained on";
+                return refuse("data.kind", problem.into(), "Name images by data.kind and data.path");
+            }
             DataKind::Packed => {
                 let problem = "data.kind = \"packed\" is not available in this version".into();
                 return refuse("data.kind", problem, "Use \"folder\" or \"idx\"");
@@ -101,6 +107,26 @@ impl Settings {
             },
         };
         Ok(DataSpec { kind, image: d.image(), crop: d.crop, max_pixels: d.max_pixels(), on_corrupt: d.on_corrupt })
+    }
+}
+
+impl ModelSettings {
+    fn heads(&self) -> Heads {
+        match (self.heads, self.head_dim) {
+            (Some(number), _) => Heads::Number(number.into()),
+            (None, Some(width)) => Heads::Width(width.into()),
+            (None, None) => Heads::One,
+        }
+    }
+
+    fn mid_attention(&self) -> MidAttention {
+        match self.mid_attention {
+            MidAttentionKind::Absent => MidAttention::Absent,
+            MidAttentionKind::Unnormed => MidAttention::Unnormed,
+            MidAttentionKind::Normed => {
+                MidAttention::Normed { groups: self.mid_norm_groups.unwrap_or(self.norm_groups).into() }
+            }
+        }
     }
 }
 

@@ -64,6 +64,21 @@ fn misspelt_words_name_the_choices_and_the_nearest() {
 }
 
 #[test]
+fn keys_that_exclude_each_other_are_refused_together() {
+    check("smoke", &["model.heads=2", "model.head_dim=4"], &["model.heads and model.head_dim are both set"]);
+    check("smoke", &["model.heads=3"], &["model.heads = 3 does not divide the 8 channels", "Use 1, 2, 4 or 8."]);
+    check("smoke", &["model.mid_norm_groups=3"], &["model.mid_norm_groups = 3 does not divide the 16 channels"]);
+    check(
+        "smoke",
+        &["model.mid_norm_groups=4", "model.mid_attention=absent"],
+        &["this model.mid_attention has no norm"],
+    );
+    check("smoke", &["model.time_scale=0"], &["model.time_scale = 0 is out of range", "above 0"]);
+    check("smoke", &["train.init_skip_mismatched=true"], &["train.init_from names no model"]);
+    check("smoke", &["data.kind=unknown", "data.channels=4"], &["data.channels = 4", "1 (grey) or 3 (RGB)"]);
+}
+
+#[test]
 fn wrong_types_name_the_type_wanted_and_the_value_found() {
     check_file("[train]\nlr = 'fast'", &["`train.lr` in FILE is \"fast\", but must be a number"]);
     check("smoke", &["train.steps=1e4"], &["is 10000.0", "must be a whole number, 0 or more", "Write 10000."]);
@@ -199,7 +214,7 @@ fn conflicting_values_name_what_works() {
         &["model.checkpoint_activations=[true,true,true,true]"],
         &["model.checkpoint_activations is set", "model.kind = \"unet\""],
     );
-    check("smoke", &["model.head_dim=3"], &["model.head_dim = 3 does not divide the 8", "Use 1, 2, 4 or 8, or 0"]);
+    check("smoke", &["model.head_dim=3"], &["model.head_dim = 3 does not divide the 8", "Use 1, 2, 4 or 8."]);
     check("mnist-small", &["model.dropout=0.1"], &["model.dropout is set", "model.kind = \"unet\""]);
     check("smoke", &["diffusion.loss=hybrid"], &["\"learned_range\""]);
     check("smoke", &["diffusion.variance=learned_range"], &["diffusion.loss = \"hybrid\""]);

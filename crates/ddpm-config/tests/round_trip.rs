@@ -1,6 +1,7 @@
 //! What is written as TOML or JSON reads back equal, whatever the settings.
 
-use ddpm_config::Settings;
+use ddpm_config::{ModelDescription, Prediction, Settings, Variance};
+use ddpm_spec::{Architecture, BetaSchedule, Heads, ImageShape, MidAttention, UNetSpec};
 use proptest::prelude::*;
 
 /// Any one override that is valid on top of the `digits` preset, whatever the others are.
@@ -19,6 +20,9 @@ fn override_() -> impl Strategy<Value = String> {
         (1..4_u32, 1..4_u32).prop_map(|(a, b)| format!("model.channels=[{}, {}]", 32 * a, 32 * b)),
         any::<[bool; 2]>().prop_map(|attention| format!("model.attention={attention:?}")),
         (0..6_u32).prop_map(|power| format!("model.head_dim={}", (1 << power) & !1)),
+        any::<bool>().prop_map(|residual| format!("model.residual_resampling={residual}")),
+        (1e-3..1e3_f64).prop_map(|scale| format!("model.time_scale={scale:e}")),
+        "[a-z0-9][a-z0-9/.@]{0,20}".prop_map(|text| format!("train.init_from=\"s3://{text}\"")),
         unit.clone().prop_map(|rate| format!("model.dropout={rate:?}")),
         prop_oneof![Just("eps"), Just("x_start"), Just("v")].prop_map(|p| format!("diffusion.predict={p}")),
         prop_oneof![Just("simple"), Just("vlb"), Just("kl")].prop_map(|loss| format!("diffusion.loss={loss}")),
@@ -36,7 +40,64 @@ fn override_() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Any model that could be imported.
+fn model() -> impl Strategy<Value = ModelDescription> {
+    let heads = prop_oneof![Just(Heads::One), Just(Heads::Width(16)), Just(Heads::Number(4))];
+    let mid = prop_oneof![
+        Just(MidAttention::Absent),
+        Just(MidAttention::Unnormed),
+        Just(MidAttention::Normed { groups: 32 }),
+        Just(MidAttention::Normed { groups: 8 }),
+    ];
+    let network = (prop::collection::vec((1..4_i64, any::<bool>()), 1..4), 1..4_i64, heads, mid, any::<[bool; 3]>());
+    let schedule = prop_oneof![
+        (50..5000_usize).prop_map(|timesteps| (BetaSchedule::linear(timesteps), timesteps)),
+        (2..5000_usize).prop_map(|timesteps| (BetaSchedule::Cosine, timesteps)),
+        (2..5000_usize).prop_map(|t| (BetaSchedule::Quadratic { start: 0.001, end: 0.01 }, t)),
+        prop::collection::vec(1e-4..0.02_f64, 2..9).prop_map(|betas| (BetaSchedule::List(betas.clone()), betas.len())),
+    ];
+    let process = (schedule, any::<[bool; 2]>(), prop::option::of(1..1000_i64), 1e-3..10.0_f64);
+    (network, process).prop_map(
+        |((levels, layers_per_block, heads, mid_attention, flags), (schedule, kinds, classes, scale))| {
+            let variance = if kinds[0] { Variance::LearnedRange } else { Variance::FixedLarge };
+            let unet = UNetSpec {
+                image: ImageShape::square(3, 8),
+                out_channels: variance.model_channels(3),
+                channels: levels.iter().map(|(width, _)| 32 * width).collect(),
+                layers_per_block,
+                attention: levels.iter().map(|(_, attends)| *attends).collect(),
+                residual_resampling: flags[0],
+                heads,
+                norm_groups: 32,
+                norm_eps: 1e-6,
+                mid_attention,
+                dropout: 0.25,
+                time_scale_shift: flags[1],
+                downsample_padding: i64::from(kinds[1]),
+                time_channels: classes.map(|classes| 2 * classes + 2),
+                time_scale: scale,
+                flip_sin_to_cos: flags[2],
+                freq_shift: i64::from(!kinds[1]),
+                classes,
+            };
+            let prediction = if kinds[1] { Prediction::Eps } else { Prediction::XStart };
+            ModelDescription { unet, prediction, variance, schedule: schedule.0, timesteps: schedule.1 }
+        },
+    )
+}
+
 proptest! {
+    #[test]
+    fn settings_of_a_model_describe_it(model in model()) {
+        let settings = Settings::of_model("runs/imported", &model).expect("numbers are small");
+        let settings = Settings::from_toml(&settings.to_toml(), "imported", &[]).expect("valid settings");
+        prop_assert_eq!(settings.run.name.as_str(), "imported");
+        prop_assert_eq!(settings.architecture(), Architecture::UNet(model.unet));
+        prop_assert_eq!(settings.diffusion.beta_schedule(), model.schedule);
+        let process = (settings.diffusion.predict, settings.diffusion.variance, settings.diffusion.timesteps as usize);
+        prop_assert_eq!(process, (model.prediction, model.variance, model.timesteps));
+    }
+
     #[test]
     fn toml_and_json_give_back_the_same_settings(mut sets in prop::collection::vec(override_(), 0..12)) {
         sets.insert(0, "data.path=data".into());

@@ -9,6 +9,7 @@ mod encode;
 mod eval;
 mod export;
 mod images;
+mod import;
 mod model;
 mod numbers;
 mod paths;
@@ -27,6 +28,7 @@ pub use encode::EncodeArgs;
 pub use eval::{ClassesArgs, EvalCommand, Features, FidArgs, NllArgs};
 pub use export::ExportArgs;
 pub use images::DataArgs;
+pub use import::ImportArgs;
 pub use plot::PlotCommand;
 pub use sample::{ClassChoice, SampleArgs};
 pub use train::TrainArgs;
@@ -67,6 +69,8 @@ pub enum Command {
     Eval(EvalCommand),
     /// Export a model for diffusers, or as tensors for other programs.
     Export(ExportArgs),
+    /// Make a run of a model from elsewhere: a diffusers directory, or a .pt file of improved- or guided-diffusion.
+    Import(ImportArgs),
     /// List, show, verify, delete and copy the checkpoints of a run, and free a store that a killed run still holds.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use ddpm_comm::abort;
-use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy};
+use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, Unsaid};
 use ddpm_train::Program;
 
 /// Exit codes of the program.
@@ -134,8 +134,26 @@ fn phrase(remedy: &Remedy) -> String {
             format!("if it was killed, free the store with `ddpm-dist checkpoints unlock {uri}`")
         }
         Remedy::Unlock { uri, force: true } => format!("use `ddpm-dist checkpoints unlock --force {uri}`"),
+        Remedy::Describe(unsaid) => {
+            let flags: Vec<&str> = unsaid.iter().map(|unsaid| flag(*unsaid)).collect();
+            format!("describe the model with {}", flags.join(", "))
+        }
+        Remedy::Import(file) => format!("make a run of it with `ddpm-dist import {file} --out RUN`"),
+        Remedy::SkipMismatched => "draw these tensors at random with --init-skip-mismatched".into(),
         Remedy::RunOf(learner) => format!("name a run of `{}`", command(*learner)),
         Remedy::ResumeAs(learner) => format!("resume with `{}`", command(*learner)),
+    }
+}
+
+/// The option of `import` that says this.
+fn flag(unsaid: Unsaid) -> &'static str {
+    match unsaid {
+        Unsaid::ImageSize => "--image-size",
+        Unsaid::Heads => "--num-heads or --num-head-channels",
+        Unsaid::AttentionOrder => "--use-new-attention-order",
+        Unsaid::DiffusionSteps => "--diffusion-steps",
+        Unsaid::NoiseSchedule => "--noise-schedule",
+        Unsaid::RescaleTimesteps => "--rescale-timesteps",
     }
 }
 

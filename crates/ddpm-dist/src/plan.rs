@@ -6,6 +6,7 @@ use ddpm_comm::{Collective, agree};
 use ddpm_config::Settings;
 use ddpm_model::{Error, Failure, Learner};
 use ddpm_train::{DATA, Plan};
+use serde_json::Value;
 
 use crate::cli::{ConfigArgs, TrainArgs};
 use crate::failure::{command, program};
@@ -40,8 +41,12 @@ fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Setti
         // still takes effect, and is refused.
         config.overrides.insert(0, "model.kind=classifier".into());
     }
-    let steps: Vec<String> = args.steps.iter().map(|steps| format!("train.steps={steps}")).collect();
-    let settings = resolve(world, &config, &steps)?;
+    let steps = args.steps.map(|steps| format!("train.steps={steps}"));
+    // A JSON string is a TOML string.
+    let init_from = args.init_from.as_ref().map(|source| format!("train.init_from={}", Value::from(source.as_str())));
+    let skip = args.init_skip_mismatched.then(|| "train.init_skip_mismatched=true".to_owned());
+    let short: Vec<String> = [steps, init_from, skip].into_iter().flatten().collect();
+    let settings = resolve(world, &config, &short)?;
     check_learner(&settings, learner)?;
     for key in args.allow_change.iter().filter(|name| *name != DATA) {
         ddpm_config::check_key(key, "--allow-change")?;

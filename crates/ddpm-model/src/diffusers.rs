@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use ddpm_config::ModelDescription;
 use ddpm_diffusion::{BetaSchedule, Diffusion, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
-use ddpm_nn::{Architecture, Network, SavedUNet, UNetSpec, Weights};
+use ddpm_nn::{Architecture, Network, SavedUNet, Weights};
 use serde::Deserialize;
 use tch::Device;
 
@@ -12,16 +13,14 @@ use crate::error::{Error, ErrorKind, Remedy};
 
 /// A network with its weights and its diffusion process.
 pub struct Pretrained {
-    /// What the network is built from.
-    pub config: UNetSpec,
     /// The network.
     pub network: Network,
     /// Its weights.
     pub weights: Weights,
     /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
-    /// The noise schedule of that process.
-    pub schedule: BetaSchedule,
+    /// What all this was built from.
+    pub description: ModelDescription,
     /// Whether its scheduler clips predicted images to [-1, 1].
     pub clips: bool,
 }
@@ -33,6 +32,10 @@ pub fn is_diffusers_dir(source: &Path) -> Result<bool, Error> {
         return Ok(true);
     }
     let ending = source.extension().and_then(|ending| ending.to_str());
+    if source.is_file() && matches!(ending, Some("pt" | "pth")) {
+        let message = format!("{} is a file of weights, which does not say how they are used", source.display());
+        return Err(Error::config(message).or(Remedy::Import(source.display().to_string())));
+    }
     if source.is_file() && matches!(ending, Some("safetensors" | "bin" | "json")) {
         let message = format!("{} is a file; give the folder of the model that it belongs to", source.display());
         return Err(Error::config(message));
@@ -67,12 +70,19 @@ pub fn open(directory: &Path, device: Device, warn: bool) -> Result<Pretrained, 
     let architecture = Architecture::UNet(config.clone());
     let network = Network::new(architecture).map_err(|error| Error::from(error).within(directory))?;
     let schedule = scheduler.schedule().map_err(|error| error.within(&path))?;
+    let weights = saved.load(network.layout(), device)?;
+    let diffusion = scheduler.diffusion(&schedule, variance, device).map_err(|error| error.within(&path))?;
     Ok(Pretrained {
-        config,
-        weights: saved.load(network.layout(), device)?,
+        description: ModelDescription {
+            unet: config,
+            prediction: diffusion.spec().prediction,
+            variance,
+            schedule,
+            timesteps: diffusion.timesteps(),
+        },
         network,
-        diffusion: scheduler.diffusion(&schedule, variance, device).map_err(|error| error.within(&path))?,
-        schedule,
+        weights,
+        diffusion,
         clips: scheduler.clip_sample.unwrap_or(true),
     })
 }

@@ -9,6 +9,7 @@ use ddpm_comm::{Agreed, World, abort};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::learner::Learner;
+use crate::unsaid::Unsaid;
 
 /// The kind of a failure. A program maps each kind to its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,12 @@ pub enum Remedy {
         /// Whether the lease has to be broken.
         force: bool,
     },
+    /// Say this about a model that is imported.
+    Describe(Vec<Unsaid>),
+    /// Import this file.
+    Import(String),
+    /// Draw the tensors that do not fit at random.
+    SkipMismatched,
     /// Name a run that trained this kind of model.
     RunOf(Learner),
     /// Resume with the command that trains this kind of model.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_checkpoint::{CheckpointError, Manifest, Store, Want};
 use ddpm_comm::{Collective, agree};
-use ddpm_config::Settings;
+use ddpm_config::{ModelSettings, Settings};
 use ddpm_data::{Source, Split};
 use ddpm_diffusion::{BetaSchedule, Diffusion};
 use ddpm_nn::{Architecture, Inputs, Network, Weights};
@@ -39,6 +39,8 @@ pub struct Model {
     pub classes: Option<i64>,
     /// Whether predicted images are clipped to [-1, 1] by default.
     pub clips: bool,
+    /// The `[model]` that describes the network.
+    pub network_settings: ModelSettings,
     /// The settings that the run was trained with; `None` for a diffusers directory.
     pub settings: Option<Settings>,
     /// The checkpoint that the weights were read from; `None` for a diffusers directory.
@@ -96,7 +98,7 @@ impl Model {
         let model = match found {
             Found::Diffusers => {
                 let pretrained = diffusers::open(Path::new(source), device, comm.rank() == 0);
-                agree::unanimous(comm, pretrained.map(|pretrained| Self::from_diffusers(source, pretrained)))
+                agree::unanimous(comm, pretrained.and_then(|pretrained| Self::from_diffusers(source, pretrained)))
             }
             Found::Run { description, settings, origin, numbers } => {
                 flat.resize(numbers, 0.0);
@@ -126,27 +128,29 @@ impl Model {
             null_class: settings.null_class(),
             classes: settings.model.classes.map(i64::from),
             clips: true,
+            network_settings: settings.model.clone(),
             settings: Some(settings),
             origin: Some(origin),
             description,
         })
     }
 
-    fn from_diffusers(source: &str, pretrained: Pretrained) -> Self {
-        let Pretrained { config, network, weights, diffusion, schedule, clips } = pretrained;
-        Self {
-            architecture: Architecture::UNet(config),
+    fn from_diffusers(source: &str, pretrained: Pretrained) -> Result<Self, Error> {
+        let Pretrained { network, weights, diffusion, description, clips } = pretrained;
+        Ok(Self {
+            network_settings: ModelSettings::describing(&description.unet)?,
+            architecture: Architecture::UNet(description.unet),
+            schedule: description.schedule,
             classes: network.classes(),
             network,
             weights,
             diffusion,
-            schedule,
             null_class: None,
             clips,
             settings: None,
             origin: None,
             description: format!("{source} (diffusers)"),
-        }
+        })
     }
 
     /// The prediction `[B, ...]` of the network for images `x` `[B, C, H, W]` at timesteps `t` `[B]` of the model's

@@ -17,7 +17,7 @@ pub enum NnError {
     /// Weights of another architecture.
     #[error("{0}")]
     Architecture(String),
-    /// A file of a diffusers directory cannot be read.
+    /// A file of a model cannot be read.
     #[error("cannot read {path}: {reason}; {fix}")]
     Read {
         /// The file.
@@ -41,6 +41,14 @@ pub enum NnError {
         /// The file.
         path: PathBuf,
         /// Which tensor, and how it differs.
+        what: String,
+    },
+    /// A file that does not hold a U-Net of OpenAI's code.
+    #[error("{path} is not a U-Net of OpenAI's improved-diffusion or guided-diffusion: {what}")]
+    NotOpenAi {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor shows it.
         what: String,
     },
     /// libtorch refused an operation.

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use ddpm_nn::{
-    Architecture, ClassifierSpec, DropoutKeys, Gradients, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights,
+    Architecture, ClassifierSpec, DropoutKeys, Gradients, Heads, ImageShape, Inputs, MidAttention, Network, UNetSpec,
+    Weights,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -18,13 +19,15 @@ fn unet() -> UNetSpec {
         layers_per_block: 2,
         attention: vec![false, true, true],
         residual_resampling: false,
-        head_dim: Some(8),
+        heads: Heads::Width(8),
         norm_groups: 4,
         norm_eps: 1e-5,
         mid_attention: MidAttention::Normed { groups: 4 },
         dropout: 0.0,
         time_scale_shift: false,
         downsample_padding: 1,
+        time_channels: None,
+        time_scale: 1.0,
         flip_sin_to_cos: true,
         freq_shift: 0,
         classes: None,

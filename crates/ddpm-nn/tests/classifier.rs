@@ -1,6 +1,6 @@
 //! The classifier: where it starts, what it shares with the U-Net, and its gradient with respect to the image.
 
-use ddpm_nn::{Architecture, ClassifierSpec, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights};
+use ddpm_nn::{Architecture, ClassifierSpec, Heads, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 
 fn encoder() -> UNetSpec {
@@ -11,13 +11,15 @@ fn encoder() -> UNetSpec {
         layers_per_block: 1,
         attention: vec![false, true],
         residual_resampling: false,
-        head_dim: None,
+        heads: Heads::One,
         norm_groups: 4,
         norm_eps: 1e-5,
         mid_attention: MidAttention::Normed { groups: 4 },
         dropout: 0.0,
         time_scale_shift: true,
         downsample_padding: 1,
+        time_channels: None,
+        time_scale: 1.0,
         flip_sin_to_cos: true,
         freq_shift: 0,
         classes: None,

@@ -1,32 +1,13 @@
 //! Floating-point operations of networks: as the layers' sizes give them, and as published.
 
+mod common;
+
+use common::ho_cifar10;
 use ddpm_nn::{
-    Architecture, ClassifierSpec, ImageShape, Layout, MidAttention, Network, SmallUNetSpec, UNetSpec, Weights,
+    Architecture, ClassifierSpec, Heads, ImageShape, Layout, MidAttention, Network, SmallUNetSpec, UNetSpec, Weights,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind};
-
-/// Ho et al. (2020), appendix B.
-fn cifar10() -> UNetSpec {
-    UNetSpec {
-        image: ImageShape::square(3, 32),
-        out_channels: 3,
-        channels: vec![128, 256, 256, 256],
-        layers_per_block: 2,
-        attention: vec![false, true, false, false],
-        head_dim: None,
-        norm_groups: 32,
-        norm_eps: 1e-6,
-        mid_attention: MidAttention::Normed { groups: 32 },
-        residual_resampling: false,
-        dropout: 0.1,
-        time_scale_shift: false,
-        downsample_padding: 0,
-        flip_sin_to_cos: false,
-        freq_shift: 1,
-        classes: None,
-    }
-}
 
 fn counted(architecture: Architecture, precision: Kind) -> f64 {
     let network = Network::new(architecture).unwrap().computing_in(precision);
@@ -64,14 +45,14 @@ fn by_parameters(spec: &UNetSpec, layout: &Layout) -> f64 {
 /// attention's two products: five layers at 16x16 positions, and one at 4x4.
 #[test]
 fn the_network_of_ho_et_al_takes_as_many_as_published() {
-    let flops = counted(Architecture::UNet(cifar10()), Kind::Float);
+    let flops = counted(Architecture::UNet(ho_cifar10()), Kind::Float);
     let attention = 4.0 * 256.0 * (5.0 * 256f64.powi(2) + 16f64.powi(2));
     assert!((6.05..6.15).contains(&((flops - attention) / 2e9)), "{flops}");
 }
 
 #[test]
 fn a_classifier_and_the_small_network_are_counted_too() {
-    let encoder = UNetSpec { image: ImageShape::square(1, 16), channels: vec![32, 64, 64, 64], ..cifar10() };
+    let encoder = UNetSpec { image: ImageShape::square(1, 16), channels: vec![32, 64, 64, 64], ..ho_cifar10() };
     let classifier = ClassifierSpec { encoder, classes: 10 };
     let small =
         SmallUNetSpec { image: ImageShape::square(1, 32), out_channels: 1, channels: vec![8, 16], time_width: 32 };
@@ -100,14 +81,14 @@ proptest! {
             channels: widths.iter().map(|width| 8 * width).collect(),
             layers_per_block: layers,
             attention: attention[..levels].to_vec(),
-            head_dim: Some(8),
+            heads: Heads::Width(8),
             norm_groups: 8,
             mid_attention: MidAttention::Normed { groups: 8 },
             time_scale_shift,
             out_channels: 1,
             downsample_padding: 1,
             classes,
-            ..cifar10()
+            ..ho_cifar10()
         };
         let network = Network::new(Architecture::UNet(spec.clone())).unwrap();
         let expected = by_parameters(&spec, network.layout());

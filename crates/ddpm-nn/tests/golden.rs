@@ -1,10 +1,13 @@
 //! Against numbers from diffusers and PyTorch (tests/golden).
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
+use common::ho_cifar10;
 use ddpm_nn::{
-    AdamW, Architecture, Ema, ImageShape, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec, UNetSpec, Weights,
-    clip,
+    AdamW, Architecture, Ema, Heads, ImageShape, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec, UNetSpec,
+    Weights, clip,
 };
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -89,27 +92,6 @@ fn a_network_with_residual_resampling() {
     check_network("old-resampling", "old-resampling");
 }
 
-fn ho_cifar10() -> UNetSpec {
-    UNetSpec {
-        image: ImageShape::square(3, 32),
-        out_channels: 3,
-        channels: vec![128, 256, 256, 256],
-        layers_per_block: 2,
-        attention: vec![false, true, false, false],
-        residual_resampling: false,
-        head_dim: None,
-        norm_groups: 32,
-        norm_eps: 1e-6,
-        mid_attention: MidAttention::Normed { groups: 32 },
-        dropout: 0.1,
-        time_scale_shift: false,
-        downsample_padding: 0,
-        flip_sin_to_cos: false,
-        freq_shift: 1,
-        classes: None,
-    }
-}
-
 #[test]
 fn published_sizes() {
     let ho = Network::new(Architecture::UNet(ho_cifar10())).unwrap();
@@ -119,7 +101,7 @@ fn published_sizes() {
         layers_per_block: 3,
         channels: vec![128, 256, 256, 256],
         attention: vec![false, true, true, false],
-        head_dim: Some(64),
+        heads: Heads::Width(64),
         norm_eps: 1e-5,
         time_scale_shift: true,
         downsample_padding: 1,
@@ -191,7 +173,7 @@ fn architectures_that_cannot_be_built_are_refused() {
             UNetSpec { mid_attention: MidAttention::Normed { groups: 48 }, ..ho_cifar10() },
             "mid_attention.groups = 48 does not divide the 256 channels",
         ),
-        (UNetSpec { head_dim: Some(48), ..ho_cifar10() }, "head_dim = 48 does not divide the 256 channels"),
+        (UNetSpec { heads: Heads::Width(48), ..ho_cifar10() }, "head_dim = 48 does not divide the 256 channels"),
         (UNetSpec { image: ImageShape::square(3, 28), ..ho_cifar10() }, "image.height = 28 is not a multiple of 8"),
         (UNetSpec { dropout: 1.0, ..ho_cifar10() }, "dropout = 1 is out of range"),
     ];

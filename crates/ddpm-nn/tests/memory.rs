@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Gradients, ImageShape, Inputs, MidAttention, Network, NnError, SmallUNetSpec, UNetSpec,
-    Weights,
+    AdamW, Architecture, Ema, Gradients, Heads, ImageShape, Inputs, MidAttention, Network, NnError, SmallUNetSpec,
+    UNetSpec, Weights,
 };
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::TorchFailure;
@@ -101,7 +101,7 @@ fn unet() -> Architecture {
         channels: vec![16, 32],
         layers_per_block: 1,
         attention: vec![false, true],
-        head_dim: None,
+        heads: Heads::One,
         norm_groups: 8,
         norm_eps: 1e-6,
         mid_attention: MidAttention::Normed { groups: 8 },
@@ -109,6 +109,8 @@ fn unet() -> Architecture {
         dropout: 0.0,
         time_scale_shift: true,
         downsample_padding: 1,
+        time_channels: None,
+        time_scale: 1.0,
         flip_sin_to_cos: false,
         freq_shift: 1,
         classes: None,

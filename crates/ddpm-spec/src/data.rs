@@ -21,6 +21,8 @@ pub enum DataKind {
     Packed,
     /// [`SourceKind::Synthetic`].
     Synthetic,
+    /// None: an imported model does not say what it was trained on.
+    Unknown,
 }
 
 /// What happens at an image that cannot be used.
@@ -133,8 +135,7 @@ impl DataSpec {
             positive(&naming.path("count"), count)?;
         }
         self.image.validate(naming)?;
-        let channels = self.image.channels;
-        in_range(&naming.path("image.channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")?;
+        self.image.validate_colours(naming)?;
         in_range(&naming.path("crop"), 0, self.crop != Some(0), "at least 1, or not set")
     }
 }

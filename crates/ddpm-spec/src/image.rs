@@ -42,6 +42,15 @@ impl ImageShape {
         [self.channels, self.height, self.width].map(|size| size as i64)
     }
 
+    /// Checks that images of this shape can be shown, in the field `image.channels`.
+    ///
+    /// # Errors
+    /// [`SpecError`]: neither grey nor RGB.
+    pub fn validate_colours(self, naming: Naming) -> Result<(), SpecError> {
+        let channels = self.channels;
+        in_range(&naming.path("image.channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")
+    }
+
     /// Checks that images of this shape can be worked on, in the fields `image.channels`, `image.height` and
     /// `image.width`.
     ///

@@ -26,6 +26,7 @@
 
 mod architecture;
 mod arithmetic;
+mod attention;
 mod backend;
 pub mod check;
 mod classifier;
@@ -50,6 +51,7 @@ mod weighting;
 
 pub use architecture::{Architecture, ModelKind};
 pub use arithmetic::{Convolutions, Precision};
+pub use attention::{Heads, MidAttention, MidAttentionKind};
 pub use backend::Backend;
 pub use classifier::ClassifierSpec;
 pub use data::{DataKind, DataSpec, FolderLabels, IdxLabels, OnCorrupt, SourceKind, Split};
@@ -67,6 +69,6 @@ pub use schedule::{BetaSchedule, ScheduleKind};
 pub use small::SmallUNetSpec;
 pub use spacing::Spacing;
 pub use timesteps::TimestepSampling;
-pub use unet::{MidAttention, UNetSpec};
+pub use unet::UNetSpec;
 pub use variance::Variance;
 pub use weighting::{Weighting, WeightingKind};

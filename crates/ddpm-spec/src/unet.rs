@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::attention::{Heads, MidAttention};
 use crate::check::{
     gcd, in_range, largest_divisor, nearest_divisors, nearest_multiples, one_per_level, positive_finite, require,
 };
@@ -12,21 +13,6 @@ use crate::image::ImageShape;
 const WIDEST: i64 = 65_536;
 /// More levels would need images larger than any that can be read.
 const MOST_LEVELS: usize = 12;
-
-/// The attention between the two residual blocks at the lowest resolution.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MidAttention {
-    /// There is none.
-    Absent,
-    /// Attention without a norm before it.
-    Unnormed,
-    /// A norm, then attention.
-    Normed {
-        /// Groups of the norm.
-        groups: i64,
-    },
-}
 
 /// Which member of the UNet2DModel family to build.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,8 +29,8 @@ pub struct UNetSpec {
     pub attention: Vec<bool>,
     /// Whether residual blocks halve and double the resolution between levels, rather than a convolution each.
     pub residual_resampling: bool,
-    /// Channels per attention head; `None` (0 in a configuration file) is a single head over all channels.
-    pub head_dim: Option<i64>,
+    /// Heads of each attention layer.
+    pub heads: Heads,
     /// Groups of each group norm.
     pub norm_groups: i64,
     /// Added to the variance in each group norm.
@@ -57,6 +43,12 @@ pub struct UNetSpec {
     pub time_scale_shift: bool,
     /// Padding of the strided convolutions: 1 all around, or 0 for one row and column at the far side only.
     pub downsample_padding: i64,
+    /// Width of the sinusoids that begin the time embedding, which is four times as wide; `None`: that of the first
+    /// level.
+    pub time_channels: Option<i64>,
+    /// What timesteps are multiplied by before they are embedded: 1, or 1000/T where T timesteps were rescaled to 1000
+    /// (`rescale_timesteps` of Nichol & Dhariwal's code).
+    pub time_scale: f64,
     /// Cosines before sines in the time embedding.
     pub flip_sin_to_cos: bool,
     /// Subtracted from half the width in the sinusoid's exponent.
@@ -66,6 +58,16 @@ pub struct UNetSpec {
 }
 
 impl UNetSpec {
+    /// Width of the sinusoids of the time embedding.
+    pub fn sinusoids(&self) -> i64 {
+        self.time_channels.unwrap_or(self.channels[0])
+    }
+
+    /// Width of the time (and class) embedding.
+    pub fn embedding(&self) -> i64 {
+        4 * self.sinusoids()
+    }
+
     /// Checks that the network can be built.
     ///
     /// # Errors
@@ -78,7 +80,9 @@ impl UNetSpec {
         one_per_level(&path("attention"), &self.attention, &path("channels"), levels)?;
         let dropout = self.dropout;
         in_range(&path("dropout"), dropout, (0.0..1.0).contains(&dropout), "at least 0 and below 1")?;
-        in_range(&path("norm_eps"), self.norm_eps, positive_finite(self.norm_eps), "above 0")?;
+        for (field, value) in [("norm_eps", self.norm_eps), ("time_scale", self.time_scale)] {
+            in_range(&path(field), value, positive_finite(value), "above 0")?;
+        }
         for (field, count) in [
             ("out_channels", self.out_channels),
             ("layers_per_block", self.layers_per_block),
@@ -91,10 +95,12 @@ impl UNetSpec {
             in_range(&path(field), value, matches!(value, 0 | 1), "0 or 1")?;
         }
         self.validate_groups(naming)?;
-        // Half of the time embedding are sines, half cosines, and the exponent divides by half the width - freq_shift.
-        let first = self.channels[0];
-        let fits = first >= 4 && first % 2 == 0;
-        in_range(&format!("{}[0]", path("channels")), first, fits, "even and at least 4")?;
+        // Half of the sinusoids are sines, half cosines, and the exponent divides by half the width - freq_shift.
+        let (field, width) = match self.time_channels {
+            Some(width) => (path("time_channels"), width),
+            None => (format!("{}[0]", path("channels")), self.channels[0]),
+        };
+        in_range(&field, width, (4..=WIDEST).contains(&width) && width % 2 == 0, "even and at least 4")?;
         self.validate_heads(naming)?;
         image_halves(self.image, levels, levels - 1, naming)
     }
@@ -132,16 +138,20 @@ impl UNetSpec {
     }
 
     fn validate_heads(&self, naming: Naming) -> Result<(), SpecError> {
-        let Some(head) = self.head_dim else { return Ok(()) };
-        let path = naming.path("head_dim");
+        let (field, divisor) = match self.heads {
+            Heads::One => return Ok(()),
+            Heads::Width(width) => ("head_dim", width),
+            Heads::Number(number) => ("heads", number),
+        };
+        let path = naming.path(field);
         let bottom = self.channels.len() - 1;
         for (level, &width) in self.channels.iter().enumerate() {
             let at_bottom = level == bottom && self.mid_attention != MidAttention::Absent;
             require(
-                !(self.attention[level] || at_bottom) || (head > 0 && width % head == 0),
+                !(self.attention[level] || at_bottom) || (divisor > 0 && width % divisor == 0),
                 &path,
-                || format!("{path} = {head} does not divide the {width} channels that attend at level {level}"),
-                || format!("Use {}, or 0 for one head", nearest_divisors(width as u64, head.max(0) as u64)),
+                || format!("{path} = {divisor} does not divide the {width} channels that attend at level {level}"),
+                || format!("Use {}", nearest_divisors(width as u64, divisor.max(0) as u64)),
             )?;
         }
         Ok(())

@@ -63,6 +63,7 @@ fn words_keep_their_spelling_in_files() {
         (DataKind::Folder, "folder"),
         (DataKind::Packed, "packed"),
         (DataKind::Synthetic, "synthetic"),
+        (DataKind::Unknown, "unknown"),
     ]);
     spelt(&[
         (Labels::Auto, "auto"),

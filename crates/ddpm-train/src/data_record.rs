@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// which its order of images begins. That order follows from the number of images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRecord {
-    /// Number of images.
+    /// Number of images; 0 if nothing is known of the data, as of an imported model's.
     pub images: u64,
     /// [`Source::fingerprint`] in hexadecimal; `None` in checkpoints of versions without fingerprints.
     #[serde(default)]
@@ -29,6 +29,11 @@ impl DataRecord {
         Self { images: source.len(), fingerprint, order_start: 0, order_epoch: 0 }
     }
 
+    /// The record of a run that holds a model of which nothing more is known.
+    pub fn unknown() -> Self {
+        Self { images: 0, fingerprint: None, order_start: 0, order_epoch: 0 }
+    }
+
     /// The record of a run that resumes from `manifest` with `source`. A data set that differs from the checkpoint's
     /// is refused unless the user `allows` it. If allowed, the current epoch is cut short, and a new epoch in a new
     /// order begins at the manifest's position.
@@ -41,6 +46,9 @@ impl DataRecord {
             ))
         })?;
         let now = Self::new(source);
+        if held.images == 0 {
+            return Ok(now);
+        }
         let same_files = held.fingerprint.is_none() || held.fingerprint == now.fingerprint;
         if held.images == now.images && same_files {
             return Ok(Self { fingerprint: now.fingerprint, ..held });
@@ -61,6 +69,11 @@ impl DataRecord {
         let order_epoch = held.order(manifest.seed).epochs_begun(manifest.position);
         tracing::warn!("{change}; epoch {order_epoch} begins, in a new order");
         Ok(Self { order_start: manifest.position, order_epoch, ..now })
+    }
+
+    /// The epoch of a position, counted from 0; 0 if the data is unknown.
+    pub fn epoch_of(&self, position: u64, seed: u64) -> u64 {
+        if self.images == 0 { 0 } else { self.order(seed).epoch_of(position) }
     }
 
     /// The order in which the images are used.

@@ -25,6 +25,7 @@
 //! To read the code, start with `step.rs`, which is one training step. `trainer.rs` is the loop around it, and
 //! `checkpointing/` saves and restores the state. docs/architecture.md walks through a step and a save.
 
+mod adopt;
 mod ahead;
 mod build;
 mod checkpointing;
@@ -44,6 +45,7 @@ mod precision;
 mod profile;
 mod program;
 mod report;
+mod run_config;
 mod state;
 mod step;
 mod stop;
@@ -54,6 +56,7 @@ mod tests;
 mod threads;
 mod trainer;
 
+pub use adopt::adopt;
 pub use ahead::{Ahead, Prepared};
 pub use build::{loader, transport};
 pub use checkpointing::{Checkpoint, ResumeFrom, Saver, read_together, restore};

@@ -10,13 +10,14 @@ use ddpm_config::Settings;
 use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
-use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
+use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, images, steps};
 use ddpm_nn::Weights;
-use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb, write_atomic};
+use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb};
 
 use crate::gpu_usage::GpuUsage;
 use crate::observer::{Run, TrainObserver};
 use crate::report::LogStep;
+use crate::run_config::write_config;
 use crate::task::Task;
 
 /// Seed of the noise that sample grids start from. It is the same at every step and in every run, so that grids can
@@ -141,10 +142,7 @@ impl Outputs {
     fn open(run: &Run) -> Result<Self, Error> {
         let (settings, diffusion, resumed) = (run.settings, &run.task.diffusion, run.resumed);
         let directory = PathBuf::from(&settings.run.dir);
-        let recorded = settings.clone().anchored(&current_folder()?);
-        let config = format!("# Resolved by {}.\n{}", run.program.name, recorded.to_toml());
-        let path = directory.join("config.toml");
-        write_atomic(&path, config.as_bytes()).map_err(|e| Error::file(&path, e))?;
+        let config = write_config(settings, run.program)?;
         if let Err(error) = remove_later_grids(&grids(&directory), resumed) {
             tracing::warn!("cannot remove the sample grids of steps that will be repeated ({error})");
         }
@@ -160,7 +158,7 @@ impl Outputs {
             show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
             let timesteps = settings.diffusion.timesteps;
             show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(MIN_TIMESTEPS)));
-            let width = settings.model.channels[0];
+            let width = settings.model.time_channels.unwrap_or(settings.model.channels[0]);
             show(board, step, "embedding", process_charts::embedding(timesteps, width));
         }
         Ok(Self {

@@ -62,13 +62,15 @@ const EXP_AVG: &str = "exp_avg";
 const EXP_AVG_SQ: &str = "exp_avg_sq";
 
 impl TrainState {
-    /// The state at step 0.
+    /// The state at step 0, with random weights.
     pub fn fresh(settings: &Settings, network: &Network, device: Device) -> Result<Self, Error> {
         let weights = Weights::initialise(network.layout(), settings.seed, device)?;
-        Self::around(settings, network, weights)
+        Self::starting_with(settings, network, weights)
     }
 
-    fn around(settings: &Settings, network: &Network, mut weights: Weights) -> Result<Self, Error> {
+    /// The state at step 0 with these weights, on their device: the moments are zero, and the averages equal the
+    /// weights.
+    pub fn starting_with(settings: &Settings, network: &Network, mut weights: Weights) -> Result<Self, Error> {
         let gradients = Gradients::attach(network.layout(), &mut weights)?;
         let t = &settings.train;
         let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps)?;
@@ -117,7 +119,7 @@ impl TrainState {
             .or(Remedy::OtherRunDir));
         }
         let weights = Weights::over(network.layout(), need(WEIGHTS)?.f_to_device(device)?)?;
-        let mut state = Self::around(settings, network, weights)?;
+        let mut state = Self::starting_with(settings, network, weights)?;
         state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
         let held: Vec<&str> =
             manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with("ema/")).collect();

@@ -7,7 +7,7 @@ use ddpm_comm::{Collective, Memory, Reduce, agree, set_step};
 use ddpm_config::Settings;
 use ddpm_data::{Batch, Loader, Order, Source, Split};
 use ddpm_diffusion::TimestepSampler;
-use ddpm_model::{Error, Failure, Place, data};
+use ddpm_model::{Error, Failure, Place, data, initial_weights};
 use tch_ext::in_range;
 
 use crate::ahead::{Ahead, Prepared};
@@ -100,7 +100,10 @@ impl Trainer {
         let saver = Saver::open(comm, &settings, record, newest, resumed, stop, &program)?;
         let state = match &resume {
             Some(checkpoint) => restore(saver.store(), comm.as_ref(), &settings, &task.network, device, checkpoint)?,
-            None => agree::unanimous(comm.as_ref(), TrainState::fresh(&settings, &task.network, device))?,
+            None => {
+                let weights = initial_weights(comm.as_ref(), &settings, &task.network, device)?;
+                agree::unanimous(comm.as_ref(), TrainState::starting_with(&settings, &task.network, weights))?
+            }
         };
         let sync = GradientSync::new(comm, memory, &settings.comm, task.network.layout(), &state.gradients, &program);
         let sync = agree::unanimous(comm.as_ref(), sync)?;

@@ -12,7 +12,7 @@ pub struct DataSettings {
     /// Kind of source. The one key that has no default in a file.
     pub kind: DataKind,
     /// File or folder to read, as the program sees it (`~` is not expanded). Required for `idx` and `folder`;
-    /// empty, the default, for `synthetic`.
+    /// empty, the default, for `synthetic` and `unknown`.
     pub path: String,
     /// Where class labels come from. Default `auto`: the source's own, if it has any.
     pub labels: Labels,

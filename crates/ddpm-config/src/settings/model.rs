@@ -1,6 +1,6 @@
 //! `[model]`.
 
-use ddpm_spec::ModelKind;
+use ddpm_spec::{MidAttentionKind, ModelKind};
 use serde::{Deserialize, Serialize};
 
 use super::optional::zero_is_none;
@@ -25,6 +25,17 @@ pub struct ModelSettings {
     /// Channels per attention head; absent or 0: one head over all channels.
     #[serde(deserialize_with = "zero_is_none")]
     pub head_dim: Option<u32>,
+    /// Attention heads of every level, instead of `head_dim`; absent or 0: as `head_dim` says.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub heads: Option<u32>,
+    /// Attention in the middle block. Default `normed`, as at the other levels.
+    pub mid_attention: MidAttentionKind,
+    /// Groups of the norm before that attention; absent or 0: `norm_groups`.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub mid_norm_groups: Option<u32>,
+    /// Residual blocks halve and double the resolution between levels (Dhariwal & Nichol 2021) instead of a
+    /// convolution each. Default false.
+    pub residual_resampling: bool,
     /// Groups of every group normalisation. Default 32.
     pub norm_groups: u32,
     /// Dropout probability inside residual blocks. Default 0.
@@ -37,6 +48,12 @@ pub struct ModelSettings {
     /// Subtracted from half the embedding's width in the sinusoids' exponent: 1 as in Ho et al., 0 in later work.
     /// Default 0.
     pub freq_shift: u32,
+    /// Width of the sinusoids of the time embedding; absent or 0: that of the first level.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub time_channels: Option<u32>,
+    /// Timesteps are multiplied by this before they are embedded: 1000/T for models with OpenAI's `rescale_timesteps`.
+    /// Default 1.
+    pub time_scale: f64,
     /// Time embedding is [cos, sin] rather than [sin, cos]. Default true.
     pub flip_sin_to_cos: bool,
     /// Added to the variance in group normalisation. Default 1e-5.
@@ -56,11 +73,17 @@ impl Default for ModelSettings {
             layers_per_block: 2,
             checkpoint_activations: Vec::new(),
             head_dim: None,
+            heads: None,
+            mid_attention: MidAttentionKind::Normed,
+            mid_norm_groups: None,
+            residual_resampling: false,
             norm_groups: 32,
             dropout: 0.0,
             time_scale_shift: false,
             downsample_padding: 1,
             freq_shift: 0,
+            time_channels: None,
+            time_scale: 1.0,
             flip_sin_to_cos: true,
             norm_eps: 1e-5,
             classes: None,

@@ -79,7 +79,8 @@ impl Settings {
             _ => None,
         };
         let data = Some(&mut self.data.path).filter(|path| !path.is_empty());
-        [Some(&mut self.run.dir), data, labels, self.checkpoint.uri.as_mut()].into_iter().flatten()
+        let (uri, init_from) = (self.checkpoint.uri.as_mut(), self.train.init_from.as_mut());
+        [Some(&mut self.run.dir), data, labels, uri, init_from].into_iter().flatten()
     }
 
     /// These settings with the paths of `other` where both may name the same files: a run records absolute paths, and
@@ -89,6 +90,11 @@ impl Settings {
             self.data.path.clone_from(&other.data.path);
         }
         if let (Labels::Path(ours), Labels::Path(theirs)) = (&mut self.data.labels, &other.data.labels)
+            && same_place(ours, theirs)
+        {
+            ours.clone_from(theirs);
+        }
+        if let (Some(ours), Some(theirs)) = (&mut self.train.init_from, &other.train.init_from)
             && same_place(ours, theirs)
         {
             ours.clone_from(theirs);

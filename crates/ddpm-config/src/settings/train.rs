@@ -11,6 +11,12 @@ use super::optional::zero_is_none;
 pub struct TrainSettings {
     /// Optimizer steps of the whole run, at least 1. Default 10000.
     pub steps: u64,
+    /// The model whose weights the run starts from: a run, a run at a step, or a diffusers directory; absent or "":
+    /// random weights.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub init_from: Option<String>,
+    /// Draw the tensors that do not fit that model's anew, by name, instead of refusing to start. Default false.
+    pub init_skip_mismatched: bool,
     /// Images per step over all ranks. Default 128.
     pub global_batch: usize,
     /// Images per forward pass on each rank, to bound memory; absent or 0: the rank's whole slice.
@@ -47,6 +53,8 @@ impl Default for TrainSettings {
     fn default() -> Self {
         Self {
             steps: 10_000,
+            init_from: None,
+            init_skip_mismatched: false,
             global_batch: 128,
             micro_batch: None,
             lr: 2e-4,

@@ -24,9 +24,12 @@ impl Settings {
         not_empty("run.dir", &self.run.dir)?;
         spelt("run.dir", &self.run.dir, check_path)?;
         not_empty("run.name", &self.run.name)?;
-        let data = self.data_spec(Split::Train)?;
+        match self.data.kind {
+            // Unknown data is refused when it is opened: a model can be used without.
+            DataKind::Unknown => self.data.image().validate_colours(DATA)?,
+            _ => self.data_spec(Split::Train)?.validate(DATA)?,
+        }
         self.data.validate()?;
-        data.validate(DATA)?;
         self.model.validate()?;
         self.architecture().validate(MODEL)?;
         self.diffusion.validate()?;
@@ -122,7 +125,7 @@ impl Settings {
 impl DataSettings {
     fn validate(&self) -> Result<(), SpecError> {
         require(
-            self.kind == DataKind::Synthetic || !self.path.is_empty(),
+            matches!(self.kind, DataKind::Synthetic | DataKind::Unknown) || !self.path.is_empty(),
             "data.path",
             || "data.path is not set, and this data.kind reads files".into(),
             || "Set it to their folder, or data.kind to \"synthetic\"".into(),
@@ -133,7 +136,9 @@ impl DataSettings {
         }
         let (fits, choices) = match self.kind {
             DataKind::Folder => (!matches!(self.labels, Labels::Path(_)), "auto, none, folder or attribute:NAME"),
-            DataKind::Synthetic => (matches!(self.labels, Labels::Auto | Labels::None), "auto or none"),
+            DataKind::Synthetic | DataKind::Unknown => {
+                (matches!(self.labels, Labels::Auto | Labels::None), "auto or none")
+            }
             _ => (
                 !matches!(self.labels, Labels::Folder | Labels::Attribute(_)),
                 "auto, none or the path of a label file",
@@ -159,6 +164,15 @@ impl TrainSettings {
             let fits = (1..=self.global_batch).contains(&micro);
             in_range("train.micro_batch", micro, fits, format!("at most train.global_batch = {}", self.global_batch))?;
         }
+        if let Some(source) = &self.init_from {
+            spelt("train.init_from", source, check_address)?;
+        }
+        require(
+            self.init_from.is_some() || !self.init_skip_mismatched,
+            "train.init_skip_mismatched",
+            || "train.init_skip_mismatched is set, but train.init_from names no model".into(),
+            || "Name one, or set it to false".into(),
+        )?;
         in_range("train.lr", self.lr, positive_finite(self.lr), "above 0")?;
         let decay = self.weight_decay;
         in_range("train.weight_decay", decay, decay >= 0.0 && decay.is_finite(), "0 or above")?;

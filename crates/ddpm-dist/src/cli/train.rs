@@ -7,7 +7,7 @@ use ddpm_train::ResumeFrom;
 
 use super::config::ConfigArgs;
 use super::numbers::at_least_one;
-use super::paths::path;
+use super::paths::{address, path};
 
 /// Arguments of `train` and `train-classifier`.
 #[derive(Debug, Args)]
@@ -21,6 +21,14 @@ pub struct TrainArgs {
     /// Short for `--set train.steps=N`.
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub steps: Option<u64>,
+    /// Start from the weights of this model, anything that `sample --model` takes; short for
+    /// `--set train.init_from=SRC`.
+    #[arg(long, value_name = "SRC", value_parser = address)]
+    pub init_from: Option<String>,
+    /// Draw the tensors that do not fit that model's at random, as for another number of classes or of channels; short
+    /// for `--set train.init_skip_mismatched=true`.
+    #[arg(long)]
+    pub init_skip_mismatched: bool,
     /// Print the resolved configuration, sizes and plan, and stop.
     #[arg(long, conflicts_with = "profile")]
     pub dry_run: bool,

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ddpm_config::{Device, SamplerKind};
 use ddpm_data::Split;
 use ddpm_diffusion::Spacing;
-use ddpm_model::Format;
+use ddpm_model::{Format, NoiseSchedule};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -39,6 +39,10 @@ pub(super) fn sampler() -> impl TypedValueParser<Value = SamplerKind> {
         ("heun", "Heun's second-order method, two evaluations per step (Karras et al. 2022)"),
         ("dpmpp", "DPM-Solver++ 2M (Lu et al. 2022)"),
     ])
+}
+
+pub(super) fn noise_schedule() -> impl TypedValueParser<Value = NoiseSchedule> {
+    word(&[("linear", "Betas evenly spaced, from 0.1/T to 20/T"), ("cosine", "Nichol & Dhariwal 2021")])
 }
 
 pub(super) fn spacing() -> impl TypedValueParser<Value = Spacing> {

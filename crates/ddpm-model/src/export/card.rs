@@ -1,12 +1,15 @@
 //! The model card: `README.md` with the fields that the Hub reads, for a reader who has only the folder.
 
+use std::path::Path;
+
+use ddpm_config::Settings;
 use ddpm_spec::{BetaSchedule, Prediction, Variance};
 
 use super::contents::Format;
 use super::recipe;
 use super::usage::usage;
 use super::variants;
-use crate::model::Model;
+use crate::model::{Model, Origin};
 
 /// What the card describes.
 pub(super) struct Card<'a> {
@@ -29,8 +32,8 @@ impl Card<'_> {
             Format::Diffusers => "library_name: diffusers\n",
             Format::Safetensors => "",
         };
-        let made = match &model.origin {
-            Some(origin) => format!("trained by {}", origin.program),
+        let made = match self.trained() {
+            Some((_, origin, _)) => format!("trained by {}", origin.program),
             None => "exported by ddpm-dist".into(),
         };
         let samples = self.samples.map_or(String::new(), |drawn| {
@@ -84,16 +87,26 @@ impl Card<'_> {
         rows
     }
 
+    /// The run that trained the model, and on what; `None` if it was trained elsewhere.
+    fn trained(&self) -> Option<(&Settings, &Origin, String)> {
+        let (settings, origin) = self.model.settings.as_ref().zip(self.model.origin.as_ref())?;
+        Some((settings, origin, recipe::data(settings)?))
+    }
+
     fn training(&self) -> String {
-        let (Some(settings), Some(origin)) = (&self.model.settings, &self.model.origin) else {
-            return "Converted from a diffusers directory, which does not say how it was trained.\n".into();
+        let Some((settings, origin, data)) = self.trained() else {
+            return "Converted from files that do not say how it was trained.\n".into();
         };
         let mut rows = vec![
-            ("data", recipe::data(settings)),
+            ("data", data),
             ("images seen", origin.images.to_string()),
             ("batch", settings.train.global_batch.to_string()),
             ("learning rate", settings.train.lr.to_string()),
         ];
+        if let Some(model) = &settings.train.init_from {
+            let name = Path::new(model).file_name().unwrap_or_default().to_string_lossy();
+            rows.insert(0, ("started from the weights of", name.into()));
+        }
         rows.extend(
             recipe::metrics(settings, origin.step).into_iter().map(|(name, value)| (name, format!("{value:.4}"))),
         );

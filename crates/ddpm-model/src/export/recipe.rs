@@ -23,16 +23,17 @@ pub(super) fn portable(settings: &Settings) -> Settings {
     settings
 }
 
-/// The training data in a phrase.
-pub(super) fn data(settings: &Settings) -> String {
+/// The training data in a phrase; `None` where nobody said what it was.
+pub(super) fn data(settings: &Settings) -> Option<String> {
     let data = &settings.data;
     let name = Path::new(&data.path).file_name().unwrap_or_default().to_string_lossy();
     let source = match data.kind {
         DataKind::Synthetic => format!("{} digits that ddpm-dist drew itself", data.count),
         DataKind::Idx => format!("the IDX files `{name}`"),
         DataKind::Folder | DataKind::Packed => format!("the images in `{name}`"),
+        DataKind::Unknown => return None,
     };
-    format!("{source}, as {}{}", data.image(), if data.flip { ", half of them mirrored" } else { "" })
+    Some(format!("{source}, as {}{}", data.image(), if data.flip { ", half of them mirrored" } else { "" }))
 }
 
 /// Names and values of the run's metrics when it had taken `step` steps, or at the last logged step before; none if its

@@ -8,7 +8,7 @@ use crate::steps::{self, DEFAULT_SAMPLING_STEPS};
 
 const TENSORS: &str = "`model.safetensors` holds the parameters by name, f32 and row-major, and `config.json` \
                        describes the network and its diffusion process: `betas` are those of t = 0 to T - 1, and the \
-                       network is given t itself. Images are in [-1, 1].\n";
+                       network embeds t times `time_scale`. Images are in [-1, 1].\n";
 
 const WITHOUT_VARIANCE: &str = "\n`ddim` is the same network without the channels of its learned variance, for \
                                 schedulers that have no use for them.\n";

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_spec::{ImageShape, MidAttention, UNetSpec};
+use ddpm_spec::{Heads, ImageShape, MidAttention, UNetSpec};
 use serde_json::Value;
 
 use super::keys::Keys;
@@ -92,13 +92,15 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
         layers_per_block,
         attention,
         residual_resampling,
-        head_dim: keys.whole_or_null("attention_head_dim", Some(8), 1..=WIDEST)?,
+        heads: keys.whole_or_null("attention_head_dim", Some(8), 1..=WIDEST)?.map_or(Heads::One, Heads::Width),
         norm_groups,
         norm_eps: keys.float("norm_eps", 1e-5)?,
         mid_attention,
         dropout: keys.float("dropout", 0.0)?,
         time_scale_shift,
         downsample_padding: keys.whole("downsample_padding", Some(1), 0..=1)?,
+        time_channels: None,
+        time_scale: 1.0,
         flip_sin_to_cos: keys.flag("flip_sin_to_cos", true)?,
         freq_shift: keys.whole("freq_shift", Some(0), 0..=1)?,
         classes: keys.whole_or_null("num_class_embeds", None, 1..=MOST_CLASSES)?,

@@ -3,7 +3,6 @@
 mod config;
 mod folder;
 mod keys;
-mod stored;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use tch::{Device, Tensor};
 
 use crate::NnError;
 use crate::arena::{Layout, LayoutEntry, Weights};
+use crate::stored::{Stored, WeightFile};
 use config::Described;
-use stored::{Stored, WeightFile};
 
 /// A U-Net in a folder: its configuration, and the files with its weights.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ impl Attention {
             to_k: Linear::new(&mut scope.sub("to_k"), channels, channels, Start::Default),
             to_v: Linear::new(&mut scope.sub("to_v"), channels, channels, Start::Default),
             to_out: Linear::new(&mut scope.sub("to_out.0"), channels, channels, Start::Zero),
-            head_dim: c.head_dim.unwrap_or(channels),
+            head_dim: c.heads.width(channels),
         }
     }
 

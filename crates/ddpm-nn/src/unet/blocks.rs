@@ -9,15 +9,10 @@ use crate::arena::Weights;
 use crate::dropout::Dropout;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
 
-/// Width of the time (and class) embedding.
-pub(super) fn embedding_width(spec: &UNetSpec) -> i64 {
-    4 * spec.channels[0]
-}
-
 /// What all blocks share in one forward pass.
 pub(super) struct Pass<'a> {
     pub(super) w: &'a Weights,
-    /// SiLU of the time (and class) embedding, `[B, 4 * channels[0]]`.
+    /// SiLU of the time (and class) embedding, `[B, width]`.
     pub(super) embedding: Tensor,
     pub(super) dropout: Option<Dropout>,
     /// Whether each level keeps only its layers' inputs for backward.
@@ -69,7 +64,7 @@ impl ResBlock {
         Self {
             norm_1: GroupNorm::new(&mut scope.sub("norm1"), input, c.norm_groups, c.norm_eps),
             conv_1: Conv2d::new(&mut scope.sub("conv1"), input, output, 3, Start::Default),
-            embedding: Linear::new(&mut scope.sub("time_emb_proj"), embedding_width(c), projected, Start::Default),
+            embedding: Linear::new(&mut scope.sub("time_emb_proj"), c.embedding(), projected, Start::Default),
             norm_2: GroupNorm::new(&mut scope.sub("norm2"), output, c.norm_groups, c.norm_eps),
             conv_2: Conv2d::new(&mut scope.sub("conv2"), output, output, 3, Start::Zero),
             shortcut: (input != output)

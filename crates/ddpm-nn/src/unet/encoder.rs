@@ -1,9 +1,9 @@
 //! The way down, which the U-Net and the classifier share.
 
 use ddpm_spec::UNetSpec;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-use super::blocks::{Down, Mid, Pass, embedding_width};
+use super::blocks::{Down, Mid, Pass};
 use crate::arena::Weights;
 use crate::dropout::{Dropout, IndexHashes};
 use crate::inputs::Inputs;
@@ -15,6 +15,7 @@ use crate::time::sinusoidal_embedding;
 pub(super) struct Encoder {
     conv_in: Conv2d,
     time_width: i64,
+    time_scale: f64,
     cos_first: bool,
     freq_shift: f64,
     time_1: Linear,
@@ -40,11 +41,11 @@ impl Encoder {
     pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut i64) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
-        let width = embedding_width(config);
+        let (sinusoids, width) = (config.sinusoids(), config.embedding());
 
         let conv_in = Conv2d::new(&mut root.sub("conv_in"), config.image.channels as i64, first, 3, Start::Default);
         let mut time = root.sub("time_embedding");
-        let time_1 = Linear::new(&mut time.sub("linear_1"), first, width, Start::Default);
+        let time_1 = Linear::new(&mut time.sub("linear_1"), sinusoids, width, Start::Default);
         let time_2 = Linear::new(&mut time.sub("linear_2"), width, width, Start::Default);
         let classes = config.classes.map(|rows| Embedding::new(&mut root.sub("class_embedding"), rows, width));
         let down = (0..channels.len())
@@ -58,7 +59,8 @@ impl Encoder {
         let mid = Mid::new(&mut root.sub("mid_block"), config, last, dropouts);
         Self {
             conv_in,
-            time_width: first,
+            time_width: sinusoids,
+            time_scale: config.time_scale,
             cos_first: config.flip_sin_to_cos,
             freq_shift: config.freq_shift as f64,
             time_1,
@@ -76,7 +78,8 @@ impl Encoder {
         inputs: &Inputs<'a>,
         checkpointed: &'a [bool],
     ) -> Result<Encoded<'a>, TchError> {
-        let sinusoid = sinusoidal_embedding(inputs.t, self.time_width, self.cos_first, self.freq_shift)?;
+        let t = inputs.t.f_to_kind(Kind::Float)?.f_mul_scalar(self.time_scale)?;
+        let sinusoid = sinusoidal_embedding(&t, self.time_width, self.cos_first, self.freq_shift)?;
         let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid)?.f_silu()?)?;
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
             embedding = embedding.f_add_(&table.forward(w, labels)?)?;

@@ -389,7 +389,7 @@ impl Saver {
             schema: SCHEMA,
             step: state.step,
             position,
-            epoch: self.data.order(self.settings.seed).epoch_of(position),
+            epoch: self.data.epoch_of(position, self.settings.seed),
             seed: self.settings.seed,
             attempt,
             nonce: self.nonce.clone(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
 use ddpm_comm::{Agreed, Collective, agree};
-use ddpm_config::{Difference, DifferenceKind, Settings};
+use ddpm_config::{DataKind, Difference, DifferenceKind, Settings};
 use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, store_options};
 use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
@@ -190,6 +190,12 @@ fn allows(name: &str, key: &str) -> bool {
     name == key || (name == DATA && key.starts_with("data."))
 }
 
+/// Whether the checkpoint is an imported model that has not been trained here: only its network and its process are
+/// given, and the configuration that trains it first decides the rest.
+fn is_untrained_import(settings: &Settings) -> bool {
+    settings.data.kind == DataKind::Unknown
+}
+
 fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) -> Result<(), Error> {
     let refuse = |message: String| Error::new(ErrorKind::ResumeRefused, message);
     let theirs: Settings = match serde_json::from_value(manifest.config.clone()) {
@@ -208,13 +214,14 @@ fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) 
         let message = format!("the checkpoint of step {} holds {theirs}, but this run trains {ours}", manifest.step);
         return Err(refuse(message).or(Remedy::OtherRunDir).or(Remedy::ResumeAs(was)));
     }
+    let imported = is_untrained_import(&theirs);
     let differences = settings.diff(&theirs);
     let list = |differences: &[Difference]| {
         let each = differences.iter().map(|d| format!("{} (checkpoint {}, now {})", d.key, d.theirs, d.ours));
         each.collect::<Vec<_>>().join("; ")
     };
     for (fixed, because) in [
-        (other_position(&differences), "the order of the images follows from it"),
+        (if imported { Vec::new() } else { other_position(&differences) }, "the order of the images follows from it"),
         (other_parameters(settings, &theirs, &differences), "the network would have other parameters"),
     ] {
         if !fixed.is_empty() {
@@ -231,7 +238,8 @@ fn check_same_run(settings: &Settings, manifest: &Manifest, allowed: &[String]) 
     let (learned, free): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| {
         // The last step is part of the shape of the learning rate.
         let learned = d.kind == DifferenceKind::Learned || (d.key == "train.steps" && shaped_by_end);
-        learned && !allowed.iter().any(|name| allows(name, &d.key))
+        let given = !imported || ["model.", "diffusion."].iter().any(|section| d.key.starts_with(section));
+        learned && given && !allowed.iter().any(|name| allows(name, &d.key))
     });
     if !learned.is_empty() {
         let message =

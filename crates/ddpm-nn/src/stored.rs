@@ -15,25 +15,25 @@ const AGAIN: &str = "download or copy it again";
 
 /// A file in memory.
 #[derive(Debug)]
-pub(super) struct WeightFile {
+pub(crate) struct WeightFile {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl WeightFile {
-    pub(super) fn read(path: PathBuf) -> Result<Self, NnError> {
+    pub(crate) fn read(path: PathBuf) -> Result<Self, NnError> {
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Self { path, bytes }),
             Err(e) => Err(unreadable(&path, e, "check the path and its permissions")),
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its tensors by name.
-    pub(super) fn tensors(&self) -> Result<BTreeMap<String, Stored<'_>>, NnError> {
+    pub(crate) fn tensors(&self) -> Result<BTreeMap<String, Stored<'_>>, NnError> {
         if torch_pickle::recognises(&self.bytes) {
             let tensors = torch_pickle::tensors(&self.bytes).map_err(|e| pickle(&self.path, e))?;
             return Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::Torch(tensor))).collect());
@@ -48,13 +48,13 @@ impl WeightFile {
 
 /// A tensor of a file.
 #[derive(Debug)]
-pub(super) enum Stored<'a> {
+pub(crate) enum Stored<'a> {
     Safetensors(TensorView<'a>),
     Torch(torch_pickle::Tensor<'a>),
 }
 
 impl Stored<'_> {
-    pub(super) fn shape(&self) -> Vec<i64> {
+    pub(crate) fn shape(&self) -> Vec<i64> {
         let shape = match self {
             Self::Safetensors(view) => view.shape(),
             Self::Torch(tensor) => tensor.shape(),
@@ -63,19 +63,19 @@ impl Stored<'_> {
     }
 
     /// The kind of its numbers, as safetensors names it.
-    pub(super) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> String {
         match self {
             Self::Safetensors(view) => format!("{:?}", view.dtype()),
             Self::Torch(tensor) => format!("{:?}", tensor.dtype()).to_uppercase(),
         }
     }
 
-    pub(super) fn is_float(&self) -> bool {
+    pub(crate) fn is_float(&self) -> bool {
         matches!(self.kind().as_str(), "F64" | "F32" | "F16" | "BF16")
     }
 
     /// Its numbers as f32; `into` must have the same length.
-    pub(super) fn floats(&self, path: &Path, into: &mut [f32]) -> Result<(), NnError> {
+    pub(crate) fn floats(&self, path: &Path, into: &mut [f32]) -> Result<(), NnError> {
         let bytes = match self {
             Self::Safetensors(view) => Cow::Borrowed(view.data()),
             Self::Torch(tensor) => tensor.bytes().map_err(|e| pickle(path, e))?,

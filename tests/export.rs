@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use common::golden::{largest_distance, tensor};
+use common::numbers::{self, fill};
 use common::{buffers, in_bash, mpirun, program, root, run, succeed, train};
 use ddpm_comm::World;
 use ddpm_diffusion::{Clip, Ddim, Direction, SampleOptions, Sampler, Spacing, kept_timesteps};
 use ddpm_model::{Model, WeightChoice};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
@@ -51,52 +51,9 @@ fn files(folder: &Path) -> Vec<String> {
     found
 }
 
-/// The function `numbers` of tests/golden/make_export.py.
-fn numbers(name: &str, count: usize) -> Vec<f32> {
-    let seed = name.bytes().fold(0x811C_9DC5_u32, |seed, byte| (seed ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let number = |index: usize| {
-        let mut mixed = (index as u32).wrapping_mul(0x9E37_79B9) ^ seed;
-        for (shift, factor) in [(16, 0x85EB_CA6B_u32), (13, 0xC2B2_AE35)] {
-            mixed = (mixed ^ (mixed >> shift)).wrapping_mul(factor);
-        }
-        mixed ^= mixed >> 16;
-        (mixed >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    (0..count).map(number).collect()
-}
-
-/// The function `parameter` of tests/golden/make_export.py.
-fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
-    let values = numbers(name, shape.iter().product());
-    if let [_] = shape {
-        let offset = if name.ends_with("weight") { 1.0 } else { 0.0 };
-        return values.into_iter().map(|value| value * 0.25 + offset).collect();
-    }
-    let gain = if name.starts_with("conv_out") { 0.2 } else { 1.5 };
-    let scale = (gain / (shape[1..].iter().product::<usize>() as f64).sqrt()) as f32;
-    values.into_iter().map(|value| value * scale).collect()
-}
-
-/// The function `noise` of tests/golden/make_export.py.
+/// Noise of that name, in this shape.
 fn noise(name: &str, shape: &[i64]) -> Tensor {
-    let values = numbers(name, shape.iter().product::<i64>() as usize);
-    let values: Vec<f32> = values.into_iter().map(|value| value * 3f64.sqrt() as f32).collect();
-    Tensor::from_slice(&values).view(shape)
-}
-
-/// Replaces the weights in a file by those with which diffusers computed the golden numbers.
-fn fill(path: &Path) {
-    let bytes = fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let weights = file.iter().map(|(name, old)| {
-        let values = parameter(name, old.shape()).iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        (name, old.shape().to_vec(), values)
-    });
-    let weights: Vec<_> = weights.collect();
-    let views = weights
-        .iter()
-        .map(|(name, shape, values)| (*name, TensorView::new(Dtype::F32, shape.clone(), values).unwrap()));
-    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    Tensor::from_slice(&numbers::noise(name, shape.iter().product::<i64>() as usize)).view(shape)
 }
 
 fn open(model: &Path) -> Model {

@@ -3,6 +3,7 @@
 
 pub mod golden;
 pub mod kill;
+pub mod numbers;
 pub mod rig;
 
 use std::collections::BTreeMap;

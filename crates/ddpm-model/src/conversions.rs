@@ -44,10 +44,9 @@ impl From<DataError> for Error {
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
         let error = match error {
-            CheckpointError::NoValues { path, source } => match source.downcast::<tch::TchError>() {
-                Ok(error) => return (*error).into(),
-                Err(source) => return Self::internal(format!("the values of {path} cannot be copied: {source}")),
-            },
+            CheckpointError::NoValues { path, source } => {
+                return libtorch_or_internal(source, &format!("the values of {path} cannot be copied"));
+            }
             error => error,
         };
         let (kind, remedy) = match &error {
@@ -66,6 +65,14 @@ impl From<CheckpointError> for Error {
     }
 }
 
+/// The error of a function that a library was given to call: libtorch's, or another, which no user can have caused.
+fn libtorch_or_internal(source: Box<dyn std::error::Error + Send + Sync>, what: &str) -> Error {
+    match source.downcast::<tch::TchError>() {
+        Ok(error) => (*error).into(),
+        Err(source) => Error::internal(format!("{what}: {source}")),
+    }
+}
+
 fn with_remedy(error: Error, remedy: Option<Remedy>) -> Error {
     match remedy {
         Some(remedy) => error.or(remedy),
@@ -77,10 +84,9 @@ impl From<DiffusionError> for Error {
     fn from(error: DiffusionError) -> Self {
         match error {
             DiffusionError::Torch(error) => error.into(),
-            DiffusionError::Model { t, source } => match source.downcast::<tch::TchError>() {
-                Ok(error) => (*error).into(),
-                Err(source) => Self::internal(format!("the network failed at timestep {t}: {source}")),
-            },
+            DiffusionError::Model { t, source } => {
+                libtorch_or_internal(source, &format!("the network failed at timestep {t}"))
+            }
             _ => Self::caused_by(ErrorKind::Config, error),
         }
     }

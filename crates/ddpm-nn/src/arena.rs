@@ -168,16 +168,13 @@ impl Weights {
     }
 
     /// The same weights with a copy of all of them in `kind`, made by one operation.
-    pub(crate) fn with_copy_in(&self, kind: Kind) -> Result<Self, TchError> {
-        let flat = self.flat.f_to_kind(kind)?;
-        let mut from = 0;
-        let copies = self.views.iter().enumerate().map(|(index, own)| {
-            let len = own.numel() as i64;
-            let copy = flat.f_narrow(0, from, len)?.f_view(own.size().as_slice())?;
-            from += len;
-            self.sinks.as_ref().map_or(Ok(copy.shallow_clone()), |sinks| sinks.trained(index, &copy))
-        });
-        Ok(Self { copies: copies.collect::<Result<_, _>>()?, ..self.shallow_clone() })
+    pub(crate) fn with_copy_in(&self, layout: &Layout, kind: Kind) -> Result<Self, TchError> {
+        let copies = layout.views(&self.flat.f_to_kind(kind)?);
+        let copies = match &self.sinks {
+            Some(sinks) => trained(sinks, &copies)?,
+            None => copies,
+        };
+        Ok(Self { copies, ..self.shallow_clone() })
     }
 
     /// A parameter in `kind`, from the copy if that has it.
@@ -192,6 +189,11 @@ impl Weights {
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
+}
+
+/// The same values, trained: the gradient of each is added to its own sink.
+fn trained(sinks: &GradientSinks, values: &[Tensor]) -> Result<Vec<Tensor>, TchError> {
+    values.iter().enumerate().map(|(index, values)| sinks.trained(index, values)).collect()
 }
 
 /// Gradients of trainable weights: one flat buffer into which backward accumulates.
@@ -209,8 +211,7 @@ impl Gradients {
     pub fn attach(layout: &Layout, weights: &mut Weights) -> Result<Self, NnError> {
         let flat = weights.flat.f_zeros_like()?;
         let sinks = Arc::new(GradientSinks::new(&layout.views(&flat))?);
-        let trained = |(index, view)| sinks.trained(index, view);
-        weights.views = weights.views.iter().enumerate().map(trained).collect::<Result<_, _>>()?;
+        weights.views = trained(&sinks, &weights.views)?;
         weights.sinks = Some(Arc::clone(&sinks));
         Ok(Self { flat, sinks })
     }

@@ -105,7 +105,7 @@ impl Network {
         let w = match kind_of_products(&x) {
             Kind::Float => w,
             kind => {
-                copied = w.with_copy_in(kind)?;
+                copied = w.with_copy_in(self.layout(), kind)?;
                 &copied
             }
         };

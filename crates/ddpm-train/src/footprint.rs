@@ -118,7 +118,7 @@ impl Footprint {
             Pass { kept: at(few_images.kept, more_images.kept), peak: at(few_images.peak, more_images.peak) }
         };
         // Gradients that wait for the rest of their bucket.
-        let bucket = (settings.comm.bucket_mb * f64::from(1 << 20)).min(4.0 * task.network.layout().len() as f64);
+        let bucket = (settings.comm.bucket_bytes() as f64).min(4.0 * task.network.layout().len() as f64);
         let whole = Pass { peak: whole.peak + bucket, ..whole };
         drop(state);
         drop(watch);

@@ -54,7 +54,7 @@ impl GradientSync {
     ) -> Result<Self, Error> {
         let Program { word, exit_code, .. } = *program;
         let lens: Vec<usize> = layout.entries().iter().map(|entry| entry.len() as usize).collect();
-        let bucket_len = (settings.bucket_mb * f64::from(1 << 20)) as usize / size_of::<f32>();
+        let bucket_len = settings.bucket_bytes() / size_of::<f32>();
         let [flat, lent] = [(); 2].map(|()| gradients.flat().shallow_clone());
         let norms = BucketNorms::default();
         let (ours, stays) = (Arc::clone(&norms), comm.reaches_gpus());

@@ -1,7 +1,9 @@
 // Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): autograd stores only the inputs of a part of the
 // network, and backward recomputes the part.
+#include "callback.h"
 #include "guarded.h"
 #include "node.h"
+#include "tensors.h"
 
 #include <torch/autograd.h>
 #include <torch/types.h>
@@ -16,28 +18,21 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The caller's function of tensors. Returns false if it failed: `message`, a zeroed buffer of `size` bytes, then says
-// why.
-using Call = bool (*)(void *context, const Tensor *const *inputs, size_t count, Tensor **output, char *message, size_t size);
+// The caller's function of `count` tensors. If it fails, `message`, a zeroed buffer of `size` bytes, says why.
+using Computed =
+    tch_ext::Callback<const Tensor *const *, size_t /* count */, Tensor ** /* output */, char * /* message */, size_t /* size */>;
 
-// Owns `context`.
 struct Part final : torch::CustomClassHolder {
-    void *context;
-    Call call;
-    void (*release)(void *);
+    Computed computed;
 
-    Part(void *context, Call call, decltype(release) release)
-        : context(context), call(call), release(release) {}
-    Part(const Part &) = delete;
-    Part &operator=(const Part &) = delete;
-    ~Part() override { release(context); }
+    Part(void *context, Computed::Function call, Computed::Release release) : computed(context, call, release) {}
 
     Tensor operator()(at::TensorList inputs) const {
         std::vector<const Tensor *> borrowed;
         for (const auto &input : inputs) borrowed.push_back(&input);
         Tensor *output = nullptr;
         char message[2048] = "";
-        TORCH_CHECK(call(context, borrowed.data(), borrowed.size(), &output, message, sizeof message), message);
+        TORCH_CHECK(computed(borrowed.data(), borrowed.size(), &output, message, sizeof message), message);
         return *std::unique_ptr<Tensor>(output);
     }
 };
@@ -90,12 +85,10 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 // Stores the result of `call(context)` for the inputs in `*output`, which the caller must release. Takes ownership of
 // `context` in any case, and passes it to `release` when neither this call nor a backward needs it any longer.
-extern "C" char *tch_ext_checkpoint(const at::Tensor *const *inputs, size_t count, void *context, Call call,
-                                    void (*release)(void *), at::Tensor **output) {
+extern "C" char *tch_ext_checkpoint(const at::Tensor *const *inputs, size_t count, void *context, Computed::Function call,
+                                    Computed::Release release, at::Tensor **output) {
     return tch_ext::guarded([&] {
         const auto part = c10::make_intrusive<Part>(context, call, release);
-        variable_list list;
-        for (size_t i = 0; i < count; ++i) list.push_back(*inputs[i]);
-        *output = new at::Tensor(Checkpoint::apply(at::TensorList(list), part));
+        *output = new at::Tensor(Checkpoint::apply(at::TensorList(tch_ext::tensors(inputs, count)), part));
     });
 }

@@ -43,6 +43,12 @@ struct Api {
                   void **arguments, void **);
 };
 
+void *open(const char *path) {
+    void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    TORCH_CHECK(library, dlerror());
+    return library;
+}
+
 template <typename Pointer> void find(void *library, const char *name, Pointer &pointer) {
     pointer = reinterpret_cast<Pointer>(dlsym(library, name));
     TORCH_CHECK(pointer, "there is no ", name, " in NVRTC or the driver");
@@ -131,8 +137,7 @@ void make_context_current(const Loaded &gpu) {
 }
 
 std::unique_ptr<Loaded> load(const char *path, int device) {
-    void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    TORCH_CHECK(library, dlerror());
+    void *library = open(path);
     auto made = std::make_unique<Loaded>();
     auto &api = made->api;
     find_compiler(library, api);
@@ -227,10 +232,8 @@ bool tch_ext_has_gpu_kernels() { return tch_ext::loaded != nullptr; }
 // The size of the machine code for an architecture such as sm_90, compiled by the NVRTC at `path`; needs no GPU.
 char *tch_ext_compile_gpu_kernels(const char *path, const char *architecture, size_t *bytes) {
     return tch_ext::guarded([&] {
-        void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-        TORCH_CHECK(library, dlerror());
         tch_ext::Api api{};
-        tch_ext::find_compiler(library, api);
+        tch_ext::find_compiler(tch_ext::open(path), api);
         *bytes = 0;
         for (bool bf16 : {false, true})
             for (int pack : tch_ext::PACKS) *bytes += tch_ext::compiled(api, bf16, pack, architecture).size();

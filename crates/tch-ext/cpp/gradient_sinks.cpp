@@ -1,7 +1,9 @@
 // Where backward adds the gradients of parameters: to memory of the caller's, those of a group together. See
 // gradient_sinks.rs.
+#include "callback.h"
 #include "guarded.h"
 #include "node.h"
+#include "tensors.h"
 
 #include <ATen/ops/_foreach_add.h>
 #include <torch/csrc/autograd/variable.h>
@@ -20,19 +22,7 @@ namespace {
 
 using torch::Tensor;
 
-// Calls back with a parameter's index; owns `context`.
-struct Ready {
-    void *context;
-    bool (*call)(void *, size_t);
-    void (*release)(void *);
-
-    Ready(void *context, bool (*call)(void *, size_t), void (*release)(void *))
-        : context(context), call(call), release(release) {}
-    Ready(const Ready &) = delete;
-    Ready &operator=(const Ready &) = delete;
-    ~Ready() { release(context); }
-};
-
+using Ready = tch_ext::Callback<size_t>; // takes a parameter's index
 using Arrived = std::map<size_t, Tensor>; // by the parameter's index
 
 struct Sinks {
@@ -46,7 +36,7 @@ struct Sinks {
 
     void group(std::vector<size_t> groups, std::shared_ptr<Ready> callback) {
         const std::lock_guard lock(mutex);
-        for (auto &arrived : waiting) add(std::exchange(arrived, {}));
+        add_waiting();
         group_of = std::move(groups);
         ready = std::move(callback);
         missing.clear();
@@ -59,7 +49,7 @@ struct Sinks {
 
     void flush() {
         const std::lock_guard lock(mutex);
-        for (auto &arrived : waiting) add(std::exchange(arrived, {}));
+        add_waiting();
     }
 
     void arrive(size_t index, Tensor &&gradient) {
@@ -77,12 +67,16 @@ struct Sinks {
         }
         if (!callback) return;
         for (const auto &[done, gradient] : complete)
-            TORCH_CHECK(callback->call(callback->context, done), "a gradient hook panicked");
+            TORCH_CHECK((*callback)(done), "a gradient hook panicked");
     }
 
     std::vector<Tensor> sums;
 
 private:
+    void add_waiting() {
+        for (auto &arrived : waiting) add(std::exchange(arrived, {}));
+    }
+
     // On a GPU, one launch for as many as possible: they must be laid out alike.
     void add(const Arrived &arrived) {
         at::NoGradGuard no_grad;
@@ -131,9 +125,7 @@ extern "C" {
 // The caller must release `*sinks` by tch_ext_free_sinks.
 char *tch_ext_sinks(const at::Tensor *const *sums, size_t count, Handle **sinks) {
     return tch_ext::guarded([&] {
-        std::vector<Tensor> list;
-        for (size_t i = 0; i < count; ++i) list.push_back(*sums[i]);
-        *sinks = new Handle(std::make_shared<Sinks>(std::move(list)));
+        *sinks = new Handle(std::make_shared<Sinks>(tch_ext::tensors(sums, count)));
     });
 }
 
@@ -151,8 +143,8 @@ char *tch_ext_train_into(const Handle *sinks, size_t index, const at::Tensor *va
 }
 
 // Takes ownership of `context` in any case, and passes it to `release` when it is no longer needed.
-char *tch_ext_group_sinks(const Handle *sinks, const size_t *group_of, void *context, bool (*call)(void *, size_t),
-                          void (*release)(void *)) {
+char *tch_ext_group_sinks(const Handle *sinks, const size_t *group_of, void *context, Ready::Function call,
+                          Ready::Release release) {
     return tch_ext::guarded([&] {
         auto ready = std::make_shared<Ready>(context, call, release);
         (*sinks)->group({group_of, group_of + (*sinks)->sums.size()}, std::move(ready));

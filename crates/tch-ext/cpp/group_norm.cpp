@@ -111,6 +111,8 @@ void backward_batch(const Shape &shape, const Inputs &x, const Tensor &offset, c
 enum class OnCpu : int { FUSED, COMPOSED, AS_GPU_KERNELS };
 thread_local OnCpu on_cpu = OnCpu::FUSED;
 
+bool by_gpu_kernels(const Tensor &x) { return x.is_cuda() || (x.is_cpu() && on_cpu == OnCpu::AS_GPU_KERNELS); }
+
 struct GroupNorm : torch::autograd::Function<GroupNorm> {
     // Returns the norm, and the inputs again.
     static variable_list forward(AutogradContext *ctx, const Tensor &first, const std::optional<Tensor> &other,
@@ -122,7 +124,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
         ctx->saved_data["groups"] = groups;
         ctx->saved_data["silu"] = silu;
         ctx->set_materialize_grads(false);
-        const bool gpu = first.is_cuda() || on_cpu == OnCpu::AS_GPU_KERNELS;
+        const bool gpu = by_gpu_kernels(first);
         ctx->saved_data["gpu"] = gpu;
         if (gpu) {
             tch_ext::GpuStatistics s;
@@ -241,10 +243,9 @@ extern "C" char *tch_ext_group_norm(const at::Tensor *const *inputs, size_t coun
         }
         const auto kind = x[0].scalar_type();
         variable_list results{Tensor(), x[0], x[1]};
-        const bool by_gpu = x[0].is_cuda() || (x[0].is_cpu() && on_cpu == OnCpu::AS_GPU_KERNELS);
-        const bool fused = by_gpu ? tch_ext::fits_gpu_kernels(x[0].size(0), channels) &&
-                                        (x[0].is_cpu() || tch_ext::has_gpu_kernels(x[0].get_device()))
-                                  : x[0].is_cpu() && on_cpu == OnCpu::FUSED;
+        const bool fused = by_gpu_kernels(x[0]) ? tch_ext::fits_gpu_kernels(x[0].size(0), channels) &&
+                                                      (x[0].is_cpu() || tch_ext::has_gpu_kernels(x[0].get_device()))
+                                                : x[0].is_cpu() && on_cpu == OnCpu::FUSED;
         if (fused && (kind == at::kFloat || kind == at::kBFloat16)) {
             for (auto &input : x)
                 if (input.defined()) input = input.contiguous(MemoryFormat::ChannelsLast);

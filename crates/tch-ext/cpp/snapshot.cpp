@@ -1,6 +1,7 @@
 // A GPU's tensors, copied within its memory, and read from there beside further computation. Nothing here is compiled
 // against CUDA: libtorch's backend provides streams and events.
 #include "guarded.h"
+#include "tensors.h"
 
 #include <c10/core/Event.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -92,9 +93,7 @@ extern "C" {
 // There is at least one part, of one dimension; the caller must pass `*snapshot`, if not null, to tch_ext_free_snapshot.
 char *tch_ext_take_snapshot(const at::Tensor *const *parts, size_t count, Snapshot **snapshot) {
     return tch_ext::guarded([&] {
-        std::vector<Tensor> list;
-        for (size_t i = 0; i < count; ++i) list.push_back(*parts[i]);
-        *snapshot = take(list).release();
+        *snapshot = take(tch_ext::tensors(parts, count)).release();
     });
 }
 

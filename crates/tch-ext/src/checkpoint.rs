@@ -7,6 +7,7 @@ use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 use crate::message::check;
+use crate::release::release;
 
 unsafe extern "C" {
     fn tch_ext_checkpoint(
@@ -47,7 +48,14 @@ pub fn checkpoint(
     // a graph node while it runs) and on any thread, which `Send` allows; finally it passes it to `release` once. On
     // success `output` is a new tensor, whose ownership from_ptr takes.
     unsafe {
-        check(tch_ext_checkpoint(pointers.as_ptr(), pointers.len(), context.cast(), call, release, &mut output))?;
+        check(tch_ext_checkpoint(
+            pointers.as_ptr(),
+            pointers.len(),
+            context.cast(),
+            call,
+            release::<Part>,
+            &mut output,
+        ))?;
         Ok(Tensor::from_ptr(output))
     }
 }
@@ -89,13 +97,6 @@ extern "C" fn call(
     // SAFETY: the shim passes a private, zeroed buffer of `size` bytes, so the text is zero-terminated.
     unsafe { std::ptr::copy_nonoverlapping(failed.as_ptr().cast(), message, len) };
     false
-}
-
-extern "C" fn release(context: *mut c_void) {
-    // SAFETY: `context` came from Box::into_raw, and the shim releases it once and does not use it afterwards.
-    let part = unsafe { Box::from_raw(context.cast::<Part>()) };
-    // Dropping the closure's captures may panic.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(part)));
 }
 
 #[cfg(test)]

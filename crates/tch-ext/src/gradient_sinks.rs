@@ -9,6 +9,7 @@ use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 use crate::message::check;
+use crate::release::release;
 
 unsafe extern "C" {
     fn tch_ext_sinks(sums: *const *const C_tensor, count: usize, sinks: *mut *mut c_void) -> *mut c_char;
@@ -100,7 +101,7 @@ impl GradientSinks {
         let context = Box::into_raw(Box::new(ready)).cast();
         // SAFETY: there are `count` groups. The shim takes ownership of `context`, a `Ready` from Box::into_raw, whatever it
         // returns: it passes it to `call` while it holds it, and to `release` once.
-        unsafe { check(tch_ext_group_sinks(self.handle, group_of.as_ptr(), context, call, release))? };
+        unsafe { check(tch_ext_group_sinks(self.handle, group_of.as_ptr(), context, call, release::<Ready>))? };
         Ok(Grouped(Arc::clone(self)))
     }
 
@@ -137,13 +138,6 @@ extern "C" fn call(context: *mut c_void, index: usize) -> bool {
     // SAFETY: `context` is the `Ready` that the shim owns and has not released yet. It is Sync.
     let ready = unsafe { &*context.cast::<Ready>() };
     catch_unwind(AssertUnwindSafe(|| ready(index))).is_ok()
-}
-
-extern "C" fn release(context: *mut c_void) {
-    // SAFETY: `context` came from Box::into_raw, and the shim releases it once and does not use it afterwards.
-    let ready = unsafe { Box::from_raw(context.cast::<Ready>()) };
-    // Dropping the closure's captures may panic.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(ready)));
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod memory_watch;
 mod message;
 mod operations;
 mod profiler;
+mod release;
 mod slice;
 mod snapshot;
 

@@ -23,6 +23,13 @@ impl Default for CommSettings {
     }
 }
 
+impl CommSettings {
+    /// Size of a gradient bucket, in bytes.
+    pub fn bucket_bytes(&self) -> usize {
+        (self.bucket_mb * f64::from(1 << 20)) as usize
+    }
+}
+
 /// `[checkpoint]`: what is saved, where and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_spec::Labels;
+use ddpm_spec::{Features, Labels};
 use serde::{Deserialize, Serialize};
 
 use super::data::DataSettings;
@@ -79,7 +79,12 @@ impl Settings {
             _ => None,
         };
         let data = Some(&mut self.data.path).filter(|path| !path.is_empty());
-        [Some(&mut self.run.dir), data, labels, self.checkpoint.uri.as_mut()].into_iter().flatten()
+        let features = match &mut self.monitor.fid_features {
+            Features::File(path) => Some(path),
+            Features::Pixels => None,
+        };
+        let (uri, reference) = (self.checkpoint.uri.as_mut(), self.monitor.fid_reference.as_mut());
+        [Some(&mut self.run.dir), data, labels, uri, features, reference].into_iter().flatten()
     }
 
     /// These settings with the paths of `other` where both may name the same files: a run records absolute paths, and

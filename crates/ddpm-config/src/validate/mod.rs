@@ -2,6 +2,7 @@
 
 mod diffusion;
 mod model;
+mod monitor;
 mod paths;
 
 use ddpm_spec::check::{in_range, nearest_divisors, nearest_multiples, positive, positive_finite, require};
@@ -52,11 +53,7 @@ impl Settings {
         in_range("checkpoint.retry_s", retry, retry <= 3600, "at most 3600")?;
         in_range("checkpoint.part_mb", self.checkpoint.part_mb, self.checkpoint.part_mb >= 8, "at least 8")?;
         positive("checkpoint.concurrency", self.checkpoint.concurrency as u64)?;
-        positive("monitor.log_every", self.monitor.log_every)?;
-        positive("monitor.sample_count", self.monitor.sample_count as u64)?;
-        let (steps, all) = (self.monitor.sample_steps, self.diffusion.timesteps);
-        let wanted = format!("from 1 to diffusion.timesteps = {all}");
-        Ok(in_range("monitor.sample_steps", steps, (1..=all).contains(&steps), wanted)?)
+        Ok(self.validate_monitor()?)
     }
 
     /// Checks what depends on the number of ranks: the global batch must divide among them, and each rank's slice

@@ -1,0 +1,83 @@
+"""Makes comparisons.safetensors, comparisons.json and npz/: two sets of features, their distances by public
+implementations, and statistics as other programs write them.
+
+    pip install numpy scipy safetensors torch torchvision pytorch-fid==0.3.0 torch-fidelity==0.4.0
+    python tests/golden/make_comparisons.py
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import torch
+from pytorch_fid.fid_score import calculate_frechet_distance
+from safetensors.numpy import save_file
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+HERE = pathlib.Path(__file__).parent
+DIM, SUBSETS, SIZE, SEED, NEIGHBOURS = 12, 20, 100, 2020, 3
+
+rng = np.random.default_rng(7)
+mix = rng.normal(size=(DIM, DIM)) / 3
+samples = rng.normal(size=(300, DIM)) @ mix + 0.5
+reference = np.concatenate([rng.normal(size=(160, DIM)) @ mix, rng.normal(size=(100, DIM)) @ mix * 2 - 1])
+
+moments = [(features.mean(axis=0), np.cov(features, rowvar=False)) for features in (samples, reference)]
+frechet = calculate_frechet_distance(*moments[0], *moments[1])
+
+as_torch = [torch.from_numpy(features) for features in (samples, reference)]
+kid = kid_features_to_metric(
+    *as_torch, kid_subsets=SUBSETS, kid_subset_size=SIZE, kid_kernel="poly", kid_kernel_poly_degree=3,
+    kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, rng_seed=SEED, verbose=False,
+)  # fmt: skip
+precision_recall = prc_features_to_metric(
+    *as_torch, prc_neighborhood=NEIGHBOURS, prc_batch_size=10000, save_cpu_ram=False, verbose=False
+)
+# The subsets that torch-fidelity drew.
+draws = np.random.RandomState(SEED)
+subsets = [
+    [draws.choice(len(features), SIZE, replace=False) for features in (samples, reference)] for _ in range(SUBSETS)
+]
+
+
+def inside(vectors, centres):
+    """Kynkäänniemi et al. 2019, eq. 1, as it is written: the share of vectors inside a ball around some centre."""
+    distance = lambda a, b: np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2))
+    radii = np.sort(distance(centres, centres), axis=1)[:, NEIGHBOURS]
+    return float((distance(vectors, centres) <= radii).any(axis=1).mean())
+
+
+results = {
+    "frechet": float(frechet),
+    "kernel_mean": kid["kernel_inception_distance_mean"],
+    "kernel_std": kid["kernel_inception_distance_std"],
+    "precision": inside(samples, reference),
+    "recall": inside(reference, samples),
+}
+for key in ("precision", "recall"):
+    assert abs(results[key] - precision_recall[key]) < 1e-6, (key, results[key], precision_recall[key])
+(HERE / "comparisons.json").write_text(json.dumps(results, indent=1) + "\n")
+save_file(
+    {"samples": samples, "reference": reference, "subsets": np.array(subsets, dtype=np.int64)},
+    HERE / "comparisons.safetensors",
+)
+
+files = HERE / "npz"
+files.mkdir(exist_ok=True)
+mu, sigma = moments[1]
+# As pytorch-fid --save-stats writes them.
+np.savez_compressed(files / "pytorch-fid.npz", mu=mu, sigma=sigma)
+# As EDM's fid.py does.
+np.savez(files / "edm.npz", mu=mu, sigma=sigma)
+# As ADM's reference batches: images, statistics of pool_3, those of spatial features, and labels.
+np.savez(
+    files / "adm.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=mu, sigma=sigma, mu_s=mu[:5], sigma_s=sigma[:5, :5],
+    arr_1=np.zeros(2, np.int64),
+)  # fmt: skip
+np.savez(files / "single.npz", mu=mu.astype(np.float32), sigma=np.asfortranarray(sigma.astype(np.float32)))
+# Files that are refused.
+np.savez(files / "no-sigma.npz", mu=mu, cov=sigma)
+np.savez(files / "integers.npz", mu=np.arange(DIM), sigma=sigma)
+np.savez(files / "not-square.npz", mu=mu, sigma=sigma[:, :-1])
+np.savez(files / "not-finite.npz", mu=mu * np.nan, sigma=sigma)

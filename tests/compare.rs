@@ -92,7 +92,7 @@ fn a_model_is_as_distant_as_its_samples_and_the_output_states_the_protocol() {
         let said = ["count", "seed", "steps", "timesteps"].map(|key| drawn[key].as_u64());
         assert_eq!(said, [21, 0, 2, 1000].map(Some), "{drawn}");
         assert_eq!((drawn["sampler"].as_str(), drawn["spacing"].as_str()), (Some("ddim"), Some("leading")));
-        assert_eq!(direct["protocol"]["features"].as_str().map(str::len), Some(64), "a SHA-256");
+        assert_eq!(direct["protocol"]["features_sha256"].as_str().map(str::len), Some(64), "a SHA-256");
         assert_eq!(direct["protocol"]["image"], serde_json::json!([1, 28, 28]));
     }
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), before, "nothing is stored");
@@ -125,7 +125,7 @@ fn statistics_are_kept_until_something_changes_and_go_through_a_file() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     let images = "fid --images smoke --take 30 --data smoke";
-    let origin = |found: &Value| match &found["protocol"]["statistics"] {
+    let origin = |found: &Value| match &found["statistics"] {
         Value::String(word) => word.clone(),
         object => object.as_object().unwrap().keys().next().unwrap().clone(),
     };
@@ -144,7 +144,7 @@ fn statistics_are_kept_until_something_changes_and_go_through_a_file() {
     assert!((number(&cached["frechet_distance"]) - number(&first["frechet_distance"])).abs() < 1e-9);
     // From a file; samples without a data set have the shape of their own files.
     let given = eval(2, dir, "fid --images smoke --take 30 --reference DIR/ours.npz");
-    assert_eq!(origin(&given), "file");
+    assert_eq!(origin(&given), "given");
     assert!((number(&given["frechet_distance"]) - number(&first["frechet_distance"])).abs() < 1e-9, "{given}, {first}");
 
     // A damaged file in the cache is replaced.

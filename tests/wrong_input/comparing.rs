@@ -81,7 +81,7 @@ fn sets_of_images_that_cannot_be_compared() {
         ("fid --images smoke", 2, "there is nothing to compare the images with", "with --data"),
         ("fid --images smoke --samples DIR --data smoke", 2, "cannot be used with", "--help"),
         ("fid --images smoke --data smoke --steps 5", 2, "not provided", "--model <SRC>"),
-        ("fid --images smoke --data smoke --take 513", 2, "--take asks for 513 images of ", "give at most 512"),
+        ("fid --images smoke --data smoke --take 513", 2, "513 images are requested of ", "give at most 512"),
         ("fid --images smoke --data smoke --take 1", 2, "1 images have no covariance", "at least 2"),
         ("fid --images smoke --data smoke -n 1", 2, "1 images have no covariance", "at least 2"),
         (

@@ -84,8 +84,11 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let classifier = classifier.map(open).transpose()?;
     let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
-    let sampler =
-        args.sampler.with(Ddim { eta: args.eta, direction: direction(order.guidance, order.classifier.is_some()) });
+    let direction = match (&order.classifier, order.guidance) {
+        (Some(_), _) => Direction::FromXStart,
+        (None, guidance) => Direction::guided(guidance.map_or(1.0, |(scale, _)| scale)),
+    };
+    let sampler = args.sampler.with(Ddim { eta: args.eta, direction });
     let generation = Generation {
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
@@ -196,16 +199,6 @@ pub fn guidance(scale: Option<f64>, model: &Model) -> Result<Option<(f64, i64)>,
             "this model cannot be guided: it was trained without diffusion.label_dropout; leave --guidance out",
         )),
     }
-}
-
-/// Which eps gives DDIM its direction after the predicted image was clipped.
-///
-/// The network's own, as long as the prediction is one of the network's or lies between two of them. Stronger guidance
-/// takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps is no longer consistent with it,
-/// and following that eps destroys the image.
-pub fn direction(guidance: Option<(f64, i64)>, by_classifier: bool) -> Direction {
-    let between = guidance.is_none_or(|(scale, _)| (0.0..=1.0).contains(&scale));
-    if between && !by_classifier { Direction::FromModel } else { Direction::FromXStart }
 }
 
 /// What was drawn.

@@ -34,7 +34,7 @@ pub fn path(source: &dyn Source, count: usize, extractor: &Extractor) -> Result<
     }
     let protocol = json!({
         "version": 1, "data": source.fingerprint(), "pixels": hex(&pixels.finalize()), "count": count,
-        "image": extractor.image().sizes(), "features": extractor.identity(),
+        "image": extractor.image().sizes(), "features": extractor.sha256(),
     });
     let name = hex(&Sha256::digest(protocol.to_string()));
     Ok(Some(folder.join(&name[..32]).with_extension("npz")))

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use ddpm_comm::{Collective, Reduce, agree};
 use ddpm_eval::{KernelDistance, Manifold, Side, Subsets};
-use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::{Error, Failure};
@@ -14,7 +13,7 @@ use crate::error::{Error, Failure};
 const BLOCK: usize = 256;
 
 /// The quality and the diversity of samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PrecisionRecall {
     /// The share of the samples that are inside the manifold of the reference.
     pub precision: f64,

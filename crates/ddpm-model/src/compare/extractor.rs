@@ -38,7 +38,7 @@ impl Extractor {
         device: Device,
     ) -> Result<Self, Failure> {
         let ours = agree::unanimous(comm, Self::load(features, image, device))?;
-        if agree::alike(comm, format!("{} {}", ours.identity(), ours.dim).as_bytes()) {
+        if agree::alike(comm, format!("{:?} {}", ours.sha256(), ours.dim).as_bytes()) {
             return Ok(ours);
         }
         let message = format!("the ranks found different features in {features}; give all of them the same file");
@@ -111,11 +111,11 @@ impl Extractor {
         self.device
     }
 
-    /// The features, independent of where their file is: its SHA-256 in hexadecimal, or `pixels`.
-    pub fn identity(&self) -> &str {
+    /// The SHA-256 of the module's file, in hexadecimal.
+    pub fn sha256(&self) -> Option<&str> {
         match &self.by {
-            By::Pixels => "pixels",
-            By::Module { sha256, .. } => sha256,
+            By::Pixels => None,
+            By::Module { sha256, .. } => Some(sha256),
         }
     }
 }

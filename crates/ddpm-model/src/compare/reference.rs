@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, agree};
 use ddpm_data::Source;
 use ddpm_eval::{FeatureMoments, Gaussian};
+use serde::Serialize;
 
 use super::extractor::Extractor;
 use super::image_set::ImageSet;
@@ -32,7 +33,8 @@ pub struct Statistics {
 }
 
 /// Where statistics come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The file that the user named.
     Given,

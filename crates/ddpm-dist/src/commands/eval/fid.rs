@@ -2,32 +2,17 @@
 
 use ddpm_comm::World;
 use ddpm_model::Failure;
-use ddpm_model::compare::Origin;
 use serde_json::json;
 
-use super::compare::Comparison;
+use super::compare::{open, report, with_progress};
 use crate::cli::FidArgs;
 
 /// Computes the distance and prints it.
 pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
-    let comm = world.collective();
-    let (comm, compare) = (comm.as_ref(), &args.compare);
-    let comparison = Comparison::open(compare, args.reference.as_deref(), world)?;
-    let statistics = comparison.reference().statistics(comm, &comparison.extractor, compare.batch)?;
-    if let Some(path) = &args.write_reference {
-        statistics.write(comm, path)?;
-    }
-    let distance = comparison.evaluated(&compare.evaluated, world, |images| {
-        statistics.distance(comm, &images.moments(comm, &comparison.extractor, compare.batch)?)
-    })?;
-    if world.rank() == 0 {
-        let origin = match (&statistics.origin, &args.reference) {
-            (Origin::Given, path) => json!({ "file": path }),
-            (Origin::Cached(path), _) => json!({ "cached": path }),
-            (Origin::Computed, _) => json!("computed"),
-        };
-        let line = format!("frechet   {distance:.4}");
-        comparison.report(compare, json, json!({ "frechet_distance": distance }), Some(origin), &line)?;
-    }
-    Ok(())
+    let (comm, statistics) = (world.collective(), args.write_reference.as_deref());
+    let comparison = open(&args.compare, args.reference.as_deref(), world)?;
+    let measure = |progress: &dyn Fn(usize, usize)| comparison.frechet_distance(comm.as_ref(), statistics, progress);
+    let (distance, origin) = with_progress(world, measure)?;
+    let result = json!({ "frechet_distance": distance, "statistics": origin });
+    Ok(report(world, &comparison, json, result, &format!("frechet   {distance:.4}"))?)
 }

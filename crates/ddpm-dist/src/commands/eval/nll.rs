@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::cli::NllArgs;
 use crate::failure::relieve_by_batch;
-use crate::model_data::check_count;
 use crate::output::print;
 
 /// How long a rank waits for another at most: enough for a batch read from a slow disk, and a forward pass.
@@ -81,9 +80,8 @@ impl Task {
         };
         let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
         let source = model.open_data(&settings, args.data.split)?;
-        let count = args.count.unwrap_or(source.len());
-        check_count(source.as_ref(), count)?;
-        let (count, batch) = (count as usize, args.batch.min(count as usize));
+        let count = data::count(args.count, source.len(), source.describe())?;
+        let batch = args.batch.min(count);
         Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed, batch })
     }
 

@@ -4,13 +4,15 @@ mod diffusion;
 mod model;
 mod monitor;
 mod paths;
+mod texts;
 
 use ddpm_spec::check::{in_range, nearest_divisors, nearest_multiples, positive, positive_finite, require};
 use ddpm_spec::{Backend, DataKind, Labels, SpecError, Split};
 
 use paths::{DATA, MODEL};
+use texts::{not_empty, spelt};
 
-use crate::address::{Misspelt, check_address, check_path};
+use crate::address::{check_address, check_path};
 use crate::{DataSettings, Error, Settings, TrainSettings};
 
 impl Settings {
@@ -163,22 +165,4 @@ impl TrainSettings {
         let clip = self.grad_clip;
         in_range("train.grad_clip", clip, clip >= 0.0 && clip.is_finite(), "above 0, or 0 for none")
     }
-}
-
-fn not_empty(key: &str, text: &str) -> Result<(), SpecError> {
-    require(
-        !text.trim().is_empty(),
-        key,
-        || format!("{key} is empty"),
-        || "Give it a value, or leave the key out".into(),
-    )
-}
-
-/// Refuses a path or an address that `check` finds misspelt.
-fn spelt(key: &str, text: &str, check: fn(&str) -> Result<(), Misspelt>) -> Result<(), SpecError> {
-    check(text).map_err(|Misspelt { problem, fix }| SpecError {
-        path: key.into(),
-        problem: format!("{key} = {text:?} {problem}"),
-        fix,
-    })
 }

@@ -3,7 +3,7 @@
 use ddpm_spec::check::{in_range, nearest_multiples, positive, require};
 use ddpm_spec::{Features, ModelKind, SpecError};
 
-use super::spelt;
+use super::texts::spelt;
 use crate::Settings;
 use crate::address::check_path;
 

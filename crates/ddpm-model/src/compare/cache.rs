@@ -8,7 +8,7 @@ use ddpm_eval::Gaussian;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::extractor::Extractor;
+use super::extractor::{Extractor, hex};
 use super::npz;
 use crate::error::Error;
 
@@ -56,8 +56,4 @@ fn folder() -> Option<PathBuf> {
     let caches = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let ours = set("DDPM_CACHE").or_else(|| Some(caches()?.join("ddpm-dist")))?;
     Some(ours.join("statistics"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -126,7 +126,7 @@ impl By {
         let mut module = CModule::load_data_on_device(&mut bytes.as_slice(), device)
             .map_err(|error| refused(path, &format!("is not a valid TorchScript module ({})", first_line(&error))))?;
         module.f_set_eval()?;
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(&bytes));
         Ok(Self::Module { path: path.into(), module, sha256 })
     }
 }
@@ -138,6 +138,11 @@ impl fmt::Display for Extractor {
             By::Module { path, .. } => path.display().fmt(f),
         }
     }
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first line of libtorch's message; the rest is a stack trace.

@@ -88,7 +88,7 @@ impl ImageSet<'_> {
         batch: usize,
         mut take: impl FnMut(usize, &Tensor) -> Result<(), Error>,
     ) -> Result<(), Failure> {
-        let mut share = |count: usize, read: &dyn Fn(usize, usize) -> Result<Tensor, Error>| {
+        let mut share = |count: usize, read: &dyn Fn(usize, usize) -> Result<Tensor, Error>| -> Result<(), Failure> {
             let mut ours = (comm.rank() * batch..count).step_by(comm.size() * batch);
             let taken = ours.try_for_each(|first| take(first, &read(first, batch.min(count - first))?));
             Ok(agree::unanimous(comm, taken)?)

@@ -76,7 +76,7 @@ fn figures_are_those_of_any_number_of_ranks_of_a_resumed_run_and_of_the_command_
             ("fid", fid, &samples["frechet_distance"]),
         ] {
             let theirs = theirs.as_f64().unwrap();
-            assert!((ours - theirs).abs() <= 1e-5 * theirs.abs(), "{what} at step {step}: {ours}, {theirs} from eval");
+            assert!((ours - theirs).abs() <= 1e-4 * theirs.abs(), "{what} at step {step}: {ours}, {theirs} from eval");
         }
     }
 

@@ -61,16 +61,12 @@ fn statistics_that_do_not_fit() {
         ("tests/golden/npz/integers.npz", 2, "has an array `mu` of '<i8', not of floats", "arrays `mu` [D]"),
         ("tests/golden/npz/not-square.npz", 2, "mean has shape [12] and the covariance [12, 11]", "[D, D] are needed"),
         ("tests/golden/npz/not-finite.npz", 2, "mean or the covariance is not finite", "Compute them again"),
-        (
-            "tests/golden/npz/edm.npz --features pixels",
-            2,
-            "holds statistics of 12 features, but pixels gives 256",
-            "of the same features",
-        ),
         ("tests/golden/npz/edm.npz --data smoke", 2, "cannot be used with", "--help"),
         ("tests/golden/npz/edm.npz --write-reference DIR/a.npz", 2, "cannot be used with", "--help"),
     ];
     check(dir.path(), "eval fid --images smoke --take 8 --features DIR/twelve.pt --reference", &cases);
+    let pixels = [("", 2, "holds statistics of 12 features, but pixels gives 256", "of the same features")];
+    check(dir.path(), "eval fid --images smoke --take 8 --reference tests/golden/npz/edm.npz", &pixels);
 }
 
 #[test]
@@ -80,7 +76,8 @@ fn sets_of_images_that_cannot_be_compared() {
         ("fid", 2, "not provided", "--model <SRC>|--samples <FILE|FOLDER>|--images <FILE>"),
         ("fid --images smoke", 2, "there is nothing to compare the images with", "with --data"),
         ("fid --images smoke --samples DIR --data smoke", 2, "cannot be used with", "--help"),
-        ("fid --images smoke --data smoke --steps 5", 2, "not provided", "--model <SRC>"),
+        ("fid --images smoke --data smoke --steps 5", 2, "cannot be used with", "--help"),
+        ("fid --samples DIR --data smoke --images-split train", 2, "cannot be used with", "--help"),
         ("fid --images smoke --data smoke --take 513", 2, "513 images are requested of ", "give at most 512"),
         ("fid --images smoke --data smoke --take 1", 2, "1 images have no covariance", "at least 2"),
         ("fid --images smoke --data smoke -n 1", 2, "1 images have no covariance", "at least 2"),

@@ -51,25 +51,25 @@ pub struct EvaluatedArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
     pub take: Option<usize>,
     /// Override one key of the configuration of `--images`.
-    #[arg(long, value_name = "KEY=VALUE", requires = "images")]
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["model", "samples"])]
     pub images_set: Vec<String>,
     /// Which part of the data set of `--images`.
-    #[arg(long, default_value = "test", value_name = "SPLIT", requires = "images", value_parser = split())]
+    #[arg(long, default_value = "test", value_name = "SPLIT", conflicts_with_all = ["model", "samples"], value_parser = split())]
     pub images_split: Split,
     /// How the model draws.
-    #[arg(long, default_value = "ddim", requires = "model", value_parser = sampler())]
+    #[arg(long, default_value = "ddim", conflicts_with_all = ["samples", "images"], value_parser = sampler())]
     pub sampler: SamplerKind,
     /// Number of denoising steps. [default: 50, or all if there are fewer]
-    #[arg(long, requires = "model", value_parser = at_least_one::<usize>)]
+    #[arg(long, conflicts_with_all = ["samples", "images"], value_parser = at_least_one::<usize>)]
     pub steps: Option<usize>,
     /// DDIM's noise: 0 is deterministic, 1 is ancestral.
-    #[arg(long, default_value = "0", requires = "model", value_parser = from_0_to_1)]
+    #[arg(long, default_value = "0", conflicts_with_all = ["samples", "images"], value_parser = from_0_to_1)]
     pub eta: f64,
     /// Classifier-free guidance scale. The classes take turns.
-    #[arg(long, value_name = "W", requires = "model", value_parser = finite)]
+    #[arg(long, value_name = "W", conflicts_with_all = ["samples", "images"], value_parser = finite)]
     pub guidance: Option<f64>,
     /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE", requires = "model")]
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE", conflicts_with_all = ["samples", "images"])]
     pub weights: WeightChoice,
 }
 

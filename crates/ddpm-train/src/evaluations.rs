@@ -27,7 +27,7 @@ pub struct Evaluations {
     /// The held-out images.
     held_out: Option<Arc<dyn Source>>,
     extractor: Option<Extractor>,
-    /// The statistics to compare with, once they have been needed.
+    /// The statistics to compare with; those of the training images from the first distance on.
     reference: Option<Statistics>,
 }
 
@@ -73,12 +73,14 @@ impl Evaluations {
                 Some(source)
             }
         };
+        if settings.monitor.fid_every == 0 {
+            return Ok(Self { held_out, extractor: None, reference: None });
+        }
         let (features, image) = (&settings.monitor.fid_features, settings.data.image());
-        let extractor = match settings.monitor.fid_every {
-            0 => None,
-            _ => Some(Extractor::open(comm, features, image, run.task.diffusion.device())?),
-        };
-        Ok(Self { held_out, extractor, reference: None })
+        let extractor = Extractor::open(comm, features, image, run.task.diffusion.device())?;
+        let given = settings.monitor.fid_reference.as_ref();
+        let given = given.map(|path| Reference::File(Path::new(path)).statistics(comm, &extractor, batch(settings)));
+        Ok(Self { held_out, extractor: Some(extractor), reference: given.transpose()? })
     }
 
     /// Which evaluations are due after the current step.
@@ -110,10 +112,8 @@ impl Evaluations {
         let reference = match self.reference.take() {
             Some(statistics) => statistics,
             None => {
-                let images = || Reference::Images { source: run.source, count: run.source.len() as usize };
-                let file = run.settings.monitor.fid_reference.as_ref();
-                let reference = file.map_or_else(images, |path| Reference::File(Path::new(path)));
-                reference.statistics(comm, extractor, batch)?
+                let images = Reference::Images { source: run.source, count: run.source.len() as usize };
+                images.statistics(comm, extractor, batch)?
             }
         };
         let reference = self.reference.insert(reference);

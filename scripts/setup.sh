@@ -123,7 +123,7 @@ if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_
         die "pip could not install moto $MOTO_VERSION, which the tests of racing writers need: its message is above. It needs the network and Python 3.10 or newer ($(python3 --version) here)"
     echo "$MOTO_VERSION" >"$CACHE/moto/.complete"
 fi
-# An independent reader of .npz files; a feature extractor with published weights (14 MB, and 6 GB while it is made).
+# An independent reader of .npz files; a feature extractor with published weights (19 MB, and 6 GB while it is made).
 if [ -n "$wanted" ] && [ "$(cat "$CACHE/numpy/.complete" 2>/dev/null)" != "$NUMPY_VERSION" ]; then
     say "installing numpy $NUMPY_VERSION (80 MB) into $CACHE/numpy"
     rm -rf "$CACHE/numpy"

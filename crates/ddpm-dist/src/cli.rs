@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 pub use bench::BenchCommand;
 pub use checkpoints::CheckpointsCommand;
-pub use compare::{CompareArgs, EvaluatedArgs};
+pub use compare::CompareArgs;
 pub use config::ConfigArgs;
 pub use data::DataCommand;
 pub use encode::EncodeArgs;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ddpm_comm::{Agreed, Collective, agree};
+use ddpm_comm::{Agreed, Collective};
 use ddpm_config::Settings;
 use ddpm_data::{ImageShape, Source, Split};
 use ddpm_eval::{KernelDistance, Manifold, Subsets};

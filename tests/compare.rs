@@ -95,6 +95,7 @@ fn a_model_is_as_distant_as_its_samples_and_the_output_states_the_protocol() {
         assert_eq!((drawn["sampler"].as_str(), drawn["spacing"].as_str()), (Some("ddim"), Some("leading")));
         assert_eq!(direct["protocol"]["features_sha256"].as_str().map(str::len), Some(64), "a SHA-256");
         assert_eq!(direct["protocol"]["image"], serde_json::json!([1, 28, 28]));
+        assert_eq!(direct["protocol"]["reference"]["split"].as_str(), Some("train"));
     }
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), before, "nothing is stored");
     let other = eval(1, dir, &format!("fid --model {MODEL} --take 21 --steps 2 --seed 1 {data}"));
@@ -106,7 +107,7 @@ fn two_data_sets_are_compared_and_text_says_what_was() {
     let dir = TempDir::new().unwrap();
     let same = "--images smoke --images-split train --take 40 --data smoke --split train -n 40";
     let distance = |found: Value| number(&found["frechet_distance"]);
-    assert!(distance(eval(2, dir.path(), &format!("fid {same}"))).abs() < 1e-9);
+    assert!(distance(eval(2, dir.path(), &format!("fid {same}"))) < 1e-9);
     let pr = eval(1, dir.path(), &format!("pr {same}"));
     assert_eq!(
         (pr["precision"].as_f64(), pr["recall"].as_f64(), pr["neighbours"].as_u64()),
@@ -118,7 +119,7 @@ fn two_data_sets_are_compared_and_text_says_what_was() {
     assert_ne!(distance(eval(1, dir.path(), &format!("fid --images smoke {smaller}"))), held_out);
     let said = succeed(program().args(["eval", "fid", "--images", "smoke", "--data", "smoke"])).stdout;
     let lines: Vec<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(lines, ["frechet", "images", "reference", "features"], "{said}");
+    assert_eq!(lines, ["frechet", "images", "reference", "features", "protocol"], "{said}");
 }
 
 #[test]
@@ -174,6 +175,23 @@ fn statistics_of_other_programs_are_read() {
     assert_eq!(distance("samples", "adm.npz"), expected);
     let single = distance("samples", "single.npz");
     assert!((single / expected - 1.0).abs() < 1e-6, "{single} in single precision, {expected} in double");
+}
+
+/// The statistics that pytorch-fid read and saved again are those of the same images.
+#[test]
+fn statistics_go_to_pytorch_fid_and_back() {
+    let dir = TempDir::new().unwrap();
+    let golden = std::fs::read(root().join("tests/golden/comparisons.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    let evaluated = "fid --images smoke --images-set data.image_size=4";
+    let returned = root().join("tests/golden/npz/returned.npz");
+    for (ranks, reference) in
+        [(2, "--data smoke --set data.image_size=4".to_owned()), (3, format!("--reference {}", returned.display()))]
+    {
+        let found = number(&eval(ranks, dir.path(), &format!("{evaluated} {reference}"))["frechet_distance"]);
+        let expected = number(&golden["exchanged"]);
+        assert!((found / expected - 1.0).abs() < 1e-6, "{reference}: {found}, {expected} by pytorch-fid");
+    }
 }
 
 /// Made by scripts/setup.sh --tests.

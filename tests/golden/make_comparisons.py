@@ -2,16 +2,22 @@
 implementations, and statistics as other programs write them.
 
     pip install numpy scipy safetensors torch torchvision pytorch-fid==0.3.0 torch-fidelity==0.4.0
-    python tests/golden/make_comparisons.py
+    python tests/golden/make_comparisons.py PATH/TO/ddpm-dist
 """
 
 import json
 import pathlib
+import subprocess
+import sys
+import tempfile
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from pytorch_fid.fid_score import calculate_frechet_distance
+from pytorch_fid import fid_score
 from safetensors.numpy import save_file
+from scipy import linalg
+from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -24,7 +30,13 @@ samples = rng.normal(size=(300, DIM)) @ mix + 0.5
 reference = np.concatenate([rng.normal(size=(160, DIM)) @ mix, rng.normal(size=(100, DIM)) @ mix * 2 - 1])
 
 moments = [(features.mean(axis=0), np.cov(features, rowvar=False)) for features in (samples, reference)]
-frechet = calculate_frechet_distance(*moments[0], *moments[1])
+frechet = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
+by_torch_fidelity = fid_statistics_to_metric(*[dict(mu=mu, sigma=sigma) for mu, sigma in moments], verbose=False)
+(mu_1, sigma_1), (mu_2, sigma_2) = moments
+# Heusel et al. 2017, eq. 6, as it is written.
+by_equation = ((mu_1 - mu_2) ** 2).sum() + np.trace(sigma_1 + sigma_2 - 2 * linalg.sqrtm(sigma_1 @ sigma_2).real)
+for other in (by_torch_fidelity["frechet_inception_distance"], by_equation):
+    assert abs(other / frechet - 1) < 1e-9, (frechet, other)
 
 as_torch = [torch.from_numpy(features) for features in (samples, reference)]
 kid = kid_features_to_metric(
@@ -39,6 +51,19 @@ draws = np.random.RandomState(SEED)
 subsets = [
     [draws.choice(len(features), SIZE, replace=False) for features in (samples, reference)] for _ in range(SUBSETS)
 ]
+
+
+def kernel_distance(x, y):
+    """Binkowski et al. 2018, eq. 4, as it is written, one pair at a time."""
+    kernel = lambda a, b: (a @ b / DIM + 1) ** 3
+    pairs = [(i, j) for i in range(SIZE) for j in range(SIZE)]
+    within = sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in pairs if i != j)
+    return within / (SIZE * (SIZE - 1)) - 2 * sum(kernel(x[i], y[j]) for i, j in pairs) / SIZE**2
+
+
+distances = [kernel_distance(samples[ours], reference[theirs]) for ours, theirs in subsets]
+assert abs(np.mean(distances) / kid["kernel_inception_distance_mean"] - 1) < 1e-9
+assert abs(np.std(distances) / kid["kernel_inception_distance_std"] - 1) < 1e-9
 
 
 def inside(vectors, centres):
@@ -57,7 +82,6 @@ results = {
 }
 for key in ("precision", "recall"):
     assert abs(results[key] - precision_recall[key]) < 1e-6, (key, results[key], precision_recall[key])
-(HERE / "comparisons.json").write_text(json.dumps(results, indent=1) + "\n")
 save_file(
     {"samples": samples, "reference": reference, "subsets": np.array(subsets, dtype=np.int64)},
     HERE / "comparisons.safetensors",
@@ -81,3 +105,18 @@ np.savez(files / "no-sigma.npz", mu=mu, cov=sigma)
 np.savez(files / "integers.npz", mu=np.arange(DIM), sigma=sigma)
 np.savez(files / "not-square.npz", mu=mu, sigma=sigma[:, :-1])
 np.savez(files / "not-finite.npz", mu=mu * np.nan, sigma=sigma)
+
+# Exchange with pytorch-fid: statistics that our program wrote, those that pytorch-fid saved after reading them, and the
+# distance that it found. It builds its network even for files that need none, here without the weights to download.
+fid_score.InceptionV3 = MagicMock()
+with tempfile.TemporaryDirectory() as folder:
+    train, test, returned = files / "ours.npz", pathlib.Path(folder) / "test.npz", files / "returned.npz"
+    for split, path in (("train", train), ("test", test)):
+        evaluated = ["--images", "smoke", "--images-set", "data.image_size=4"]
+        against = ["--data", "smoke", "--set", "data.image_size=4", "--split", split]
+        subprocess.run([sys.argv[1], "eval", "fid", *evaluated, *against, "--write-reference", path], check=True)
+    returned.unlink(missing_ok=True)
+    how = dict(batch_size=1, device="cpu", dims=2048)
+    fid_score.save_fid_stats([str(train), str(returned)], **how)
+    results["exchanged"] = float(fid_score.calculate_fid_given_paths([str(test), str(train)], **how))
+(HERE / "comparisons.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -48,8 +48,7 @@ impl Gaussian {
 
     /// The Fréchet distance of two Gaussians: `|mean1 - mean2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)`.
     ///
-    /// The last root is of a symmetric positive semidefinite matrix, so eigenvalues suffice; negative ones are rounding
-    /// errors.
+    /// The last root is of a symmetric positive semidefinite matrix, so eigenvalues suffice.
     ///
     /// # Errors
     /// If the two differ in their number of features.
@@ -59,12 +58,21 @@ impl Gaussian {
         }
         let (ours, theirs) = (&self.covariance, &other.covariance);
         let (values, vectors) = ours.f_linalg_eigh("L")?;
-        let root = (&vectors * values.clamp_min(0.0).sqrt()).matmul(&vectors.tr());
+        let root = (&vectors * square_roots(&values)).matmul(&vectors.tr());
         let product = root.f_matmul(theirs)?.matmul(&root);
-        let roots = ((&product + product.tr()) * 0.5).f_linalg_eigvalsh("L")?.clamp_min(0.0).sqrt();
+        let roots = square_roots(&((&product + product.tr()) * 0.5).f_linalg_eigvalsh("L")?);
         let distance_of_means = (&self.mean - &other.mean).square();
         let distance =
             distance_of_means.sum(Kind::Double) + ours.trace() + theirs.trace() - roots.sum(Kind::Double) * 2.0;
-        Ok(distance.double_value(&[]))
+        Ok(distance.clamp_min(0.0).double_value(&[]))
     }
+}
+
+/// The square roots of the eigenvalues of a positive semidefinite matrix.
+///
+/// Eigenvalues within rounding errors of 0, on either side, count as 0: with fewer vectors than features there are
+/// many, and each would add the root of an error, 1e-8 times the largest eigenvalue.
+fn square_roots(eigenvalues: &Tensor) -> Tensor {
+    let rounding = eigenvalues.size()[0] as f64 * f64::EPSILON * eigenvalues.max().double_value(&[]);
+    eigenvalues.threshold(rounding, 0.0).sqrt()
 }

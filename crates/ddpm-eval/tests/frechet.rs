@@ -51,7 +51,14 @@ fn shifted_and_scaled_features_have_the_analytic_distance() {
     let found = distance(&a, &moments(&(&x * 3.0 + (1e6 + 0.5)))).unwrap();
     let apart = (x.mean_dim(0, false, None) * 2.0 + 0.5).square().sum(Kind::Double).double_value(&[]);
     assert!((found - apart - 4.0 * spread).abs() < 1e-6, "{found} instead of {}", apart + 4.0 * spread);
-    assert!(distance(&a, &a).unwrap().abs() < 1e-9);
+    assert!(distance(&a, &a).unwrap() < 1e-9);
+}
+
+#[test]
+fn a_set_with_fewer_vectors_than_features_has_no_distance_from_itself() {
+    let few = moments(&normal(2, 40, 256));
+    let found = distance(&few, &few).unwrap();
+    assert!((0.0..1e-9).contains(&found), "{found}");
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub struct EvaluatedArgs {
     #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["model", "samples"])]
     pub images_set: Vec<String>,
     /// Which part of the data set of `--images`.
-    #[arg(long, default_value = "test", value_name = "SPLIT", conflicts_with_all = ["model", "samples"], value_parser = split())]
+    #[arg(long, default_value = "test", value_name = "SPLIT", conflicts_with_all = ["model", "samples"],
+          value_parser = split())]
     pub images_split: Split,
     /// How the model draws.
     #[arg(long, default_value = "ddim", conflicts_with_all = ["samples", "images"], value_parser = sampler())]

@@ -63,8 +63,8 @@ impl Against {
 }
 
 impl Comparison {
-    /// Checks that both sides fit and are the same on every rank, and opens the features; all ranks together. `batch` is
-    /// the number of images per forward pass.
+    /// Checks that both sides fit and are the same on every rank, and opens the features; all ranks together. `batch`
+    /// is the number of images per forward pass.
     ///
     /// # Errors
     /// The two sides differ in shape or between ranks, or the features cannot be used.
@@ -79,8 +79,8 @@ impl Comparison {
         let image = evaluated.image();
         if let Some(other) = against.image().filter(|other| *other != image) {
             let message = format!(
-                "the evaluated images are {image} (channels, height, width), and those to compare with are {other}; both \
-                 sides must have the same shape: set data.image_size and data.channels"
+                "the evaluated images are {image} (channels, height, width), and those to compare with are {other}; \
+                 both sides must have the same shape: set data.image_size and data.channels"
             );
             return Err(Agreed::known_to_all(Error::config(message)).into());
         }
@@ -97,8 +97,8 @@ impl Comparison {
         self.extractor.dim()
     }
 
-    /// The Fréchet distance, and where the statistics come from with which the images are compared. These are written to
-    /// `statistics` if that is given. `progress` is called as in [`Generation::run`](crate::Generation::run).
+    /// The Fréchet distance, and where the statistics come from with which the images are compared. These are written
+    /// to `statistics` if that is given. `progress` is called as in [`Generation::run`](crate::Generation::run).
     ///
     /// # Errors
     /// Images cannot be read or drawn, the statistics are not usable, or a side has fewer than two images.
@@ -166,21 +166,21 @@ impl Comparison {
         Ok((self.evaluated.with_images(progress, rows)?, reference))
     }
 
-    /// Three lines of text: the evaluated images, what they are compared with, and the features.
+    /// Four lines of text: the evaluated images, what they are compared with, the features, and the protocol.
     pub fn describe(&self) -> String {
         let against = match &self.against {
             Against::File(path) => path.display().to_string(),
             Against::Data { source, split, count } => format!("{count} of {}, {split} split", source.describe()),
         };
-        let (evaluated, dim) = (self.evaluated.describe(), self.dim());
-        format!("images    {evaluated}\nreference {against}\nfeatures  {dim}: {}", self.extractor)
+        let (evaluated, dim, protocol) = (self.evaluated.describe(), self.dim(), self.protocol());
+        format!("images    {evaluated}\nreference {against}\nfeatures  {dim}: {}\nprotocol  {protocol}", self.extractor)
     }
 
-    /// The numbers of images and of features, and `protocol`: everything that a result depends on.
+    /// The numbers of images and of features, and `protocol`.
     pub fn to_json(&self) -> Value {
-        let (data, split, count, file) = match &self.against {
-            Against::Data { source, split, count } => (Some(source.describe()), Some(split), Some(count), None),
-            Against::File(path) => (None, None, None, Some(path)),
+        let (data, split, count) = match &self.against {
+            Against::Data { source, split, count } => (Some(source.describe()), Some(split), Some(count)),
+            Against::File(_) => (None, None, None),
         };
         json!({
             "samples": self.evaluated.count(),
@@ -189,16 +189,28 @@ impl Comparison {
             "split": split,
             "features": self.extractor.to_string(),
             "dim": self.dim(),
-            "protocol": {
-                "evaluated": self.evaluated.protocol(),
-                "reference": { "data": data, "split": split, "count": count, "file": file },
-                "image": self.extractor.image().sizes(),
-                "resize": "images of a data set: the crop of [data], scaled to this size; none besides",
-                "levels": "clipped to [-1, 1] and rounded to 256 levels",
-                "features_sha256": self.extractor.sha256(),
-                "device": format!("{:?}", self.extractor.device()),
-                "batch": self.batch,
-            },
+            "protocol": self.protocol(),
+        })
+    }
+
+    /// Everything that a result depends on.
+    fn protocol(&self) -> Value {
+        let reference = match &self.against {
+            Against::Data { source, split, count } => {
+                json!({ "data": source.describe(), "split": split, "count": count })
+            }
+            Against::File(path) => json!({ "file": path }),
+        };
+        json!({
+            "evaluated": self.evaluated.protocol(),
+            "reference": reference,
+            "image": self.extractor.image().sizes(),
+            "resize": "images of a data set: the crop of [data], scaled to this size; none besides",
+            "levels": "clipped to [-1, 1] and rounded to 256 levels",
+            "features": self.extractor.to_string(),
+            "features_sha256": self.extractor.sha256(),
+            "device": format!("{:?}", self.extractor.device()),
+            "batch": self.batch,
         })
     }
 }

@@ -84,7 +84,8 @@ impl Evaluated {
         })))
     }
 
-    /// The first `take` images of a safetensors file or a folder, or all; of the given shape, or else of the file's own.
+    /// The first `take` images of a safetensors file or a folder, or all; of the given shape, or else of the file's
+    /// own.
     ///
     /// # Errors
     /// The images cannot be read, or are fewer.

@@ -122,6 +122,19 @@ mod tests {
     }
 
     #[test]
+    fn pytorch_fid_has_read_what_is_written_and_its_answer_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, given) = (dir.path().join("again.npz"), golden("npz/ours.npz"));
+        let ours = read(&given).unwrap();
+        write(&path, &ours).unwrap();
+        assert!(
+            std::fs::read(&path).unwrap() == std::fs::read(&given).unwrap(),
+            "another form than pytorch-fid was given"
+        );
+        check("pytorch-fid's answer", &read(&golden("npz/returned.npz")).unwrap(), &ours, 0.0);
+    }
+
+    #[test]
     fn numpy_reads_what_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ours.npz");

@@ -91,7 +91,8 @@ pub fn with_progress<T>(world: &World, measure: impl FnOnce(&dyn Fn(usize, usize
     found
 }
 
-/// Prints a result and everything that it depends on, on rank 0: as one JSON object, or as text that starts with `text`.
+/// Prints a result and everything that it depends on, on rank 0: as one JSON object, or as text that starts with
+/// `text`.
 pub fn report(world: &World, comparison: &Comparison, json: bool, result: Value, text: &str) -> Result<(), Error> {
     if world.rank() != 0 {
         return Ok(());

@@ -15,11 +15,11 @@ pub fn run(args: &KidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let (count, size) = (args.subsets, args.subset_size);
     let subsets = Subsets { count, size, seed: args.compare.seed };
     let found = with_progress(world, |progress| comparison.kernel_distance(comm.as_ref(), subsets, progress))?;
-    let (mean, std) = (found.mean, found.std);
+    let (mean, std, seed) = (found.mean, found.std, subsets.seed);
     let result = json!({
-        "kernel_distance": mean, "kernel_distance_std": std, "subsets": count, "subset_size": size,
-        "seed": subsets.seed,
+        "kernel_distance": mean, "kernel_distance_std": std, "subsets": count, "subset_size": size, "seed": seed,
     });
-    let text = format!("kernel    {mean:.6} ± {std:.6} (standard deviation over {count} subsets of {size})");
+    let subsets = format!("{count} subsets of {size} drawn by seed {seed}");
+    let text = format!("kernel    {mean:.6} ± {std:.6} (standard deviation over {subsets})");
     Ok(report(world, &comparison, json, result, &text)?)
 }

@@ -14,6 +14,6 @@ pub fn run(args: &PrArgs, world: &World, json: bool) -> Result<(), Failure> {
     let measure = |progress: &dyn Fn(usize, usize)| comparison.precision_recall(comm.as_ref(), neighbours, progress);
     let found = with_progress(world, measure)?;
     let result = json!({ "precision": found.precision, "recall": found.recall, "neighbours": neighbours });
-    let text = format!("precision {:.4}\nrecall    {:.4}", found.precision, found.recall);
+    let text = format!("precision {:.4} (k = {neighbours})\nrecall    {:.4}", found.precision, found.recall);
     Ok(report(world, &comparison, json, result, &text)?)
 }

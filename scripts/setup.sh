@@ -129,7 +129,7 @@ if [ -n "$wanted" ] && [ "$(cat "$CACHE/numpy/.complete" 2>/dev/null)" != "$NUMP
     rm -rf "$CACHE/numpy"
     PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-warn-conflicts --only-binary=:all: \
         --target "$CACHE/numpy" "numpy==$NUMPY_VERSION" ||
-        die "pip could not install numpy $NUMPY_VERSION: its message is above. It needs the network and Python 3.11 or newer"
+        die "pip could not install numpy $NUMPY_VERSION: its message is above. It needs the network and Python 3.11"
     echo "$NUMPY_VERSION" >"$CACHE/numpy/.complete"
 fi
 [ -z "$wanted" ] || scripts/features.sh efficientnet-lite0 >/dev/null

@@ -98,6 +98,12 @@ fn a_model_is_as_distant_as_its_samples_and_the_output_states_the_protocol() {
         assert_eq!(direct["protocol"]["reference"]["split"].as_str(), Some("train"));
     }
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), before, "nothing is stored");
+    for (command, key) in [("kid --subset-size 20", "kernel_distance"), ("pr", "precision"), ("pr", "recall")] {
+        let stored = eval(1, dir, &format!("{command} --samples DIR/samples.safetensors {data}"));
+        let direct = eval(3, dir, &format!("{command} --model {MODEL} --take 21 --steps 2 {data}"));
+        let (ours, theirs) = (number(&direct[key]), number(&stored[key]));
+        assert!((ours - theirs).abs() <= 1e-4 * theirs.abs(), "{key}: {ours} on 3 ranks, {theirs} from the file");
+    }
     let other = eval(1, dir, &format!("fid --model {MODEL} --take 21 --steps 2 --seed 1 {data}"));
     assert_ne!(other["frechet_distance"], stored["frechet_distance"]);
 }

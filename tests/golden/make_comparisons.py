@@ -94,11 +94,9 @@ mu, sigma = moments[1]
 np.savez_compressed(files / "pytorch-fid.npz", mu=mu, sigma=sigma)
 # As EDM's fid.py does.
 np.savez(files / "edm.npz", mu=mu, sigma=sigma)
-# As ADM's reference batches: images, statistics of pool_3, those of spatial features, and labels.
-np.savez(
-    files / "adm.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=mu, sigma=sigma, mu_s=mu[:5], sigma_s=sigma[:5, :5],
-    arr_1=np.zeros(2, np.int64),
-)  # fmt: skip
+# As ADM's reference batches: images, and statistics of pool_3, of spatial features and of CLIP's.
+spatial, clip = ({f"mu_{name}": mu[:dim], f"sigma_{name}": sigma[:dim, :dim]} for name, dim in (("s", 5), ("clip", 4)))
+np.savez(files / "adm.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=mu, sigma=sigma, **spatial, **clip)
 np.savez(files / "single.npz", mu=mu.astype(np.float32), sigma=np.asfortranarray(sigma.astype(np.float32)))
 # Files that are refused.
 np.savez(files / "no-sigma.npz", mu=mu, cov=sigma)

@@ -1,5 +1,5 @@
 //! Statistics of features in the `.npz` files that pytorch-fid and ADM's evaluator exchange: arrays `mu` `[D]` and
-//! `sigma` `[D, D]`. Other arrays of a file (ADM's `mu_s`, `sigma_s`, `arr_0`) are left alone.
+//! `sigma` `[D, D]`. Other arrays of a file (ADM's `mu_s`, `sigma_s`, `mu_clip`, `sigma_clip`, `arr_0`) are left alone.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor};

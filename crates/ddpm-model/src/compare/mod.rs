@@ -6,6 +6,7 @@ mod distances;
 mod evaluated;
 mod extractor;
 mod image_set;
+mod npy;
 mod npz;
 mod reference;
 

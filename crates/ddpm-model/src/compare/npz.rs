@@ -2,17 +2,17 @@
 //! `sigma` `[D, D]`. Other arrays of a file (ADM's `mu_s`, `sigma_s`, `mu_clip`, `sigma_clip`, `arr_0`) are left alone.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor};
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use ddpm_eval::Gaussian;
 use ddpm_telemetry::write_atomic;
-use npyz::{NpyFile, WriterBuilder};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use zip::result::ZipError;
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::write::FileOptions;
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
+use super::npy;
 use crate::error::Error;
 
 /// The mean's array.
@@ -38,14 +38,12 @@ pub fn read(path: &Path) -> Result<Gaussian, Error> {
 /// The file cannot be written.
 pub fn write(path: &Path, statistics: &Gaussian) -> Result<(), Error> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    // The same bytes each time.
+    let stored =
+        FileOptions::default().compression_method(CompressionMethod::Stored).last_modified_time(DateTime::default());
     for (name, values) in [(MEAN, statistics.mean()), (COVARIANCE, statistics.covariance())] {
-        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         archive.start_file(format!("{name}.npy"), stored).map_err(Error::internal)?;
-        let shape: Vec<u64> = values.size().iter().map(|size| *size as u64).collect();
-        let numbers: Vec<f64> = Vec::try_from(values.f_contiguous()?.f_view(-1)?)?;
-        let written = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut archive).begin_nd();
-        let written = written.and_then(|mut array| array.extend(numbers).and_then(|()| array.finish()));
-        written.map_err(Error::internal)?;
+        npy::write(&mut archive, values).map_err(Error::internal)?;
     }
     let bytes = archive.finish().map_err(Error::internal)?.into_inner();
     write_atomic(path, &bytes).map_err(|e| Error::file(path, e))
@@ -54,28 +52,16 @@ pub fn write(path: &Path, statistics: &Gaussian) -> Result<(), Error> {
 /// One array of an archive, as f64.
 fn array(path: &Path, archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<Tensor, Error> {
     let held = archive.file_names().map(|name| name.trim_end_matches(".npy")).collect::<Vec<_>>().join(", ");
-    let entry = archive.by_name(&format!("{name}.npy")).map_err(|error| match error {
+    let unpacked = archive.by_name(&format!("{name}.npy")).and_then(|mut entry| {
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let bytes = unpacked.map_err(|error| match error {
         ZipError::FileNotFound => unfit(path, &format!("has no array `{name}`, only: {held}")),
         error => unfit(path, &format!("cannot be unpacked ({error})")),
     })?;
-    let bytes = entry.size();
-    let damaged = |error: std::io::Error| unfit(path, &format!("has an array `{name}` that cannot be read ({error})"));
-    let array = NpyFile::new(entry).map_err(damaged)?;
-    let (kind, shape) = (array.dtype().descr(), array.shape().to_vec());
-    // A damaged header must not lead to an allocation of any size.
-    let fits = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size)).is_some_and(|n| n <= bytes);
-    let values: Vec<f64> = match array.try_data::<f64>() {
-        _ if !fits => return Err(unfit(path, &format!("has an array `{name}` of shape {shape:?} that is cut off"))),
-        Ok(values) => values.collect::<Result<_, _>>(),
-        Err(array) => match array.try_data::<f32>() {
-            Ok(values) => values.map(|value| value.map(f64::from)).collect(),
-            Err(_) => return Err(unfit(path, &format!("has an array `{name}` of {kind}, not of floats"))),
-        },
-    }
-    .map_err(damaged)?;
-    // In Fortran's order a matrix arrives transposed, which a covariance does not notice.
-    let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
-    Ok(Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?.f_to_kind(Kind::Double)?)
+    npy::read(&bytes).map_err(|what| unfit(path, &format!("has an array `{name}` {what}")))
 }
 
 fn unfit(path: &Path, what: &str) -> Error {

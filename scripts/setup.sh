@@ -19,6 +19,7 @@ DENY_VERSION=0.20.2
 NCCL_VERSION=2.29.7 # the version that the libtorch wheel requires
 NVRTC_VERSION=13.0.88 # likewise
 MOTO_VERSION=5.2.1
+NUMPY_VERSION=2.3.5
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -122,6 +123,16 @@ if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_
         die "pip could not install moto $MOTO_VERSION, which the tests of racing writers need: its message is above. It needs the network and Python 3.10 or newer ($(python3 --version) here)"
     echo "$MOTO_VERSION" >"$CACHE/moto/.complete"
 fi
+# An independent reader of .npz files; a feature extractor with published weights (19 MB, and 6 GB while it is made).
+if [ -n "$wanted" ] && [ "$(cat "$CACHE/numpy/.complete" 2>/dev/null)" != "$NUMPY_VERSION" ]; then
+    say "installing numpy $NUMPY_VERSION (80 MB) into $CACHE/numpy"
+    rm -rf "$CACHE/numpy"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-warn-conflicts --only-binary=:all: \
+        --target "$CACHE/numpy" "numpy==$NUMPY_VERSION" ||
+        die "pip could not install numpy $NUMPY_VERSION: its message is above. It needs the network and Python 3.11"
+    echo "$NUMPY_VERSION" >"$CACHE/numpy/.complete"
+fi
+[ -z "$wanted" ] || scripts/features.sh efficientnet-lite0 >/dev/null
 if [ "$wanted" = --ci ]; then
     tool cargo-deny "$DENY_VERSION"
     { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy

@@ -64,7 +64,8 @@ fn check(name: &str, described: &Value) {
     succeed(program().arg("export").arg(&held).arg("--out").arg(&exported).arg("--no-grid"));
     assert_eq!(json(&exported.join("unet/config.json")), described["exported"], "{name}");
     for (tensor_name, _) in shapes(described) {
-        let [ours, theirs] = [&exported, &source].map(|folder| tensor(&folder.join("unet").join(WEIGHTS), &tensor_name));
+        let [ours, theirs] =
+            [&exported, &source].map(|folder| tensor(&folder.join("unet").join(WEIGHTS), &tensor_name));
         assert!(ours == theirs, "{name}: {tensor_name}");
     }
 

@@ -10,15 +10,15 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::kill::kill_rank;
+use common::tensorboard::events;
 use common::{
     buffers, check_same_bits, finish, last_logged, losses, metrics, newest_manifest, signal, start, succeed, train,
     verified, wait_for,
 };
 use ddpm_checkpoint::{Manifest, OwnedSlice, Pending, Store, nonce};
 use ddpm_comm::partition;
-use protobuf::Message;
 use tempfile::TempDir;
-use tensorboard_proto::event::{Event, SessionLog_SessionStatus};
+use tensorboard_proto::event::SessionLog_SessionStatus;
 
 const QUIET: [&str; 4] = ["--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
 
@@ -96,20 +96,6 @@ fn shown(folder: &Path) -> (BTreeMap<String, Vec<i64>>, usize) {
         }
     }
     (shown, read)
-}
-
-/// The events of a file, up to one that was truncated by a kill.
-fn events(mut bytes: &[u8]) -> Vec<Event> {
-    let mut events = Vec::new();
-    // A record: its length in 8 bytes, a checksum in 4, the event, a checksum in 4.
-    while let Some((length, rest)) = bytes.split_first_chunk::<8>() {
-        let length = u64::from_le_bytes(*length) as usize;
-        let Some(event) = rest.get(4..4 + length) else { break };
-        events.push(Event::parse_from_bytes(event).unwrap());
-        let Some(next) = rest.get(8 + length..) else { break };
-        bytes = next;
-    }
-    events
 }
 
 #[test]

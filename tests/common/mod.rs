@@ -5,6 +5,7 @@ pub mod golden;
 pub mod kill;
 pub mod numbers;
 pub mod rig;
+pub mod tensorboard;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -51,6 +52,8 @@ fn plain(command: &mut Command) {
     command.current_dir(root()).env("NO_COLOR", "1").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
     // The number of threads changes the order of sums, and thus the last bits; so do GPUs, if this machine has any.
     command.env("OMP_NUM_THREADS", "1").env("CUDA_VISIBLE_DEVICES", "");
+    // Statistics of data sets are not put into the user's cache.
+    command.env("DDPM_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
 }
 
 /// Runs a command to its end.

@@ -5,6 +5,7 @@
 mod common;
 
 mod commands;
+mod comparing;
 mod data;
 mod exports;
 mod imports;

@@ -282,10 +282,13 @@ fn fill_dependent_defaults(table: &mut Table, stem: &str) {
         run.entry("dir").or_insert(Value::String(dir));
     });
     section("monitor", &|monitor| {
-        // A short process has fewer timesteps than a grid usually takes steps.
-        let usual = i64::from(MonitorSettings::SAMPLE_STEPS);
-        if let Some(timesteps) = timesteps.filter(|timesteps| (1..usual).contains(timesteps)) {
-            monitor.entry("sample_steps").or_insert(Value::Integer(timesteps));
+        // A short process has fewer timesteps than grids and evaluations usually take.
+        let usual =
+            [("sample_steps", MonitorSettings::SAMPLE_STEPS), ("eval_timesteps", MonitorSettings::EVAL_TIMESTEPS)];
+        for (key, usual) in usual {
+            if let Some(timesteps) = timesteps.filter(|timesteps| (1..i64::from(usual)).contains(timesteps)) {
+                monitor.entry(key).or_insert(Value::Integer(timesteps));
+            }
         }
     });
     section("model", &|model| {

@@ -9,8 +9,8 @@ use crate::celeba::{Layout, Lists};
 use crate::classes::{self, Class};
 use crate::findings::{Findings, MAX_LISTED, some_of};
 use crate::hash::Fingerprint;
-use crate::listing::Listing;
-use crate::pixels::Reader;
+use crate::listing::{Listing, images_below};
+use crate::pixels::{self, Reader};
 use crate::skip::Skips;
 use crate::source::check_request;
 use crate::{DataError, FolderLabels, ImageShape, OnCorrupt, Source, Split};
@@ -29,6 +29,17 @@ pub(crate) struct Folder {
     skips: Option<Skips>,
     fingerprint: u64,
     findings: Findings,
+}
+
+/// The shape of the first image below a folder, as it is in its file.
+///
+/// # Errors
+/// There is no image, or the first one is not usable or has more than `max_pixels`.
+pub fn first_shape(folder: &Path, max_pixels: u64) -> Result<ImageShape, DataError> {
+    match images_below(folder)?.first() {
+        Some(path) => pixels::shape(path, max_pixels),
+        None => Err(DataError::format(folder, "there is no .jpg, .jpeg or .png file below this folder")),
+    }
 }
 
 impl Folder {

@@ -57,7 +57,7 @@ pub use classes::{Class, class_phrases};
 pub use ddpm_spec::{DataSpec, FolderLabels, IdxLabels, ImageShape, OnCorrupt, SourceKind, Split};
 pub use error::DataError;
 pub use findings::{Findings, IgnoredFiles, some_of};
-pub use folder::class_folders;
+pub use folder::{class_folders, first_shape};
 pub use listing::images_below;
 pub use loader::{Batch, Loader, LoaderConfig, Prepare};
 pub use open::{open, preview};

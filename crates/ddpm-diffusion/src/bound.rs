@@ -16,6 +16,8 @@ pub struct BoundTerms {
     pub mse: Tensor,
     /// Mean squared error of x_0, clipped.
     pub xstart_mse: Tensor,
+    /// The training objective's loss, for which nothing is clipped.
+    pub loss: Tensor,
 }
 
 impl Diffusion {
@@ -40,12 +42,14 @@ impl Diffusion {
         let model_t = self.model_timesteps(t);
         let output =
             model(&x_t, &model_t).map_err(|source| DiffusionError::Model { t: model_t.int64_value(&[0]), source })?;
+        let loss = self.training_terms(&output, x_start, &x_t, t, noise)?.loss;
         let term = self.bound_term(self.p_mean_variance(&output, &x_t, t, clip)?, x_start, &x_t, t);
         let eps = self.eps_from(Prediction::XStart, &term.pred_x_start, &x_t, t);
         Ok(BoundTerms {
             vb: term.vb,
             mse: mean_flat(&(eps - noise).square()),
             xstart_mse: mean_flat(&(term.pred_x_start - x_start).square()),
+            loss,
         })
     }
 }

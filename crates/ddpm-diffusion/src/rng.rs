@@ -39,6 +39,10 @@ pub enum Stream {
     },
     /// The noise in pictures of the forward process.
     Picture,
+    /// The choice of the samples in this subset, over which a kernel distance is averaged.
+    SampleSubset(u64),
+    /// The choice of the images that it is compared with.
+    ReferenceSubset(u64),
 }
 
 /// Fills `out` with standard normal draws.
@@ -83,6 +87,8 @@ fn generator(seed: u64, stream: Stream, position: u64) -> ChaCha8Rng {
         Stream::BoundTimestep(stratum) => (8, stratum, 0),
         Stream::Corrector { t, step } => (9, t, step),
         Stream::Picture => (10, 0, 0),
+        Stream::SampleSubset(subset) => (11, subset, 0),
+        Stream::ReferenceSubset(subset) => (12, subset, 0),
     };
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

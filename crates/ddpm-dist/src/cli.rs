@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoints;
+mod compare;
 mod config;
 mod data;
 mod device;
@@ -22,10 +23,11 @@ use clap::{Parser, Subcommand};
 
 pub use bench::BenchCommand;
 pub use checkpoints::CheckpointsCommand;
+pub use compare::CompareArgs;
 pub use config::ConfigArgs;
 pub use data::DataCommand;
 pub use encode::EncodeArgs;
-pub use eval::{ClassesArgs, EvalCommand, Features, FidArgs, NllArgs};
+pub use eval::{ClassesArgs, EvalCommand, FidArgs, KidArgs, NllArgs, PrArgs};
 pub use export::ExportArgs;
 pub use images::DataArgs;
 pub use import::ImportArgs;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ddpm_data::Source;
-use ddpm_model::{Error, Model};
+use ddpm_model::{Error, Model, data};
 
 use crate::cli::DataArgs;
 
@@ -11,15 +11,6 @@ use crate::cli::DataArgs;
 pub fn open(model: &Model, args: &DataArgs, count: usize) -> Result<Arc<dyn Source>, Error> {
     let settings = model.data_settings(args.data.as_deref(), &args.overrides)?;
     let source = model.open_data(&settings, args.split)?;
-    check_count(source.as_ref(), count as u64)?;
+    data::count(Some(count as u64), source.len(), source.describe())?;
     Ok(source)
-}
-
-/// Refuses to use more images than there are.
-pub fn check_count(source: &dyn Source, count: u64) -> Result<(), Error> {
-    let available = source.len();
-    if count <= available {
-        return Ok(());
-    }
-    Err(Error::config(format!("-n asks for {count} images of {}; give at most {available}", source.describe())))
 }

@@ -32,6 +32,46 @@ pub enum EvalError {
         found: i64,
     },
 
+    /// Two sets whose vectors differ in length.
+    #[error("{ours} features are compared with {theirs}. Use the same extractor for both sides")]
+    Widths {
+        /// Features per vector on one side.
+        ours: i64,
+        /// On the other.
+        theirs: i64,
+    },
+
+    /// A mean and a covariance that do not belong together.
+    #[error("the mean has shape {mean:?} and the covariance {covariance:?}, but [D] and [D, D] are needed")]
+    Moments {
+        /// The mean's shape.
+        mean: Vec<i64>,
+        /// The covariance's.
+        covariance: Vec<i64>,
+    },
+
+    /// A mean or a covariance that is NaN or infinite.
+    #[error("the mean or the covariance is not finite. Compute them again")]
+    MomentsNotFinite,
+
+    /// A set that cannot fill a subset.
+    #[error("subsets of {size} vectors cannot be drawn from {found}. Choose a size from 2 to {found}")]
+    TooFewForSubsets {
+        /// The number of vectors.
+        found: usize,
+        /// Vectors in a subset.
+        size: usize,
+    },
+
+    /// A set in which a vector has fewer neighbours than needed.
+    #[error("each of {found} images has fewer than {neighbours} others. Compare more images, or take fewer neighbours")]
+    TooFewNeighbours {
+        /// The number of vectors.
+        found: usize,
+        /// The number of neighbours.
+        neighbours: usize,
+    },
+
     /// A term of the bound that is NaN or infinite.
     #[error(
         "the bound of image {image} at t = {t} is not finite, as happens after training has diverged. Use an earlier step, or other weights"

@@ -1,80 +1,44 @@
 //! The Fréchet distance between two sets of images, from Gaussians fitted to their features (Heusel et al. 2017, eq.
 //! 6).
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::EvalError;
 
-/// Mean and covariance of feature vectors that arrive in batches, in `f64`.
-///
-/// Sums are centred on the mean, not on 0, so that features far from 0 lose no precision. Processes that share the work
-/// combine their moments with [`FeatureMoments::merge`].
+/// A Gaussian distribution of feature vectors.
 #[derive(Debug)]
-pub struct FeatureMoments {
-    count: i64,
-    /// `[D]`.
+pub struct Gaussian {
     mean: Tensor,
-    /// Sum of the outer products of the centred features, `[D, D]`.
-    scatter: Tensor,
+    covariance: Tensor,
 }
 
-impl FeatureMoments {
-    /// Empty moments, for vectors of `dim` features.
+impl Gaussian {
+    /// A Gaussian with mean `[D]` and covariance `[D, D]`.
     ///
     /// # Errors
-    /// If there is not enough memory for `dim * dim` numbers.
-    pub fn new(dim: i64) -> Result<Self, EvalError> {
-        let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Double, Device::Cpu));
-        Ok(Self { count: 0, mean: zeros(&[dim])?, scatter: zeros(&[dim, dim])? })
-    }
-
-    /// Adds a batch of features `[B, D]`.
-    ///
-    /// # Errors
-    /// If the features are not `[B, D]`.
-    pub fn add(&mut self, features: &Tensor) -> Result<(), EvalError> {
-        let dim = self.mean.size()[0];
-        match features.size()[..] {
-            [0, d] if d == dim => return Ok(()),
-            [_, d] if d == dim => (),
-            _ => return Err(EvalError::Features { found: features.size(), dim }),
+    /// If they have other shapes, or are not finite.
+    pub fn new(mean: Tensor, covariance: Tensor) -> Result<Self, EvalError> {
+        let (mean, covariance) = (mean.f_to_kind(Kind::Double)?, covariance.f_to_kind(Kind::Double)?);
+        match (&mean.size()[..], &covariance.size()[..]) {
+            ([d], [rows, columns]) if rows == d && columns == d => (),
+            (mean, covariance) => {
+                return Err(EvalError::Moments { mean: mean.to_vec(), covariance: covariance.to_vec() });
+            }
         }
-        let features = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
-        let new = features.size()[0];
-        let share = new as f64 / (self.count + new) as f64;
-        self.recentre(&self.mean + (features.mean_dim(0, false, None) - &self.mean) * share);
-        let centred = features - &self.mean;
-        self.scatter += centred.tr().matmul(&centred);
-        self.count += new;
-        Ok(())
-    }
-
-    /// Combines the moments of all processes: `add` receives vectors to sum element by element over the processes (an
-    /// all-reduce), with the same calls in the same order in each process.
-    ///
-    /// # Errors
-    /// If libtorch fails.
-    pub fn merge(&mut self, mut add: impl FnMut(&mut [f64])) -> Result<(), EvalError> {
-        let mut sums: Vec<f64> = Vec::try_from(&self.mean * self.count as f64)?;
-        sums.push(self.count as f64);
-        add(&mut sums);
-        let count = sums.pop().unwrap_or(0.0);
-        if count > 0.0 {
-            self.recentre(Tensor::from_slice(&sums) / count);
+        if [&mean, &covariance].iter().any(|values| values.isfinite().all().int64_value(&[]) == 0) {
+            return Err(EvalError::MomentsNotFinite);
         }
-        let mut scatter: Vec<f64> = Vec::try_from(self.scatter.view(-1))?;
-        add(&mut scatter);
-        self.scatter = Tensor::from_slice(&scatter).view_as(&self.scatter);
-        self.count = count as i64;
-        Ok(())
+        Ok(Self { mean, covariance })
     }
 
-    /// Moves the centre to another point p: the sum of (x - p)(x - p)ᵀ exceeds that about the mean m by n (m - p)(m -
-    /// p)ᵀ.
-    fn recentre(&mut self, point: Tensor) {
-        let shift = &self.mean - &point;
-        self.scatter += shift.outer(&shift) * self.count as f64;
-        self.mean = point;
+    /// The mean, f64 `[D]`.
+    pub fn mean(&self) -> &Tensor {
+        &self.mean
+    }
+
+    /// The covariance, f64 `[D, D]`.
+    pub fn covariance(&self) -> &Tensor {
+        &self.covariance
     }
 
     /// D, the number of features per vector.
@@ -82,35 +46,33 @@ impl FeatureMoments {
         self.mean.size()[0]
     }
 
-    /// The number of vectors.
-    pub fn count(&self) -> i64 {
-        self.count
-    }
-
-    /// The Fréchet distance of the two Gaussians: `|mean1 - mean2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)`, with
-    /// covariances normalised by n - 1.
+    /// The Fréchet distance of two Gaussians: `|mean1 - mean2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)`.
     ///
-    /// The last root is of a symmetric positive semidefinite matrix, so eigenvalues suffice; negative ones are rounding
-    /// errors.
+    /// The last root is of a symmetric positive semidefinite matrix, so eigenvalues suffice.
     ///
     /// # Errors
-    /// If either side has fewer than two vectors, or the two differ in their number of features.
+    /// If the two differ in their number of features.
     pub fn frechet_distance(&self, other: &Self) -> Result<f64, EvalError> {
-        let (ours, theirs) = (self.covariance()?, other.covariance()?);
+        if self.dim() != other.dim() {
+            return Err(EvalError::Widths { ours: self.dim(), theirs: other.dim() });
+        }
+        let (ours, theirs) = (&self.covariance, &other.covariance);
         let (values, vectors) = ours.f_linalg_eigh("L")?;
-        let root = (&vectors * values.clamp_min(0.0).sqrt()).matmul(&vectors.tr());
-        let product = root.f_matmul(&theirs)?.matmul(&root);
-        let roots = ((&product + product.tr()) * 0.5).f_linalg_eigvalsh("L")?.clamp_min(0.0).sqrt();
+        let root = (&vectors * square_roots(&values)).matmul(&vectors.tr());
+        let product = root.f_matmul(theirs)?.matmul(&root);
+        let roots = square_roots(&((&product + product.tr()) * 0.5).f_linalg_eigvalsh("L")?);
         let distance_of_means = (&self.mean - &other.mean).square();
         let distance =
             distance_of_means.sum(Kind::Double) + ours.trace() + theirs.trace() - roots.sum(Kind::Double) * 2.0;
-        Ok(distance.double_value(&[]))
+        Ok(distance.clamp_min(0.0).double_value(&[]))
     }
+}
 
-    fn covariance(&self) -> Result<Tensor, EvalError> {
-        match self.count {
-            0 | 1 => Err(EvalError::TooFew { found: self.count }),
-            count => Ok(&self.scatter / (count - 1) as f64),
-        }
-    }
+/// The square roots of the eigenvalues of a positive semidefinite matrix.
+///
+/// Eigenvalues within rounding errors of 0, on either side, count as 0: with fewer vectors than features there are
+/// many, and each would add the root of an error, 1e-8 times the largest eigenvalue.
+fn square_roots(eigenvalues: &Tensor) -> Tensor {
+    let rounding = eigenvalues.size()[0] as f64 * f64::EPSILON * eigenvalues.max().double_value(&[]);
+    eigenvalues.threshold(rounding, 0.0).sqrt()
 }

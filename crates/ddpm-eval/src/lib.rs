@@ -1,4 +1,4 @@
-//! Evaluating a diffusion model: the variational bound on its likelihood, and the Fréchet distance of its samples.
+//! Evaluating a diffusion model: the variational bound on its likelihood, and the distance of its samples from images.
 //!
 //! The bound is in bits per dimension. The work is divided into pairs of a batch of images and a stratum of timesteps,
 //! each of which takes one forward pass. [`Strata`] divides the timesteps, [`Evaluation::add`] evaluates one pair,
@@ -32,18 +32,26 @@
 //! # }
 //! ```
 //!
-//! [`FeatureMoments`] accumulates feature vectors of images, and computes the Fréchet distance to another set of them.
+//! Sets of images are compared by feature vectors. [`FeatureMoments`] accumulates them to a [`Gaussian`], which has a
+//! Fréchet distance to another; [`kernel_distance`] compares two [`Subsets`] of vectors; a [`Manifold`] says which
+//! vectors of the other set it contains, for precision and recall.
 //!
 //! t is 0-based, and in a respaced process counts the retained timesteps.
 
 mod error;
 mod frechet;
+mod kernel;
 mod likelihood;
+mod moments;
+mod neighbours;
 mod strata;
 mod sums;
 
 pub use error::EvalError;
-pub use frechet::FeatureMoments;
+pub use frechet::Gaussian;
+pub use kernel::{KernelDistance, Side, Subsets, kernel_distance};
 pub use likelihood::{Evaluation, Images};
+pub use moments::FeatureMoments;
+pub use neighbours::Manifold;
 pub use strata::Strata;
 pub use sums::{BoundSums, Likelihood, TimestepMeans};

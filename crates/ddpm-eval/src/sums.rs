@@ -17,6 +17,7 @@ pub struct BoundSums {
     vb: Vec<f64>,
     mse: Vec<f64>,
     xstart_mse: Vec<f64>,
+    loss: Vec<f64>,
     /// The prior's term of each image.
     prior: Vec<f64>,
     /// The sum of each image's other terms, weighted.
@@ -36,6 +37,8 @@ pub struct Likelihood {
     pub decoder: f64,
     /// The terms at all other t, summed.
     pub kl: f64,
+    /// The training objective's loss, the mean over images and over uniform t.
+    pub loss: f64,
     /// Mean squared error of eps for t in each quarter of `0..T`; `None` if no image was evaluated there.
     pub mse_quarters: [Option<f64>; 4],
     /// The timesteps evaluated, ascending.
@@ -68,7 +71,8 @@ impl BoundSums {
             counts: zeros.clone(),
             vb: zeros.clone(),
             mse: zeros.clone(),
-            xstart_mse: zeros,
+            xstart_mse: zeros.clone(),
+            loss: zeros,
             prior: vec![0.0; images],
             terms: vec![0.0; images],
         }
@@ -82,8 +86,8 @@ impl BoundSums {
     /// # Panics
     /// If a timestep or an image is out of range.
     pub fn add_terms(&mut self, first: usize, t: &[usize], terms: &BoundTerms) -> Result<(), EvalError> {
-        let [vb, mse, xstart_mse] = [&terms.vb, &terms.mse, &terms.xstart_mse].map(doubles);
-        let (vb, mse, xstart_mse) = (vb?, mse?, xstart_mse?);
+        let [vb, mse, xstart_mse, loss] = [&terms.vb, &terms.mse, &terms.xstart_mse, &terms.loss].map(doubles);
+        let (vb, mse, xstart_mse, loss) = (vb?, mse?, xstart_mse?, loss?);
         for (i, &t) in t.iter().enumerate() {
             if !vb[i].is_finite() {
                 return Err(EvalError::NotFinite { image: first + i, t });
@@ -92,6 +96,7 @@ impl BoundSums {
             self.vb[t] += vb[i];
             self.mse[t] += mse[i];
             self.xstart_mse[t] += xstart_mse[i];
+            self.loss[t] += loss[i];
             self.terms[first + i] += self.weights[t] * vb[i];
         }
         Ok(())
@@ -114,8 +119,8 @@ impl BoundSums {
     /// Replaces every sum by the total over all processes: `add` receives vectors to sum element by element over the
     /// processes (an all-reduce), with the same calls in the same order in each process.
     pub fn merge(&mut self, mut add: impl FnMut(&mut [f64])) {
-        let Self { weights: _, counts, vb, mse, xstart_mse, prior, terms } = self;
-        for sums in [counts, vb, mse, xstart_mse, prior, terms] {
+        let Self { weights: _, counts, vb, mse, xstart_mse, loss, prior, terms } = self;
+        for sums in [counts, vb, mse, xstart_mse, loss, prior, terms] {
             add(sums);
         }
     }
@@ -132,12 +137,14 @@ impl BoundSums {
         let prior = self.prior.iter().sum::<f64>() / images;
         let decoder = self.weights[0] * self.vb[0] / images;
         let kl = (1..timesteps).map(|t| self.weights[t] * self.vb[t]).sum::<f64>() / images;
+        let loss = (0..timesteps).map(|t| self.weights[t] * self.loss[t]).sum::<f64>() / images / timesteps as f64;
         Likelihood {
             bits_per_dim: prior + decoder + kl,
             standard_error: standard_error(&self.by_image()),
             prior,
             decoder,
             kl,
+            loss,
             mse_quarters: [0, 1, 2, 3].map(|q| self.mse_of(q)),
             by_timestep: (0..timesteps).filter_map(|t| self.means_at(t)).collect(),
         }

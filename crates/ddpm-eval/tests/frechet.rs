@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Barrier, Mutex};
 
 use ddpm_diffusion::{Stream, noise_batch};
-use ddpm_eval::{EvalError, FeatureMoments};
+use ddpm_eval::{EvalError, FeatureMoments, Gaussian};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -13,6 +13,11 @@ fn moments(features: &Tensor) -> FeatureMoments {
     let mut moments = FeatureMoments::new(features.size()[1]).unwrap();
     moments.add(features).unwrap();
     moments
+}
+
+/// The Fréchet distance of two sets with these moments.
+fn distance(a: &FeatureMoments, b: &FeatureMoments) -> Result<f64, EvalError> {
+    a.gaussian()?.frechet_distance(&b.gaussian()?)
 }
 
 fn normal(seed: u64, count: u64, dim: i64) -> Tensor {
@@ -30,7 +35,7 @@ fn distances_equal_reference_values() {
     // With ten vectors the covariance is singular.
     for (name, a) in [("a_vs_b", a), ("first_10_of_a_vs_b", &a.narrow(0, 0, 10))] {
         let expected = expected[name].as_f64().unwrap();
-        for found in [moments(a).frechet_distance(&moments(b)), moments(b).frechet_distance(&moments(a))] {
+        for found in [distance(&moments(a), &moments(b)), distance(&moments(b), &moments(a))] {
             let found = found.unwrap();
             assert!((found / expected - 1.0).abs() < 1e-6, "{name}: {found} instead of {expected}");
         }
@@ -43,18 +48,30 @@ fn shifted_and_scaled_features_have_the_analytic_distance() {
     let x = normal(1, 500, 6);
     let a = moments(&(&x + 1e6));
     let spread = x.std_dim(0, true, false).square().sum(Kind::Double).double_value(&[]);
-    let found = a.frechet_distance(&moments(&(&x * 3.0 + (1e6 + 0.5)))).unwrap();
+    let found = distance(&a, &moments(&(&x * 3.0 + (1e6 + 0.5)))).unwrap();
     let apart = (x.mean_dim(0, false, None) * 2.0 + 0.5).square().sum(Kind::Double).double_value(&[]);
     assert!((found - apart - 4.0 * spread).abs() < 1e-6, "{found} instead of {}", apart + 4.0 * spread);
-    assert!(a.frechet_distance(&a).unwrap().abs() < 1e-9);
+    assert!(distance(&a, &a).unwrap() < 1e-9);
+}
+
+#[test]
+fn a_set_with_fewer_vectors_than_features_has_no_distance_from_itself() {
+    let few = moments(&normal(2, 40, 256));
+    let found = distance(&few, &few).unwrap();
+    assert!((0.0..1e-9).contains(&found), "{found}");
 }
 
 #[test]
 fn invalid_comparisons_are_refused() {
     let one = moments(&normal(1, 1, 3));
     let two = moments(&normal(1, 2, 3));
-    assert!(matches!(one.frechet_distance(&two), Err(EvalError::TooFew { found: 1 })));
-    assert!(two.frechet_distance(&moments(&normal(1, 2, 4))).is_err());
+    assert!(matches!(distance(&one, &two), Err(EvalError::TooFew { found: 1 })));
+    let wider = moments(&normal(1, 2, 4));
+    assert!(matches!(distance(&two, &wider), Err(EvalError::Widths { ours: 3, theirs: 4 })));
+    let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Double, Device::Cpu));
+    assert!(matches!(Gaussian::new(zeros(&[3]), zeros(&[3, 2])), Err(EvalError::Moments { .. })));
+    let infinite = Gaussian::new(zeros(&[3]), zeros(&[3, 3]) + f64::INFINITY);
+    assert!(matches!(infinite, Err(EvalError::MomentsNotFinite)));
     let wrong = Tensor::zeros([2, 5], (Kind::Float, Device::Cpu));
     assert!(matches!(FeatureMoments::new(3).unwrap().add(&wrong), Err(EvalError::Features { dim: 3, .. })));
 }
@@ -91,10 +108,10 @@ proptest! {
                 });
             }
         });
-        let whole = moments(&x).frechet_distance(&moments(&y)).unwrap();
+        let whole = distance(&moments(&x), &moments(&y)).unwrap();
         for share in &shares {
             prop_assert_eq!(share.count(), 60);
-            prop_assert!((share.frechet_distance(&moments(&y)).unwrap() - whole).abs() < 1e-9);
+            prop_assert!((distance(share, &moments(&y)).unwrap() - whole).abs() < 1e-9);
         }
     }
 }

@@ -172,7 +172,8 @@ fn the_reported_error_equals_the_spread_of_repeated_draws() {
                     let t: Vec<usize> = ids.iter().map(|&id| strata.draw(k, 0, id)).collect();
                     let vb: Vec<f64> = t.iter().zip(&sizes).map(|(&t, size)| size / (t + 1) as f64).collect();
                     let vb = Tensor::from_slice(&vb);
-                    let terms = BoundTerms { mse: vb.zeros_like(), xstart_mse: vb.zeros_like(), vb };
+                    let zeros = || vb.zeros_like();
+                    let terms = BoundTerms { mse: zeros(), xstart_mse: zeros(), loss: zeros(), vb };
                     sums.add_terms(0, &t, &terms).unwrap();
                 }
                 let found = sums.likelihood();

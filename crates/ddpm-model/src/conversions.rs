@@ -4,6 +4,7 @@ use ddpm_checkpoint::CheckpointError;
 use ddpm_comm::CommError;
 use ddpm_data::DataError;
 use ddpm_diffusion::DiffusionError;
+use ddpm_eval::EvalError;
 use ddpm_nn::NnError;
 use ddpm_telemetry::DrawError;
 
@@ -87,6 +88,17 @@ impl From<DiffusionError> for Error {
             DiffusionError::Model { t, source } => {
                 libtorch_or_internal(source, &format!("the network failed at timestep {t}"))
             }
+            _ => Self::caused_by(ErrorKind::Config, error),
+        }
+    }
+}
+
+impl From<EvalError> for Error {
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::Torch(error) => error.into(),
+            EvalError::Diffusion(error) => error.into(),
+            EvalError::NotFinite { .. } => Self::caused_by(ErrorKind::Diverged, error),
             _ => Self::caused_by(ErrorKind::Config, error),
         }
     }

@@ -1,5 +1,6 @@
 //! The data set that a configuration describes.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use ddpm_comm::{Agreed, Collective, agree};
@@ -42,6 +43,16 @@ pub fn check_fits(settings: &Settings, source: &dyn Source) -> Result<(), Error>
         None => Err(Error::config(format!(
             "model.classes is {classes} but the data carries no labels; set data.labels, or leave model.classes out"
         ))),
+    }
+}
+
+/// The number of images to use: as many as `asked` for, at most the `available` ones of `what`, which is the default.
+pub fn count(asked: Option<u64>, available: u64, what: impl Display) -> Result<usize, Error> {
+    match asked {
+        Some(asked) if asked > available => {
+            Err(Error::config(format!("{asked} images are requested of {what}; give at most {available}")))
+        }
+        asked => Ok(asked.unwrap_or(available) as usize),
     }
 }
 

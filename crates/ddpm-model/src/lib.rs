@@ -1,4 +1,4 @@
-//! Trained models: open them, draw images from them with or without guidance, and classify images.
+//! Trained models: open them, draw images from them with or without guidance, evaluate them, and classify images.
 //!
 //! A model is loaded from a run, a run at a step (`runs/mnist@5000`), the store of a run, or a diffusers directory.
 //! All ranks open it together, and each draws its share of the images; image i depends only on (seed, i).
@@ -23,8 +23,10 @@
 //! An [`Error`] has a kind, a cause, and remedies that a program phrases in terms of its own options. A [`Failure`]
 //! also records whether all ranks return it, so that they can shut down together.
 
+mod bound;
 mod build;
 mod classifier;
+pub mod compare;
 mod conversions;
 pub mod data;
 mod device;
@@ -50,6 +52,7 @@ mod transfer;
 mod unsaid;
 mod weights;
 
+pub use bound::BoundTask;
 pub use build::{current_folder, diffusion, store_options};
 pub use classifier::Classifier;
 pub use device::{Place, gpu_remedy, resolve_device, resolve_for_training};

@@ -49,6 +49,19 @@ pub fn read(path: &Path, image: ImageShape, classes: Option<i64>) -> Result<Labe
     Ok(labelled(source.as_ref(), images::of_batch(source.as_ref(), batch, Device::Cpu)?))
 }
 
+/// The shape of the images in a safetensors file, or of the first image in a folder.
+pub fn shape(path: &Path) -> Result<ImageShape, Error> {
+    if !path.is_dir() {
+        return tensor_file::image_shape(path, "samples");
+    }
+    let shape = ddpm_data::first_shape(path, DataSettings::default().max_pixels())?;
+    if shape.height == shape.width {
+        return Ok(shape);
+    }
+    let (path, ImageShape { height, width, .. }) = (path.display(), shape);
+    Err(Error::config(format!("the first image in {path} has {width} x {height} pixels; give square images")))
+}
+
 /// The first images of a data set.
 pub fn first(source: &dyn Source, count: u64) -> Result<Labelled, Error> {
     Ok(labelled(source, images::read(source, 0, count as usize, Device::Cpu)?))

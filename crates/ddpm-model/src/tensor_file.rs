@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use ddpm_data::ImageShape;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::Tensor;
@@ -51,6 +52,20 @@ fn write_with(path: &Path, entries: &[Entry], notes: Option<HashMap<String, Stri
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let file = views.and_then(|views| safetensors::serialize(views, notes)).map_err(Error::internal)?;
     write_atomic(path, &file).map_err(|e| Error::file(path, e))
+}
+
+/// The shape of the images f32 `[N, C, H, W]` in tensor `name` of a file.
+pub fn image_shape(path: &Path, name: &str) -> Result<ImageShape, Error> {
+    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    let unfit = |what: String| {
+        let path = path.display();
+        Error::config(format!("{path}: {what}; give a safetensors file with finite f32 `{name}` [N, C, H, W]"))
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| unfit(e.to_string()))?;
+    match *file.tensor(name).map_err(|e| unfit(e.to_string()))?.shape() {
+        [_, channels, height, width] => Ok(ImageShape { channels, height, width }),
+        ref shape => Err(unfit(format!("`{name}` is {shape:?}"))),
+    }
 }
 
 /// Images or noise read from a file.

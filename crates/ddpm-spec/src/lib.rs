@@ -34,6 +34,7 @@ mod data;
 mod device;
 mod diffusion;
 mod error;
+mod features;
 mod image;
 mod labels;
 mod loss;
@@ -58,6 +59,7 @@ pub use data::{DataKind, DataSpec, FolderLabels, IdxLabels, OnCorrupt, SourceKin
 pub use device::Device;
 pub use diffusion::DiffusionSpec;
 pub use error::{Naming, SpecError};
+pub use features::Features;
 pub use image::ImageShape;
 pub use labels::Labels;
 pub use loss::{Loss, LossKind};

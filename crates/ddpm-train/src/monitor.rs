@@ -1,4 +1,4 @@
-//! The outputs of a run: the files in its directory, TensorBoard, progress on the terminal, and sample grids.
+//! The outputs of a run: the files in its directory, TensorBoard, progress on the terminal, sample grids, evaluations.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -7,27 +7,28 @@ use std::time::Instant;
 
 use ddpm_comm::agree;
 use ddpm_config::Settings;
-use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, Variance, kept_timesteps};
+use ddpm_diffusion::Variance;
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
-use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, images, steps};
+use ddpm_model::{Drawn, Error, Failure, Learner, images, steps};
 use ddpm_nn::Weights;
 use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb};
 
+use crate::evaluations::{Evaluated, Evaluations, unless_diverged};
 use crate::gpu_usage::GpuUsage;
 use crate::observer::{Run, TrainObserver};
+use crate::preview::{self, Preview};
 use crate::report::LogStep;
 use crate::run_config::write_config;
 use crate::task::Task;
 
-/// Seed of the noise that sample grids start from. It is the same at every step and in every run, so that grids can
-/// be compared.
-const GRID_SEED: u64 = 0;
-/// Images per forward pass when a grid is drawn; a smaller `train.micro_batch` takes precedence.
-const GRID_BATCH: usize = 64;
-
-/// Writes the outputs of a run on rank 0, and draws its sample grids on all ranks.
-pub struct Monitor(Option<Outputs>);
+/// Writes the outputs of a run on rank 0; draws its sample grids and evaluates it on all ranks.
+pub struct Monitor {
+    outputs: Option<Outputs>,
+    evaluations: Evaluations,
+    /// The metrics of a step after which evaluations are due, which complete them.
+    incomplete: Option<Metrics>,
+}
 
 /// The outputs, on rank 0.
 struct Outputs {
@@ -41,34 +42,50 @@ struct Outputs {
 
 impl Monitor {
     /// Writes `config.toml`, opens the logs at the step from which the run was resumed, removes the grids of later
-    /// steps, and plots the forward process; collective over all ranks.
+    /// steps, plots the forward process, and opens what evaluations need; collective over all ranks.
     pub fn open(run: &Run) -> Result<Self, Failure> {
+        let evaluations = Evaluations::open(run)?;
         let opened = match run.comm.rank() {
             0 => Outputs::open(run).map(Some),
             _ => Ok(None),
         };
-        Ok(Self(agree::unanimous(run.comm.as_ref(), opened)?))
+        Ok(Self { outputs: agree::unanimous(run.comm.as_ref(), opened)?, evaluations, incomplete: None })
     }
 }
 
 impl TrainObserver for Monitor {
     fn on_log(&mut self, run: &mut Run, figures: &LogStep) -> Result<(), Failure> {
-        if let Some(outputs) = &mut self.0 {
-            outputs.log(&metrics(run, figures, outputs.gpu.as_ref()));
+        let Some(outputs) = &mut self.outputs else { return Ok(()) };
+        let mut metrics = metrics(run, figures, outputs.gpu.as_ref());
+        if self.evaluations.due(run).any() {
+            // Evaluated after the step is saved, as grids are drawn.
+            self.incomplete = Some(metrics);
+        } else {
+            Evaluated::default().add_to(run, &mut metrics);
+            outputs.log(&metrics);
         }
         Ok(())
     }
 
     fn after_step(&mut self, run: &mut Run) -> Result<(), Failure> {
-        if let Some(outputs) = &self.0 {
+        if let Some(outputs) = &self.outputs {
             outputs.progress.advance(run.state.step);
         }
-        let due = run.is_due(run.settings.monitor.sample_every) && run.task.objective.denoises();
+        let evaluations = self.evaluations.due(run);
+        let grid = run.is_due(run.settings.monitor.sample_every) && run.task.objective.denoises();
+        let mut evaluated = Evaluated::default();
         // Drawing may take longer than a stop request allows.
-        if due && !run.stop.requested_anywhere(run.comm.as_ref()) {
+        if (grid || evaluations.any()) && !run.stop.requested_anywhere(run.comm.as_ref()) {
             let started = Instant::now();
-            self.draw_samples(run)?;
+            evaluated = self.evaluations.run(run, evaluations)?;
+            if grid {
+                self.draw_samples(run)?;
+            }
             run.clock.drawing += started.elapsed();
+        }
+        if let (Some(outputs), Some(mut metrics)) = (&mut self.outputs, self.incomplete.take()) {
+            evaluated.add_to(run, &mut metrics);
+            outputs.log(&metrics);
         }
         Ok(())
     }
@@ -78,17 +95,8 @@ impl Monitor {
     /// Draws the grid of samples, all ranks together, and the accompanying pictures.
     fn draw_samples(&mut self, run: &Run) -> Result<(), Failure> {
         let weights = run.state.preview_weights(&run.task.network)?;
-        let drawn = match draw_grid(run, &weights) {
-            Ok(drawn) => Some(drawn),
-            // Observing never stops training. If the weights have diverged for good, the gradient of the next steps
-            // shows it.
-            Err(failure) if failure.kind() == ErrorKind::Diverged => {
-                tracing::warn!("no grid of samples: {failure}");
-                None
-            }
-            Err(failure) => return Err(failure),
-        };
-        let Some(outputs) = &mut self.0 else { return Ok(()) };
+        let drawn = unless_diverged("grid of samples", draw_grid(run, &weights))?;
+        let Some(outputs) = &mut self.outputs else { return Ok(()) };
         if let Some(drawn) = &drawn {
             outputs.show_samples(run, drawn);
         }
@@ -147,7 +155,7 @@ impl Outputs {
             tracing::warn!("cannot remove the sample grids of steps that will be repeated ({error})");
         }
         if settings.monitor.sample_every > 0 && Learner::of(settings) == Learner::Diffusion {
-            let kept = grid_timesteps(settings, diffusion)?;
+            let kept = preview::timesteps(settings, diffusion)?;
             steps::warn_of_visible_signal(diffusion, &kept, "raise monitor.sample_steps");
         }
         let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
@@ -264,26 +272,10 @@ fn columns(settings: &Settings) -> usize {
     }
 }
 
-/// The timesteps at which the sampler for grids evaluates the network.
-fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Error> {
-    Ok(kept_timesteps(Spacing::Leading, diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
-}
-
 /// Draws the images of a grid: every rank draws its share, and rank 0 receives all of them.
 fn draw_grid(run: &Run, weights: &Weights) -> Result<Drawn, Failure> {
-    let (settings, m) = (run.settings, &run.settings.monitor);
-    let kept = grid_timesteps(settings, &run.task.diffusion)?;
-    let process = run.task.diffusion.respaced(&kept)?;
-    let name = format!("this run at step {}", run.state.step);
-    let classes = settings.model.classes.map(i64::from);
-    let labels: Option<Vec<i64>> = classes.map(|classes| (0..m.sample_count as i64).map(|i| i % classes).collect());
-    let sampler = m.sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel });
-    Generation {
-        labels: labels.as_deref(),
-        seed: GRID_SEED,
-        batch: settings.train.micro_batch.map_or(GRID_BATCH, |micro| micro.min(GRID_BATCH)),
-        trajectories: if m.tensorboard { STRIP_IMAGES } else { 0 },
-        ..Generation::new(&name, &run.task.network, weights, &process, sampler)
-    }
-    .gather(run.comm.as_ref(), m.sample_count, |_, _| ())
+    let monitor = &run.settings.monitor;
+    let preview = agree::unanimous(run.comm.as_ref(), Preview::of(run, weights, monitor.sample_count))?;
+    let trajectories = if monitor.tensorboard { STRIP_IMAGES } else { 0 };
+    preview.generation(trajectories).gather(run.comm.as_ref(), monitor.sample_count, |_, _| ())
 }

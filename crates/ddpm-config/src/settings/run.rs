@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ddpm_spec::Labels;
+use ddpm_spec::{Features, Labels};
 use serde::{Deserialize, Serialize};
 
 use super::data::DataSettings;
@@ -79,8 +79,13 @@ impl Settings {
             _ => None,
         };
         let data = Some(&mut self.data.path).filter(|path| !path.is_empty());
+        let features = match &mut self.monitor.fid_features {
+            Features::File(path) => Some(path),
+            Features::Pixels => None,
+        };
         let (uri, init_from) = (self.checkpoint.uri.as_mut(), self.train.init_from.as_mut());
-        [Some(&mut self.run.dir), data, labels, uri, init_from].into_iter().flatten()
+        let reference = self.monitor.fid_reference.as_mut();
+        [Some(&mut self.run.dir), data, labels, uri, init_from, features, reference].into_iter().flatten()
     }
 
     /// These settings with the paths of `other` where both may name the same files: a run records absolute paths, and

@@ -1,6 +1,6 @@
 //! The services around training: `[comm]`, `[checkpoint]` and `[monitor]`.
 
-use ddpm_spec::{Backend, OnFailure, SamplerKind, WhenBusy};
+use ddpm_spec::{Backend, Features, OnFailure, SamplerKind, Split, WhenBusy};
 use serde::{Deserialize, Serialize};
 
 /// `[comm]`: how ranks communicate.
@@ -91,8 +91,24 @@ pub struct MonitorSettings {
     pub sample_count: usize,
     /// Steps of the sampler. Default 50, or all of the process's timesteps if there are fewer.
     pub sample_steps: u32,
-    /// Sampler of the grids. Default `ddim`.
+    /// Sampler of the grids, and of the samples that are compared with images. Default `ddim`.
     pub sampler: SamplerKind,
+    /// Steps between evaluations of loss and bound on held-out images; 0: never. Default 0.
+    pub eval_every: u64,
+    /// Held-out images; if there are fewer, all. Default 512.
+    pub eval_count: u64,
+    /// Timesteps at which each held-out image is evaluated. Default 10, or all of the process's if there are fewer.
+    pub eval_timesteps: u32,
+    /// The split of the held-out images. Default `test`.
+    pub eval_split: Split,
+    /// Steps between Fréchet distances of samples from the training images; 0: never. Default 0.
+    pub fid_every: u64,
+    /// Samples drawn for each distance. Default 1000.
+    pub fid_count: usize,
+    /// The features that are compared. Default `pixels`.
+    pub fid_features: Features,
+    /// Statistics to compare with, as an `.npz` file. Default: those of the training images.
+    pub fid_reference: Option<String>,
     /// Write TensorBoard events. Default true.
     pub tensorboard: bool,
     /// What a GPU can compute at most in the run's precision, in TFLOP/s, for `mfu`. Default: by its name.
@@ -102,6 +118,8 @@ pub struct MonitorSettings {
 impl MonitorSettings {
     /// The default of `sample_steps`, if the process has as many timesteps.
     pub(crate) const SAMPLE_STEPS: u32 = 50;
+    /// That of `eval_timesteps`.
+    pub(crate) const EVAL_TIMESTEPS: u32 = 10;
 }
 
 impl Default for MonitorSettings {
@@ -112,6 +130,14 @@ impl Default for MonitorSettings {
             sample_count: 64,
             sample_steps: Self::SAMPLE_STEPS,
             sampler: SamplerKind::Ddim,
+            eval_every: 0,
+            eval_count: 512,
+            eval_timesteps: Self::EVAL_TIMESTEPS,
+            eval_split: Split::Test,
+            fid_every: 0,
+            fid_count: 1000,
+            fid_features: Features::Pixels,
+            fid_reference: None,
             tensorboard: true,
             peak_tflops: None,
         }

@@ -2,14 +2,17 @@
 
 mod diffusion;
 mod model;
+mod monitor;
 mod paths;
+mod texts;
 
 use ddpm_spec::check::{in_range, nearest_divisors, nearest_multiples, positive, positive_finite, require};
 use ddpm_spec::{Backend, DataKind, Labels, SpecError, Split};
 
 use paths::{DATA, MODEL};
+use texts::{not_empty, spelt};
 
-use crate::address::{Misspelt, check_address, check_path};
+use crate::address::{check_address, check_path};
 use crate::{DataSettings, Error, Settings, TrainSettings};
 
 impl Settings {
@@ -55,14 +58,7 @@ impl Settings {
         in_range("checkpoint.retry_s", retry, retry <= 3600, "at most 3600")?;
         in_range("checkpoint.part_mb", self.checkpoint.part_mb, self.checkpoint.part_mb >= 8, "at least 8")?;
         positive("checkpoint.concurrency", self.checkpoint.concurrency as u64)?;
-        positive("monitor.log_every", self.monitor.log_every)?;
-        positive("monitor.sample_count", self.monitor.sample_count as u64)?;
-        if let Some(peak) = self.monitor.peak_tflops {
-            in_range("monitor.peak_tflops", peak, peak > 0.0 && peak.is_finite(), "above 0")?;
-        }
-        let (steps, all) = (self.monitor.sample_steps, self.diffusion.timesteps);
-        let wanted = format!("from 1 to diffusion.timesteps = {all}");
-        Ok(in_range("monitor.sample_steps", steps, (1..=all).contains(&steps), wanted)?)
+        Ok(self.validate_monitor()?)
     }
 
     /// Checks what depends on the number of ranks: the global batch must divide among them, and each rank's slice
@@ -183,22 +179,4 @@ impl TrainSettings {
         let clip = self.grad_clip;
         in_range("train.grad_clip", clip, clip >= 0.0 && clip.is_finite(), "above 0, or 0 for none")
     }
-}
-
-fn not_empty(key: &str, text: &str) -> Result<(), SpecError> {
-    require(
-        !text.trim().is_empty(),
-        key,
-        || format!("{key} is empty"),
-        || "Give it a value, or leave the key out".into(),
-    )
-}
-
-/// Refuses a path or an address that `check` finds misspelt.
-fn spelt(key: &str, text: &str, check: fn(&str) -> Result<(), Misspelt>) -> Result<(), SpecError> {
-    check(text).map_err(|Misspelt { problem, fix }| SpecError {
-        path: key.into(),
-        problem: format!("{key} = {text:?} {problem}"),
-        fix,
-    })
 }

@@ -62,6 +62,17 @@ impl Reader {
     }
 }
 
+/// The shape of the image in `path`, as it is in the file.
+///
+/// # Errors
+/// [`DataError::Io`] if the file cannot be read, [`DataError::Image`] if it does not contain a usable image.
+pub(crate) fn shape(path: &Path, max_pixels: u64) -> Result<ImageShape, DataError> {
+    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    let decoded = decode(&bytes, max_pixels);
+    let decoded = decoded.map_err(|reason| DataError::Image { path: path.to_path_buf(), reason })?;
+    Ok(ImageShape { channels: decoded.channels, height: decoded.height as usize, width: decoded.width as usize })
+}
+
 /// Decodes a JPEG or PNG, recognised by its content, upright (EXIF orientation applied). Transparent pixels are
 /// composited over black. The error is a phrase that says what is wrong.
 fn decode(bytes: &[u8], max_pixels: u64) -> Result<Pixels, String> {

@@ -1,14 +1,13 @@
 //! `eval …`, as typed.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use ddpm_data::Split;
 
 use ddpm_model::WeightChoice;
 
+use super::compare::CompareArgs;
 use super::device::DeviceArgs;
 use super::images::DataArgs;
 use super::numbers::{at_least_one, seed};
@@ -20,8 +19,12 @@ use super::words::split;
 pub enum EvalCommand {
     /// The likelihood of images under a model: the variational bound, in bits per dimension.
     Nll(NllArgs),
-    /// The distance of samples from images: the Fréchet distance between their features.
+    /// The distance of a model or of samples from images: the Fréchet distance between their features.
     Fid(FidArgs),
+    /// The kernel distance between their features, which is unbiased.
+    Kid(KidArgs),
+    /// Precision and recall: how many of the samples look like images, and how many of the images are covered.
+    Pr(PrArgs),
     /// The classes that a classifier predicts for samples, or for its own data.
     Classes(ClassesArgs),
 }
@@ -61,55 +64,38 @@ pub struct NllArgs {
 /// Arguments of `eval fid`.
 #[derive(Debug, Args)]
 pub struct FidArgs {
-    /// The output of `sample`: a safetensors file, or a folder of images.
-    #[arg(long, value_name = "FILE|FOLDER", value_parser = path)]
-    pub samples: PathBuf,
-    /// A TOML file or a preset; the samples are compared with the images of its `[data]`.
-    #[arg(long, value_name = "FILE")]
-    pub data: String,
-    /// Override one key of that configuration by a TOML value, e.g. `--set data.path=DIR`; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
-    /// Which part of the data set.
-    #[arg(long, default_value = "train", value_parser = split())]
-    pub split: Split,
-    /// Use only its first N images.
-    #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
-    pub count: Option<u64>,
-    /// `pixels`, or a TorchScript module from images f32 [B, C, H, W] in [-1, 1] to features [B, D].
-    #[arg(long, default_value = "pixels", value_name = "pixels|FILE.pt")]
-    pub features: Features,
-    /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
-    pub batch: usize,
     #[command(flatten)]
-    pub on: DeviceArgs,
+    pub compare: CompareArgs,
+    /// Compare with these statistics instead of a data set's: an `.npz` file of pytorch-fid, ADM or EDM.
+    #[arg(long, value_name = "FILE.npz", conflicts_with_all = ["data", "overrides", "split", "count"],
+          value_parser = path)]
+    pub reference: Option<PathBuf>,
+    /// Write the statistics of the data set to an `.npz` file, which pytorch-fid reads.
+    #[arg(long, value_name = "FILE.npz", conflicts_with = "reference", value_parser = path)]
+    pub write_reference: Option<PathBuf>,
 }
 
-/// The features by which images are compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Features {
-    /// The pixel values themselves.
-    Pixels,
-    /// The output of this TorchScript module.
-    File(PathBuf),
+/// Arguments of `eval kid`.
+#[derive(Debug, Args)]
+pub struct KidArgs {
+    #[command(flatten)]
+    pub compare: CompareArgs,
+    /// Number of pairs of random subsets over which the distance is averaged.
+    #[arg(long, default_value = "100", value_name = "N", value_parser = at_least_one::<usize>)]
+    pub subsets: usize,
+    /// Images in a subset.
+    #[arg(long, default_value = "1000", value_name = "N", value_parser = at_least_one::<usize>)]
+    pub subset_size: usize,
 }
 
-impl FromStr for Features {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "pixels" { Ok(Self::Pixels) } else { path(text).map(Self::File) }
-    }
-}
-
-impl fmt::Display for Features {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pixels => f.write_str("pixels"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
+/// Arguments of `eval pr`.
+#[derive(Debug, Args)]
+pub struct PrArgs {
+    #[command(flatten)]
+    pub compare: CompareArgs,
+    /// The ball around each image reaches to its k-th nearest neighbour.
+    #[arg(short = 'k', long, default_value = "3", value_name = "K", value_parser = at_least_one::<usize>)]
+    pub neighbours: usize,
 }
 
 /// Arguments of `eval classes`.

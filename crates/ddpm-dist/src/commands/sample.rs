@@ -64,19 +64,9 @@ impl<'a> Order<'a> {
             steps::warn_of_visible_signal(&model.diffusion, &kept, &remedy);
         }
         let process = model.diffusion.respaced(&kept)?;
-        let guidance = guidance(args, &model)?;
+        let guidance = guidance(args.guidance, &model)?;
         let classifier = classifier.filter(|_| args.classifier_scale != 0.0);
         Ok(Self { output, model, process, labels, classifier, guidance, noise, count })
-    }
-
-    /// Which eps gives DDIM its direction after the predicted image was clipped.
-    ///
-    /// The network's own, as long as the prediction is one of the network's or lies between two of them. Stronger
-    /// guidance takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps is no longer
-    /// consistent with it, and following that eps destroys the image.
-    fn direction(&self) -> Direction {
-        let between = self.guidance.is_none_or(|(scale, _)| (0.0..=1.0).contains(&scale));
-        if between && self.classifier.is_none() { Direction::FromModel } else { Direction::FromXStart }
     }
 }
 
@@ -93,7 +83,11 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let classifier = classifier.map(open).transpose()?;
     let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
-    let sampler = args.sampler.with(Ddim { eta: args.eta, direction: order.direction() });
+    let direction = match (&order.classifier, order.guidance) {
+        (Some(_), _) => Direction::FromXStart,
+        (None, guidance) => Direction::guided(guidance.map_or(1.0, |(scale, _)| scale)),
+    };
+    let sampler = args.sampler.with(Ddim { eta: args.eta, direction });
     let generation = Generation {
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
@@ -194,10 +188,10 @@ fn labels(
     }
 }
 
-/// The scale of classifier-free guidance and the embedding row that means "no class"; None at scale 1, which is the
-/// plain conditional prediction.
-fn guidance(args: &SampleArgs, model: &Model) -> Result<Option<(f64, i64)>, Error> {
-    match (args.guidance, model.null_class) {
+/// Classifier-free guidance as requested: its scale, and the embedding row that means "no class"; None at scale 1,
+/// which is the plain conditional prediction.
+pub fn guidance(scale: Option<f64>, model: &Model) -> Result<Option<(f64, i64)>, Error> {
+    match (scale, model.null_class) {
         (None, _) => Ok(None),
         (Some(scale), Some(null)) => Ok((scale != 1.0).then_some((scale, null))),
         (Some(_), None) => Err(Error::config(

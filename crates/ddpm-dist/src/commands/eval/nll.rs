@@ -1,25 +1,19 @@
 //! `eval nll`: the variational bound on images; the work is spread over the ranks.
-//!
-//! A unit of work is a batch of images in one stratum of timesteps, so that the contents of a forward pass do not
-//! depend on the number of ranks. Rank `u % ranks` computes unit u.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ddpm_comm::{Collective, Reduce, World, agree};
+use ddpm_comm::{World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Source;
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
-use ddpm_eval::{BoundSums, EvalError, Evaluation, Images, Likelihood, Strata};
-use ddpm_model::{Error, Failure, ImageBatch, Model, ShuffledImages, data};
+use ddpm_eval::{Likelihood, Strata};
+use ddpm_model::{BoundTask, Error, Failure, Model, data};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::error::of_eval;
 use crate::cli::NllArgs;
 use crate::failure::relieve_by_batch;
-use crate::model_data::check_count;
 use crate::output::print;
 
 /// How long a rank waits for another at most: enough for a batch read from a slow disk, and a forward pass.
@@ -48,7 +42,8 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
     let model = Model::open(comm, &args.model, args.weights, device)?;
     let task = agree::unanimous(comm, Task::of(args, model))?;
     data::check_same(comm, task.source.as_ref())?;
-    let (images, units) = (task.count, task.units());
+    let bound = task.bound();
+    let (images, units) = (task.count, bound.units(task.count));
     tracing::info!(
         "{images} of {} under {}: {} in {units} forward passes",
         task.source.describe(),
@@ -56,7 +51,7 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
         task.kind(args),
     );
     let bar = if world.rank() == 0 { ProgressBar::new(units as u64) } else { ProgressBar::hidden() };
-    let sums = task.evaluate(comm, |done| {
+    let sums = bound.evaluate(comm, &task.source, images, task.settings.data.workers, |done| {
         bar.set_position(done as u64);
         let tenth = |done: usize| done * 10 / units;
         if bar.is_hidden() && tenth(done) > tenth(done.saturating_sub(comm.size())) {
@@ -80,14 +75,13 @@ impl Task {
         };
         let strata = match (&respaced, args.timesteps) {
             (Some(process), _) => Strata::every(process.timesteps()),
-            (None, Some(count)) => Strata::sampled(timesteps, count).map_err(of_eval)?,
+            (None, Some(count)) => Strata::sampled(timesteps, count)?,
             (None, None) => Strata::every(timesteps),
         };
         let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
         let source = model.open_data(&settings, args.data.split)?;
-        let count = args.count.unwrap_or(source.len());
-        check_count(source.as_ref(), count)?;
-        let (count, batch) = (count as usize, args.batch.min(count as usize));
+        let count = data::count(args.count, source.len(), source.describe())?;
+        let batch = args.batch.min(count);
         Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed, batch })
     }
 
@@ -105,44 +99,17 @@ impl Task {
         }
     }
 
-    fn units(&self) -> usize {
-        self.count.div_ceil(self.batch) * self.strata.len()
-    }
-
-    /// The sums over all ranks, on every rank; `progress` gets the number of units done by all ranks together.
-    fn evaluate(&self, comm: &dyn Collective, progress: impl Fn(usize)) -> Result<BoundSums, Failure> {
-        let units = self.units();
-        let mut sums = BoundSums::new(&self.strata, self.count);
-        let (workers, device) = (self.settings.data.workers, self.model.weights.flat().device());
-        let images = ShuffledImages::new(&self.source, self.seed, self.batch, workers, device);
-        let mut images = agree::unanimous(comm, images)?;
-        for round in (0..units).step_by(comm.size()) {
-            let unit = round + comm.rank();
-            // Exchanged in every round, so that all ranks end as soon as one fails.
-            agree::unanimous(comm, if unit < units { self.add(&mut sums, &mut images, unit) } else { Ok(()) })?;
-            progress((round + comm.size()).min(units));
-        }
-        sums.merge(|values| comm.all_reduce_f64(values, Reduce::Sum));
-        Ok(sums)
-    }
-
-    fn add(&self, sums: &mut BoundSums, images: &mut ShuffledImages, unit: usize) -> Result<(), Error> {
-        let (number, stratum) = (unit / self.strata.len(), unit % self.strata.len());
-        let first = number * self.batch;
-        let ImageBatch { ids, x_start, labels } = images.batch(number, self.batch.min(self.count - first))?;
-        let evaluation = Evaluation {
+    fn bound(&self) -> BoundTask<'_> {
+        BoundTask {
+            name: &self.model.description,
+            network: &self.model.network,
+            weights: &self.model.weights,
             process: self.process(),
             strata: &self.strata,
             clip: if self.model.clips { Clip::Unit } else { Clip::None },
             seed: self.seed,
-        };
-        let labels = self.model.classes.map(|_| labels);
-        let added = evaluation
-            .add(sums, &Images { x_start, ids, first }, stratum, |x, t| Ok(self.model.predict(x, t, labels)?));
-        added.map_err(|error| match error {
-            EvalError::NotFinite { .. } => of_eval(error).within(Path::new(&self.model.description)),
-            error => of_eval(error),
-        })
+            batch: self.batch,
+        }
     }
 
     fn to_json(&self, args: &NllArgs, found: &Likelihood) -> Value {
@@ -162,6 +129,7 @@ impl Task {
             "prior": found.prior,
             "decoder": found.decoder,
             "kl": found.kl,
+            "loss": found.loss,
             "mse_quarters": found.mse_quarters,
             "terms": {
                 "t": terms.iter().map(|term| self.process().timestep_map[term.t]).collect::<Vec<i64>>(),

@@ -1,0 +1,108 @@
+//! What `eval fid`, `eval kid` and `eval pr` have in common: opening the two sets of images, and printing a result.
+
+use std::path::Path;
+
+use ddpm_comm::{World, agree};
+use ddpm_config::Settings;
+use ddpm_model::compare::{Against, Comparison, DrawOptions, Evaluated};
+use ddpm_model::{Error, Failure, Model, Remedy};
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+use crate::cli::CompareArgs;
+use crate::commands::patience::PATIENCE;
+use crate::commands::sample::guidance;
+use crate::failure::{relieve_by_batch, relieve_with};
+use crate::output::print;
+
+/// Number of images that a model draws by default.
+const DRAWN: usize = 10_000;
+
+/// From this many features on, their covariances take gigabytes, whatever the batch.
+const MANY_FEATURES: i64 = 8192;
+
+/// Opens both sides on all ranks; the images are compared with a file of `statistics`, or else with a data set.
+pub fn open(args: &CompareArgs, statistics: Option<&Path>, world: &World) -> Result<Comparison, Failure> {
+    let comm = world.collective();
+    let comm = comm.as_ref();
+    world.watch(PATIENCE);
+    relieve_by_batch(args.batch);
+    let device = args.on.resolve(world)?;
+    let open = |source: &String| Model::open(comm, source, args.evaluated.weights, device);
+    let model = args.evaluated.from.model.as_ref().map(open).transpose()?;
+    let sides = || {
+        let against = against(args, statistics, model.as_ref())?;
+        Ok::<_, Error>((evaluated(args, model, &against)?, against))
+    };
+    let (evaluated, against) = agree::unanimous(comm, sides())?;
+    let comparison = Comparison::open(comm, evaluated, against, &args.features, device, args.batch)?;
+    let dim = comparison.dim();
+    if dim > MANY_FEATURES {
+        relieve_with(format!(
+            "Give fewer features by --features FILE.pt: {dim} of them have {dim} x {dim} covariances"
+        ));
+    }
+    Ok(comparison)
+}
+
+fn against(args: &CompareArgs, statistics: Option<&Path>, model: Option<&Model>) -> Result<Against, Error> {
+    let settings = match (statistics, model, &args.data) {
+        (Some(path), _, _) => return Ok(Against::File(path.into())),
+        (None, Some(model), config) => model.data_settings(config.as_deref(), &args.overrides)?,
+        (None, None, Some(config)) => Settings::load(config, &args.overrides)?,
+        (None, None, None) => {
+            return Err(Error::config("there is nothing to compare the images with").or(Remedy::NameData));
+        }
+    };
+    Against::data(&settings, args.split, args.count)
+}
+
+fn evaluated(args: &CompareArgs, model: Option<Model>, against: &Against) -> Result<Evaluated, Error> {
+    let wanted = &args.evaluated;
+    match (model, &wanted.from.samples, &wanted.from.images) {
+        (Some(model), _, _) => {
+            let options = DrawOptions {
+                count: wanted.take.unwrap_or(DRAWN),
+                sampler: wanted.sampler,
+                steps: wanted.steps,
+                eta: wanted.eta,
+                guidance: guidance(wanted.guidance, &model)?,
+                seed: args.seed,
+                batch: args.batch,
+            };
+            Evaluated::drawn(model, options)
+        }
+        (None, Some(path), _) => Evaluated::samples(path, against.image(), wanted.take),
+        (None, None, config) => {
+            let settings = Settings::load(config.as_deref().unwrap_or_default(), &wanted.images_set)?;
+            Evaluated::data(&settings, wanted.images_split, wanted.take)
+        }
+    }
+}
+
+/// Calls `measure` with the progress of drawing, shown on rank 0.
+pub fn with_progress<T>(world: &World, measure: impl FnOnce(&dyn Fn(usize, usize)) -> T) -> T {
+    let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let found = measure(&|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    found
+}
+
+/// Prints a result and everything that it depends on, on rank 0: as one JSON object, or as text that starts with
+/// `text`.
+pub fn report(world: &World, comparison: &Comparison, json: bool, result: Value, text: &str) -> Result<(), Error> {
+    if world.rank() != 0 {
+        return Ok(());
+    }
+    if !json {
+        return print(format_args!("{text}\n{}", comparison.describe()));
+    }
+    let mut object = comparison.to_json();
+    if let (Some(object), Value::Object(result)) = (object.as_object_mut(), result) {
+        object.extend(result);
+    }
+    print(object)
+}

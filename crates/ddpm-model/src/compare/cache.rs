@@ -1,0 +1,59 @@
+//! Where statistics of a data set are kept between runs, so that they are computed once.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, process};
+
+use ddpm_data::Source;
+use ddpm_eval::Gaussian;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::extractor::{Extractor, hex};
+use super::npz;
+use crate::error::Error;
+
+/// Number of images, evenly spaced, whose pixels are part of a data set's identity.
+const PROBED: u64 = 64;
+
+/// The file for the statistics of the first `count` images of `source`, named after everything that they depend on;
+/// `None` if the user has no cache folder.
+///
+/// A data set's fingerprint covers the names of its files, not their contents, nor how they are cropped and scaled: the
+/// pixels of some images stand for these.
+///
+/// # Errors
+/// One of those images cannot be read.
+pub fn path(source: &dyn Source, count: usize, extractor: &Extractor) -> Result<Option<PathBuf>, Error> {
+    let Some(folder) = folder() else { return Ok(None) };
+    let mut pixels = Sha256::new();
+    let last = count as u64 - 1;
+    let probed = PROBED.min(count as u64);
+    for i in 0..probed {
+        let id = (last * i).checked_div(probed - 1).unwrap_or(0);
+        pixels.update(&ddpm_data::preview(source, id, 1)?.images);
+    }
+    let protocol = json!({
+        "version": 1, "data": source.fingerprint(), "pixels": hex(&pixels.finalize()), "count": count,
+        "image": extractor.image().sizes(), "features": extractor.sha256(),
+    });
+    let name = hex(&Sha256::digest(protocol.to_string()));
+    Ok(Some(folder.join(&name[..32]).with_extension("npz")))
+}
+
+/// Puts statistics into the cache. Several programs may do so at once.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn store(path: &Path, statistics: &Gaussian) -> Result<(), Error> {
+    let own = path.with_extension(format!("{}.npz", process::id()));
+    npz::write(&own, statistics)?;
+    fs::rename(&own, path).map_err(|e| Error::file(path, e))
+}
+
+/// The user's cache folder, as the scripts choose it.
+fn folder() -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let ours = set("DDPM_CACHE").or_else(|| Some(caches()?.join("ddpm-dist")))?;
+    Some(ours.join("statistics"))
+}

@@ -1,0 +1,202 @@
+//! The images that a comparison evaluates: drawn from a model, read from files, or those of a data set.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ddpm_comm::{Agreed, Collective, agree};
+use ddpm_config::Settings;
+use ddpm_data::{ImageShape, Source, Split};
+use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, kept_timesteps};
+use ddpm_spec::SamplerKind;
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::image_set::ImageSet;
+use crate::draw::Generation;
+use crate::error::{Error, Failure};
+use crate::model::Model;
+use crate::{data, samples, steps};
+
+/// The images to evaluate.
+pub enum Evaluated {
+    /// Images drawn from a model, which are kept nowhere.
+    Drawn(Box<Drawing>),
+    /// Images read from files.
+    Samples {
+        /// f32 `[N, C, H, W]` in `[-1, 1]`.
+        images: Tensor,
+        /// Where they come from.
+        path: PathBuf,
+    },
+    /// The first images of a data set.
+    Data {
+        /// The data set.
+        source: Arc<dyn Source>,
+        /// Its split.
+        split: Split,
+        /// The number of images.
+        count: usize,
+    },
+}
+
+/// How images are drawn for a comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct DrawOptions {
+    /// The number of images; classes take turns.
+    pub count: usize,
+    /// The sampler.
+    pub sampler: SamplerKind,
+    /// Its steps, with leading spacing; by default as many as for samples.
+    pub steps: Option<usize>,
+    /// DDIM's noise.
+    pub eta: f64,
+    /// Classifier-free guidance, as in [`Generation::guidance`].
+    pub guidance: Option<(f64, i64)>,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Images per forward pass.
+    pub batch: usize,
+}
+
+/// Images to draw from a model.
+pub struct Drawing {
+    model: Model,
+    options: DrawOptions,
+    process: Diffusion,
+    labels: Option<Vec<i64>>,
+}
+
+impl Evaluated {
+    /// Images drawn from a model.
+    ///
+    /// # Errors
+    /// The process does not have so many steps.
+    pub fn drawn(model: Model, options: DrawOptions) -> Result<Self, Error> {
+        let total = model.diffusion.timesteps();
+        let kept = steps::count(options.steps, steps::DEFAULT_SAMPLING_STEPS, total);
+        let kept = kept_timesteps(Spacing::Leading, total, kept)?;
+        steps::warn_of_visible_signal(&model.diffusion, &kept, "take more steps");
+        Ok(Self::Drawn(Box::new(Drawing {
+            process: model.diffusion.respaced(&kept)?,
+            labels: model.classes.map(|classes| (0..options.count as i64).map(|i| i % classes).collect()),
+            model,
+            options,
+        })))
+    }
+
+    /// The first `take` images of a safetensors file or a folder, or all; of the given shape, or else of the file's
+    /// own.
+    ///
+    /// # Errors
+    /// The images cannot be read, or are fewer.
+    pub fn samples(path: &Path, shape: Option<ImageShape>, take: Option<usize>) -> Result<Self, Error> {
+        let shape = shape.map_or_else(|| samples::shape(path), Ok)?;
+        let images = samples::read(path, shape, None)?.images;
+        let count = data::count(take.map(|take| take as u64), images.size()[0] as u64, path.display())?;
+        Ok(Self::Samples { images: images.f_narrow(0, 0, count as i64)?, path: path.into() })
+    }
+
+    /// The first `take` images of the data set that `settings` describe, or all.
+    ///
+    /// # Errors
+    /// The data set cannot be opened, or has fewer images.
+    pub fn data(settings: &Settings, split: Split, take: Option<usize>) -> Result<Self, Error> {
+        let source = data::open(settings, split)?;
+        let count = data::count(take.map(|take| take as u64), source.len(), source.describe())?;
+        Ok(Self::Data { source, split, count })
+    }
+
+    /// The shape of the images.
+    pub fn image(&self) -> ImageShape {
+        match self {
+            Self::Drawn(drawing) => drawing.model.network.image(),
+            Self::Data { source, .. } => source.image(),
+            Self::Samples { images, .. } => {
+                let size = images.size();
+                ImageShape { channels: size[1] as usize, height: size[2] as usize, width: size[3] as usize }
+            }
+        }
+    }
+
+    /// The number of images.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Drawn(drawing) => drawing.options.count,
+            Self::Data { count, .. } => *count,
+            Self::Samples { images, .. } => images.size()[0] as usize,
+        }
+    }
+
+    /// Refuses images that are not the same on every rank.
+    pub(super) fn check_same(&self, comm: &dyn Collective) -> Result<(), Failure> {
+        match self {
+            Self::Drawn(_) => Ok(()),
+            Self::Data { source, .. } => data::check_same(comm, source.as_ref()),
+            Self::Samples { .. } if agree::alike(comm, &self.count().to_le_bytes()) => Ok(()),
+            Self::Samples { .. } => {
+                let message = "the ranks found different samples; give all of them the same files";
+                Err(Agreed::known_to_all(Error::config(message)).into())
+            }
+        }
+    }
+
+    /// Passes the images to `compute`, during which those of a model are drawn; `progress` is called as in
+    /// [`Generation::run`].
+    pub(super) fn with_images<T>(
+        &self,
+        progress: &dyn Fn(usize, usize),
+        compute: impl FnOnce(&ImageSet) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match self {
+            Self::Samples { images, .. } => compute(&ImageSet::Samples(images)),
+            Self::Data { source, count, .. } => compute(&ImageSet::Data { source: source.as_ref(), count: *count }),
+            Self::Drawn(drawing) => {
+                let Drawing { model, options, process, labels } = drawing.as_ref();
+                let direction = Direction::guided(options.guidance.map_or(1.0, |(scale, _)| scale));
+                let sampler = options.sampler.with(Ddim { eta: options.eta, direction });
+                let generation = &Generation {
+                    seed: options.seed,
+                    labels: labels.as_deref(),
+                    guidance: options.guidance,
+                    batch: options.batch,
+                    ..Generation::of(model, process, sampler)
+                };
+                compute(&ImageSet::Drawn { generation, count: options.count, progress })
+            }
+        }
+    }
+
+    /// The images in a phrase that begins with their number.
+    pub(super) fn describe(&self) -> String {
+        let count = self.count();
+        match self {
+            Self::Drawn(drawing) => {
+                let (model, steps) = (&drawing.model.description, drawing.process.timesteps());
+                format!("{count} drawn from {model} in {steps} steps")
+            }
+            Self::Samples { path, .. } => format!("{count} in {}", path.display()),
+            Self::Data { source, split, .. } => format!("{count} of {}, {split} split", source.describe()),
+        }
+    }
+
+    /// Everything that the images depend on.
+    pub(super) fn protocol(&self) -> Value {
+        match self {
+            Self::Drawn(drawing) => {
+                let Drawing { model, options, process, labels } = drawing.as_ref();
+                json!({
+                    "model": model.description, "count": options.count, "seed": options.seed,
+                    "sampler": options.sampler, "steps": process.timesteps(), "spacing": "leading",
+                    "timesteps": model.diffusion.timesteps(), "eta": options.eta,
+                    "guidance": options.guidance.map(|(scale, _)| scale),
+                    "classes": labels.as_ref().map(|_| "in turn"),
+                    "clip": model.clips.then_some("predicted images to [-1, 1]"),
+                })
+            }
+            Self::Samples { path, .. } => json!({ "samples": path, "count": self.count() }),
+            Self::Data { source, split, count } => json!({
+                "data": source.describe(), "split": split, "count": count,
+            }),
+        }
+    }
+}

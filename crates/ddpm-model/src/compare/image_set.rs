@@ -1,0 +1,117 @@
+//! Sets of images to compare, and their features, computed by all ranks together.
+
+use ddpm_comm::{Collective, Reduce, agree};
+use ddpm_data::Source;
+use ddpm_eval::FeatureMoments;
+use tch::{Device, Kind, Tensor};
+
+use super::extractor::Extractor;
+use crate::draw::Generation;
+use crate::error::{Error, Failure};
+use crate::images;
+
+/// A set of images.
+pub enum ImageSet<'a> {
+    /// The first images of a data set.
+    Data {
+        /// The data set, the same on every rank.
+        source: &'a dyn Source,
+        /// The number of images.
+        count: usize,
+    },
+    /// Samples f32 `[N, C, H, W]` in `[-1, 1]`, the same on every rank.
+    Samples(&'a Tensor),
+    /// Images drawn for the comparison, which are kept nowhere.
+    Drawn {
+        /// How they are drawn.
+        generation: &'a Generation<'a>,
+        /// The number of images.
+        count: usize,
+        /// Called as in [`Generation::run`].
+        progress: &'a dyn Fn(usize, usize),
+    },
+}
+
+impl ImageSet<'_> {
+    /// The number of images.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Data { count, .. } | Self::Drawn { count, .. } => *count,
+            Self::Samples(samples) => samples.size()[0] as usize,
+        }
+    }
+
+    /// Mean and covariance of the features of all images, on every rank. Samples are compared as the 256 levels that a
+    /// file would hold.
+    ///
+    /// # Errors
+    /// Images cannot be read or drawn, or the extractor fails on them.
+    pub fn moments(
+        &self,
+        comm: &dyn Collective,
+        extractor: &Extractor,
+        batch: usize,
+    ) -> Result<FeatureMoments, Failure> {
+        let mut moments = agree::unanimous(comm, FeatureMoments::new(extractor.dim()).map_err(Error::from))?;
+        self.for_each(comm, extractor.device(), batch, |_, images| Ok(moments.add(&extractor.features(images)?)?))?;
+        moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum))?;
+        Ok(moments)
+    }
+
+    /// The features of all images, f32 `[N, D]`, on every rank.
+    ///
+    /// # Errors
+    /// As for [`moments`](Self::moments).
+    pub fn rows(&self, comm: &dyn Collective, extractor: &Extractor, batch: usize) -> Result<Tensor, Failure> {
+        let (count, dim) = (self.count() as i64, extractor.dim());
+        let rows =
+            agree::unanimous(comm, Tensor::f_zeros([count, dim], (Kind::Float, Device::Cpu)).map_err(Error::from))?;
+        self.for_each(comm, extractor.device(), batch, |first, images| {
+            let features = extractor.features(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+            rows.f_narrow(0, first as i64, images.size()[0])?.f_copy_(&features)?;
+            Ok(())
+        })?;
+        if comm.size() == 1 {
+            return Ok(rows);
+        }
+        let mut values: Vec<f32> = Vec::try_from(rows.f_view(-1)?)?;
+        comm.all_reduce(&mut values, Reduce::Sum);
+        Ok(Tensor::f_from_slice(&values)?.f_view([count, dim])?)
+    }
+
+    /// Passes each batch of this rank's share to `take`, with the index of its first image. Which images share a batch
+    /// does not depend on the number of ranks, unless they are drawn.
+    fn for_each(
+        &self,
+        comm: &dyn Collective,
+        device: Device,
+        batch: usize,
+        mut take: impl FnMut(usize, &Tensor) -> Result<(), Error>,
+    ) -> Result<(), Failure> {
+        let mut share = |count: usize, read: &dyn Fn(usize, usize) -> Result<Tensor, Error>| -> Result<(), Failure> {
+            let mut ours = (comm.rank() * batch..count).step_by(comm.size() * batch);
+            let taken = ours.try_for_each(|first| take(first, &read(first, batch.min(count - first))?));
+            Ok(agree::unanimous(comm, taken)?)
+        };
+        match self {
+            Self::Data { source, count } => {
+                share(*count, &|first, count| Ok(images::read(*source, first as u64, count, device)?.x_start))
+            }
+            Self::Samples(samples) => share(self.count(), &|first, count| {
+                grey_levels(&samples.f_narrow(0, first as i64, count as i64)?.f_to_device(device)?)
+            }),
+            Self::Drawn { generation, count, progress } => {
+                let [channels, height, width] = generation.network.image().sizes();
+                generation.run(comm, *count, progress, |indices, drawn| {
+                    let samples = Tensor::f_from_slice(&drawn.samples)?.f_view([-1, channels, height, width])?;
+                    take(indices.start, &grey_levels(&samples.f_to_device(device)?)?)
+                })
+            }
+        }
+    }
+}
+
+/// Samples, rounded to the 256 levels of an image file.
+fn grey_levels(samples: &Tensor) -> Result<Tensor, Error> {
+    Ok(((samples.f_clamp(-1.0, 1.0)? + 1.0) * 127.5).f_round()? / 127.5 - 1.0)
+}

@@ -43,7 +43,11 @@ impl Settings {
             },
             model: ModelSettings::describing(&model.unet)?,
             ema: EmaSettings { warmup: false, ..EmaSettings::default() },
-            monitor: MonitorSettings { sample_steps: defaults.sample_steps.min(diffusion.timesteps), ..defaults },
+            monitor: MonitorSettings {
+                sample_steps: defaults.sample_steps.min(diffusion.timesteps),
+                eval_timesteps: defaults.eval_timesteps.min(diffusion.timesteps),
+                ..defaults
+            },
             diffusion,
             ..Self::default()
         })

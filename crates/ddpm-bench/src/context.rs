@@ -6,21 +6,26 @@ use ddpm_comm::{Collective, World};
 use ddpm_config::Settings;
 use ddpm_model::{Failure, Place};
 use ddpm_telemetry::peak_rss_mb;
-use ddpm_train::{Plan, StopRequest, Trainer};
+use ddpm_train::{Plan, Program, StopRequest, Trainer};
 use serde_json::Value;
 
-use super::measure::largest;
-use super::report::Report;
-use crate::failure::program;
+use crate::measure::largest;
+use crate::report::Report;
 
 /// The context that every benchmark gets.
 pub struct Bench<'a> {
+    /// The ranks.
     pub world: &'a World,
+    /// How they communicate.
     pub comm: Arc<dyn Collective>,
+    /// Where this rank computes.
     pub place: Place,
+    /// The user's wish to stop.
     pub stop: &'a StopRequest,
     /// The user's, except for the locations of the run and its store.
     pub settings: Settings,
+    /// The program that measures.
+    pub program: Program,
 }
 
 impl Bench<'_> {
@@ -28,7 +33,7 @@ impl Bench<'_> {
     pub fn trainer(&self) -> Result<Trainer, Failure> {
         let mut settings = self.settings.clone();
         (settings.train.steps, settings.monitor.log_every) = (u64::MAX, u64::MAX);
-        Trainer::prepare(&self.comm, self.place, Plan::fresh(settings).by(program()), self.stop)
+        Trainer::prepare(&self.comm, self.place, Plan::fresh(settings).by(self.program.clone()), self.stop)
     }
 
     /// Whether any rank was asked to stop; the same on all.

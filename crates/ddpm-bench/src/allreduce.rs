@@ -8,19 +8,13 @@ use ddpm_nn::{Gradients, Network, Weights};
 
 use ddpm_train::GradientSync;
 
-use super::context::Bench;
-use super::measure::{largest, median, timed};
-use super::report::Report;
-use crate::failure::program;
+use crate::context::Bench;
+use crate::measure::{largest, median, timed};
+use crate::report::Report;
 
-/// Times the two alternately, so that other load on the machine affects both.
-pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
+/// Times the two alternately, on at least two ranks, so that other load on the machine affects both.
+pub fn allreduce(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
     let comm = bench.comm.as_ref();
-    if comm.size() == 1 {
-        let message = "bench allreduce measures communication between ranks, and there is only one; start several, \
-                       such as launch/local.sh 2 bench allreduce --config smoke";
-        return Err(Error::config(message).into());
-    }
     let network = agree::unanimous(comm, Network::new(bench.settings.architecture()).map_err(Error::from))?;
     let parameters = network.layout().len();
     let mut weights = Weights::initialise(network.layout(), bench.settings.seed, bench.place.device)?;
@@ -31,7 +25,7 @@ pub fn run(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
         &bench.settings.comm,
         network.layout(),
         &gradients,
-        &program(),
+        &bench.program,
     );
     let mut average = agree::unanimous(comm, average)?;
     let sent = vec![1.0 + comm.rank() as f32; parameters as usize];

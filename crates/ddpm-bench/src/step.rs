@@ -7,10 +7,9 @@ use ddpm_model::Failure;
 use ddpm_train::{Profile, RECORDED};
 use tch_ext::{Cost, CostKind, GpuMemory};
 
-use super::context::Bench;
-use super::measure::{largest, median, since_launch};
-use super::report::Report;
-use crate::output::say;
+use crate::context::Bench;
+use crate::measure::{largest, median, since_launch};
+use crate::report::Report;
 
 /// How many operators the table lists.
 const NAMED: usize = 15;
@@ -18,7 +17,7 @@ const NAMED: usize = 15;
 const NAME_LENGTH: usize = 100;
 
 /// Times `steps` steps after `warmup` others, then traces a few more to `profile`; None if a rank was asked to stop.
-pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Result<Option<Report>, Failure> {
+pub fn step(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Result<Option<Report>, Failure> {
     let comm = bench.comm.as_ref();
     let profile = profile.map(|file| Profile::open(&bench.comm, file)).transpose()?;
     let mut trainer = bench.trainer()?;
@@ -59,9 +58,7 @@ pub fn run(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> Re
             }
         }
         let costs = profile.save()?;
-        if comm.rank() == 0 {
-            say(tables(&costs).trim_end());
-        }
+        return Ok(Some(report.noting(tables(&costs))));
     }
     Ok(Some(report))
 }

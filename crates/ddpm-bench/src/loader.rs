@@ -6,16 +6,16 @@ use ddpm_comm::agree;
 use ddpm_data::{Order, Split};
 use ddpm_model::{Error, Failure, data};
 
-use super::context::Bench;
-use super::measure::largest;
-use super::report::Report;
+use crate::context::Bench;
+use crate::measure::largest;
+use crate::report::Report;
 
 /// Batches decoded before the clock starts: the first one runs with cold caches, and the next ones cost nothing if the
 /// loader was ahead.
 const WARMUP: u64 = 10;
 
 /// Times `steps` batches; every rank decodes its slice of each.
-pub fn run(bench: &Bench, steps: u64) -> Result<Report, Failure> {
+pub fn loader(bench: &Bench, steps: u64) -> Result<Report, Failure> {
     let (comm, settings) = (bench.comm.as_ref(), &bench.settings);
     let source = agree::unanimous(comm, data::open(settings, Split::Train))?;
     let order = Order::new(source.len(), settings.seed);

@@ -9,17 +9,16 @@ use ddpm_nn::Network;
 use ddpm_telemetry::{peak_rss_mb, rss_mb};
 use ddpm_train::{Checkpoint, DataRecord, Saver, TrainState, read_together, restore};
 
-use super::context::Bench;
-use super::measure::{forget_peak, largest, median, timed};
-use super::report::Report;
-use super::stall;
-use crate::failure::program;
+use crate::context::Bench;
+use crate::measure::{forget_peak, largest, median, timed};
+use crate::report::Report;
+use crate::stall::background_saves;
 
 /// Measures saves and loads, or with `steps` how much saves slow down training; deletes everything it wrote. None if a
 /// rank was asked to stop.
-pub fn run(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result<Option<Report>, Failure> {
+pub fn checkpoint(bench: &Bench, repeat: u64, steps: Option<u64>, every: u64) -> Result<Option<Report>, Failure> {
     let measured = match steps {
-        Some(steps) => stall::run(bench, repeat, steps, every),
+        Some(steps) => background_saves(bench, repeat, steps, every),
         None => round_trips(bench, repeat),
     };
     let erase = || Store::open_existing(&bench.settings.checkpoint_uri())?.erase();
@@ -41,7 +40,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     // A checkpoint records its data set, and none is opened here.
     let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };
-    let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop, &program())?;
+    let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop, &bench.program)?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();
     let (mut stalls, mut saves, mut reads, mut restores) = (vec![], vec![], vec![], vec![]);

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use ddpm_comm::Agreed;
-use ddpm_model::{Error, Failure};
+use ddpm_model::Failure;
 
-use super::context::Bench;
-use super::measure::largest;
-use super::report::Report;
+use crate::context::Bench;
+use crate::measure::largest;
+use crate::report::Report;
 
 /// Steps before the clock starts.
 const WARMUP: u64 = 2;
@@ -32,17 +31,9 @@ struct Cost {
     held: f64,
 }
 
-/// Trains `steps` steps in each manner in turn, `repeat` times, with a save before every `every` steps, so that the
+/// Trains `steps` steps in each manner in turn, `repeat` times, with a save before every `every` steps, which divides it, so that the
 /// whole cost of a save falls into its own stretch. None if a rank was asked to stop.
-pub fn run(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<Report>, Failure> {
-    if !steps.is_multiple_of(every) {
-        return Err(Agreed::known_to_all(Error::config(format!(
-            "--steps {steps} is not a multiple of --every {every}, so the saves would not be evenly spaced; give \
-             --steps {}",
-            steps.next_multiple_of(every)
-        )))
-        .into());
-    }
+pub fn background_saves(bench: &Bench, repeat: u64, steps: u64, every: u64) -> Result<Option<Report>, Failure> {
     let comm = bench.comm.as_ref();
     let mut trainer = bench.trainer()?;
     for _ in 0..WARMUP {

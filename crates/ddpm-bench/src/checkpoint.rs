@@ -72,7 +72,8 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
             let started = Instant::now();
             let shards = read_together(comm, settings, &manifest)??;
             let read = started.elapsed().as_secs_f64();
-            restore(store, comm, settings, &network, bench.place.device, &Checkpoint { manifest, shards }).map(|_| read)
+            restore(&saver, comm, settings, &network, bench.place.device, &Checkpoint { manifest, shards })
+                .map(|_| read)
         };
         let (read, restored) = timed(comm, reload);
         reads.push(largest(comm, read?));

@@ -6,6 +6,7 @@ mod compare;
 mod config;
 mod data;
 mod device;
+mod ema;
 mod encode;
 mod eval;
 mod export;
@@ -26,6 +27,7 @@ pub use checkpoints::CheckpointsCommand;
 pub use compare::CompareArgs;
 pub use config::ConfigArgs;
 pub use data::DataCommand;
+pub use ema::EmaArgs;
 pub use encode::EncodeArgs;
 pub use eval::{ClassesArgs, EvalCommand, FidArgs, KidArgs, NllArgs, PrArgs};
 pub use export::ExportArgs;
@@ -73,6 +75,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Make a run of a model from elsewhere: a diffusers directory, or a .pt file of improved- or guided-diffusion.
     Import(ImportArgs),
+    /// Reconstruct an average of a run's weights, of any width between those that it kept.
+    Ema(EmaArgs),
     /// List, show, verify, delete and copy the checkpoints of a run, and free a store that a killed run still holds.
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Failure, Remedy};
 use crate::finite;
 use crate::learner::Learner;
 use crate::run_dir::{store_of, with_relocated_paths};
+use crate::snapshots::average_of;
 use crate::weights::WeightChoice;
 
 /// A network with its weights and its diffusion process.
@@ -253,10 +254,13 @@ fn read(
     })?;
     refuse_other(learner, Learner::of(&settings), run)?;
     let settings = with_relocated_paths(settings, Path::new(run));
-    let buffer = choice.buffer(&settings.ema.rates);
-    let flat = match store.load_buffer(manifest, &buffer) {
-        Err(damaged @ CheckpointError::Damaged { .. }) => return Ok(Err(damaged)),
-        loaded => loaded?,
+    let buffer = choice.buffer(&settings.ema);
+    let flat = match choice {
+        WeightChoice::Width(width) => average_of(store, manifest.clone(), width)?,
+        _ => match store.load_buffer(manifest, &buffer) {
+            Err(damaged @ CheckpointError::Damaged { .. }) => return Ok(Err(damaged)),
+            loaded => loaded?,
+        },
     };
     let description = format!("{run} at step {}, {buffer}", manifest.step);
     let origin = Origin {

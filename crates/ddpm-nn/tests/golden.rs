@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use common::ho_cifar10;
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Heads, ImageShape, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec, UNetSpec,
-    Weights, clip,
+    AdamW, Architecture, Averaging, Ema, Heads, ImageShape, Inputs, MidAttention, Network, SavedUNet, SmallUNetSpec,
+    UNetSpec, Weights, clip,
 };
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -140,7 +140,7 @@ fn clipping_adamw_and_ema_follow_pytorch() {
     let tensors = load("adamw.safetensors");
     let weights = tensors("param0");
     let mut optimizer = AdamW::new(&weights, [0.9, 0.99], 0.1, 1e-8).unwrap();
-    let mut ema = Ema::new(&weights, 0.9, false).unwrap();
+    let mut ema = Ema::new(&weights, Averaging::Exponential { rate: 0.9, warmup: false }).unwrap();
     for step in 0..6 {
         let mut gradient = tensors(&format!("grad{step}"));
         let norm = gradient.norm().double_value(&[]);

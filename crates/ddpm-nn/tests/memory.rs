@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use ddpm_nn::{
-    AdamW, Architecture, Ema, Gradients, Heads, ImageShape, Inputs, MidAttention, Network, NnError, SmallUNetSpec,
-    UNetSpec, Weights,
+    AdamW, Architecture, Averaging, Ema, Gradients, Heads, ImageShape, Inputs, MidAttention, Network, NnError,
+    SmallUNetSpec, UNetSpec, Weights,
 };
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::TorchFailure;
@@ -186,5 +186,9 @@ fn a_state_reports_memory_that_runs_out() {
         |mut weights| Gradients::attach(network.layout(), &mut weights).map_err(of),
     );
     with_too_little("moments", || (), |()| AdamW::new(all.flat(), [0.9, 0.99], 0.0, 1e-8).map_err(of));
-    with_too_little("an average", || (), |()| Ema::new(all.flat(), 0.9, false).map_err(of));
+    with_too_little(
+        "an average",
+        || (),
+        |()| Ema::new(all.flat(), Averaging::Exponential { rate: 0.9, warmup: false }).map_err(of),
+    );
 }

@@ -1,4 +1,4 @@
-//! Making a run of a model that was trained elsewhere.
+//! Making a run of a model: one that was trained elsewhere, or an average.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,8 +30,7 @@ pub fn adopt(comm: &Arc<dyn Collective>, imported: Imported, step: u64, program:
     saver.save(&network, &state)?;
     saver.finish()?;
     if saver.missed() > 0 {
-        let message =
-            format!("the model could not be saved in {}; fix the store and import again", saver.store().uri());
+        let message = format!("the model could not be saved in {}; fix the store and try again", saver.store().uri());
         return Err(Agreed::known_to_all(Error::new(ErrorKind::Storage, message)).into());
     }
     agree::act_on_root(comm.as_ref(), || write_config(&settings, program).map(drop))?;
@@ -51,7 +50,7 @@ fn check_unused(settings: &Settings) -> Result<(), Error> {
     };
     if config.exists() || taken {
         let place = if config.exists() { &settings.run.dir } else { &uri };
-        let message = format!("{place} holds a run already; import into another directory");
+        let message = format!("{place} holds a run already; give another directory");
         return Err(Error::new(ErrorKind::Config, message));
     }
     Ok(())

@@ -4,7 +4,7 @@
 use ddpm_checkpoint::{BufferEntry, Dtype, Manifest, TensorEntry};
 use ddpm_config::Settings;
 use ddpm_diffusion::{BoundByTimestep, LossSecondMoment, TimestepSampler};
-use ddpm_model::{Error, ErrorKind, Remedy, WEIGHTS, ema_buffer};
+use ddpm_model::{EMA_PREFIX, Error, ErrorKind, Remedy, WEIGHTS, average_buffer, averagings, slowest};
 use ddpm_nn::{AdamW, Ema, GradientNoise, Gradients, Network, Weights};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -21,7 +21,7 @@ pub struct TrainState {
     pub gradients: Gradients,
     /// The optimizer and its moments.
     pub optimizer: AdamW,
-    /// Moving averages of the weights, in the order of `ema.rates`.
+    /// Moving averages of the weights, in the order of `ema.rates` and `ema.widths`.
     pub averages: Vec<Ema>,
     /// The sampler of timesteps, with its history.
     pub sampler: TimestepSampler,
@@ -74,9 +74,8 @@ impl TrainState {
         let gradients = Gradients::attach(network.layout(), &mut weights)?;
         let t = &settings.train;
         let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps)?;
-        let ema = &settings.ema;
         let averages =
-            ema.rates.iter().map(|rate| Ema::new(weights.flat(), *rate, ema.warmup)).collect::<Result<_, _>>()?;
+            averagings(&settings.ema).map(|averaging| Ema::new(weights.flat(), averaging)).collect::<Result<_, _>>()?;
         let sampler = build::timestep_sampler(settings);
         Ok(Self {
             weights,
@@ -93,7 +92,7 @@ impl TrainState {
     }
 
     /// The state stored in a checkpoint; `buffer` returns each flat buffer by name. An average that the checkpoint
-    /// lacks (`ema.rates` may change if allowed) starts from the checkpoint's weights.
+    /// lacks (`ema.rates` and `ema.widths` may change if allowed) starts from the checkpoint's weights.
     pub fn restore(
         settings: &Settings,
         network: &Network,
@@ -122,13 +121,13 @@ impl TrainState {
         let mut state = Self::starting_with(settings, network, weights)?;
         state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
         let held: Vec<&str> =
-            manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with("ema/")).collect();
+            manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with(EMA_PREFIX)).collect();
         for average in &mut state.averages {
-            let name = ema_buffer(average.rate());
+            let name = average_buffer(average.averaging());
             let Some(index) = held.iter().position(|held| *held == name) else { continue };
             let updates = counters.ema_updates.get(index).copied();
             let updates = updates.ok_or_else(|| refuse(format!("has no counter for {name}")))?;
-            *average = Ema::restore(average.rate(), settings.ema.warmup, updates, &need(&name)?, device)?;
+            *average = Ema::restore(average.averaging(), updates, &need(&name)?, device)?;
         }
         if counters.bound.timesteps() == state.bound.timesteps() {
             state.bound = counters.bound;
@@ -163,7 +162,7 @@ impl TrainState {
             (EXP_AVG.into(), self.optimizer.exp_avg()),
             (EXP_AVG_SQ.into(), self.optimizer.exp_avg_sq()),
         ];
-        buffers.extend(self.averages.iter().map(|ema| (ema_buffer(ema.rate()), ema.flat())));
+        buffers.extend(self.averages.iter().map(|ema| (average_buffer(ema.averaging()), ema.flat())));
         buffers
     }
 
@@ -200,7 +199,7 @@ impl TrainState {
 
     /// The weights used to draw samples: the slowest average, or the raw weights if there is none.
     pub fn preview_weights(&self, network: &Network) -> Result<Weights, Error> {
-        let slowest = self.averages.iter().max_by(|a, b| a.rate().total_cmp(&b.rate()));
+        let slowest = slowest(&self.averages, |average| average.averaging());
         let flat = slowest.map_or(self.weights.flat(), Ema::flat).detach();
         Ok(Weights::over(network.layout(), flat)?)
     }

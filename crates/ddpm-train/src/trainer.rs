@@ -99,7 +99,7 @@ impl Trainer {
         let order = record.order(settings.seed);
         let saver = Saver::open(comm, &settings, record, newest, resumed, stop, &program)?;
         let state = match &resume {
-            Some(checkpoint) => restore(saver.store(), comm.as_ref(), &settings, &task.network, device, checkpoint)?,
+            Some(checkpoint) => restore(&saver, comm.as_ref(), &settings, &task.network, device, checkpoint)?,
             None => {
                 let weights = initial_weights(comm.as_ref(), &settings, &task.network, device)?;
                 agree::unanimous(comm.as_ref(), TrainState::starting_with(&settings, &task.network, weights))?
@@ -178,6 +178,7 @@ impl Trainer {
                 self.notify(|observer, run| observer.finished(run))?;
                 return Ok(Ending::Stopped);
             }
+            self.saver.snapshot(&self.task.network, &self.state);
             // Saved before the observers run: drawing samples takes long and may fail.
             if self.state.step == total {
                 self.save_last()?;

@@ -84,10 +84,25 @@ pub struct EmaSettings {
     /// After n updates the decay is min(rate, (1 + n)/(10 + n)), so that a short run is not dominated by its initial
     /// weights. Default true.
     pub warmup: bool,
+    /// Widths of power-function averages, relative to the steps so far, one averaged copy each; from two of them any
+    /// width in between can be reconstructed after training (Karras et al. 2024). Default none.
+    pub widths: Vec<f64>,
+    /// Steps between stored snapshots of these averages; absent or 0: `checkpoint.every`.
+    #[serde(deserialize_with = "zero_is_none")]
+    pub snapshot_every: Option<u64>,
+    /// Number of snapshots to keep: beyond it every other one is deleted. Default 64.
+    pub keep_snapshots: u64,
 }
 
 impl Default for EmaSettings {
     fn default() -> Self {
-        Self { rates: vec![0.9999], every: 1, warmup: true }
+        Self {
+            rates: vec![0.9999],
+            every: 1,
+            warmup: true,
+            widths: Vec::new(),
+            snapshot_every: None,
+            keep_snapshots: 64,
+        }
     }
 }

@@ -43,7 +43,12 @@ impl Settings {
             in_range("ema.rates", rate, (0.0..1.0).contains(&rate), "at least 0 and below 1")?;
             in_range("ema.rates", rate, !self.ema.rates[..index].contains(&rate), "listed once only")?;
         }
+        for (index, &width) in self.ema.widths.iter().enumerate() {
+            in_range("ema.widths", width, (0.01..=0.28).contains(&width), "from 0.01 to 0.28")?;
+            in_range("ema.widths", width, !self.ema.widths[..index].contains(&width), "listed once only")?;
+        }
         positive("ema.every", self.ema.every)?;
+        in_range("ema.keep_snapshots", self.ema.keep_snapshots, self.ema.keep_snapshots >= 2, "at least 2")?;
         in_range("comm.bucket_mb", self.comm.bucket_mb, positive_finite(self.comm.bucket_mb), "above 0")?;
         positive("comm.timeout_s", self.comm.timeout_s)?;
         if let Some(uri) = &self.checkpoint.uri {

@@ -69,8 +69,8 @@ pub struct EvaluatedArgs {
     /// Classifier-free guidance scale. The classes take turns.
     #[arg(long, value_name = "W", conflicts_with_all = ["samples", "images"], value_parser = finite)]
     pub guidance: Option<f64>,
-    /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE", conflicts_with_all = ["samples", "images"])]
+    /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W", conflicts_with_all = ["samples", "images"])]
     pub weights: WeightChoice,
 }
 

@@ -40,8 +40,8 @@ pub struct NllArgs {
     /// Number of images, picked by `--seed`; by default all of the split.
     #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
     pub count: Option<u64>,
-    /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W")]
     pub weights: WeightChoice,
     /// Estimate the bound from K timesteps of each image, drawn from K strata: unbiased, with a larger standard error.
     /// By default all timesteps are evaluated.
@@ -118,8 +118,8 @@ pub struct ClassesArgs {
     /// Noise them to this timestep first; 0 is the least noise.
     #[arg(short, long, value_name = "T", requires = "split")]
     pub timestep: Option<usize>,
-    /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W")]
     pub weights: WeightChoice,
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]

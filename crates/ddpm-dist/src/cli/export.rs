@@ -21,8 +21,9 @@ pub struct ExportArgs {
     /// What to write.
     #[arg(long, default_value = "diffusers", value_parser = format())]
     pub format: Format,
-    /// The weights to export: `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    /// The weights to export: `ema` (the slowest average), `raw`, the rate of an average, or the width of one
+    /// (`width=0.1`).
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W")]
     pub weights: WeightChoice,
     /// Do not export the checkpoint's other weights as variants.
     #[arg(long)]

@@ -12,8 +12,8 @@ pub struct ModelArgs {
     /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
     #[arg(long, value_name = "SRC", value_parser = address)]
     pub model: String,
-    /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W")]
     pub weights: WeightChoice,
     #[command(flatten)]
     pub on: DeviceArgs,

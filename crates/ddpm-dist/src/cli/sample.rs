@@ -56,8 +56,8 @@ pub struct SampleArgs {
     /// Seed of the noise; image i depends only on the seed and i.
     #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
-    /// `ema` (the slowest average), `raw`, or the rate of an average.
-    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE")]
+    /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
+    #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W")]
     pub weights: WeightChoice,
     /// The class to draw, or `all` for one row per class; by default the classes take turns.
     #[arg(long, value_name = "K|all")]

@@ -4,6 +4,7 @@ mod bench;
 mod checkpoints;
 mod data;
 mod doctor;
+mod ema;
 mod encode;
 mod eval;
 mod export;
@@ -31,6 +32,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Encode(args) => encode::run(args, world, cli.json).map(|()| 0),
         Command::Eval(command) => eval::run(command, world, cli.json).map(|()| 0),
         Command::Export(args) => export::run(args, world, cli.json).map(|()| 0),
+        Command::Ema(args) => ema::run(args, world, cli.json).map(|()| 0),
         Command::Import(args) => import::run(args, world, cli.json).map(|()| 0),
         Command::Checkpoints(command) => on_one_rank(world, || checkpoints::run(command, cli.json)),
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),

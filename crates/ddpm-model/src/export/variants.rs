@@ -4,7 +4,7 @@ use ddpm_checkpoint::Store;
 
 use crate::error::Error;
 use crate::model::Origin;
-use crate::weights::{EMA_PREFIX, WEIGHTS};
+use crate::weights::{EMA_PREFIX, WEIGHTS, width_in};
 
 /// Reads all weights of the checkpoint but the model's own, one after another, and passes each to `save` with the name
 /// of its variant. Weights that are not finite are left out with a warning.
@@ -34,21 +34,28 @@ pub(super) fn variant(buffer: &str) -> Option<String> {
 
 /// The weights of a buffer in a phrase.
 pub(super) fn phrase(buffer: &str) -> String {
-    match buffer.strip_prefix(EMA_PREFIX) {
-        Some(rate) => format!("moving average with rate {rate}"),
-        None => "raw weights".into(),
+    match (buffer.strip_prefix(EMA_PREFIX), width_in(buffer)) {
+        (_, Some(width)) => format!("power-function average of width {width}"),
+        (Some(rate), _) => format!("moving average with rate {rate}"),
+        (None, _) => "raw weights".into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::ema_buffer;
+    use ddpm_nn::Averaging;
+
+    use crate::weights::average_buffer;
 
     #[test]
     fn names_of_variants() {
         assert_eq!(variant(WEIGHTS).as_deref(), Some("raw"));
-        assert_eq!(variant(&ema_buffer(0.9999)).as_deref(), Some("ema_0_9999"));
+        let rate = average_buffer(Averaging::Exponential { rate: 0.9999, warmup: true });
+        assert_eq!(variant(&rate).as_deref(), Some("ema_0_9999"));
+        let width = average_buffer(Averaging::Power { width: 0.05 });
+        assert_eq!(variant(&width).as_deref(), Some("ema_width-0_05"));
+        assert_eq!(phrase(&width), "power-function average of width 0.05");
         assert_eq!(variant("exp_avg_sq"), None);
     }
 }

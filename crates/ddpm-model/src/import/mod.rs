@@ -11,6 +11,7 @@ use tch::Device;
 use crate::diffusers;
 use crate::error::{Error, ErrorKind};
 use crate::finite;
+use crate::model::Model;
 
 pub use openai::{NoiseSchedule, OpenAiArguments};
 
@@ -22,6 +23,26 @@ pub struct Imported {
     pub network: Network,
     /// Its weights, on the CPU.
     pub weights: Weights,
+}
+
+impl Imported {
+    /// A run in `dir` with the weights of `model`, which are one of another run's averages. It keeps no power-function
+    /// averages of its own, and the others begin at trained weights.
+    ///
+    /// # Errors
+    /// The model is not of a run.
+    pub fn of(model: Model, dir: &str) -> Result<Self, Error> {
+        let Model { network, weights, settings: Some(mut settings), description, .. } = model else {
+            return Err(Error::config(format!("{} is not of a run", model.description)));
+        };
+        finite::check_weights(&weights, &description)?;
+        settings.run.name = Path::new(dir).file_name().map_or("average".into(), |name| name.to_string_lossy().into());
+        settings.run.dir = dir.into();
+        settings.checkpoint.uri = None;
+        settings.ema.widths.clear();
+        settings.ema.warmup = false;
+        Ok(Self { settings, network, weights })
+    }
 }
 
 /// Keys of `[model]` that may differ from the model's own: they do not change what its weights mean. The number of

@@ -3,9 +3,11 @@
 mod lease;
 mod overlooked;
 mod restore;
+mod retaining;
 mod saver;
 mod select;
 mod share;
+mod snapshots;
 
 pub use restore::restore;
 pub use saver::{SaveEvent, Saver};

@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
-use ddpm_checkpoint::Store;
 use ddpm_comm::{Collective, agree};
 use ddpm_config::Settings;
-use ddpm_model::{Error, Failure};
+use ddpm_model::Failure;
 use ddpm_nn::Network;
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpointing::saver::Saver;
 use crate::checkpointing::select::Checkpoint;
 use crate::state::TrainState;
 
 /// Restores the state stored in `checkpoint` to `device`, from the shards that each rank has read. Then sets aside
-/// all later checkpoints in the store.
+/// all later checkpoints and snapshots in the store.
 pub fn restore(
-    store: &Store,
+    saver: &Saver,
     comm: &dyn Collective,
     settings: &Settings,
     network: &Network,
@@ -43,6 +43,6 @@ pub fn restore(
     let buffer = |name: &str| buffers.get(name).map(Tensor::shallow_clone);
     let state = agree::unanimous(comm, TrainState::restore(settings, network, device, manifest, buffer))?;
     // Only now is it certain that the run continues from this checkpoint.
-    agree::act_on_root(comm, || store.rewind(Some(manifest.step)).map(drop).map_err(Error::from))?;
+    agree::act_on_root(comm, || saver.rewind(manifest.step))?;
     Ok(state)
 }

@@ -12,8 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddpm_checkpoint::{
-    Attempt, Commit, Failpoint, Lease, Manifest, Pending, Retention, RetentionReport, SCHEMA, ShardEntry, Store,
-    Upload, nonce,
+    Attempt, Commit, Failpoint, Lease, Manifest, Retention, SCHEMA, ShardEntry, Store, Upload, nonce,
 };
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_config::{OnFailure, Settings, WhenBusy};
@@ -23,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkpointing::lease::{acquire, begin_run};
+use crate::checkpointing::retaining::Retaining;
 use crate::checkpointing::share::share_of;
+use crate::checkpointing::snapshots::Snapshots;
 use crate::data_record::DataRecord;
 use crate::program::Program;
 use crate::state::{TrainState, tensor_table};
@@ -51,10 +52,10 @@ pub struct Saver {
     /// The newest step committed.
     last_saved: Option<u64>,
     in_flight: Option<Save>,
-    /// The running deletion of older checkpoints, on rank 0.
-    retention: Option<Pending<RetentionReport>>,
-    /// Whether a commit still waits for its retention, on rank 0.
-    retention_due: bool,
+    /// Snapshots of the power-function averages, on rank 0 of a run that stores them.
+    snapshots: Option<Snapshots>,
+    /// The deletion of older checkpoints, on rank 0.
+    retaining: Retaining,
     /// Saves that failed or were skipped since the run was last started or resumed.
     missed: u64,
     /// Whether the last save failed.
@@ -66,7 +67,8 @@ pub struct Saver {
 impl Drop for Saver {
     fn drop(&mut self) {
         self.in_flight = None;
-        self.retention = None;
+        self.snapshots = None;
+        self.retaining.stop();
         let lease = self.lease.take().filter(|_| !self.store_failed);
         if let Some(Err(error)) = lease.map(Lease::release) {
             tracing::warn!("{error}");
@@ -140,15 +142,32 @@ impl Saver {
             resumed_from,
             last_saved: resumed_from,
             in_flight: None,
-            retention: None,
-            retention_due: false,
+            snapshots: None,
+            retaining: Retaining::default(),
             missed: 0,
             store_failed: false,
         };
-        let begun = if comm.rank() == 0 { begin_run(&saver.store, &saver.config, newest) } else { Ok(()) };
+        let begun = if comm.rank() == 0 { saver.begin_run(newest) } else { Ok(()) };
         saver.store_failed = begun.as_ref().is_err_and(|error| error.kind() == ErrorKind::Storage);
         agree::unanimous(comm.as_ref(), begun)?;
         Ok(saver)
+    }
+
+    /// On rank 0: writes the run's identity, and opens the store of its snapshots. Those of an earlier run that is not
+    /// resumed are set aside.
+    fn begin_run(&mut self, newest: Option<u64>) -> Result<(), Error> {
+        begin_run(&self.store, &self.config, newest)?;
+        self.snapshots = Snapshots::open(&self.settings)?;
+        match &self.snapshots {
+            Some(snapshots) if self.resumed_from.is_none() => snapshots.rewind(None),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes everything after `step`, from which the run continues, out of the history; on rank 0.
+    pub(super) fn rewind(&self, step: u64) -> Result<(), Error> {
+        self.store.rewind(Some(step))?;
+        self.snapshots.as_ref().map_or(Ok(()), |snapshots| snapshots.rewind(Some(step)))
     }
 
     /// The store that holds the checkpoints.
@@ -182,6 +201,19 @@ impl Saver {
         self.begin(network, state)
     }
 
+    /// Begins to store a snapshot of the power-function averages of `state`, if one is due.
+    pub fn snapshot(&mut self, network: &Network, state: &TrainState) {
+        let Some(mut snapshots) = self.snapshots.take() else { return };
+        if snapshots.is_due(state.step) && state.skipped_in_a_row == 0 {
+            let waits = self.settings.checkpoint.when_busy == WhenBusy::Wait;
+            // The other ranks wait in the heartbeat.
+            let patience = if waits { Duration::from_secs(self.settings.comm.timeout_s / 2) } else { Duration::ZERO };
+            let draft = |attempt| self.draft(network, state, attempt);
+            snapshots.take(state, self.lease.as_ref(), patience, draft);
+        }
+        self.snapshots = Some(snapshots);
+    }
+
     /// Saves `state` and waits until it is committed. The last state must not be lost silently: a failed save is an
     /// error regardless of `checkpoint.on_failure`, and so is a state whose gradient was not finite. At step 0 there
     /// is nothing to save.
@@ -201,7 +233,7 @@ impl Saver {
         self.save(network, state)?;
         self.finish()?;
         if self.last_saved == Some(state.step) {
-            self.finish_retention();
+            self.finish_background();
             return Ok(());
         }
         let (step, uri) = (state.step, self.store.uri());
@@ -215,7 +247,7 @@ impl Saver {
         if let Some(Err(error)) = self.lease.as_ref().map(Lease::check) {
             return Some(SaveEvent::LeaseLost(error.into()));
         }
-        self.advance_retention();
+        self.advance_background();
         let limit = self.settings.comm.timeout_s;
         let save = self.in_flight.as_mut()?;
         match save.upload.as_mut().and_then(Upload::poll) {
@@ -280,46 +312,41 @@ impl Saver {
         tracing::info!("saved step {} in {} ({seconds:.1} s)", save.step, self.store.uri());
         self.last_saved = Some(save.step);
         self.store_failed = false;
-        self.retention_due = self.comm.rank() == 0;
-        self.advance_retention();
-        Failpoint::SaveDone.reach();
-    }
-
-    /// Collects the result of a finished retention and starts the next one if it is due; at most one runs at a time.
-    /// A lease lost to another run is noticed at the next check of the lease; the retention after the next commit
-    /// makes up for any other failure.
-    fn advance_retention(&mut self) {
-        if let Some(done) = self.retention.as_mut().and_then(Pending::poll) {
-            self.retention = None;
-            if let Err(error) = done {
-                tracing::warn!("older checkpoints were not deleted: {error}");
-            }
-        }
-        if self.retention_due && self.retention.is_none() {
-            self.retention_due = false;
+        if self.comm.rank() == 0 {
             let c = &self.settings.checkpoint;
-            let retention = Retention {
+            self.retaining.ask(Retention {
                 keep_last: c.keep_last,
                 keep_every: (c.keep_every > 0).then_some(c.keep_every),
                 keep_step: self.resumed_from,
-            };
-            self.retention = Some(self.store.start_retention(retention, self.lease.as_ref()));
+            });
+        }
+        self.advance_background();
+        Failpoint::SaveDone.reach();
+    }
+
+    /// Continues what rank 0 does in the background: deletions, and a snapshot.
+    fn advance_background(&mut self) {
+        self.retaining.advance(&self.store, self.lease.as_ref());
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.advance(self.lease.as_ref());
         }
     }
 
-    /// Waits for the running retention and the one that is due, but no longer than for a save. All ranks wait in a
-    /// loop of short collectives, so that the watchdog does not consider any of them frozen.
-    fn finish_retention(&mut self) {
+    /// Waits for deletions and for a snapshot in flight, but no longer than for a save. All ranks wait in a loop of short
+    /// collectives, so that the watchdog does not consider any of them frozen.
+    fn finish_background(&mut self) {
         let (begun, limit) = (Instant::now(), Duration::from_secs(self.settings.comm.timeout_s));
         loop {
-            self.advance_retention();
-            let waits = self.retention.is_some() && begun.elapsed() < limit;
+            self.advance_background();
+            let storing = self.snapshots.as_ref().is_some_and(Snapshots::is_busy);
+            let waits = (self.retaining.is_busy() || storing) && begun.elapsed() < limit;
             if self.comm.broadcast_bytes(vec![u8::from(waits)], 0) == [0] {
                 break;
             }
             thread::sleep(PAUSE);
         }
-        if self.retention.take().is_some() {
+        if self.retaining.is_busy() {
+            self.retaining.stop();
             tracing::warn!(
                 "older checkpoints are still being deleted after {limit:?}, so some remain; raise comm.timeout_s, or \
                  prune them by hand"

@@ -39,7 +39,7 @@ fn a_restored_state_is_the_saved_one_and_takes_the_same_steps() {
     let saver = saved(&undisturbed);
     let (settings, checkpoint) = (undisturbed.settings.clone(), selected(&undisturbed));
     let task = Task::of(&settings, Device::Cpu, Kind::Float).unwrap();
-    let state = restore(saver.store(), comm.as_ref(), &settings, &task.network, Device::Cpu, &checkpoint).unwrap();
+    let state = restore(&saver, comm.as_ref(), &settings, &task.network, Device::Cpu, &checkpoint).unwrap();
     let mut resumed = Parts::with(&comm, settings, task, state);
     assert!(resumed.numbers() == undisturbed.numbers());
     assert_eq!((resumed.state.step, resumed.state.skipped), (2, 3));
@@ -57,7 +57,7 @@ fn a_network_of_other_parameters_is_refused() {
     let saver = saved(&parts);
     let other = settings(dir.path(), &["model.channels=[8,16]"]);
     let task = Task::of(&other, Device::Cpu, Kind::Float).unwrap();
-    let restored = restore(saver.store(), comm.as_ref(), &other, &task.network, Device::Cpu, &selected(&parts));
+    let restored = restore(&saver, comm.as_ref(), &other, &task.network, Device::Cpu, &selected(&parts));
     let Err(failure) = restored else { panic!("restored into another network") };
     assert_eq!(failure.kind(), ErrorKind::ResumeRefused);
     assert!(failure.error().remedies().contains(&Remedy::OtherRunDir));

@@ -23,6 +23,7 @@
 //! An [`Error`] has a kind, a cause, and remedies that a program phrases in terms of its own options. A [`Failure`]
 //! also records whether all ranks return it, so that they can shut down together.
 
+mod agreement;
 mod build;
 mod classifier;
 mod conversions;
@@ -33,6 +34,7 @@ mod draw;
 mod error;
 mod export;
 pub mod finite;
+mod guidance;
 mod image_folder;
 pub mod images;
 mod learner;
@@ -53,6 +55,7 @@ pub use device::{Place, gpu_remedy, resolve_device, resolve_for_training};
 pub use draw::{Drawn, Generation, gather};
 pub use error::{Error, ErrorKind, Failure, Remedy};
 pub use export::{Export, ExportFolder, ExportOptions, Format};
+pub use guidance::{Guidance, GuidanceOptions, NoiseInterval};
 pub use image_folder::ImageFolder;
 pub use learner::Learner;
 pub use model::{Model, Origin};

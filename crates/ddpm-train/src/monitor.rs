@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ddpm_comm::agree;
 use ddpm_config::Settings;
-use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, Variance, kept_timesteps};
+use ddpm_diffusion::{Ddim, Diffusion, Direction, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
 use ddpm_model::{Drawn, Error, ErrorKind, Failure, Generation, Learner, current_folder, images, steps};
@@ -268,7 +268,8 @@ fn columns(settings: &Settings) -> usize {
 
 /// The timesteps at which the sampler for grids evaluates the network.
 fn grid_timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Error> {
-    Ok(kept_timesteps(Spacing::Leading, diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
+    let steps = settings.monitor.sample_steps as usize;
+    Ok(kept_timesteps(steps::spacing(None, diffusion), diffusion.timesteps(), steps)?)
 }
 
 /// Draws the images of a grid: every rank draws its share, and rank 0 receives all of them.

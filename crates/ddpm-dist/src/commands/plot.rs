@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing, Variance, kept_timesteps};
+use ddpm_diffusion::{Ddim, Direction, Sampler, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
@@ -142,7 +142,7 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// A few samples on their way from noise, drawn by all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
     let respace = || {
-        let kept = kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), steps)?;
+        let kept = kept_timesteps(steps::spacing(None, &model.diffusion), model.diffusion.timesteps(), steps)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
         Ok::<_, Error>(model.diffusion.respaced(&kept)?)
     };

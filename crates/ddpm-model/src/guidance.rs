@@ -164,3 +164,51 @@ fn check_guide(guide: &Model, model: &Model) -> Result<(), Error> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ddpm_diffusion::{BetaSchedule, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// How often the weaker prediction is computed at each timestep of a process respaced to t = 0, 30, 60 and 99.
+    fn evaluations(interval: NoiseInterval) -> Vec<usize> {
+        let spec = DiffusionSpec {
+            prediction: Prediction::V,
+            variance: Variance::FixedSmall,
+            loss: Loss::Simple,
+            weighting: Weighting::None,
+        };
+        let schedule = BetaSchedule::ZeroTerminalSnr(Box::new(BetaSchedule::Cosine));
+        let whole = Diffusion::new(betas(&schedule, 100).unwrap(), spec, Device::Cpu).unwrap();
+        let process = whole.respaced(&[0, 30, 60, 99]).unwrap();
+        let options = GuidanceOptions { scale: 2.0, interval, rescale: 0.0 };
+        let guidance = Guidance { weaker: Weaker::NullClass(7), options };
+        let x = Tensor::ones([2, 1, 2, 2], (Kind::Float, Device::Cpu));
+        let labels = Tensor::from_slice(&[1i64, 2]);
+        let mut counts = Vec::new();
+        for index in 0..4 {
+            let t = process.model_timesteps(&process.full_t(index, 2));
+            let mut count = 0;
+            let own = |labels: Option<&Tensor>| {
+                assert_eq!(labels, Some(&Tensor::from_slice(&[7i64, 7])));
+                count += 1;
+                Ok(x.zeros_like())
+            };
+            let guided = guidance.apply(&process, x.shallow_clone(), (&x, &t), Some(&labels), own).unwrap();
+            assert_eq!(guided, &x * (1.0 + f64::from(count)));
+            counts.push(count as usize);
+        }
+        counts
+    }
+
+    #[test]
+    fn the_weaker_prediction_is_computed_within_the_interval_only() {
+        // tan(pi/2 (t + 1)/100) is about the noise level of the cosine schedule: 0.02, 0.5, 1.4, infinite.
+        assert_eq!(evaluations(NoiseInterval::ALL), [1, 1, 1, 1]);
+        assert_eq!(evaluations(NoiseInterval { low: 0.3, high: f64::INFINITY }), [0, 1, 1, 1]);
+        assert_eq!(evaluations(NoiseInterval { low: 0.3, high: 1e9 }), [0, 1, 1, 0]);
+        assert_eq!(evaluations(NoiseInterval { low: 0.0, high: 0.3 }), [1, 0, 0, 0]);
+    }
+}

@@ -13,7 +13,7 @@ impl Diffusion {
     /// Guidance away from a weaker prediction: `weaker + scale (output - weaker)` on the prediction.
     ///
     /// With the network's own prediction without a class as the weaker one this is classifier-free guidance (Ho & Salimans
-    /// 2022, eq. 6, whose w is `scale - 1`); with another network's, autoguidance (Karras et al. 2024, eq. 3). `scale` 1 is
+    /// 2022, eq. 6, whose w is `scale - 1`); with another network's, autoguidance (Karras et al. 2024). `scale` 1 is
     /// `output` itself and 0 the weaker one. `weaker` is `[B, C, H, W]`; further channels are ignored. A learned variance
     /// is that of `output`.
     ///

@@ -10,8 +10,8 @@ use common::golden::{largest_distance, tensor};
 use common::numbers::{self, fill};
 use common::{buffers, in_bash, mpirun, program, root, run, succeed, train};
 use ddpm_comm::World;
-use ddpm_diffusion::{Clip, Ddim, Direction, SampleOptions, Sampler, Spacing, kept_timesteps};
-use ddpm_model::{Model, WeightChoice};
+use ddpm_diffusion::{Clip, Ddim, Direction, SampleOptions, Sampler, kept_timesteps};
+use ddpm_model::{Model, WeightChoice, steps};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tch::{Device, Tensor};
@@ -64,7 +64,7 @@ fn open(model: &Path) -> Model {
 
 /// Images of a model by DDIM and by ancestral sampling, as in tests/golden/make_export.py.
 fn draw(model: &Model, x: &Tensor, labels: Option<&Tensor>) -> [Tensor; 2] {
-    let kept = kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), STEPS).unwrap();
+    let kept = kept_timesteps(steps::spacing(None, &model.diffusion), model.diffusion.timesteps(), STEPS).unwrap();
     let process = model.diffusion.respaced(&kept).unwrap();
     let options = SampleOptions {
         sampler: Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel }),
@@ -176,6 +176,16 @@ fn v_with_a_learned_variance_and_classes() {
 #[test]
 fn x_start_on_the_constant_schedule() {
     check_case("x_start-constant");
+}
+
+#[test]
+fn v_with_zero_terminal_snr() {
+    check_case("v-zero-terminal-snr");
+}
+
+#[test]
+fn x_start_with_zero_terminal_snr_on_the_sigmoid_schedule() {
+    check_case("x_start-sigmoid-zero-terminal-snr");
 }
 
 #[test]

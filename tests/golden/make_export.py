@@ -59,6 +59,10 @@ CASES = {
         *["diffusion.predict=x_start", "diffusion.schedule=constant", "diffusion.beta_end=0.06"],
         *["diffusion.timesteps=50", "model.attention=[false,false]"],
     ],
+    "v-zero-terminal-snr": ["diffusion.predict=v", "diffusion.zero_terminal_snr=true"],
+    "x_start-sigmoid-zero-terminal-snr": [
+        *["diffusion.predict=x_start", "diffusion.zero_terminal_snr=true", "diffusion.schedule=sigmoid"],
+    ],
     "eps-list": [
         *["diffusion.schedule=list", "diffusion.timesteps=20", "model.channels=[8]", "model.attention=[false]"],
         f"diffusion.betas={[round(0.01 + 0.02 * t, 9) for t in range(20)]}",

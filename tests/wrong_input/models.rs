@@ -17,6 +17,9 @@ fn sampling() {
     let at = |name: &str| dir.path().join(name);
     train_smoke(&at("run"), "");
     train_smoke(&at("classes"), "--set model.classes=10");
+    train_smoke(&at("short"), "--set diffusion.timesteps=50");
+    train_smoke(&at("linear"), "--set diffusion.schedule=linear");
+    train_smoke(&at("tiny"), "--set data.image_size=8");
     fs::create_dir(at("empty")).unwrap();
     fs::write(at("file"), "neither a run nor a tensor").unwrap();
     fs::create_dir(at("diffusers")).unwrap();
@@ -68,6 +71,48 @@ fn sampling() {
         ("DIR/run --class 3", 2, "has no classes", "leave --class out"),
         ("DIR/classes --class 10", 2, "class 10 is out of range", "classes 0 to 9"),
         ("DIR/classes --class 1 --guidance 2", 2, "cannot be guided", "leave --guidance out"),
+        ("DIR/run --guidance 2", 2, "not provided", "--guide-model"),
+        ("DIR/run --guidance nan --guide-model DIR/run", 2, "'nan' for '--guidance", "give a number"),
+        ("DIR/run --guide-model DIR/run", 2, "not provided", "--guidance"),
+        ("DIR/run --guidance 2 --guide-model DIR/absent", 4, "there is no directory", "Give the path of a run"),
+        (
+            "DIR/run --guidance 2 --guide-model DIR/run@7",
+            4,
+            "a checkpoint of step 7 is not in",
+            "Name one that is there",
+        ),
+        (
+            "DIR/run --guidance 2 --guide-model DIR/classes",
+            2,
+            "trained on 10 classes, the model on no",
+            "guide by a model",
+        ),
+        (
+            "DIR/run --guidance 2 --guide-model DIR/short",
+            2,
+            "it has 50 timesteps, the model has 100",
+            "guide by a model",
+        ),
+        ("DIR/run --guidance 2 --guide-model DIR/linear", 2, "at t = 0 it has alphas_cumprod", "guide by a model"),
+        (
+            "DIR/run --guidance 2 --guide-model DIR/tiny",
+            2,
+            "images of 1x8x8, the model draws 1x16x16",
+            "guide by a model",
+        ),
+        ("DIR/run --guidance-interval 0,1", 2, "not provided", "--guidance"),
+        ("DIR/run --guidance-rescale 0.7", 2, "not provided", "--guidance"),
+        ("DIR/run --guidance 2 --guide-model DIR/run --guidance-rescale 1.5", 2, "'1.5' for", "from 0 to 1"),
+        ("DIR/run --guidance 2 --guide-model DIR/run --guidance-interval 3", 2, "'3' for", "such as 0.2,5"),
+        ("DIR/run --guidance 2 --guide-model DIR/run --guidance-interval 5,2", 2, "'5,2' for", "such as 0.2,5"),
+        ("DIR/run --guidance 2 --guide-model DIR/run --guidance-interval=-1,2", 2, "'-1,2' for", "such as 0.2,5"),
+        ("DIR/run --guidance 2 --guide-model DIR/run --guidance-interval nan,2", 2, "'nan,2' for", "such as 0.2,5"),
+        (
+            "DIR/run --guidance 2 --guide-model DIR/run --guidance-interval 1e6,inf",
+            2,
+            "no timestep has a noise level above 1000000",
+            "give an interval that contains some",
+        ),
         ("DIR/run --trajectory", 2, "--trajectory needs numbers", ".safetensors"),
         ("DIR/run --init-noise DIR/absent", 4, "absent: No such file", "check the path"),
         ("DIR/run --init-noise DIR/file", 2, "file: ", "f32 `noise` [64, 1, 16, 16]"),
@@ -76,7 +121,7 @@ fn sampling() {
         ("DIR/run --weights 0.5", 4, "ema/0.5", "it holds weights, exp_avg, exp_avg_sq, ema/0.9"),
         ("DIR/classes --init-noise DIR/labelled", 2, "class 77 is out of range", "classes 0 to 9"),
         ("DIR/run --init-noise DIR/mislabelled", 2, "`labels` is F32 [1]", "I64 [64]"),
-        ("DIR/run --weights best", 2, "'best' for '--weights", "ema, raw or the rate"),
+        ("DIR/run --weights best", 2, "'best' for '--weights", "give ema, raw, the rate"),
     ];
     check(dir.path(), "sample --out DIR/a.png --model", &cases);
     let cases = [
@@ -124,6 +169,7 @@ fn schedulers_of_model_folders() {
         ("variance", "fixed_small", "learned"),
         ("channels", "fixed_small", "learned_range"),
         ("range", "\"clip_sample_range\": 1.0", "\"clip_sample_range\": 2.0"),
+        ("zero", "\"rescale_betas_zero_snr\": false", "\"rescale_betas_zero_snr\": true"),
         ("threshold", "\"thresholding\": false", "\"thresholding\": true"),
         ("class", "DDPMScheduler", "FlowMatchEulerDiscreteScheduler"),
         ("steps", "1000", "100000000000"),
@@ -139,6 +185,7 @@ fn schedulers_of_model_folders() {
         ("DIR/variance", 2, "variance_type = \"learned\" is not supported", "learned_range"),
         ("DIR/channels", 2, "takes 1 channels and gives 1", "set it to fixed_small"),
         ("DIR/range", 2, "this clip_sample_range is not supported", "it may be 1"),
+        ("DIR/zero", 2, "this rescale_betas_zero_snr leaves pure noise", "it may be false"),
         ("DIR/threshold", 2, "this thresholding is not supported", "Sample with --threshold"),
         ("DIR/class", 2, "_class_name = \"FlowMatchEulerDiscreteScheduler\"", "it may be DDPMScheduler"),
         ("DIR/steps", 2, "num_train_timesteps = \"100000000000\"", "1 to 1000000"),

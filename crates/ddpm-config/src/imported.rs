@@ -99,23 +99,36 @@ impl ModelSettings {
 impl DiffusionSettings {
     /// The `[diffusion]` of this model, with the usual objective for its variance.
     fn describing(model: &ModelDescription) -> Result<Self, SpecError> {
-        let (schedule, beta_start, beta_end) = match &model.schedule {
+        let (before, zero_terminal_snr) = match &model.schedule {
+            BetaSchedule::ZeroTerminalSnr(before) => (before.as_ref(), true),
+            schedule => (schedule, false),
+        };
+        let mut betas = Vec::new();
+        let (schedule, beta_start, beta_end) = match before {
             BetaSchedule::Linear { start, end } => (ScheduleKind::Linear, Some(*start), Some(*end)),
             BetaSchedule::Quadratic { start, end } => (ScheduleKind::Quadratic, Some(*start), Some(*end)),
             BetaSchedule::Sigmoid { start, end } => (ScheduleKind::Sigmoid, Some(*start), Some(*end)),
             BetaSchedule::Constant(beta) => (ScheduleKind::Constant, None, Some(*beta)),
             BetaSchedule::Cosine => (ScheduleKind::Cosine, None, None),
-            BetaSchedule::List(_) => (ScheduleKind::List, None, None),
+            BetaSchedule::List(list) => {
+                betas.clone_from(list);
+                (ScheduleKind::List, None, None)
+            }
+            BetaSchedule::ZeroTerminalSnr(_) => {
+                return Err(SpecError {
+                    path: "diffusion.schedule".into(),
+                    problem: "the schedule is rescaled to zero terminal SNR twice".into(),
+                    fix: "Rescale it once".into(),
+                });
+            }
         };
         Ok(Self {
             timesteps: fit("timesteps", model.timesteps)?,
             schedule,
             beta_start,
             beta_end,
-            betas: match &model.schedule {
-                BetaSchedule::List(betas) => betas.clone(),
-                _ => Vec::new(),
-            },
+            betas,
+            zero_terminal_snr,
             predict: model.prediction,
             variance: model.variance,
             loss: match model.variance {

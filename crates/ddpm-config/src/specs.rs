@@ -169,13 +169,14 @@ impl DiffusionSettings {
     /// The noise schedule.
     pub fn beta_schedule(&self) -> BetaSchedule {
         let (start, end) = self.beta_range();
-        match self.schedule {
+        let schedule = match self.schedule {
             ScheduleKind::Linear => BetaSchedule::Linear { start, end },
             ScheduleKind::Quadratic => BetaSchedule::Quadratic { start, end },
             ScheduleKind::Cosine => BetaSchedule::Cosine,
             ScheduleKind::Sigmoid => BetaSchedule::Sigmoid { start, end },
             ScheduleKind::Constant => BetaSchedule::Constant(end),
             ScheduleKind::List => BetaSchedule::List(self.betas.clone()),
-        }
+        };
+        if self.zero_terminal_snr { BetaSchedule::ZeroTerminalSnr(Box::new(schedule)) } else { schedule }
     }
 }

@@ -218,6 +218,13 @@ fn conflicting_values_name_what_works() {
     check("mnist-small", &["model.dropout=0.1"], &["model.dropout is set", "model.kind = \"unet\""]);
     check("smoke", &["diffusion.loss=hybrid"], &["\"learned_range\""]);
     check("smoke", &["diffusion.variance=learned_range"], &["diffusion.loss = \"hybrid\""]);
+    let zero = "diffusion.zero_terminal_snr=true";
+    check("smoke", &[zero], &["diffusion.predict = \"eps\" does not work", "Set diffusion.predict = \"v\""]);
+    check(
+        "smoke",
+        &[zero, "diffusion.predict=v", "diffusion.weighting=min_snr"],
+        &["every diffusion.weighting is 0 at the last timestep", "Set diffusion.weighting = \"none\""],
+    );
     check("smoke", &["diffusion.beta_end=0.5"], &["diffusion.beta_end is set", "set it to 0"]);
     check("smoke", &["diffusion.schedule=list", "diffusion.betas=[0.1]"], &["1 entries for diffusion.timesteps = 100"]);
     check(

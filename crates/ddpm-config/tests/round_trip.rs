@@ -81,7 +81,11 @@ fn model() -> impl Strategy<Value = ModelDescription> {
                 classes,
             };
             let prediction = if kinds[1] { Prediction::Eps } else { Prediction::XStart };
-            ModelDescription { unet, prediction, variance, schedule: schedule.0, timesteps: schedule.1 }
+            let (schedule, timesteps) = schedule;
+            // Noise cannot be predicted from what is noise only.
+            let zero = flags[2] && prediction != Prediction::Eps;
+            let schedule = if zero { BetaSchedule::ZeroTerminalSnr(Box::new(schedule)) } else { schedule };
+            ModelDescription { unet, prediction, variance, schedule, timesteps }
         },
     )
 }

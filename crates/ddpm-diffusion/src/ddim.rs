@@ -49,22 +49,36 @@ impl Diffusion {
     /// ODE of Song et al. 2020, section 4.3). That end is first guessed with the last eps, where one evaluation then gives
     /// the eps that the step takes. Nothing is clipped, which has no reverse; sample without clipping too.
     ///
+    /// The step up to pure noise, where the ODE's time is infinite, solves DDIM's step down for x_T with the x_0 predicted
+    /// at the guess.
+    ///
     /// # Errors
-    /// The model fails or returns a wrong shape.
+    /// The model fails or returns a wrong shape, or the only timestep is pure noise, which keeps nothing of an image.
     pub fn encode(
         &self,
         x_start: &Tensor,
         mut model: impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
     ) -> Result<Tensor, DiffusionError> {
         let _guard = tch::no_grad_guard();
+        if self.alphas_cumprod[0] == 0.0 {
+            return Err(DiffusionError::Conflict {
+                problem: "one step from an image to pure noise keeps nothing of the image",
+                remedy: "Encode in 2 steps or more",
+            });
+        }
         let mut x = x_start.shallow_clone();
         let mut eps = x_start.zeros_like();
         for index in 0..self.timesteps() {
             let (here, next) = (self.alphas_cumprod_prev[index], self.alphas_cumprod[index]);
             let guess = ode_step(&x, here, next, &eps);
             let (t, output) = self.evaluate(index, &guess, &mut model)?;
-            (_, eps) = self.x_start_and_eps(&output, &guess, &t, Direction::FromModel, Clip::None)?;
-            x = ode_step(&x, here, next, &eps);
+            let pred_x_start;
+            (pred_x_start, eps) = self.x_start_and_eps(&output, &guess, &t, Direction::FromModel, Clip::None)?;
+            x = if next > 0.0 {
+                ode_step(&x, here, next, &eps)
+            } else {
+                (x - here.sqrt() * pred_x_start) / (1.0 - here).sqrt()
+            };
         }
         Ok(x)
     }
@@ -90,8 +104,11 @@ impl Diffusion {
 }
 
 /// A step of the probability-flow ODE from alphas_cumprod `here` to `next` along `eps`: in x/sqrt(abar), whose slope over
-/// sigma = sqrt(1/abar - 1) is eps (Song et al. 2020, section 4.3).
+/// sigma = sqrt(1/abar - 1) is eps (Song et al. 2020, section 4.3). `here` is above 0; to `next` = 0 it leads to eps.
 pub(crate) fn ode_step(x: &Tensor, here: f64, next: f64, eps: &Tensor) -> Tensor {
+    if next == 0.0 {
+        return eps.shallow_clone();
+    }
     let sigma = |abar: f64| (1.0 / abar - 1.0).sqrt();
     next.sqrt() * (x / here.sqrt() + (sigma(next) - sigma(here)) * eps)
 }

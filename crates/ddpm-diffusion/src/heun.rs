@@ -14,8 +14,8 @@ impl Diffusion {
     /// in x/sqrt(abar), whose slope over sigma = sqrt(1/abar - 1) is eps, along the mean of eps here and eps at the end
     /// of the Euler step, which is DDIM's.
     ///
-    /// The step from t = 0 to abar = 1, where no network was trained, stays an Euler step. N steps thus take 2N - 1
-    /// evaluations.
+    /// The step from t = 0 to abar = 1, where no network was trained, stays an Euler step, and so does one from pure noise,
+    /// where sigma is infinite. N steps thus take 2N - 1 evaluations, or 2N - 2.
     pub(crate) fn heun_step(
         &self,
         model_output: &Tensor,
@@ -30,6 +30,10 @@ impl Diffusion {
             return Ok(ReverseStep { sample: pred_x_start.shallow_clone(), pred_x_start });
         }
         let (here, next) = (self.alphas_cumprod[index], self.alphas_cumprod[index - 1]);
+        if here == 0.0 {
+            let sample = next.sqrt() * &pred_x_start + (1.0 - next).sqrt() * eps;
+            return Ok(ReverseStep { sample, pred_x_start });
+        }
         let euler = ode_step(x_t, here, next, &eps);
         let (t, output) = self.evaluate(index - 1, &euler, model)?;
         let (_, eps_there) = self.x_start_and_eps(&output, &euler, &t, Direction::FromXStart, clip)?;

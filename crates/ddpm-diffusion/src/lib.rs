@@ -48,7 +48,8 @@
 //! |---|---|
 //! | `schedule` | [`betas`]: the noise schedules |
 //! | `tables` | [`Diffusion`] and its per-timestep constants |
-//! | `process` | `q_sample`, posteriors, conversions between eps, x_start and v, `p_mean_variance`, guidance |
+//! | `process` | `q_sample`, posteriors, conversions between eps, x_start and v, `p_mean_variance` |
+//! | `guidance` | [`Diffusion::guide`], [`Diffusion::guide_by_classifier`]: guidance by a weaker prediction, by a classifier |
 //! | `objective` | [`Diffusion::training_terms`]: per-sample losses |
 //! | `weighting` | weights of the timesteps in them |
 //! | `bound` | [`Diffusion::bound_terms`]: the variational bound, term by term |
@@ -68,6 +69,7 @@ mod bound_by_timestep;
 mod ddim;
 mod dpm_solver;
 mod error;
+mod guidance;
 mod heun;
 mod langevin;
 mod objective;

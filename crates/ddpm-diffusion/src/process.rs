@@ -88,8 +88,14 @@ impl Diffusion {
         match kind {
             Prediction::Eps => predicted.shallow_clone(),
             Prediction::XStart => {
-                (self.at(Row::SqrtRecipAlphasCumprod, t, x_t) * x_t - predicted)
-                    / self.at(Row::SqrtRecipM1AlphasCumprod, t, x_t)
+                let eps = (self.at(Row::SqrtRecipAlphasCumprod, t, x_t) * x_t - predicted)
+                    / self.at(Row::SqrtRecipM1AlphasCumprod, t, x_t);
+                if self.terminal_signal() > 0.0 {
+                    return eps;
+                }
+                // Infinity over infinity above: pure noise is its own eps.
+                let pure = self.exactly_at(Row::AlphasCumprod, t, x_t).eq(0.0);
+                x_t.where_self(&pure, &eps)
             }
             Prediction::V => {
                 self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t) * x_t
@@ -123,53 +129,6 @@ impl Diffusion {
     ) -> Result<ModelPosterior, DiffusionError> {
         let (predicted, variance_channels) = self.split(model_output, x_t)?;
         self.model_posterior(&predicted, variance_channels.as_ref(), x_t, t, clip)
-    }
-
-    /// Classifier-free guidance (Ho & Salimans 2022, eq. 6): `uncond + scale (cond - uncond)` on the prediction.
-    ///
-    /// `scale` 1 is the conditional model and 0 the unconditional one; the paper's w is `scale - 1`. A learned variance
-    /// is the conditional model's.
-    ///
-    /// # Errors
-    /// The two outputs differ in shape.
-    pub fn guide(&self, cond: &Tensor, uncond: &Tensor, scale: f64) -> Result<Tensor, DiffusionError> {
-        check_shape(uncond, cond.size())?;
-        let guided = |cond: &Tensor, uncond: &Tensor| uncond + scale * (cond - uncond);
-        Ok(match self.spec().variance {
-            Variance::FixedSmall | Variance::FixedLarge => guided(cond, uncond),
-            Variance::LearnedRange => {
-                let half = cond.size()[1] / 2;
-                let prediction = guided(&cond.narrow(1, 0, half), &uncond.narrow(1, 0, half));
-                Tensor::f_cat(&[prediction, cond.narrow(1, half, half)], 1)?
-            }
-        })
-    }
-
-    /// Classifier guidance of deterministic samplers (Dhariwal & Nichol 2021, algorithm 2): the model output whose eps is
-    /// `eps - sqrt(1 - abar_t) gradient`, that is, whose score is that of p(x_t) p(y | x_t)^s. `gradient` is
-    /// s grad log p(y | x_t), `[B, C, H, W]`. A learned variance stays.
-    ///
-    /// # Errors
-    /// A shape does not fit x_t.
-    pub fn guide_by_classifier(
-        &self,
-        model_output: &Tensor,
-        gradient: &Tensor,
-        t: &Tensor,
-    ) -> Result<Tensor, DiffusionError> {
-        let (predicted, variance_channels) = self.split(model_output, gradient)?;
-        let noise_scale = self.at(Row::SqrtOneMinusAlphasCumprod, t, gradient);
-        let noise_to_signal = self.at(Row::SqrtRecipM1AlphasCumprod, t, gradient);
-        // The same shift of eps, in terms of x_0 and of v.
-        let guided = match self.spec().prediction {
-            Prediction::Eps => predicted - noise_scale * gradient,
-            Prediction::XStart => predicted + noise_scale * noise_to_signal * gradient,
-            Prediction::V => predicted - noise_to_signal * gradient,
-        };
-        Ok(match variance_channels {
-            None => guided,
-            Some(channels) => Tensor::f_cat(&[guided, channels], 1)?,
-        })
     }
 
     /// The prediction and, for a learned variance, its channels, both in the kind of x_t.
@@ -254,7 +213,7 @@ fn row_quantile(values: &Tensor, quantile: f64) -> Tensor {
     at(position.floor()).lerp(&at(position.ceil()), position.fract())
 }
 
-fn check_shape(tensor: &Tensor, expected: Vec<i64>) -> Result<(), DiffusionError> {
+pub(crate) fn check_shape(tensor: &Tensor, expected: Vec<i64>) -> Result<(), DiffusionError> {
     let found = tensor.size();
     if found == expected { Ok(()) } else { Err(DiffusionError::ModelShape { expected, found }) }
 }

@@ -102,7 +102,9 @@ impl Diffusion {
         let mut previous = None;
         for index in (0..steps).rev() {
             let (t, mut output) = self.evaluate(index, &x, &mut model)?;
-            let gradient = options.classifier.map(|classifier| (classifier.0)(&x, &self.model_timesteps(&t)));
+            // Pure noise says nothing about the class: its gradient is 0.
+            let classifier = options.classifier.filter(|_| self.alphas_cumprod[index] > 0.0);
+            let gradient = classifier.map(|classifier| (classifier.0)(&x, &self.model_timesteps(&t)));
             let gradient =
                 gradient.transpose().map_err(|source| DiffusionError::Model { t: self.timestep_map[index], source })?;
             if let (Some(gradient), true) = (&gradient, options.sampler != Sampler::Ancestral) {

@@ -16,7 +16,7 @@ const SIGMOID_REACH: f64 = 6.0;
 /// beta_t for t in `0..timesteps`.
 ///
 /// # Errors
-/// `timesteps` is 0, an explicit list has another length, or a beta is not strictly inside (0, 1).
+/// `timesteps` is 0 (or 1, to be rescaled), an explicit list has another length, or a beta is not strictly inside (0, 1).
 pub fn betas(schedule: &BetaSchedule, timesteps: usize) -> Result<Vec<f64>, DiffusionError> {
     schedule.validate(timesteps, Naming::PLAIN)?;
     Ok(match schedule {
@@ -31,15 +31,42 @@ pub fn betas(schedule: &BetaSchedule, timesteps: usize) -> Result<Vec<f64>, Diff
             .collect(),
         BetaSchedule::Constant(beta) => vec![*beta; timesteps],
         BetaSchedule::List(betas) => betas.clone(),
+        BetaSchedule::ZeroTerminalSnr(schedule) => zero_terminal_snr(&betas(schedule, timesteps)?),
     })
 }
 
-/// Refuses betas that are not strictly inside (0, 1), naming the first.
+/// Refuses betas that are not strictly inside (0, 1), naming the first; the last may be 1.
 pub(crate) fn validate(betas: &[f64]) -> Result<(), DiffusionError> {
-    match betas.iter().position(|&beta| !(beta > 0.0 && beta < 1.0)) {
+    let last = betas.len().saturating_sub(1);
+    match (0..betas.len()).find(|&t| !(betas[t] > 0.0 && (betas[t] < 1.0 || betas[t] == 1.0 && t == last))) {
         Some(index) => Err(DiffusionError::BetaOutOfRange { index, value: betas[index] }),
         None => Ok(()),
     }
+}
+
+/// alphas_cumprod: the products of 1 - beta.
+pub(crate) fn alphas_cumprod(betas: &[f64]) -> Vec<f64> {
+    betas
+        .iter()
+        .scan(1.0, |product, beta| {
+            *product *= 1.0 - beta;
+            Some(*product)
+        })
+        .collect()
+}
+
+/// `betas` with sqrt(abar) shifted to end at 0 and scaled to begin where it did (Lin et al. 2023, algorithm 1).
+fn zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
+    let roots: Vec<f64> = alphas_cumprod(betas).iter().map(|abar| abar.sqrt()).collect();
+    let (first, last) = (roots[0], roots[roots.len() - 1]);
+    let rescaled = roots.iter().map(|root| ((root - last) * first / (first - last)).powi(2));
+    rescaled
+        .scan(1.0, |previous, abar| {
+            let beta = 1.0 - abar / *previous;
+            *previous = abar;
+            Some(beta)
+        })
+        .collect()
 }
 
 /// `count` evenly spaced values with both ends exact; just `start` where `count` is 1.

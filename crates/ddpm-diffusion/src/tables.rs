@@ -59,7 +59,8 @@ impl Diffusion {
     /// A process with the given betas, its tables on `device`.
     ///
     /// # Errors
-    /// No betas, a beta outside (0, 1), or a specification that contradicts itself.
+    /// No betas, a beta outside (0, 1), or a specification that contradicts itself. The last beta may be 1, if the
+    /// prediction is not of eps.
     pub fn new(betas: Vec<f64>, spec: DiffusionSpec, device: Device) -> Result<Self, DiffusionError> {
         let timestep_map = (0..betas.len() as i64).collect();
         Self::with_timesteps(betas, timestep_map, spec, device)
@@ -77,13 +78,10 @@ impl Diffusion {
         schedule::validate(&betas)?;
         spec.validate(Naming::PLAIN)?;
 
-        let alphas_cumprod: Vec<f64> = betas
-            .iter()
-            .scan(1.0, |product, beta| {
-                *product *= 1.0 - beta;
-                Some(*product)
-            })
-            .collect();
+        if betas[betas.len() - 1] == 1.0 {
+            spec.validate_zero_terminal_snr(Naming::PLAIN)?;
+        }
+        let alphas_cumprod = schedule::alphas_cumprod(&betas);
         let count = betas.len();
         let alphas_cumprod_prev: Vec<f64> = [1.0].iter().chain(&alphas_cumprod[..count - 1]).copied().collect();
         let per_step = |f: &dyn Fn(f64, f64, f64) -> f64| -> Vec<f64> {
@@ -132,9 +130,16 @@ impl Diffusion {
         self.device
     }
 
-    /// abar_{T-1}: the share of x_0's variance left in x_T. Above [`VISIBLE_SIGNAL`] a caller should warn.
+    /// abar_{T-1}: the share of x_0's variance left in x_T. Above [`VISIBLE_SIGNAL`] a caller should warn; at 0 sampling
+    /// must start from the last timestep, which alone is pure noise.
     pub fn terminal_signal(&self) -> f64 {
         self.alphas_cumprod[self.timesteps() - 1]
+    }
+
+    /// sigma = sqrt(1/abar - 1) of this process's timestep `index`: the scale of the noise relative to the image, the noise
+    /// level of Karras et al. 2022; infinite where x_t is pure noise.
+    pub fn sigma(&self, index: usize) -> f64 {
+        (1.0 / self.alphas_cumprod[index] - 1.0).sqrt()
     }
 
     /// The original timesteps `[B]` that the network is given for `t` `[B]` of this process.

@@ -188,7 +188,7 @@ fn guidance_moves_the_prediction_and_keeps_the_variance() {
     let hybrid = DiffusionSpec { variance: Variance::LearnedRange, loss: Loss::Hybrid { lambda: 0.001 }, ..SIMPLE };
     let process = Diffusion::new(betas, hybrid, Device::Cpu).unwrap();
     let (cond, uncond) = (noise(1, 2, &[2, 2, 2]), noise(2, 2, &[2, 2, 2]));
-    let guided = process.guide(&cond, &uncond, 3.0).unwrap();
+    let guided = process.guide(&cond, &uncond, 3.0, 0.0).unwrap();
     let expected = cond.narrow(1, 0, 1) * 3.0 - uncond.narrow(1, 0, 1) * 2.0;
     assert!(distance(&guided.narrow(1, 0, 1), &expected) < 1e-12);
     assert_eq!(guided.narrow(1, 1, 1), cond.narrow(1, 1, 1));

@@ -126,6 +126,8 @@ fn phrase(remedy: &Remedy) -> String {
         Remedy::ExportTensors => "export it for other programs with --format safetensors".into(),
         Remedy::Overwrite => "replace what an earlier command wrote with --overwrite".into(),
         Remedy::ThresholdSamples => "sample with --threshold instead".into(),
+        Remedy::GuideByModel => "guide it away from a weaker model with --guide-model".into(),
+        Remedy::LeaveGuidanceOut => "leave --guidance out".into(),
         Remedy::ComputeOnCpu => "compute on the CPU (train.device = \"cpu\" in training, else --device cpu)".into(),
         Remedy::AllowNondeterminism => "set train.deterministic to false in training".into(),
         Remedy::FetchData => "fetch it with scripts/datasets.sh".into(),

@@ -5,14 +5,12 @@ use ddpm_diffusion::ModelError;
 use ddpm_nn::Inputs;
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::agreement::disagreement;
 use crate::error::{Error, Failure};
 use crate::finite;
 use crate::learner::Learner;
 use crate::model::Model;
 use crate::weights::WeightChoice;
-
-/// Maximum difference of `alphas_cumprod` at which two processes count as the same.
-const SAME_NOISE: f64 = 1e-6;
 
 /// A classifier with its weights and the diffusion process that noised its training images.
 pub struct Classifier(Model);
@@ -39,16 +37,8 @@ impl Classifier {
             let fix = "train a classifier on the model's own [data] and [diffusion]";
             Err(Error::config(format!("the classifier does not fit the model: {what}; {fix}")))
         };
-        let (known, drawn) = (self.0.network.image(), model.network.image());
-        if known != drawn {
-            return refuse(format!("it was trained on images of {known}, the model draws {drawn}"));
-        }
-        let (ours, theirs) = (&self.0.diffusion.alphas_cumprod, &model.diffusion.alphas_cumprod);
-        if ours.len() != theirs.len() {
-            return refuse(format!("it has {} timesteps, the model has {}", ours.len(), theirs.len()));
-        }
-        if let Some(t) = (0..ours.len()).find(|&t| (ours[t] - theirs[t]).abs() > SAME_NOISE) {
-            return refuse(format!("at t = {t} it has alphas_cumprod {:.6}, the model has {:.6}", ours[t], theirs[t]));
+        if let Some(what) = disagreement(&self.0, model) {
+            return refuse(what);
         }
         match model.classes {
             Some(classes) if classes != self.classes() => {

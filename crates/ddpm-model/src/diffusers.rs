@@ -250,32 +250,38 @@ impl SchedulerConfig {
             ));
         };
         let [start, end] = [self.beta_start.unwrap_or(ends[0]), self.beta_end.unwrap_or(ends[1])];
-        match (&self.trained_betas, self.beta_schedule.as_deref()) {
-            (Some(betas), _) => Ok(BetaSchedule::List(betas.clone())),
-            (None, None | Some("linear")) => Ok(BetaSchedule::Linear { start, end }),
-            (None, Some("scaled_linear")) => Ok(BetaSchedule::Quadratic { start, end }),
-            (None, Some("squaredcos_cap_v2")) => Ok(BetaSchedule::Cosine),
-            (None, Some("sigmoid")) => Ok(BetaSchedule::Sigmoid { start, end }),
+        let schedule = match (&self.trained_betas, self.beta_schedule.as_deref()) {
+            (Some(betas), _) => BetaSchedule::List(betas.clone()),
+            (None, None | Some("linear")) => BetaSchedule::Linear { start, end },
+            (None, Some("scaled_linear")) => BetaSchedule::Quadratic { start, end },
+            (None, Some("squaredcos_cap_v2")) => BetaSchedule::Cosine,
+            (None, Some("sigmoid")) => BetaSchedule::Sigmoid { start, end },
             (None, Some(other)) => {
                 let known = "linear, scaled_linear, squaredcos_cap_v2 or sigmoid";
-                Err(unsupported("beta_schedule", other, known))
+                return Err(unsupported("beta_schedule", other, known));
             }
-        }
+        };
+        let rescaled = self.rescale_betas_zero_snr == Some(true);
+        Ok(if rescaled { BetaSchedule::ZeroTerminalSnr(Box::new(schedule)) } else { schedule })
     }
 
     fn diffusion(&self, schedule: &BetaSchedule, variance: Variance, device: Device) -> Result<Diffusion, Error> {
         let clips_elsewhere = self.clip_sample != Some(false) && self.clip_sample_range.is_some_and(|end| end != 1.0);
-        let only = [
-            ("rescale_betas_zero_snr", self.rescale_betas_zero_snr == Some(true), "false"),
-            ("thresholding", self.thresholding == Some(true), "false"),
-            ("clip_sample_range", clips_elsewhere, "1"),
-        ];
+        let only =
+            [("thresholding", self.thresholding == Some(true), "false"), ("clip_sample_range", clips_elsewhere, "1")];
         if let Some((key, _, value)) = only.into_iter().find(|(_, asks, _)| *asks) {
             let error = Error::config(format!("this {key} is not supported; it may be {value}"));
             return Err(if key == "thresholding" { error.or(Remedy::ThresholdSamples) } else { error });
         }
+        let prediction = self.prediction()?;
+        if matches!(schedule, BetaSchedule::ZeroTerminalSnr(_)) && prediction == Prediction::Eps {
+            return Err(Error::config(
+                "this rescale_betas_zero_snr leaves pure noise at the last timestep, whose epsilon says nothing about the \
+                 image; with a prediction_type of epsilon it may be false",
+            ));
+        }
         let spec = DiffusionSpec {
-            prediction: self.prediction()?,
+            prediction,
             variance,
             // Nothing is trained here. This loss is compatible with any variance.
             loss: Loss::Vlb,

@@ -12,6 +12,7 @@ use tch::Tensor;
 use crate::classifier::Classifier;
 use crate::error::{Error, Failure};
 use crate::finite;
+use crate::guidance::Guidance;
 use crate::images::floats;
 use crate::model::Model;
 
@@ -37,9 +38,8 @@ pub struct Generation<'a> {
     pub labels: Option<&'a [i64]>,
     /// A classifier that guides each image towards its class, and the scale of its gradient.
     pub classifier: Option<(&'a Classifier, f64)>,
-    /// Classifier-free guidance: its scale, and the row of the class table that means "no class". Scale 1 means no
-    /// guidance.
-    pub guidance: Option<(f64, i64)>,
+    /// Guidance away from a weaker prediction.
+    pub guidance: Option<Guidance<'a>>,
     /// Initial noise `[N, C, H, W]` instead of drawn noise.
     pub init_noise: Option<&'a Tensor>,
     /// Images per forward pass.
@@ -179,17 +179,14 @@ impl<'a> Generation<'a> {
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
     }
 
-    /// The network's output, with classifier-free guidance if requested.
+    /// The network's output, guided if requested.
     fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let forward =
             |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
-        let conditional = forward(labels)?;
-        match (self.guidance, labels) {
-            (Some((scale, null)), Some(labels)) => {
-                let unconditional = forward(Some(&labels.full_like(null)))?;
-                Ok(self.process.guide(&conditional, &unconditional, scale)?)
-            }
-            _ => Ok(conditional),
+        let output = forward(labels)?;
+        match &self.guidance {
+            Some(guidance) => guidance.apply(self.process, output, (x, t), labels, forward),
+            None => Ok(output),
         }
     }
 }

@@ -60,6 +60,10 @@ pub enum Remedy {
     Overwrite,
     /// Threshold images dynamically when they are drawn.
     ThresholdSamples,
+    /// Guide by a weaker model.
+    GuideByModel,
+    /// Do not guide.
+    LeaveGuidanceOut,
     /// Compute on the CPU.
     ComputeOnCpu,
     /// In training, allow nondeterministic operations.

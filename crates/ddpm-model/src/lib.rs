@@ -23,6 +23,7 @@
 //! An [`Error`] has a kind, a cause, and remedies that a program phrases in terms of its own options. A [`Failure`]
 //! also records whether all ranks return it, so that they can shut down together.
 
+mod agreement;
 mod bound;
 mod build;
 mod classifier;
@@ -35,6 +36,7 @@ mod draw;
 mod error;
 mod export;
 pub mod finite;
+mod guidance;
 mod image_folder;
 pub mod images;
 mod import;
@@ -60,6 +62,7 @@ pub use device::{Place, gpu_remedy, resolve_device, resolve_for_training};
 pub use draw::{Drawn, Generation, gather};
 pub use error::{Error, ErrorKind, Failure, Remedy};
 pub use export::{Export, ExportFolder, ExportOptions, Format};
+pub use guidance::{Guidance, GuidanceOptions, NoiseInterval, direction};
 pub use image_folder::ImageFolder;
 pub use import::{Imported, NoiseSchedule, OpenAiArguments, import};
 pub use learner::Learner;

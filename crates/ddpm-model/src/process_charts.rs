@@ -50,9 +50,9 @@ pub fn schedules(own: Option<&Settings>, timesteps: u32) -> Result<Picture, Erro
     Ok(panel(&charts)?)
 }
 
-/// An arbitrary choice: the tables of a schedule do not depend on any of these.
+/// A choice that fits every schedule, whose tables do not depend on any of these.
 const SPEC: DiffusionSpec = DiffusionSpec {
-    prediction: ddpm_diffusion::Prediction::Eps,
+    prediction: ddpm_diffusion::Prediction::V,
     variance: ddpm_diffusion::Variance::FixedSmall,
     loss: ddpm_diffusion::Loss::Simple,
     weighting: ddpm_diffusion::Weighting::None,

@@ -37,4 +37,37 @@ impl DiffusionSpec {
         )?;
         self.weighting.validate(naming)
     }
+
+    /// Checks that the network can be trained and sampled from where x_t is pure noise, as at the last timestep of
+    /// [`BetaSchedule::ZeroTerminalSnr`](crate::BetaSchedule::ZeroTerminalSnr).
+    ///
+    /// # Errors
+    /// [`SpecError`]: a prediction of eps, which says nothing about x_0 there, or weights, which all are 0 there.
+    pub fn validate_zero_terminal_snr(&self, naming: Naming) -> Result<(), SpecError> {
+        let (predict, weighting) = (naming.path("predict"), naming.path("weighting"));
+        require(
+            self.prediction != Prediction::Eps,
+            &predict,
+            || {
+                format!(
+                    "{predict} = \"eps\" does not work with {}: x_T is pure noise then, and its eps says nothing about \
+                     the image",
+                    naming.path("zero_terminal_snr")
+                )
+            },
+            || format!("Set {predict} = \"v\" (or \"x_start\"), or leave {} out", naming.path("zero_terminal_snr")),
+        )?;
+        require(
+            self.weighting == Weighting::None,
+            &weighting,
+            || {
+                format!(
+                    "with {} every {weighting} is 0 at the last timestep, where sampling starts and the network would \
+                     stay untrained",
+                    naming.path("zero_terminal_snr")
+                )
+            },
+            || format!("Set {weighting} = \"none\", or leave {} out", naming.path("zero_terminal_snr")),
+        )
+    }
 }

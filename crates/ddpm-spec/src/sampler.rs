@@ -34,17 +34,6 @@ pub enum Direction {
     FromModel,
 }
 
-impl Direction {
-    /// The direction under classifier-free guidance of this scale: the model's own, as long as the prediction is one of
-    /// the network's or lies between two of them.
-    ///
-    /// Stronger guidance takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps is no longer
-    /// consistent with it, and following that eps destroys the image.
-    pub fn guided(scale: f64) -> Self {
-        if (0.0..=1.0).contains(&scale) { Self::FromModel } else { Self::FromXStart }
-    }
-}
-
 /// The name of a [`Sampler`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

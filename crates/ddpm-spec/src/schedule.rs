@@ -72,6 +72,9 @@ pub enum BetaSchedule {
     Constant(f64),
     /// The betas themselves, one for each timestep.
     List(Vec<f64>),
+    /// Another schedule, rescaled so that nothing of x_0 is left at t = T - 1, where beta is then 1: sqrt(abar) is shifted
+    /// to end at 0 and scaled to begin where it did (Lin et al. 2023, algorithm 1).
+    ZeroTerminalSnr(Box<BetaSchedule>),
 }
 
 impl BetaSchedule {
@@ -81,7 +84,7 @@ impl BetaSchedule {
         Self::Linear { start, end }
     }
 
-    /// Checks that every beta of `timesteps` lies strictly inside (0, 1), in the fields `timesteps`, `beta_start`,
+    /// Checks that every given beta of `timesteps` lies strictly inside (0, 1), in the fields `timesteps`, `beta_start`,
     /// `beta_end` and `betas`.
     ///
     /// # Errors
@@ -91,6 +94,10 @@ impl BetaSchedule {
         in_range(&of_timesteps, timesteps, timesteps > 0, "at least 1")?;
         match self {
             Self::Cosine => Ok(()),
+            Self::ZeroTerminalSnr(schedule) => {
+                in_range(&of_timesteps, timesteps, timesteps > 1, "at least 2 for a rescaled schedule")?;
+                schedule.validate(timesteps, naming)
+            }
             Self::Constant(beta) => valid_end(*beta, naming),
             Self::Linear { start, end } | Self::Quadratic { start, end } | Self::Sigmoid { start, end } => {
                 valid_end(*end, naming)?;

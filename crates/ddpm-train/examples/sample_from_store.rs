@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use ddpm_comm::{World, abort};
-use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing, kept_timesteps};
-use ddpm_model::{Error, Failure, Generation, Model, WeightChoice, pictures};
+use ddpm_diffusion::{Ddim, Direction, Sampler, kept_timesteps};
+use ddpm_model::{Error, Failure, Generation, Model, WeightChoice, pictures, steps};
 use tch::Device;
 
 fn main() {
@@ -21,8 +21,9 @@ fn main() {
 fn draw(world: &World, store: &str, out: &Path) -> Result<(), Failure> {
     let comm = world.collective();
     let model = Model::open(comm.as_ref(), store, WeightChoice::SlowestAverage, Device::Cpu)?;
-    let steps = model.diffusion.timesteps().min(50);
-    let process = model.diffusion.respaced(&kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), steps)?)?;
+    let whole = &model.diffusion;
+    let kept = kept_timesteps(steps::spacing(None, whole), whole.timesteps(), whole.timesteps().min(50))?;
+    let process = whole.respaced(&kept)?;
     let sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel });
     let drawn = Generation::of(&model, &process, sampler).gather(comm.as_ref(), 16, |_, _| ())?;
     if world.rank() == 0 {

@@ -1,8 +1,8 @@
 //! Samples of a run while it trains: how its grids are drawn, and the samples whose distance is measured.
 
 use ddpm_config::Settings;
-use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, kept_timesteps};
-use ddpm_model::{Error, Generation};
+use ddpm_diffusion::{Ddim, Diffusion, Direction, kept_timesteps};
+use ddpm_model::{Error, Generation, steps};
 use ddpm_nn::Weights;
 
 use crate::observer::Run;
@@ -62,5 +62,5 @@ pub fn batch(settings: &Settings) -> usize {
 
 /// The timesteps at which the sampler evaluates the network.
 pub fn timesteps(settings: &Settings, diffusion: &Diffusion) -> Result<Vec<usize>, Error> {
-    Ok(kept_timesteps(Spacing::Leading, diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
+    Ok(kept_timesteps(steps::spacing(None, diffusion), diffusion.timesteps(), settings.monitor.sample_steps as usize)?)
 }

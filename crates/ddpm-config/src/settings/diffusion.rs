@@ -21,6 +21,9 @@ pub struct DiffusionSettings {
     pub beta_end: Option<f64>,
     /// The betas themselves, T of them, for `schedule = "list"`. Default empty.
     pub betas: Vec<f64>,
+    /// Whether the schedule is rescaled so that nothing of the image is left at the last timestep (Lin et al. 2023,
+    /// algorithm 1); not with `predict = "eps"` or a `weighting`. Default false.
+    pub zero_terminal_snr: bool,
     /// What the network predicts. Default `eps`.
     pub predict: Prediction,
     /// Variance of the reverse process. Default `fixed_small`.
@@ -51,6 +54,7 @@ impl Default for DiffusionSettings {
             beta_start: None,
             beta_end: None,
             betas: Vec::new(),
+            zero_terminal_snr: false,
             predict: Prediction::Eps,
             variance: Variance::FixedSmall,
             loss: LossKind::Simple,

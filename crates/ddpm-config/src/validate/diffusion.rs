@@ -18,6 +18,9 @@ impl DiffusionSettings {
         }
         let share = self.label_dropout;
         in_range("diffusion.label_dropout", share, (0.0..1.0).contains(&share), "at least 0 and below 1")?;
+        if self.zero_terminal_snr {
+            self.spec().validate_zero_terminal_snr(DIFFUSION)?;
+        }
         self.spec().validate(DIFFUSION)
     }
 

@@ -26,9 +26,9 @@ pub struct EncodeArgs {
     /// all if there are fewer]
     #[arg(long, value_parser = at_least_one::<usize>)]
     pub steps: Option<usize>,
-    /// Where `--steps` puts the timesteps; decode with the same.
-    #[arg(long, default_value = "leading", value_parser = spacing())]
-    pub spacing: Spacing,
+    /// Where `--steps` puts the timesteps; decode with the same. [default: as for `sample`]
+    #[arg(long, value_parser = spacing())]
+    pub spacing: Option<Spacing>,
     /// Images per forward pass.
     #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
     pub batch: usize,

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use ddpm_model::NoiseInterval;
+
 pub(super) fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
     let count = text.parse().ok().filter(|count| *count >= N::from(1));
     count.ok_or_else(|| "give a whole number of at least 1".into())
@@ -27,4 +29,11 @@ pub(super) fn not_negative(text: &str) -> Result<f64, String> {
 pub(super) fn percentile(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| (50.0..=100.0).contains(number));
     number.ok_or_else(|| "give a percentile from 50 to 100, such as 99.5".into())
+}
+
+pub(super) fn noise_interval(text: &str) -> Result<NoiseInterval, String> {
+    let ends = text.split_once(',').and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    let interval = ends.map(|(low, high)| NoiseInterval { low, high });
+    let valid = interval.filter(|interval| interval.low >= 0.0 && interval.low < interval.high);
+    valid.ok_or_else(|| "give two numbers, 0 or above and rising, such as 0.2,5 or 0.2,inf".into())
 }

@@ -29,6 +29,7 @@ pub enum PlotCommand {
         out: PathBuf,
     },
     /// A metric over a run's steps, as logged and averaged; for several runs, the averages in one chart.
+    /// Evaluations on held-out images are shown as they are.
     #[command(name = "loss")]
     Metric {
         /// A run's directory; may be repeated.

@@ -68,7 +68,7 @@ fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusi
     let source = model_data::open(model, &args.data, args.count)?;
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(args.steps, steps::DEFAULT_ENCODING_STEPS, timesteps);
-    let kept = kept_timesteps(args.spacing, timesteps, steps)?;
+    let kept = kept_timesteps(steps::spacing(args.spacing, &model.diffusion), timesteps, steps)?;
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, World, agree};
 use ddpm_config::Settings;
 use ddpm_data::Split;
-use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing, Variance, kept_timesteps};
+use ddpm_diffusion::{Ddim, Direction, Sampler, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
@@ -84,12 +84,19 @@ fn save(comm: &dyn Collective, out: &Path, draw: impl FnOnce() -> Result<Picture
 /// Weight of a new value in the averaged curve.
 const AVERAGING: f64 = 0.15;
 
+/// Metrics that are not averaged, because they are computed from the same images and noise each time.
+const EVALUATIONS: [&str; 3] = ["eval_loss", "eval_bits_per_dim", "fid"];
+
 /// A metric at each log step and its bias-corrected exponential average; for several runs, the averages.
 fn metric_over_steps(runs: &[PathBuf], metric: &str) -> Result<Picture, Error> {
     let mut series = Vec::new();
     for run in runs {
         let logged = logged(&run.join("metrics.jsonl"), metric)?;
         let name = run.file_name().map_or("run".into(), |name| name.to_string_lossy().into_owned());
+        if EVALUATIONS.contains(&metric) {
+            series.push(Series { name, points: logged });
+            continue;
+        }
         let averaged = averaged(&logged);
         if runs.len() == 1 {
             series.push(Series { name: "each log step".into(), points: logged });
@@ -142,7 +149,7 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// A few samples on their way from noise, drawn by all ranks together.
 fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
     let respace = || {
-        let kept = kept_timesteps(Spacing::Leading, model.diffusion.timesteps(), steps)?;
+        let kept = kept_timesteps(steps::spacing(None, &model.diffusion), model.diffusion.timesteps(), steps)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
         Ok::<_, Error>(model.diffusion.respaced(&kept)?)
     };

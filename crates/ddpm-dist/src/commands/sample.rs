@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use ddpm_comm::{World, agree};
-use ddpm_diffusion::{Clip, Ddim, Diffusion, Direction, Langevin, kept_timesteps, space_timesteps};
+use ddpm_diffusion::{Clip, Ddim, Diffusion, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
-use ddpm_model::{Classifier, Drawn, Error, Failure, Generation, ImageFolder, Model, WeightChoice, pictures, steps};
+use ddpm_model::{
+    Classifier, Drawn, Error, Failure, Generation, Guidance, GuidanceOptions, ImageFolder, Model, NoiseInterval,
+    WeightChoice, direction, pictures, steps,
+};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
@@ -29,7 +32,7 @@ struct Order<'a> {
     process: Diffusion,
     labels: Option<Vec<i64>>,
     classifier: Option<Classifier>,
-    guidance: Option<(f64, i64)>,
+    guidance: Option<Guidance<'a>>,
     noise: Option<Tensor>,
     count: usize,
 }
@@ -39,6 +42,7 @@ impl<'a> Order<'a> {
         args: &'a SampleArgs,
         output: Output<'a>,
         model: Model,
+        guide: Option<&'a Model>,
         classifier: Option<Classifier>,
     ) -> Result<Self, Error> {
         let [channels, size, _] = model.network.image().sizes();
@@ -55,7 +59,8 @@ impl<'a> Order<'a> {
         let kept = match &args.respacing {
             Some(spec) => space_timesteps(total, spec)?,
             None => {
-                kept_timesteps(args.spacing, total, steps::count(args.steps, steps::DEFAULT_SAMPLING_STEPS, total))?
+                let steps = steps::count(args.steps, steps::DEFAULT_SAMPLING_STEPS, total);
+                kept_timesteps(steps::spacing(args.spacing, &model.diffusion), total, steps)?
             }
         };
         // Noise written by `encode` must be decoded from the timestep to which it was encoded.
@@ -64,7 +69,7 @@ impl<'a> Order<'a> {
             steps::warn_of_visible_signal(&model.diffusion, &kept, &remedy);
         }
         let process = model.diffusion.respaced(&kept)?;
-        let guidance = guidance(args.guidance, &model)?;
+        let guidance = guidance(args, &model, &process, guide)?;
         let classifier = classifier.filter(|_| args.classifier_scale != 0.0);
         Ok(Self { output, model, process, labels, classifier, guidance, noise, count })
     }
@@ -78,15 +83,14 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let output = agree::unanimous(comm.as_ref(), Output::of(args))?;
     let device = args.on.resolve(world)?;
     let model = Model::open(comm.as_ref(), &args.model, args.weights, device)?;
+    let open = |source: &String| Model::open(comm.as_ref(), source, WeightChoice::SlowestAverage, device);
+    let guide = args.guide_model.as_ref().map(open).transpose()?;
     let classifier = args.classifier.as_deref();
     let open = |source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage, device);
     let classifier = classifier.map(open).transpose()?;
-    let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, classifier))?;
+    let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, guide.as_ref(), classifier))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
-    let direction = match (&order.classifier, order.guidance) {
-        (Some(_), _) => Direction::FromXStart,
-        (None, guidance) => Direction::guided(guidance.map_or(1.0, |(scale, _)| scale)),
-    };
+    let direction = direction(order.guidance.as_ref(), order.classifier.is_some());
     let sampler = args.sampler.with(Ddim { eta: args.eta, direction });
     let generation = Generation {
         corrector: (args.corrector_steps > 0)
@@ -105,7 +109,8 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         trajectories: if args.trajectory { count } else { 0 },
         ..Generation::of(model, &order.process, sampler)
     };
-    tracing::info!("{count} images from {} in {steps} steps", model.description);
+    let guided = order.guidance.map_or(String::new(), |guidance| format!(", guided: {}", guidance.describe()));
+    tracing::info!("{count} images from {} in {steps} steps{guided}", model.description);
     let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
@@ -142,7 +147,9 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     bar.finish_and_clear();
     if world.rank() == 0 {
         if json {
-            print(json!({ "out": args.out, "count": count, "steps": steps, "model": model.description }))?;
+            let guidance = order.guidance.map(|guidance| guidance.describe());
+            let model = &model.description;
+            print(json!({ "out": args.out, "count": count, "steps": steps, "model": model, "guidance": guidance }))?;
         } else {
             tracing::info!("wrote {}", args.out);
         }
@@ -188,16 +195,16 @@ fn labels(
     }
 }
 
-/// Classifier-free guidance as requested: its scale, and the embedding row that means "no class"; None at scale 1,
-/// which is the plain conditional prediction.
-pub fn guidance(scale: Option<f64>, model: &Model) -> Result<Option<(f64, i64)>, Error> {
-    match (scale, model.null_class) {
-        (None, _) => Ok(None),
-        (Some(scale), Some(null)) => Ok((scale != 1.0).then_some((scale, null))),
-        (Some(_), None) => Err(Error::config(
-            "this model cannot be guided: it was trained without diffusion.label_dropout; leave --guidance out",
-        )),
-    }
+/// The guidance that the arguments ask for, if it is any.
+fn guidance<'a>(
+    args: &SampleArgs,
+    model: &Model,
+    process: &Diffusion,
+    guide: Option<&'a Model>,
+) -> Result<Option<Guidance<'a>>, Error> {
+    let Some(scale) = args.guidance else { return Ok(None) };
+    let interval = args.guidance_interval.unwrap_or(NoiseInterval::ALL);
+    Guidance::of(model, process, guide, GuidanceOptions { scale, interval, rescale: args.guidance_rescale })
 }
 
 /// What was drawn.

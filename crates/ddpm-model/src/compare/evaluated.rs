@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_config::Settings;
 use ddpm_data::{ImageShape, Source, Split};
-use ddpm_diffusion::{Ddim, Diffusion, Direction, Spacing, kept_timesteps};
+use ddpm_diffusion::{Ddim, Diffusion, Spacing, kept_timesteps};
 use ddpm_spec::SamplerKind;
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -14,6 +14,7 @@ use tch::Tensor;
 use super::image_set::ImageSet;
 use crate::draw::Generation;
 use crate::error::{Error, Failure};
+use crate::guidance::{Guidance, GuidanceOptions, NoiseInterval, direction};
 use crate::model::Model;
 use crate::{data, samples, steps};
 
@@ -46,12 +47,12 @@ pub struct DrawOptions {
     pub count: usize,
     /// The sampler.
     pub sampler: SamplerKind,
-    /// Its steps, with leading spacing; by default as many as for samples.
+    /// Its steps, spaced as samples are; by default as many as for samples.
     pub steps: Option<usize>,
     /// DDIM's noise.
     pub eta: f64,
-    /// Classifier-free guidance, as in [`Generation::guidance`].
-    pub guidance: Option<(f64, i64)>,
+    /// Scale of classifier-free guidance.
+    pub guidance: Option<f64>,
     /// Seed of the noise.
     pub seed: u64,
     /// Images per forward pass.
@@ -63,21 +64,34 @@ pub struct Drawing {
     model: Model,
     options: DrawOptions,
     process: Diffusion,
+    spacing: Spacing,
     labels: Option<Vec<i64>>,
+    guidance: Option<Guidance<'static>>,
 }
 
 impl Evaluated {
     /// Images drawn from a model.
     ///
     /// # Errors
-    /// The process does not have so many steps.
+    /// The process does not have so many steps, or the model cannot be guided.
     pub fn drawn(model: Model, options: DrawOptions) -> Result<Self, Error> {
         let total = model.diffusion.timesteps();
         let kept = steps::count(options.steps, steps::DEFAULT_SAMPLING_STEPS, total);
-        let kept = kept_timesteps(Spacing::Leading, total, kept)?;
+        let spacing = steps::spacing(None, &model.diffusion);
+        let kept = kept_timesteps(spacing, total, kept)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more steps");
+        let process = model.diffusion.respaced(&kept)?;
+        let guidance = match options.guidance {
+            Some(scale) => {
+                let options = GuidanceOptions { scale, interval: NoiseInterval::ALL, rescale: 0.0 };
+                Guidance::of(&model, &process, None, options)?
+            }
+            None => None,
+        };
         Ok(Self::Drawn(Box::new(Drawing {
-            process: model.diffusion.respaced(&kept)?,
+            process,
+            spacing,
+            guidance,
             labels: model.classes.map(|classes| (0..options.count as i64).map(|i| i % classes).collect()),
             model,
             options,
@@ -151,13 +165,13 @@ impl Evaluated {
             Self::Samples { images, .. } => compute(&ImageSet::Samples(images)),
             Self::Data { source, count, .. } => compute(&ImageSet::Data { source: source.as_ref(), count: *count }),
             Self::Drawn(drawing) => {
-                let Drawing { model, options, process, labels } = drawing.as_ref();
-                let direction = Direction::guided(options.guidance.map_or(1.0, |(scale, _)| scale));
+                let Drawing { model, options, process, labels, guidance, .. } = drawing.as_ref();
+                let direction = direction(guidance.as_ref(), false);
                 let sampler = options.sampler.with(Ddim { eta: options.eta, direction });
                 let generation = &Generation {
                     seed: options.seed,
                     labels: labels.as_deref(),
-                    guidance: options.guidance,
+                    guidance: *guidance,
                     batch: options.batch,
                     ..Generation::of(model, process, sampler)
                 };
@@ -183,12 +197,12 @@ impl Evaluated {
     pub(super) fn protocol(&self) -> Value {
         match self {
             Self::Drawn(drawing) => {
-                let Drawing { model, options, process, labels } = drawing.as_ref();
+                let Drawing { model, options, process, labels, spacing, guidance } = drawing.as_ref();
                 json!({
                     "model": model.description, "count": options.count, "seed": options.seed,
-                    "sampler": options.sampler, "steps": process.timesteps(), "spacing": "leading",
+                    "sampler": options.sampler, "steps": process.timesteps(), "spacing": spacing,
                     "timesteps": model.diffusion.timesteps(), "eta": options.eta,
-                    "guidance": options.guidance.map(|(scale, _)| scale),
+                    "guidance": guidance.and(options.guidance),
                     "classes": labels.as_ref().map(|_| "in turn"),
                     "clip": model.clips.then_some("predicted images to [-1, 1]"),
                 })

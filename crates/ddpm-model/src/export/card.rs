@@ -118,14 +118,15 @@ impl Card<'_> {
     }
 }
 
-fn schedule(schedule: &BetaSchedule) -> String {
-    match schedule {
+fn schedule(of: &BetaSchedule) -> String {
+    match of {
         BetaSchedule::Linear { start, end } => format!("linear, {start} to {end}"),
         BetaSchedule::Quadratic { start, end } => format!("quadratic, {start} to {end}"),
         BetaSchedule::Sigmoid { start, end } => format!("sigmoid, {start} to {end}"),
         BetaSchedule::Cosine => "cosine".into(),
         BetaSchedule::Constant(beta) => format!("constant, {beta}"),
         BetaSchedule::List(_) => "a list".into(),
+        BetaSchedule::ZeroTerminalSnr(base) => format!("{}, rescaled to zero terminal SNR", schedule(base)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ddpm_comm::Collective;
-use ddpm_diffusion::{Ddim, Direction, Sampler, Spacing, kept_timesteps};
+use ddpm_diffusion::{Ddim, Direction, Sampler, kept_timesteps};
 use ddpm_telemetry::write_atomic;
 
 use super::card::Card;
@@ -56,7 +56,7 @@ impl<'a> Export<'a> {
             return Ok(None);
         }
         let total = model.diffusion.timesteps();
-        let kept = kept_timesteps(Spacing::Leading, total, self.steps())?;
+        let kept = kept_timesteps(steps::spacing(None, &model.diffusion), total, self.steps())?;
         let process = model.diffusion.respaced(&kept)?;
         let sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromModel });
         let labels: Option<Vec<i64>> =

@@ -1,6 +1,6 @@
 //! `scheduler_config.json`: a scheduler of diffusers that runs a model's own process.
 
-use ddpm_diffusion::{BetaSchedule, Diffusion, Prediction, Variance};
+use ddpm_diffusion::{BetaSchedule, Diffusion, Prediction, Variance, betas};
 use serde_json::{Value, json};
 
 use super::contents::DIFFUSERS_VERSION;
@@ -26,15 +26,21 @@ pub(super) fn ddim(model: &Model) -> Result<Value, Error> {
 fn config(model: &Model, class: &str, own: Value) -> Result<Value, Error> {
     let process = &model.diffusion;
     check_single_precision(process)?;
+    let (schedule, rescaled) = match &model.schedule {
+        BetaSchedule::ZeroTerminalSnr(schedule) => (schedule.as_ref(), true),
+        schedule => (schedule, false),
+    };
     // Where the ends have no effect, they are diffusers' defaults.
     let unused = [0.0001, 0.02];
-    let (name, [start, end], list) = match &model.schedule {
+    let (name, [start, end], list) = match schedule {
         BetaSchedule::Linear { start, end } => ("linear", [*start, *end], None),
         BetaSchedule::Quadratic { start, end } => ("scaled_linear", [*start, *end], None),
         BetaSchedule::Cosine => ("squaredcos_cap_v2", unused, None),
         BetaSchedule::Constant(beta) => ("linear", [*beta, *beta], None),
         // `sigmoid` is known to DDPMScheduler only, which other schedulers are often made from.
-        BetaSchedule::Sigmoid { .. } | BetaSchedule::List(_) => ("linear", unused, Some(&process.betas)),
+        BetaSchedule::Sigmoid { .. } | BetaSchedule::List(_) | BetaSchedule::ZeroTerminalSnr(_) => {
+            ("linear", unused, Some(betas(schedule, process.timesteps())?))
+        }
     };
     let prediction = match process.spec().prediction {
         Prediction::Eps => "epsilon",
@@ -52,11 +58,11 @@ fn config(model: &Model, class: &str, own: Value) -> Result<Value, Error> {
         "dynamic_thresholding_ratio": 0.995,
         "num_train_timesteps": process.timesteps(),
         "prediction_type": prediction,
-        "rescale_betas_zero_snr": false,
+        "rescale_betas_zero_snr": rescaled,
         "sample_max_value": 1.0,
         "steps_offset": 0,
         "thresholding": false,
-        "timestep_spacing": "leading",
+        "timestep_spacing": if rescaled { "trailing" } else { "leading" },
         "trained_betas": list,
     });
     if let (Value::Object(config), Value::Object(own)) = (&mut config, own) {
@@ -65,13 +71,14 @@ fn config(model: &Model, class: &str, own: Value) -> Result<Value, Error> {
     Ok(config)
 }
 
-/// Refuses a process that diffusers, which computes schedules in f32, would divide by zero on.
+/// Refuses a process that diffusers, which computes schedules in f32, would divide by zero on. An exact 0 at the last
+/// timestep is none of these: there it divides by nothing unless eps is predicted.
 fn check_single_precision(process: &Diffusion) -> Result<(), Error> {
     let mut product = 1f32;
     for (t, beta) in process.betas.iter().enumerate() {
         product *= 1.0 - *beta as f32;
-        if !(f32::MIN_POSITIVE..1.0).contains(&product) {
-            let exact = process.alphas_cumprod[t];
+        let exact = process.alphas_cumprod[t];
+        if exact > 0.0 && !(f32::MIN_POSITIVE..1.0).contains(&product) {
             return Err(Error::config(format!(
                 "diffusers computes alphas_cumprod in f32, where the {exact:e} of t = {t} becomes {product:e} and \
                  sampling divides by zero; train with betas that are further from 0 and 1"
@@ -84,7 +91,7 @@ fn check_single_precision(process: &Diffusion) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use ddpm_diffusion::{DiffusionSpec, Loss, Weighting, betas};
+    use ddpm_diffusion::{DiffusionSpec, Loss, Weighting};
     use tch::Device;
 
     use super::*;

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::cli::CompareArgs;
 use crate::commands::patience::PATIENCE;
-use crate::commands::sample::guidance;
 use crate::failure::{relieve_by_batch, relieve_with};
 use crate::output::print;
 
@@ -66,7 +65,7 @@ fn evaluated(args: &CompareArgs, model: Option<Model>, against: &Against) -> Res
                 sampler: wanted.sampler,
                 steps: wanted.steps,
                 eta: wanted.eta,
-                guidance: guidance(wanted.guidance, &model)?,
+                guidance: wanted.guidance,
                 seed: args.seed,
                 batch: args.batch,
             };

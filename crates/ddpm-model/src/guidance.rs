@@ -1,0 +1,224 @@
+//! Guides each prediction of a model away from that of a weaker one: the same network without a class, or another model.
+
+use ddpm_diffusion::{Diffusion, Direction, ModelError};
+use tch::Tensor;
+
+use crate::agreement::disagreement;
+use crate::error::{Error, Remedy};
+use crate::model::Model;
+
+/// How strongly to guide, and where.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuidanceOptions {
+    /// s in weaker + s (prediction - weaker): 1 is unguided, more goes further away from the weaker prediction.
+    pub scale: f64,
+    /// The noise levels at which to guide. At the others the scale is 1, and the weaker prediction is not computed.
+    pub interval: NoiseInterval,
+    /// phi in [0, 1]: how far the guided prediction's standard deviation is moved back to the unguided one's.
+    pub rescale: f64,
+}
+
+/// An interval (low, high] of noise levels sigma = sqrt(1/abar - 1) (Kynkäänniemi et al. 2024).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseInterval {
+    /// Its lower end, 0 or above, which it does not contain.
+    pub low: f64,
+    /// Its upper end, above the lower one; it may be infinite.
+    pub high: f64,
+}
+
+impl NoiseInterval {
+    /// Every noise level.
+    pub const ALL: Self = Self { low: 0.0, high: f64::INFINITY };
+
+    /// Whether the interval contains this noise level.
+    pub fn contains(self, sigma: f64) -> bool {
+        self.low < sigma && sigma <= self.high
+    }
+}
+
+/// Guidance of one model.
+#[derive(Clone, Copy)]
+pub struct Guidance<'a> {
+    weaker: Weaker<'a>,
+    options: GuidanceOptions,
+}
+
+/// Where the weaker prediction comes from.
+#[derive(Clone, Copy)]
+enum Weaker<'a> {
+    /// The model's own network, given this row of the class table, which means "no class": classifier-free guidance.
+    NullClass(i64),
+    /// This model, given the same class if it knows classes: autoguidance (Karras et al. 2024).
+    Model(&'a Model),
+}
+
+impl<'a> Guidance<'a> {
+    /// Guidance of `model` by `guide`, or by its own predictions without a class if there is none. `process` is the
+    /// model's own, respaced to the timesteps at which the network will be evaluated. `None` at scale 1, which is the
+    /// plain prediction.
+    ///
+    /// # Errors
+    /// The guide does not fit the model, the model has no row for "no class", or the interval contains no timestep.
+    pub fn of(
+        model: &Model,
+        process: &Diffusion,
+        guide: Option<&'a Model>,
+        options: GuidanceOptions,
+    ) -> Result<Option<Self>, Error> {
+        let weaker = match (guide, model.null_class) {
+            (Some(guide), _) => {
+                check_guide(guide, model)?;
+                Weaker::Model(guide)
+            }
+            (None, Some(null)) => Weaker::NullClass(null),
+            (None, None) => {
+                let message = "this model cannot be guided: it was trained without diffusion.label_dropout";
+                return Err(Error::config(message).or(Remedy::GuideByModel).or(Remedy::LeaveGuidanceOut));
+            }
+        };
+        let NoiseInterval { low, high } = options.interval;
+        if !(0..process.timesteps()).any(|index| options.interval.contains(process.sigma(index))) {
+            return Err(Error::config(format!(
+                "no timestep has a noise level above {low} and up to {high}: those of this process go from {:.4} to {:.4}; \
+                 give an interval that contains some of them",
+                process.sigma(0),
+                process.sigma(process.timesteps() - 1),
+            )));
+        }
+        Ok((options.scale != 1.0).then_some(Self { weaker, options }))
+    }
+
+    /// Whether every guided prediction lies between those of the two networks.
+    fn interpolates(&self) -> bool {
+        (0.0..=1.0).contains(&self.options.scale) && self.options.rescale == 0.0
+    }
+
+    /// The guidance in a phrase, for logs and reports.
+    pub fn describe(&self) -> String {
+        let GuidanceOptions { scale, interval: NoiseInterval { low, high }, rescale } = self.options;
+        let weaker = match self.weaker {
+            Weaker::NullClass(_) => "no class",
+            Weaker::Model(model) => &model.description,
+        };
+        let within = if self.options.interval == NoiseInterval::ALL {
+            String::new()
+        } else {
+            format!(" where sigma is in ({low}, {high}]")
+        };
+        let rescaled = if rescale == 0.0 { String::new() } else { format!(", rescaled by {rescale}") };
+        format!("scale {scale} away from {weaker}{within}{rescaled}")
+    }
+
+    /// The guided form of the model's `output` at images `x` `[B, C, H, W]` and original timesteps `t` `[B]`, which are all
+    /// the same. `labels` `[B]` are the images' classes, if there are any; `own` is the model's network as a function
+    /// of classes.
+    ///
+    /// # Errors
+    /// A network fails.
+    pub(crate) fn apply(
+        &self,
+        process: &Diffusion,
+        output: Tensor,
+        (x, t): (&Tensor, &Tensor),
+        labels: Option<&Tensor>,
+        own: impl FnOnce(Option<&Tensor>) -> Result<Tensor, tch::TchError>,
+    ) -> Result<Tensor, ModelError> {
+        if !self.acts_at(process, t) {
+            return Ok(output);
+        }
+        let weaker = match self.weaker {
+            Weaker::NullClass(null) => own(labels.map(|labels| labels.full_like(null)).as_ref())?,
+            Weaker::Model(guide) => {
+                let labels = labels.filter(|_| guide.classes.is_some());
+                let output = guide.predict(x, t, labels)?;
+                guide.diffusion.prediction_as(process.spec().prediction, &output, x, t)?
+            }
+        };
+        Ok(process.guide(&output, &weaker, self.options.scale, self.options.rescale)?)
+    }
+
+    fn acts_at(&self, process: &Diffusion, t: &Tensor) -> bool {
+        // Reading t makes the CPU wait for the GPU.
+        if self.options.interval == NoiseInterval::ALL {
+            return true;
+        }
+        let t = t.int64_value(&[0]);
+        let index = process.timestep_map.iter().position(|original| *original == t);
+        index.is_some_and(|index| self.options.interval.contains(process.sigma(index)))
+    }
+}
+
+/// Refuses to guide a model by one of other images, another noise schedule, or other classes.
+fn check_guide(guide: &Model, model: &Model) -> Result<(), Error> {
+    let classes = |count: Option<i64>| count.map_or("no classes".into(), |count| format!("{count} classes"));
+    let what = disagreement(guide, model).or_else(|| {
+        let fits = guide.classes.is_none() || guide.classes == model.classes;
+        (!fits)
+            .then(|| format!("it was trained on {}, the model on {}", classes(guide.classes), classes(model.classes)))
+    });
+    match what {
+        None => Ok(()),
+        Some(what) => Err(Error::config(format!(
+            "the guide does not fit the model: {what}; guide by a model of the same [data] and noise schedule"
+        ))),
+    }
+}
+
+/// Which eps gives DDIM its direction after the predicted image was clipped.
+///
+/// The network's own, as long as the prediction is one of the network's or lies between two of them. Stronger guidance,
+/// and that of a classifier, takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps is no longer
+/// consistent with it, and following that eps destroys the image.
+pub fn direction(guidance: Option<&Guidance>, by_classifier: bool) -> Direction {
+    let between = guidance.is_none_or(Guidance::interpolates);
+    if between && !by_classifier { Direction::FromModel } else { Direction::FromXStart }
+}
+
+#[cfg(test)]
+mod tests {
+    use ddpm_diffusion::{BetaSchedule, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// How often the weaker prediction is computed at each timestep of a process respaced to t = 0, 30, 60 and 99.
+    fn evaluations(interval: NoiseInterval) -> Vec<usize> {
+        let spec = DiffusionSpec {
+            prediction: Prediction::V,
+            variance: Variance::FixedSmall,
+            loss: Loss::Simple,
+            weighting: Weighting::None,
+        };
+        let schedule = BetaSchedule::ZeroTerminalSnr(Box::new(BetaSchedule::Cosine));
+        let whole = Diffusion::new(betas(&schedule, 100).unwrap(), spec, Device::Cpu).unwrap();
+        let process = whole.respaced(&[0, 30, 60, 99]).unwrap();
+        let options = GuidanceOptions { scale: 2.0, interval, rescale: 0.0 };
+        let guidance = Guidance { weaker: Weaker::NullClass(7), options };
+        let x = Tensor::ones([2, 1, 2, 2], (Kind::Float, Device::Cpu));
+        let labels = Tensor::from_slice(&[1i64, 2]);
+        let mut counts = Vec::new();
+        for index in 0..4 {
+            let t = process.model_timesteps(&process.full_t(index, 2));
+            let mut count = 0;
+            let own = |labels: Option<&Tensor>| {
+                assert_eq!(labels, Some(&Tensor::from_slice(&[7i64, 7])));
+                count += 1;
+                Ok(x.zeros_like())
+            };
+            let guided = guidance.apply(&process, x.shallow_clone(), (&x, &t), Some(&labels), own).unwrap();
+            assert_eq!(guided, &x * (1.0 + f64::from(count)));
+            counts.push(count as usize);
+        }
+        counts
+    }
+
+    #[test]
+    fn the_weaker_prediction_is_computed_within_the_interval_only() {
+        // tan(pi/2 (t + 1)/100) is about the noise level of the cosine schedule: 0.02, 0.5, 1.4, infinite.
+        assert_eq!(evaluations(NoiseInterval::ALL), [1, 1, 1, 1]);
+        assert_eq!(evaluations(NoiseInterval { low: 0.3, high: f64::INFINITY }), [0, 1, 1, 1]);
+        assert_eq!(evaluations(NoiseInterval { low: 0.3, high: 1e9 }), [0, 1, 1, 0]);
+        assert_eq!(evaluations(NoiseInterval { low: 0.0, high: 0.3 }), [1, 0, 0, 0]);
+    }
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Kills ranks of short runs, or mpirun, at a random time or a random step of the save protocol. Relaunches each run
-# until it is done, and compares the result with an uninterrupted run, bit for bit. The test suite tries 20 seeds; this script
+# until it is done, and compares the result with an uninterrupted run, bit for bit. The test suite tries 12 seeds; this script
 # tries the given range, one line per seed. docs/log.md summarises the last full run.
 #
 #   scripts/chaos.sh [FIRST-LAST=1-300]      about 5 s per seed on two cores; the output is also kept in runs/

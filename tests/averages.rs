@@ -44,6 +44,13 @@ fn snapshots(dir: &Path) -> Vec<u64> {
     Store::open_existing(dir.join("checkpoints/snapshots").to_str().unwrap()).unwrap().list().unwrap()
 }
 
+/// What a run's checkpoint says of its data set: images, fingerprint, and where their order begins.
+fn data_record(dir: &Path) -> [serde_json::Value; 4] {
+    let store = Store::open_existing(dir.join("checkpoints").to_str().unwrap()).unwrap();
+    let state = store.read_manifest(STEPS).unwrap().state;
+    ["images", "fingerprint", "order_start", "order_epoch"].map(|key| state[key].clone())
+}
+
 /// A run with the average of `width` of another run.
 fn average(source: &Path, width: f64, out: &Path) -> Outcome {
     let mut command = program();
@@ -73,6 +80,8 @@ fn a_reconstructed_average_is_the_one_that_was_tracked() {
         assert!(outcome.stdout.contains("holds the average of width 0.075 of "), "{}", outcome.stdout);
         let held = buffers(&out, STEPS);
         assert_eq!(held["weights"], held["ema/0.9"]);
+        let [ours, theirs] = [&out, source].map(|run| data_record(run));
+        assert!(ours == theirs && ours[0].as_u64() == Some(512) && ours[1].is_string(), "{ours:?}, {theirs:?}");
         let off = distance(&values(&held["weights"]), &direct);
         println!("{name}: off by {off:e}");
         assert!(off < 1e-3, "{name} is off by {off}");
@@ -146,16 +155,66 @@ fn snapshots_are_thinned_out_by_a_rule_of_their_own() {
     assert_eq!(kept, [50, 48, 32, 16], "{kept:?}");
     succeed(program().args(["checkpoints", "prune", "--keep-last", "1"]).arg(dir.path()));
     assert_eq!(snapshots(dir.path()), kept, "pruning checkpoints leaves them alone");
+    let listed = succeed(program().args(["checkpoints", "list"]).arg(dir.path()));
+    assert!(listed.stdout.contains("4 snapshots of averages, of steps 16 to 50"), "{}", listed.stdout);
+}
+
+#[test]
+fn a_copy_has_the_snapshots_and_a_damaged_one_is_left_out() {
+    let dir = TempDir::new().unwrap();
+    let [run, copy] = ["run", "copy"].map(|name| dir.path().join(name));
+    trained(1, &run, STEPS, "[0.05,0.1]", &["ema.snapshot_every=4", "checkpoint.every=30"]);
+    succeed(program().args(["checkpoints", "copy"]).arg(&run).arg("--to").arg(&copy));
+    let held = |name: &str| buffers(&dir.path().join(name), STEPS)["weights"].clone();
+    average(&run, 0.075, &dir.path().join("whole"));
+    average(&copy, 0.075, &dir.path().join("copied"));
+    assert_eq!(held("copied"), held("whole"));
+
+    let store = Store::open_existing(copy.join("snapshots").to_str().unwrap()).unwrap();
+    let shard = copy.join("snapshots").join(&store.read_manifest(56).unwrap().shards[0].path);
+    let mut bytes = fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    let outcome = average(&copy, 0.075, &dir.path().join("rest"));
+    assert!(outcome.stderr.contains("a snapshot is left out: ckpt/000000000056-"), "{}", outcome.stderr);
+    let off = distance(&values(&held("rest")), &values(&held("whole")));
+    assert!(0.0 < off && off < 1e-2, "{off}");
+    // So it is by another copy; the checkpoint is copied all the same.
+    let again = dir.path().join("again");
+    let outcome = succeed(program().args(["checkpoints", "copy"]).arg(&copy).arg("--to").arg(&again));
+    assert!(outcome.stderr.contains("a snapshot was not copied: ckpt/000000000056-"), "{}", outcome.stderr);
+    average(&again, 0.075, &dir.path().join("again-average"));
+    assert_eq!(held("again-average"), held("rest"));
+}
+
+#[test]
+fn averages_of_other_weights_are_not_combined() {
+    let dir = TempDir::new().unwrap();
+    let run = dir.path().join("run");
+    let every = ["ema.snapshot_every=1", "checkpoint.every=10", "checkpoint.keep_last=9"];
+    trained(1, &run, 10, "[0.05]", &every);
+    // A second width: both begin anew, and the snapshots until then do not count.
+    succeed(training(1, &run, 20, "[0.05,0.1]", &every).args(["--allow-change", "ema.widths"]));
+    let outcome = average(&run, 0.075, &dir.path().join("out"));
+    assert!(outcome.stderr.contains("combined from 9 snapshots and step 20"), "{}", outcome.stderr);
+    // A resume discards the snapshots after its step even if it takes none itself.
+    let without = ["checkpoint.every=10", "checkpoint.keep_last=9", "ema.keep_snapshots=32"];
+    succeed(training(1, &run, 15, "[]", &without).args(["--resume", "10", "--allow-change", "ema.widths"]));
+    assert_eq!(snapshots(&run), (1..=10).rev().collect::<Vec<_>>());
 }
 
 #[test]
 fn what_cannot_be_reconstructed() {
     let dir = TempDir::new().unwrap();
-    let [wide, plain, early, single] = ["wide", "plain", "early", "single"].map(|name| dir.path().join(name));
-    trained(1, &wide, 10, "[0.05,0.1]", &[]);
+    let [wide, few, plain, early, single, rare] =
+        ["wide", "few", "plain", "early", "single", "rare"].map(|name| dir.path().join(name));
+    trained(1, &wide, 10, "[0.05,0.1]", &["ema.snapshot_every=1"]);
+    trained(1, &few, 10, "[0.05,0.1]", &[]);
     trained(1, &plain, 2, "[]", &[]);
     trained(1, &early, 4, "[0.05,0.1]", &[]);
     trained(1, &single, 10, "[0.1]", &[]);
+    // Averages that were never updated.
+    trained(1, &rare, 10, "[0.05,0.1]", &["ema.every=100"]);
     let taken = dir.path().join("taken");
     average(&wide, 0.07, &taken);
     let cases = [
@@ -171,8 +230,17 @@ fn what_cannot_be_reconstructed() {
         (&wide, "wide", &plain, 2, "invalid value 'wide' for '--width <W>'", "invalid float"),
         (&plain, "0.07", &plain, 2, "holds no power-function averages", "ema.widths=[0.05,0.1]"),
         (&early, "0.07", &plain, 4, "there are no snapshots before step 4", "set ema.snapshot_every lower"),
-        (&single, "0.07", &plain, 2, "0.07 is not between the widths that the run keeps, 0.1 to 0.1", "in between"),
+        (
+            &few,
+            "0.075",
+            &plain,
+            4,
+            "(1) for width 0.075, whose profile would be off by ",
+            "set ema.snapshot_every lower",
+        ),
+        (&single, "0.07", &plain, 2, "the run keeps one width, 0.1", "Train with two, such as"),
         (&wide, "0.07", &taken, 2, "holds a run already", "give another directory"),
+        (&rare, "0.07", &plain, 4, "there are no snapshots before step 10", "train further"),
     ];
     for (source, width, out, code, wrong, fix) in cases {
         let mut command = program();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The keys that every benchmark reports; null if not measured.
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 14] = [
     "world",
     "device",
     "threads",
@@ -19,6 +19,7 @@ const HEAD: [&str; 13] = [
     "batch_per_rank",
     "images_per_s",
     "tflops",
+    "mfu",
     "median_step_s",
     "first_step_s",
     "max_rss_mb",
@@ -196,7 +197,11 @@ fn the_all_reduce_baseline_moves_the_same_number_of_bytes() {
 #[test]
 fn the_loader_counts_the_images_of_all_ranks() {
     for ranks in [1, 2] {
-        let report = bench(ranks, "loader --steps 8", &[&HEAD[..], &["workers", "images"]].concat());
+        let report = bench(
+            ranks,
+            "loader --steps 8",
+            &[&HEAD[..], &["workers", "images", "images_per_cpu_s", "data_requests", "data_mb"]].concat(),
+        );
         check_positive(&report, &["workers", "batch_per_rank", "images_per_s", "max_rss_mb", "data_wait_s"]);
         assert!(report["params"].is_null() && report["median_step_s"].is_null(), "{report}");
         assert_eq!(report["images"], 8 * BATCH);

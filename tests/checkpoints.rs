@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use common::kill::kill_rank;
 use common::rig::{Rig, train_to_s3};
 use common::{
-    buffers, buffers_in, check_same_bits, finish, losses, metrics, mpirun, program, run, signal, start, succeed, train,
-    verified, wait_for,
+    buffers, buffers_in, check_same_bits, finish, losses, metrics, mpirun, newest_manifest, program, run, signal,
+    start, succeed, train, verified, wait_for,
 };
 use tempfile::TempDir;
 
@@ -88,7 +88,7 @@ fn a_relaunch_after_a_kill_waits_for_the_lease_without_a_watchdog_timeout() {
     let dir = TempDir::new().unwrap();
     let options = ["--set", "checkpoint.every=5", "--set", "checkpoint.lease_s=6", "--set", "comm.timeout_s=3"];
     let child = start(&mut train(2, dir.path(), 1_000_000, &options));
-    wait_for(|| dir.path().join("checkpoints/manifest").is_dir());
+    wait_for(|| newest_manifest(&dir.path().join("checkpoints")) > 0);
     assert!(kill_rank(child.id(), 1));
     assert_ne!(finish(child).code, 0);
     let newest = verified(&dir.path().join("checkpoints"))[0];
@@ -110,7 +110,7 @@ fn a_store_held_by_a_killed_job_can_be_freed() {
     let dir = TempDir::new().unwrap();
     assert_eq!(unlock(dir.path(), &[]).code, 0, "no job holds an empty folder");
     let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
-    wait_for(|| dir.path().join("checkpoints/manifest").is_dir());
+    wait_for(|| newest_manifest(&dir.path().join("checkpoints")) > 0);
     assert!(kill_rank(child.id(), 0));
     assert_ne!(finish(child).code, 0);
     let newest = verified(&dir.path().join("checkpoints"))[0];
@@ -133,13 +133,13 @@ fn a_live_job_whose_store_is_freed_no_longer_commits() {
     let dir = TempDir::new().unwrap();
     let store = dir.path().join("checkpoints");
     let child = start(&mut train(2, dir.path(), 1_000_000, &HOUR));
-    wait_for(|| store.join("manifest").is_dir());
+    wait_for(|| newest_manifest(&store) > 0);
     assert_eq!(unlock(dir.path(), &["--force"]).code, 0);
     let outcome = finish(child);
     assert_eq!(outcome.code, 3, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("is now held by nobody (freed by checkpoints unlock)"), "{}", outcome.stderr);
     let newest = verified(&store)[0];
-    assert_eq!(newest, common::newest_manifest(&store));
+    assert_eq!(newest, newest_manifest(&store));
     let outcome = succeed(&mut train(2, dir.path(), newest + 3, &HOUR));
     assert!(outcome.stderr.contains(&format!("resuming from step {newest}")), "{}", outcome.stderr);
 }
@@ -149,7 +149,7 @@ fn a_job_whose_folder_is_deleted_reports_it() {
     let dir = TempDir::new().unwrap();
     let run_dir = dir.path().join("run");
     let child = start(&mut train(2, &run_dir, 1_000_000, &["--set", "checkpoint.every=5"]));
-    wait_for(|| run_dir.join("checkpoints/manifest").is_dir());
+    wait_for(|| newest_manifest(&run_dir.join("checkpoints")) > 0);
     // Atomically, unlike `rm -r` while files are being written.
     std::fs::rename(&run_dir, dir.path().join("gone")).unwrap();
     let outcome = finish(child);
@@ -203,7 +203,7 @@ fn a_store_in_use_accepts_no_copies_and_no_deletions() {
     let (busy, other) = (dir.path().join("busy"), dir.path().join("other"));
     succeed(&mut train(1, &other, 10, &[]));
     let child = start(&mut train(1, &busy, 1_000_000, &HOUR));
-    wait_for(|| common::newest_manifest(&busy.join("checkpoints")) >= 10);
+    wait_for(|| newest_manifest(&busy.join("checkpoints")) >= 10);
     for args in [["copy", other.to_str().unwrap(), "--to"], ["drop", "--step", "10"]] {
         let outcome = run(program().arg("checkpoints").args(args).arg(&busy));
         assert_eq!(outcome.code, 3, "{}", outcome.stderr);

@@ -150,7 +150,6 @@ fn check_refusals(classifier: &Path, model: &Path) {
     check_refused(&mut sample(model, &["--class", "1"]), 2, "has no classes", "--classifier");
     let beyond = ["--class", "10", "--classifier", c];
     check_refused(&mut sample(model, &beyond), 2, "class 10 is out of range", "0 to 9");
-    check_refused(&mut sample(model, &["--classifier", c]), 2, "--class", "Usage");
     let negative = ["--class", "1", "--classifier", c, "--classifier-scale=-1"];
     check_refused(&mut sample(model, &negative), 2, "-1", "0 or above");
     let pipeline = common::root().join("tests/golden/pipeline-ho");

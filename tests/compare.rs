@@ -3,8 +3,9 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
-use common::{mpirun, program, root, succeed};
+use common::{mpirun, program, root, run, succeed};
 use serde_json::Value;
 use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -47,7 +48,7 @@ fn distances_do_not_depend_on_ranks_or_on_file_or_folder() {
     draw(dir, "few.safetensors");
     draw(dir, "few/");
     save_features(&dir.join("columns.pt"), 28, columns);
-    let data = "--data smoke --set data.image_size=28 -n 50 --batch 8 --features DIR/columns.pt";
+    let data = "--data smoke --set data.image_size=28 --reference-count 50 --batch 8 --features DIR/columns.pt";
     for (command, keys) in [
         ("fid", &["frechet_distance"][..]),
         ("kid --subsets 7 --subset-size 20 --seed 3", &["kernel_distance", "kernel_distance_std"]),
@@ -67,12 +68,44 @@ fn distances_do_not_depend_on_ranks_or_on_file_or_folder() {
             }
         }
     }
-    let data = "--data smoke --set data.image_size=28 -n 50";
+    let data = "--data smoke --set data.image_size=28 --reference-count 50";
     let pixels = eval(1, dir, &format!("fid --samples DIR/few {data}"));
     assert_eq!(pixels["dim"].as_u64(), Some(784), "{pixels}");
     let columns = eval(1, dir, &format!("fid --samples DIR/few {data} --features DIR/columns.pt"));
     let [pixels, columns] = [pixels, columns].map(|found| number(&found["frechet_distance"]));
     assert!((0.0..pixels).contains(&columns), "{columns}: a part of {pixels}");
+}
+
+/// Ranks may see different files of the same names.
+#[test]
+fn samples_are_identified_by_their_contents() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let digest = |input: &str| {
+        let script = format!("set -o pipefail; cd {} && {input} | cut -d' ' -f1", dir.display());
+        succeed(Command::new("bash").args(["-c", &script])).stdout.trim().to_owned()
+    };
+    draw(dir, "few.safetensors");
+    draw(dir, "0/few/");
+    let data = "--data smoke --set data.image_size=28";
+    let found = |samples: &str| {
+        eval(2, dir, &format!("fid --samples DIR/{samples} {data}"))["protocol"]["evaluated"]["sha256"].clone()
+    };
+    assert_eq!(found("few.safetensors"), digest("sha256sum few.safetensors"));
+    assert_eq!(found("0/few"), digest("(cd 0/few && sha256sum *.png) | sha256sum"));
+
+    draw(dir, "1/few/");
+    std::fs::copy(dir.join("0/few/000000.png"), dir.join("1/few/000001.png")).unwrap();
+    let each = dir.join("each.sh");
+    let program = env!("CARGO_BIN_EXE_ddpm-dist");
+    let script = format!("#!/bin/bash\ncd {}/$OMPI_COMM_WORLD_RANK && exec {program} \"$@\"\n", dir.display());
+    std::fs::write(&each, script).unwrap();
+    succeed(Command::new("chmod").arg("+x").arg(&each));
+    let mut command = mpirun(2);
+    command.env("DDPM_DIST", &each).args(["eval", "pr", "--samples", "few"]).args(data.split_whitespace());
+    let outcome = run(&mut command);
+    let said = "the ranks found different samples; give all of them the same files";
+    assert!(outcome.code == 2 && outcome.stderr.contains(said), "{} {}", outcome.code, outcome.stderr);
 }
 
 #[test]
@@ -81,11 +114,11 @@ fn a_model_is_as_distant_as_its_samples_and_the_output_states_the_protocol() {
     let dir = dir.path();
     draw(dir, "samples.safetensors");
     save_features(&dir.join("columns.pt"), 28, columns);
-    let data = "--data smoke --set data.image_size=28 -n 50 --features DIR/columns.pt";
+    let data = "--data smoke --set data.image_size=28 --reference-count 50 --features DIR/columns.pt";
     let stored = eval(1, dir, &format!("fid --samples DIR/samples.safetensors {data}"));
     let before = std::fs::read_dir(dir).unwrap().count();
     for ranks in [1, 2, 3] {
-        let direct = eval(ranks, dir, &format!("fid --model {MODEL} --take 21 --steps 2 {data}"));
+        let direct = eval(ranks, dir, &format!("fid --model {MODEL} -n 21 --steps 2 {data}"));
         let (ours, theirs) = (number(&direct["frechet_distance"]), number(&stored["frechet_distance"]));
         // A rounding error may change a level.
         assert!((ours / theirs - 1.0).abs() < 1e-4, "{ours} on {ranks} ranks, {theirs} from the file");
@@ -100,18 +133,18 @@ fn a_model_is_as_distant_as_its_samples_and_the_output_states_the_protocol() {
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), before, "nothing is stored");
     for (command, key) in [("kid --subset-size 20", "kernel_distance"), ("pr", "precision"), ("pr", "recall")] {
         let stored = eval(1, dir, &format!("{command} --samples DIR/samples.safetensors {data}"));
-        let direct = eval(3, dir, &format!("{command} --model {MODEL} --take 21 --steps 2 {data}"));
+        let direct = eval(3, dir, &format!("{command} --model {MODEL} -n 21 --steps 2 {data}"));
         let (ours, theirs) = (number(&direct[key]), number(&stored[key]));
         assert!((ours - theirs).abs() <= 1e-4 * theirs.abs(), "{key}: {ours} on 3 ranks, {theirs} from the file");
     }
-    let other = eval(1, dir, &format!("fid --model {MODEL} --take 21 --steps 2 --seed 1 {data}"));
+    let other = eval(1, dir, &format!("fid --model {MODEL} -n 21 --steps 2 --seed 1 {data}"));
     assert_ne!(other["frechet_distance"], stored["frechet_distance"]);
 }
 
 #[test]
 fn two_data_sets_are_compared_and_text_says_what_was() {
     let dir = TempDir::new().unwrap();
-    let same = "--images smoke --images-split train --take 40 --data smoke --split train -n 40";
+    let same = "--images smoke --images-split train -n 40 --data smoke --split train --reference-count 40";
     let distance = |found: Value| number(&found["frechet_distance"]);
     assert!(distance(eval(2, dir.path(), &format!("fid {same}"))) < 1e-9);
     let pr = eval(1, dir.path(), &format!("pr {same}"));
@@ -132,7 +165,7 @@ fn two_data_sets_are_compared_and_text_says_what_was() {
 fn statistics_are_kept_until_something_changes_and_go_through_a_file() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
-    let images = "fid --images smoke --take 30 --data smoke";
+    let images = "fid --images smoke -n 30 --data smoke";
     let origin = |found: &Value| match &found["statistics"] {
         Value::String(word) => word.clone(),
         object => object.as_object().unwrap().keys().next().unwrap().clone(),
@@ -141,9 +174,9 @@ fn statistics_are_kept_until_something_changes_and_go_through_a_file() {
     assert_eq!(origin(&first), "computed");
     for (arguments, expected) in [
         (images.to_owned(), "cached"),
-        (format!("{images} -n 511"), "computed"),
+        (format!("{images} --reference-count 511"), "computed"),
         (format!("{images} --set seed=1"), "computed"),
-        (format!("{images} -n 511"), "cached"),
+        (format!("{images} --reference-count 511"), "cached"),
         (format!("{images} --batch 7"), "cached"),
     ] {
         assert_eq!(origin(&eval(2, dir, &arguments)), expected, "{arguments}");
@@ -151,7 +184,7 @@ fn statistics_are_kept_until_something_changes_and_go_through_a_file() {
     let cached = eval(3, dir, images);
     assert!((number(&cached["frechet_distance"]) - number(&first["frechet_distance"])).abs() < 1e-9);
     // From a file; samples without a data set have the shape of their own files.
-    let given = eval(2, dir, "fid --images smoke --take 30 --reference DIR/ours.npz");
+    let given = eval(2, dir, "fid --images smoke -n 30 --reference DIR/ours.npz");
     assert_eq!(origin(&given), "given");
     assert!((number(&given["frechet_distance"]) - number(&first["frechet_distance"])).abs() < 1e-9, "{given}, {first}");
 
@@ -209,13 +242,16 @@ fn pretrained_features_tell_held_out_images_from_samples_of_an_untrained_model()
     assert!(features.exists(), "there is no {}: run scripts/setup.sh --tests", features.display());
     let dir = TempDir::new().unwrap();
     draw(dir.path(), "samples.safetensors");
-    let data = format!("--data smoke --set data.image_size=28 -n 24 --batch 8 --features {}", features.display());
+    let data = format!(
+        "--data smoke --set data.image_size=28 --reference-count 24 --batch 8 --features {}",
+        features.display()
+    );
     let fid = |ranks, evaluated: &str| {
         let found = eval(ranks, dir.path(), &format!("fid {evaluated} {data}"));
         assert_eq!(found["dim"].as_u64(), Some(1280), "{found}");
         number(&found["frechet_distance"])
     };
-    let held_out = "--images smoke --images-set data.image_size=28 --take 24";
+    let held_out = "--images smoke --images-set data.image_size=28 -n 24";
     let [digits, samples] = [fid(1, held_out), fid(1, "--samples DIR/samples.safetensors")];
     assert!(3.0 * digits < samples, "{digits} for held-out digits, {samples} for the samples");
     for ranks in [2, 3] {

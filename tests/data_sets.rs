@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Outcome, buffers, check_same_bits, losses, metrics, mpirun, program, run, succeed, verified};
+use common::{buffers, check_same_bits, losses, metrics, mpirun, program, refused, sets, succeed, verified};
 use ddpm_data::Order;
 use image::{GrayImage, Luma};
 use serde_json::Value;
@@ -37,9 +37,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// `--set` options of a folder of images.
 fn set(images: &Path, more: &[&str]) -> Vec<String> {
-    let own = ["data.kind=folder".into(), format!("data.path={}", images.display())];
-    let all = own.into_iter().chain(more.iter().map(|option| option.to_string()));
-    all.flat_map(|option| ["--set".into(), option]).collect()
+    let own = ["data.kind=folder".to_owned(), format!("data.path={}", images.display())];
+    [sets(&own), sets(more)].concat()
 }
 
 /// Options of a short run without sample grids.
@@ -51,16 +50,6 @@ fn train(ranks: usize, images: &Path, dir: &Path, steps: u64, more: &[&str]) -> 
     let mut command = common::train(ranks, dir, steps, more);
     command.args(set(images, &PLAIN));
     command
-}
-
-fn refused(command: &mut Command, code: i32, parts: &[&str]) -> Outcome {
-    let outcome = run(command);
-    assert_eq!(outcome.code, code, "{command:?}: {}", outcome.stderr);
-    let message = outcome.stderr.split("error: ").last().unwrap();
-    for part in parts {
-        assert!(message.contains(part), "'{part}' is not in: {message}");
-    }
-    outcome
 }
 
 fn state(dir: &Path, step: u64) -> ddpm_checkpoint::Manifest {
@@ -313,22 +302,22 @@ fn classes_are_listed_by_name_and_ignored_files_by_extension() {
         pictures(&at(class), count);
     }
     fs::create_dir_all(at("images/bee")).unwrap();
-    for name in ["bee/1.webp", "bee/2.webp", "cat/3.gif", "notes.txt"] {
+    for name in ["bee/1.avif", "bee/2.avif", "cat/3.jxl", "notes.txt"] {
         fs::write(at("images").join(name), "").unwrap();
     }
     let labels = ["data.labels=folder"];
     let outcome = succeed(&mut info(&at("images"), &labels, &["--check"]));
     for line in
-        ["classes  3\n", " 0 ant: 2\n", " 1 bee: 0\n", " 2 cat: 3\n", "others   2 .webp, 1 .gif, 1 .txt (not read)\n"]
+        ["classes  3\n", " 0 ant: 2\n", " 1 bee: 0\n", " 2 cat: 3\n", "others   2 .avif, 1 .jxl, 1 .txt (not read)\n"]
     {
         assert!(outcome.stdout.contains(line), "{line:?} is not in: {}", outcome.stdout);
     }
-    for part in ["ignored: 2 .webp, 1 .gif, 1 .txt. Only JPEG and PNG", "keep their numbers: 1 (bee)"] {
+    for part in ["ignored: 2 .avif, 1 .jxl, 1 .txt. Only JPEG, PNG, WebP", "keep their numbers: 1 (bee)"] {
         assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
     }
     let found: Value = serde_json::from_str(&succeed(&mut info(&at("images"), &labels, &["--json"])).stdout).unwrap();
     assert_eq!(found["class_table"][2], serde_json::json!({ "name": "cat", "images": 3 }));
-    assert_eq!(found["passed_over"], serde_json::json!({ "webp": 2, "gif": 1, "txt": 1 }));
+    assert_eq!(found["passed_over"], serde_json::json!({ "avif": 2, "jxl": 1, "txt": 1 }));
 
     // A classifier of these three classes; samples in folders with the same names, one of which is empty.
     let options = ["data.labels=folder", "model.classes=3", "model.kind=classifier"].map(|o| format!("--set={o}"));

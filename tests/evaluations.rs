@@ -33,6 +33,7 @@ fn evaluated(ranks: usize, dir: &Path, steps: u64) -> BTreeMap<u64, [f64; 3]> {
     let mut found = BTreeMap::new();
     for (step, line) in metrics(dir) {
         let figures = KEYS.map(|key| line[key].as_f64());
+        assert_eq!(line["fid_features"], "pixels");
         assert_eq!(figures.iter().all(Option::is_some), step % 4 == 0, "step {step}: {figures:?}");
         if let [Some(loss), Some(bits), Some(fid)] = figures {
             found.insert(step, [loss, bits, fid]);
@@ -69,7 +70,7 @@ fn figures_are_those_of_any_number_of_ranks_of_a_resumed_run_and_of_the_command_
     for (step, [loss, bits, fid]) in &shared {
         let model = format!("{}@{step}", two.path().display());
         let bound = eval(3, &format!("nll --model {model} -n 21 --timesteps 6"));
-        let samples = eval(1, &format!("fid --model {model} --take 19 --steps 5"));
+        let samples = eval(1, &format!("fid --model {model} -n 19 --steps 5"));
         for (what, ours, theirs) in [
             ("loss", loss, &bound["loss"]),
             ("bound", bits, &bound["bits_per_dim"]),
@@ -91,9 +92,29 @@ fn figures_are_those_of_any_number_of_ranks_of_a_resumed_run_and_of_the_command_
     }
     assert_eq!(shown.len(), 6, "{shown:?}");
     for (tag, step, value) in shown {
-        let place = ["eval/loss", "eval/bits_per_dim", "eval/fid"].iter().position(|known| *known == tag);
+        let place = ["eval/loss", "eval/bits_per_dim", "eval/fid/pixels"].iter().position(|known| *known == tag);
         let logged = alone[&step][place.unwrap()];
         assert!((value - logged).abs() <= 1e-6 * logged.abs(), "{tag} at step {step}: {value}, not {logged}");
+    }
+}
+
+/// With the statistics of the training images in a file, distances are those from the images themselves.
+#[test]
+fn a_reference_in_a_file_gives_the_same_distances_as_the_images() {
+    let dir = TempDir::new().unwrap();
+    let [images, file, stats] = ["images", "file", "stats.npz"].map(|name| dir.path().join(name));
+    let fid = |run: &Path, more: &[&str]| {
+        let common = ["monitor.sample_every=0", "monitor.sample_steps=3", "monitor.fid_every=2", "monitor.fid_count=9"];
+        let sets: Vec<&str> = common.iter().chain(more).flat_map(|set| ["--set", set]).collect();
+        succeed(&mut train(2, run, 4, &sets));
+        [2, 4].map(|step| metrics(run)[&step]["fid"].as_f64().unwrap())
+    };
+    let expected = fid(&images, &[]);
+    let evaluated = eval(1, &format!("fid --model {} -n 9 --write-reference {}", images.display(), stats.display()));
+    assert_eq!(evaluated["images"].as_u64(), Some(512), "{evaluated}");
+    let found = fid(&file, &[&format!("monitor.fid_reference={}", stats.display())]);
+    for (found, expected) in found.into_iter().zip(expected) {
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} from the file, {expected} from the images");
     }
 }
 

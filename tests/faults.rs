@@ -34,7 +34,7 @@ fn training_continues_through_an_outage_and_counts_missed_checkpoints() {
     let options = ["--set", &retry, "--set", "monitor.tensorboard=false"];
     let child = start(&mut train_to_s3(&rig, 2, dir.path(), 1_000_000, &options));
     let store = rig.bucket().join("run");
-    wait_for(|| store.join("manifest").is_dir());
+    wait_for(|| newest_manifest(&store) > 0);
     rig.set_rules(OUTAGE);
     let (began, reached) = (Instant::now(), last_logged(dir.path()));
     thread::sleep(Duration::from_secs(outage_s));
@@ -58,7 +58,7 @@ fn an_outage_ends_a_run_configured_to_abort() {
     let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
     let options = ["--set", "checkpoint.on_failure=abort", "--set", "checkpoint.retry_s=1"];
     let child = start(&mut train_to_s3(&rig, 2, dir.path(), 1_000_000, &options));
-    wait_for(|| rig.bucket().join("run/manifest").is_dir());
+    wait_for(|| newest_manifest(&rig.bucket().join("run")) > 0);
     rig.set_rules(OUTAGE);
     let outcome = finish(child);
     assert_eq!(outcome.code, 4, "{}", outcome.stderr);
@@ -145,7 +145,7 @@ fn a_job_frozen_past_its_lease_neither_commits_nor_deletes_when_it_continues() {
     let lease = ["--set", "checkpoint.lease_s=2"];
     let frozen = start(&mut train_to_s3(&rig, 2, late.path(), 1_000_000, &lease));
     let store = rig.bucket().join("run");
-    wait_for(|| store.join("manifest").is_dir());
+    wait_for(|| newest_manifest(&store) > 0);
     let processes = tree(frozen.id());
     assert!(processes.len() >= 4, "launcher, mpirun and two ranks: {processes:?}");
     assert!(processes.iter().all(|pid| signal("STOP", *pid)));

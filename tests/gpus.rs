@@ -32,10 +32,14 @@ fn two_ranks(dir: &Path, steps: u64, options: &[&str]) -> Command {
 }
 
 fn check_same_run(what: &str, ours: &Path, theirs: &Path) {
-    check_same_bits(what, &buffers(ours, 8), &buffers(theirs, 8));
+    check_same_until(8, what, ours, theirs);
+}
+
+fn check_same_until(step: u64, what: &str, ours: &Path, theirs: &Path) {
+    check_same_bits(what, &buffers(ours, step), &buffers(theirs, step));
     assert_eq!(losses(ours), losses(theirs), "{what}");
     // It comes from the norms of each rank's own gradient, which a GPU computes in single precision; one rank has none.
-    let noise = |dir: &Path| metrics(dir)[&8]["grad_variance"].as_f64().unwrap_or(1.0);
+    let noise = |dir: &Path| metrics(dir)[&step]["grad_variance"].as_f64().unwrap_or(1.0);
     let (ours, theirs) = (noise(ours), noise(theirs));
     assert!((ours / theirs - 1.0).abs() < 1e-3, "{what}: {ours} and {theirs}");
 }
@@ -62,6 +66,89 @@ fn gradients_averaged_by_nccl_equal_those_of_mpi_bit_for_bit() {
         assert!(outcome.stderr.contains("gradients are averaged by MPI: as configured"), "{}", outcome.stderr);
     }
     check_same_run("through the host", through_host.path(), by_mpi.path());
+}
+
+/// What is said when passes are replayed.
+const REPLAYED: &str = "passes are replayed as a CUDA graph from here on; its gradient differs by 0e0 of its norm";
+
+/// The library's GPU runs a pass again instead of replaying it, with its inputs in the memory that was recorded: if a pass
+/// read anything else that changes, the bits would differ.
+#[test]
+fn a_recorded_pass_changes_no_bit() {
+    let arithmetic = ["train.micro_batch=3", "train.precision=bf16", "model.checkpoint_activations=[true,true]"];
+    let model = [
+        "model.dropout=0.1",
+        "model.classes=10",
+        "diffusion.label_dropout=0.1",
+        "diffusion.variance=learned_range",
+        "diffusion.loss=hybrid",
+        "diffusion.timestep_sampler=loss_second_moment",
+    ];
+    let cases: [(&str, usize, &[&str]); 5] = [
+        ("two passes of one rank", 1, &["train.micro_batch=6"]),
+        ("three passes of two ranks", 2, &["train.micro_batch=2"]),
+        ("one pass of two ranks", 2, &["train.micro_batch=6", "comm.overlap=false"]),
+        ("bf16, computed again", 1, &arithmetic),
+        ("classes, dropout, a learned variance", 1, &model),
+    ];
+    for (what, ranks, options) in cases {
+        let common = ["train.global_batch=12", "comm.bucket_mb=0.02", "monitor.sample_every=0"];
+        let train = |more: &[&str]| {
+            let dir = TempDir::new().unwrap();
+            let all = [&common[..], options, more].concat();
+            let all: Vec<&str> = all.iter().flat_map(|option| ["--set", option]).collect();
+            let outcome = succeed(with_gpus(&mut train(ranks, dir.path(), 8, &all), &library(&[])));
+            (dir, outcome.stderr)
+        };
+        let (on_cpu, said) = train(&["train.device=cpu"]);
+        assert!(!said.contains("CUDA graph"), "{what}: {said}");
+        let (eager, said) = train(&["train.cuda_graphs=off"]);
+        assert!(!said.contains("CUDA graph"), "{what}: {said}");
+        let (replayed, said) = train(&[]);
+        assert!(said.contains(REPLAYED), "{what}: {said}");
+        check_same_run(what, eager.path(), on_cpu.path());
+        check_same_run(what, replayed.path(), on_cpu.path());
+    }
+}
+
+#[test]
+fn passes_are_recorded_again_after_a_resume() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    succeed(&mut two_ranks(dirs[0].path(), 12, &["train.device=cpu"]));
+    for (steps, graphs) in [(6, "auto"), (12, "off"), (12, "auto"), (18, "auto")] {
+        let option = format!("train.cuda_graphs={graphs}");
+        let said = succeed(with_gpus(&mut two_ranks(dirs[1].path(), steps, &[&option]), &library(&[]))).stderr;
+        assert_eq!(said.contains(REPLAYED), graphs == "auto" && steps != 12, "to {steps}, {graphs}: {said}");
+        if steps == 12 {
+            check_same_until(12, "resumed", dirs[1].path(), dirs[0].path());
+        }
+    }
+    succeed(&mut two_ranks(dirs[0].path(), 18, &["train.device=cpu"]));
+    check_same_until(18, "resumed again", dirs[1].path(), dirs[0].path());
+}
+
+#[test]
+fn a_pass_that_cannot_be_recorded_is_not_replayed() {
+    let by_mpi = TempDir::new().unwrap();
+    succeed(&mut two_ranks(by_mpi.path(), 8, &["train.device=cpu"]));
+    for (call, why) in [
+        ("cudaStreamBeginCapture", "unknown error (CUDA error 999). "),
+        ("cudaStreamEndCapture", "operation failed due to a previous error during capture (CUDA error 901). "),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let mut command = two_ranks(dir.path(), 8, &[]);
+        let said = succeed(with_gpus(&mut command, &library(&[])).env("FAKE_FAIL", format!("{call}:1"))).stderr;
+        let refused = said.lines().find(|line| line.contains("passes are not recorded as a CUDA graph: "));
+        let refused = refused.unwrap_or_else(|| panic!("{said}"));
+        assert!(refused.contains(&format!("{call} failed: {why}")), "{refused}");
+        assert!(!said.contains(REPLAYED), "{said}");
+        check_same_run(call, dir.path(), by_mpi.path());
+    }
+    // Hooks of the only pass average gradients, and would not run in a replay.
+    let dir = TempDir::new().unwrap();
+    let said = succeed(with_gpus(&mut two_ranks(dir.path(), 8, &["train.micro_batch=6"]), &library(&[]))).stderr;
+    let reason = "passes are not recorded as a CUDA graph: gradients are averaged during the only pass of each step";
+    assert!(said.contains(reason), "{said}");
 }
 
 /// Each rank sees different GPUs, as with Slurm's `--gpus-per-task`.

@@ -83,6 +83,42 @@ fn guided_images_follow_the_formulas_on_one_rank_and_on_two() {
     }
 }
 
+/// What `eval` draws is what `sample` writes, however it is guided; the protocol says how.
+#[test]
+fn guided_images_are_evaluated_as_they_are_drawn() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    train_both(dir);
+    let eval = |arguments: &str| {
+        let mut command = mpirun(2);
+        command
+            .args(["eval", "fid", "--json"])
+            .args(arguments.replace("DIR", dir.to_str().unwrap()).split_whitespace());
+        serde_json::from_str::<serde_json::Value>(&succeed(&mut command).stdout).unwrap()
+    };
+    let mut distances = Vec::new();
+    for (options, said) in [
+        ("", None),
+        ("--guidance 3", Some("scale 3 away from no class".to_owned())),
+        (
+            "--guidance 2 --guide-model DIR/weak --guidance-interval 0.2,8 --guidance-rescale 0.5",
+            Some(format!(
+                "scale 2 away from {} at step 10, ema/0.9 where sigma is in (0.2, 8], rescaled by 0.5",
+                dir.join("weak").display()
+            )),
+        ),
+    ] {
+        draw(dir, 1, "samples", &format!("--model DIR/run --steps 5 {options}"));
+        let stored = eval("--samples DIR/out.safetensors --data smoke");
+        let direct = eval(&format!("--model DIR/run -n 4 --steps 5 {options}"));
+        let [ours, theirs] = [&direct, &stored].map(|found| found["frechet_distance"].as_f64().unwrap());
+        assert!((ours / theirs - 1.0).abs() < 1e-4, "{options}: {ours}, from the file {theirs}");
+        assert_eq!(direct["protocol"]["evaluated"]["guidance"].as_str(), said.as_deref());
+        distances.push(ours);
+    }
+    assert!(distances[0] != distances[1] && distances[1] != distances[2], "{distances:?}");
+}
+
 #[test]
 fn guidance_that_changes_nothing_changes_no_bit() {
     let dir = TempDir::new().unwrap();
@@ -120,22 +156,25 @@ fn outside_of_its_interval_guidance_is_none() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     train_both(dir);
-    let states = |options: &str| {
-        let fixed = "--model DIR/run --class 3 --sampler dpmpp --steps 10 --trajectory";
-        draw(dir, 1, "trajectory", &format!("{fixed} {options}"))
-    };
-    let plain = states("");
-    let (image, step) = (plain.len() / 4, plain.len() / 40);
-    // Steps from t = 90, 80, ..., 0. The interval begins to apply at one of them, whose noise level is its upper end.
-    for first in [2, 5] {
-        let high = sigma(90 - 10 * first) * 1.001;
-        let guided = states(&format!("--guidance 3 --guidance-interval 0,{high}"));
-        for taken in 0..10 {
-            let same = (0..4).all(|of| {
-                let at = of * image + taken * step..of * image + (taken + 1) * step;
-                plain[at.clone()] == guided[at]
-            });
-            assert_eq!(same, taken < first, "step {taken} with guidance up to sigma {high}");
+    // DDIM's direction depends on guidance too, where predicted images are clipped.
+    for sampler in ["dpmpp", "ddim"] {
+        let states = |options: &str| {
+            let fixed = format!("--model DIR/run --class 3 --sampler {sampler} --steps 10 --trajectory");
+            draw(dir, 1, "trajectory", &format!("{fixed} {options}"))
+        };
+        let plain = states("");
+        let (image, step) = (plain.len() / 4, plain.len() / 40);
+        // Steps from t = 90, 80, ..., 0. The interval begins to apply at one of them, whose noise level is its upper end.
+        for first in [2, 5] {
+            let high = sigma(90 - 10 * first) * 1.001;
+            let guided = states(&format!("--guidance 3 --guidance-interval 0,{high}"));
+            for taken in 0..10 {
+                let same = (0..4).all(|of| {
+                    let at = of * image + taken * step..of * image + (taken + 1) * step;
+                    plain[at.clone()] == guided[at]
+                });
+                assert_eq!(same, taken < first, "{sampler}: step {taken} with guidance up to sigma {high}");
+            }
         }
     }
 }

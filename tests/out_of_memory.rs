@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Outcome, mpirun, program, run, succeed, train};
+use common::{Outcome, mpirun, program, run, sets, succeed, train};
 use tempfile::TempDir;
 
 /// The documented exit code.
@@ -41,10 +41,6 @@ const WIDE: [&str; 8] = [
 /// Enough for the program on any machine, but far from enough for the activations.
 const MIB: usize = 3000;
 
-fn set(options: &[&str]) -> Vec<String> {
-    options.iter().flat_map(|option| ["--set".to_owned(), (*option).to_owned()]).collect()
-}
-
 /// The line of a command that ran out of memory, of a rank or of a single process.
 fn line(outcome: &Outcome) -> &str {
     assert_eq!(outcome.code, OUT_OF_MEMORY, "{}", outcome.stderr);
@@ -60,7 +56,7 @@ fn line(outcome: &Outcome) -> &str {
 fn training_reports_rank_step_and_remedy() {
     for ranks in [1, 2] {
         let dir = TempDir::new().unwrap();
-        let options = set(&WIDE);
+        let options = sets(&WIDE);
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let outcome = run(&mut within(&train(ranks, dir.path(), 1, &options), MIB));
         let line = line(&outcome);
@@ -81,7 +77,7 @@ fn training_reports_rank_step_and_remedy() {
 #[test]
 fn a_smaller_micro_batch_fits() {
     let dir = TempDir::new().unwrap();
-    let options = set(&[&WIDE[..], &["train.micro_batch=4", "train.global_batch=8"]].concat());
+    let options = sets(&[&WIDE[..], &["train.micro_batch=4", "train.global_batch=8"]].concat());
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     succeed(&mut within(&train(1, dir.path(), 1, &options), MIB));
 }
@@ -90,12 +86,12 @@ fn a_smaller_micro_batch_fits() {
 fn a_benchmark_and_a_too_large_model_report_it_in_the_same_way() {
     let dir = TempDir::new().unwrap();
     let mut bench = mpirun(1);
-    bench.args(["bench", "step", "--config", "smoke", "--steps", "1", "--warmup", "0"]).args(set(&WIDE));
+    bench.args(["bench", "step", "--config", "smoke", "--steps", "1", "--warmup", "0"]).args(sets(&WIDE));
     let outcome = run(&mut within(bench.env("TMPDIR", dir.path()), MIB));
     assert!(line(&outcome).contains(" step 0: error: out of memory on this machine"), "{}", outcome.stderr);
 
     // The weights alone exceed the memory.
-    let large = set(&["model.channels=[8192]", "model.attention=[false]", "monitor.tensorboard=false"]);
+    let large = sets(&["model.channels=[8192]", "model.attention=[false]", "monitor.tensorboard=false"]);
     let large: Vec<&str> = large.iter().map(String::as_str).collect();
     for ranks in [1, 2] {
         let outcome = run(&mut within(&train(ranks, &dir.path().join("large"), 1, &large), MIB));
@@ -108,7 +104,7 @@ fn a_benchmark_and_a_too_large_model_report_it_in_the_same_way() {
 fn sampling_and_evaluation_suggest_smaller_batches() {
     let dir = TempDir::new().unwrap();
     let run_dir = dir.path().join("run");
-    let few = set(&[&WIDE[..], &["train.global_batch=8"]].concat());
+    let few = sets(&[&WIDE[..], &["train.global_batch=8"]].concat());
     let few: Vec<&str> = few.iter().map(String::as_str).collect();
     succeed(&mut train(1, &run_dir, 1, &few));
     let with = |words: &str, path: &Path| {
@@ -131,5 +127,25 @@ fn sampling_and_evaluation_suggest_smaller_batches() {
         let line = line(&outcome);
         assert!(line.ends_with("Lower --batch, which is 8192"), "{words}: {line}");
         assert!(!out.exists(), "{words}");
+    }
+}
+
+/// Features of all images, 65,536 of each.
+#[test]
+fn comparing_images_suggests_fewer_of_them() {
+    let sides = [("--images", "--images-set", "-n"), ("--data", "--set", "--reference-count")];
+    let sides =
+        sides.map(|(data, set, n)| format!("{data} smoke {set} data.image_size=256 {set} data.count=3000 {n} 3000"));
+    for (words, relief) in [
+        ("pr", "Lower the numbers of images, -n and --reference-count, or --batch, which is 64"),
+        (
+            "kid --subset-size 3000",
+            "Lower --subset-size, which is 3000, --batch, which is 64, or the numbers of images",
+        ),
+    ] {
+        let mut command = program();
+        command.arg("eval").args(words.split_whitespace()).args(sides.join(" ").split_whitespace());
+        let outcome = run(&mut within(&command, MIB));
+        assert!(line(&outcome).contains(relief), "{words}: {}", outcome.stderr);
     }
 }

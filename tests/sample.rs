@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use common::golden::{follows_diffusers, largest_distance, tensor};
 use common::{mpirun, program, root, run, succeed, train};
@@ -289,4 +290,42 @@ fn pictures_and_findings() {
     );
     let completions = run(program().args(["completions", "bash"]));
     assert!(completions.code == 0 && completions.stdout.contains("complete -F"), "{}", completions.stdout);
+}
+
+#[test]
+fn curves_of_any_numbers_are_drawn() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let labelled = |label: &str, files: &[&str]| {
+        let mut command = program();
+        command.args(["plot", "points", "--x-label", "width", "--y-label", label, "--out"]).arg(at("out.png"));
+        files.iter().for_each(|file| _ = command.arg("--file").arg(at(file)));
+        command
+    };
+    let draw = |files: &[&str]| labelled("distance", files);
+    std::fs::write(at("down.txt"), "0.1 3\n\n0.2 2.5\n0.3\t1e0\n").unwrap();
+    std::fs::write(at("mixed.txt"), "0.3 1\n0.1 3\n0.2 2.5").unwrap();
+    let drawn = |mut command: Command| {
+        succeed(&mut command);
+        let picture = image::open(at("out.png")).unwrap().into_rgb8();
+        std::fs::remove_file(at("out.png")).unwrap();
+        picture
+    };
+    let one = drawn(draw(&["down.txt"]));
+    assert_eq!(one, drawn(draw(&["mixed.txt"])), "points are drawn in the order of x");
+    std::fs::write(at("level.txt"), "0.1 2\n0.3 2").unwrap();
+    assert_ne!(one, drawn(draw(&["down.txt", "level.txt"])));
+    let [accented, blank] = ["Fréchet", "Fr\u{e000}chet"].map(|label| drawn(labelled(label, &["down.txt"])));
+    assert_ne!(accented, blank, "the font has the letter");
+    for (text, said) in [
+        ("0.1 3\n0.2 NEAR", "wrong.txt, line 2: give two numbers, x and y, not `0.2 NEAR`"),
+        ("0.1", "wrong.txt, line 1: give two numbers"),
+        ("1 2 3", "wrong.txt, line 1: give two numbers"),
+        ("", "wrong.txt has no line with two numbers, x and y"),
+    ] {
+        std::fs::write(at("wrong.txt"), text).unwrap();
+        let refused = run(&mut draw(&["wrong.txt"]));
+        assert_eq!(refused.code, 2, "{text}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{text}: {}", refused.stderr);
+    }
 }

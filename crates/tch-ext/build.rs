@@ -37,6 +37,8 @@ fn main() {
         .file("cpp/profiler.cpp")
         .file("cpp/checkpoint.cpp")
         .file("cpp/gradient_sinks.cpp")
+        .file("cpp/stream.cpp")
+        .file("cpp/graph.cpp")
         .file("cpp/snapshot.cpp")
         .file("cpp/memory_watch.cpp")
         .compile("tch_ext_shim");

@@ -33,12 +33,17 @@ if must nccl-bench 60 "$GPU_EXAMPLE" bench; then exits nccl-bench 0 "its table i
 # --- one rank; runs named cuda, exact, half and whole are what others are compared with -----------------------------
 bits="the same operations on the same GPU"
 with=()
-said='group norms: fused kernels, compiled for this GPU' times=1
-if [ "$DEVICE" = cpu ]; then times=0; fi
-if altered kernels; then times=2; fi
-train cuda 1 "$DEVICE" &&
-    line --name kernels --value "$(grep -c "$said" "$work/cuda.err")" --expected "$times" --command "$command" \
+# says NAME TEXT: how often the log of the first run says it.
+says() {
+    local times=1
+    if [ "$DEVICE" = cpu ]; then times=0; fi
+    if altered "$1"; then times=2; fi
+    line --name "$1" --value "$(grep -c "$2" "$work/cuda.err")" --expected "$times" --command "$command" \
         --reason "the log says so, on a GPU"
+}
+train cuda 1 "$DEVICE" &&
+    says kernels 'group norms: fused kernels, compiled for this GPU' &&
+    says graph 'passes are replayed as a CUDA graph from here on'
 with=(NVIDIA_TF32_OVERRIDE=0)
 train exact 1 "$DEVICE"
 train cpu 1 cpu && same cpu exact 1e-3 "fp32 on both; sums in another order"
@@ -50,6 +55,8 @@ with=()
 train tf32 1 "$DEVICE" && same tf32 exact 0.02 "convolutions round their inputs to 10 bits"
 train again 1 "$DEVICE" && same again cuda 0 "$bits"
 train no-overlap 1 "$DEVICE" comm.overlap=false && same no-overlap cuda 0 "$bits"
+train no-graph 1 "$DEVICE" train.cuda_graphs=off && same no-graph cuda 0 "a graph has the same operations"
+train accumulated 1 "$DEVICE" train.micro_batch=2 && same accumulated cuda 0.02 "micro-batches; sums in another order"
 train nccl 1 "$DEVICE" "comm.backend=$nccl" && same nccl cuda 0 "$bits"
 train checkpointed 1 "$DEVICE" "model.checkpoint_activations=$levels" &&
     same checkpointed cuda 0 "activations are recomputed by the same operations"
@@ -62,6 +69,8 @@ whole=(model.dropout=0.1 diffusion.variance=learned_range diffusion.loss=hybrid 
 [ "${TINY:-}" ] || whole+=('model.attention=[false,true]')
 train whole 1 "$DEVICE" "${whole[@]}"
 train whole-again 1 "$DEVICE" "${whole[@]}" && same whole-again whole 0 "$bits"
+train whole-no-graph 1 "$DEVICE" "${whole[@]}" train.cuda_graphs=off &&
+    same whole-no-graph whole 0 "a graph has the same operations"
 train whole-bf16 1 "$DEVICE" "${whole[@]}" train.precision=bf16 && same whole-bf16 whole 0.02 "bf16 has 8 bits"
 
 # --- two ranks that share the GPU ------------------------------------------------------------------------------------

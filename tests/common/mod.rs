@@ -147,6 +147,22 @@ pub fn succeed(command: &mut Command) -> Outcome {
     outcome
 }
 
+/// Runs a command that must end with this exit code, and with an error that contains all of `parts`.
+pub fn refused(command: &mut Command, code: i32, parts: &[&str]) -> Outcome {
+    let outcome = run(command);
+    assert_eq!(outcome.code, code, "{command:?}: {}", outcome.stderr);
+    let message = outcome.stderr.split("error: ").last().unwrap();
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is not in: {message}");
+    }
+    outcome
+}
+
+/// `--set` before each option.
+pub fn sets<T: AsRef<str>>(options: &[T]) -> Vec<String> {
+    options.iter().flat_map(|option| ["--set".into(), option.as_ref().to_owned()]).collect()
+}
+
 /// `train --config smoke` into `dir` for `steps` steps, with more arguments.
 pub fn train(ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Command {
     let mut command = mpirun(ranks);

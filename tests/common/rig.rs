@@ -47,7 +47,8 @@ impl Rig {
     /// Replaces the rules; returns the previous ones that never fired, as printed by the server.
     fn replace_rules(&mut self, rules: &str) -> String {
         let mut idle = String::new();
-        if writeln!(self.rules, "{rules}").is_ok() {
+        let line = rules.replace('\n', " ");
+        if writeln!(self.rules, "{line}").is_ok() {
             self.answers.read_line(&mut idle).unwrap();
         }
         idle.trim().into()

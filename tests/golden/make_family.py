@@ -38,6 +38,7 @@ BASE = {
 SUPPORTED = {
     "base": {},
     "size-of-two-numbers": {"sample_size": [16, 16]},
+    "oblong": {"sample_size": [16, 24]},
     "grey": {"in_channels": 1, "out_channels": 1},
     "learned-variance": {"out_channels": 6},
     "three-levels": {
@@ -78,7 +79,6 @@ REFUSED = {
     "act_fn": "gelu",
     "class_embed_type": "timestep",
     "norm_num_groups": None,
-    "sample_size": [16, 32],
     "downsample_padding": 2,
     "freq_shift": 2,
 }
@@ -121,8 +121,9 @@ def case(name, arguments, scratch):
     exported = load(target / "unet")
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in exported.state_dict().items())
     assert len(exported.state_dict()) == len(shapes)
-    channels = model.config.in_channels
-    x, t = noise("x", (2, channels, 16, 16)), torch.tensor([1, 999])
+    channels, size = model.config.in_channels, model.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    x, t = noise("x", (2, channels, height, width)), torch.tensor([1, 999])
     labels = None if model.config.num_class_embeds is None else torch.tensor([3, 4])
     y = outputs(model, x, t, labels)
     result = {"y": y}

@@ -34,8 +34,10 @@ fn features_that_do_not_fit() {
         ("DIR/colour.pt", 2, "does not take images [2, 1, 16, 16]", "f32 images [B, C, H, W]"),
         ("DIR/absent.pt", 4, "absent.pt: No such file", "check the path"),
     ];
-    check(dir.path(), "eval fid --images smoke --data smoke --take 8 -n 8 --features", &cases);
-    check_each(dir.path(), "eval pr --images smoke --data smoke --take 8 -n 8 --features", &cases, || mpirun(2));
+    check(dir.path(), "eval fid --images smoke --data smoke -n 8 --reference-count 8 --features", &cases);
+    check_each(dir.path(), "eval pr --images smoke --data smoke -n 8 --reference-count 8 --features", &cases, || {
+        mpirun(2)
+    });
     let prefix =
         "train --config smoke --steps 1 --set run.dir=DIR/run --set monitor.fid_every=1 --set monitor.fid_features=";
     let cases = [
@@ -57,16 +59,16 @@ fn statistics_that_do_not_fit() {
     let cases = [
         ("DIR/absent.npz", 4, "absent.npz: No such file", "check the path"),
         ("DIR/text.npz", 2, "text.npz is not an .npz file", "arrays `mu` [D] and `sigma` [D, D]"),
-        ("tests/golden/npz/no-sigma.npz", 2, "has no array `sigma`, only: mu, cov", "arrays `mu` [D]"),
+        ("tests/golden/npz/no-sigma.npz", 2, "has no array `sigma`, only: cov, mu", "arrays `mu` [D]"),
         ("tests/golden/npz/integers.npz", 2, "has an array `mu` of '<i8', not of floats", "arrays `mu` [D]"),
         ("tests/golden/npz/not-square.npz", 2, "mean has shape [12] and the covariance [12, 11]", "[D, D] are needed"),
         ("tests/golden/npz/not-finite.npz", 2, "mean or the covariance is not finite", "Compute them again"),
         ("tests/golden/npz/edm.npz --data smoke", 2, "cannot be used with", "--help"),
         ("tests/golden/npz/edm.npz --write-reference DIR/a.npz", 2, "cannot be used with", "--help"),
     ];
-    check(dir.path(), "eval fid --images smoke --take 8 --features DIR/twelve.pt --reference", &cases);
+    check(dir.path(), "eval fid --images smoke -n 8 --features DIR/twelve.pt --reference", &cases);
     let pixels = [("", 2, "holds statistics of 12 features, but pixels gives 256", "of the same features")];
-    check(dir.path(), "eval fid --images smoke --take 8 --reference tests/golden/npz/edm.npz", &pixels);
+    check(dir.path(), "eval fid --images smoke -n 8 --reference tests/golden/npz/edm.npz", &pixels);
 }
 
 #[test]
@@ -78,9 +80,9 @@ fn sets_of_images_that_cannot_be_compared() {
         ("fid --images smoke --samples DIR --data smoke", 2, "cannot be used with", "--help"),
         ("fid --images smoke --data smoke --steps 5", 2, "cannot be used with", "--help"),
         ("fid --samples DIR --data smoke --images-split train", 2, "cannot be used with", "--help"),
-        ("fid --images smoke --data smoke --take 513", 2, "513 images are requested of ", "give at most 512"),
-        ("fid --images smoke --data smoke --take 1", 2, "1 images have no covariance", "at least 2"),
+        ("fid --images smoke --data smoke -n 513", 2, "513 images are requested of ", "give at most 512"),
         ("fid --images smoke --data smoke -n 1", 2, "1 images have no covariance", "at least 2"),
+        ("fid --images smoke --data smoke --reference-count 1", 2, "1 images have no covariance", "at least 2"),
         (
             "fid --images smoke --data smoke --set data.image_size=8",
             2,
@@ -90,7 +92,7 @@ fn sets_of_images_that_cannot_be_compared() {
         ("kid --images smoke --data smoke", 2, "subsets of 1000 vectors cannot be drawn from 512", "from 2 to 512"),
         ("kid --images smoke --data smoke --subset-size 1", 2, "subsets of 1 vectors", "from 2 to 512"),
         ("kid --images smoke --data smoke --subsets 0", 2, "'0' for '--subsets", "at least 1"),
-        ("pr --images smoke --data smoke --take 3", 2, "each of 3 images has fewer than 3 others.", "fewer neighbours"),
+        ("pr --images smoke --data smoke -n 3", 2, "each of 3 images has fewer than 3 others.", "fewer neighbours"),
         (
             "pr --images smoke --data smoke -k 600",
             2,
@@ -136,6 +138,12 @@ fn evaluations_during_training_that_do_not_fit() {
         ("--set monitor.eval_split=held", 2, "monitor.eval_split", "test"),
         ("--set monitor.fid_count=1", 2, "monitor.fid_count = 1 is out of range", "at least 2"),
         ("--set monitor.fid_features=~/a.pt", 2, "starts with ~", "Write /"),
+        (
+            "--set monitor.fid_every=1 --set data.image_size=96",
+            2,
+            "monitor.fid_every with 9216 features",
+            "set monitor.fid_features to a file of at most 8192",
+        ),
         ("--set monitor.fid_every=1 --set monitor.fid_reference=DIR/a.npz", 4, "a.npz: No such file", "check the path"),
         (
             "--set monitor.fid_every=1 --set monitor.fid_reference=tests/golden/npz/edm.npz",

@@ -108,15 +108,10 @@ fn data() {
     check(dir.path(), "data info --config smoke --set data.kind=idx --set", &cases);
     let cases = [
         ("data.path=DIR/absent", 4, "absent: cannot be read (No such file", "Check that the path is correct"),
-        ("data.path=DIR/empty", 4, "no .jpg, .jpeg or .png file", "point data.path at"),
+        ("data.path=DIR/empty", 4, "no image, such as a .jpg or .png file", "point data.path at"),
         ("data.path=DIR/cut", 4, "00.jpg: this JPEG is truncated", "data.on_corrupt = \"skip\""),
         ("data.path=DIR/garbled", 4, "00.jpg: this JPEG is truncated", "Replace or remove the file"),
-        (
-            "data.path=DIR/text",
-            4,
-            "notes.png: this is a text file; only JPEG and PNG images",
-            "Replace or remove the file",
-        ),
+        ("data.path=DIR/text", 4, "notes.png: this is a text file; only JPEG, PNG, WebP", "Replace or remove the file"),
         ("data.path=DIR/bomb", 4, "a.png: this image of 16000x16000 has more pixels", "raise that"),
         ("data.path=DIR/wide", 4, "a.png: this image of 1000000x300 has more pixels", "Replace or remove the file"),
         ("data.path=DIR/bomb --set data.max_megapixels=256", 4, "this PNG is damaged", "Replace or remove the file"),

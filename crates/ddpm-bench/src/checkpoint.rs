@@ -39,7 +39,7 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
     let network = agree::unanimous(comm, Network::new(settings.architecture()).map_err(Error::from))?;
     let mut state = TrainState::fresh(settings, &network, bench.place.device)?;
     // A checkpoint records its data set, and none is opened here.
-    let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0 };
+    let data = DataRecord { images: 1, fingerprint: None, order_start: 0, order_epoch: 0, window: None };
     let mut saver = Saver::open(&bench.comm, settings, data, None, None, bench.stop, &bench.program)?;
     let parameters = network.layout().len();
     let megabytes = state.megabytes();

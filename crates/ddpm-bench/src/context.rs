@@ -54,6 +54,7 @@ impl Bench<'_> {
         let others = [
             "images_per_s",
             "tflops",
+            "mfu",
             "median_step_s",
             "first_step_s",
             "comm_wait_s",

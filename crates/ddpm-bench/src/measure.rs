@@ -7,18 +7,29 @@ use ddpm_comm::Collective;
 
 /// Ticks per second of the times in `/proc`: Linux reports 100 to programs, whatever the kernel uses internally.
 const TICKS: f64 = 100.0;
-/// The field of `/proc/self/stat` with the start time of the process, counted from the end of its name.
+/// The fields of `/proc/self/stat` with the processor time of the process, its own and the kernel's for it, and with its
+/// start time, counted from the end of its name.
+const CPU_TIMES: [usize; 2] = [11, 12];
 const START_TIME: usize = 19;
 
 /// Seconds since this process was launched, including the loading of its libraries; NaN if `/proc` does not show it.
 pub fn since_launch() -> f64 {
+    let uptime = || -> Option<f64> { fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok() };
+    uptime().unwrap_or(f64::NAN) - stat(START_TIME)
+}
+
+/// Seconds that processors spent on this process so far, all threads together; NaN if `/proc` does not show it.
+pub fn cpu_seconds() -> f64 {
+    CPU_TIMES.into_iter().map(stat).sum()
+}
+
+/// A time in `/proc/self/stat`, in seconds.
+fn stat(field: usize) -> f64 {
     let read = || {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        let ticks: f64 = stat.rsplit(") ").next()?.split(' ').nth(START_TIME)?.parse().ok()?;
-        let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
-        Some(uptime - ticks / TICKS)
+        stat.rsplit(") ").next()?.split(' ').nth(field)?.parse::<f64>().ok()
     };
-    read().unwrap_or(f64::NAN)
+    read().map_or(f64::NAN, |ticks| ticks / TICKS)
 }
 
 /// Resets the peak of this process's memory to what it holds now. If the system does not allow it, an earlier and

@@ -40,11 +40,13 @@ pub fn step(bench: &Bench, steps: u64, warmup: u64, profile: Option<&Path>) -> R
     let memory = GpuMemory::peak(bench.place.device)?.map(|peak| peak.reserved as f64 / 1e6);
     let images = steps * bench.settings.train.global_batch as u64;
     let images_per_s = images as f64 / seconds.iter().sum::<f64>();
+    let tflops = trainer.flops()? * images_per_s / comm.size() as f64 / 1e12;
     let report = bench
         .report(Some(trainer.parameters()))
         .with("steps", steps)
         .with("images_per_s", images_per_s)
-        .with("tflops", trainer.flops()? * images_per_s / comm.size() as f64 / 1e12)
+        .with("tflops", tflops)
+        .with("mfu", trainer.peak_tflops().map(|peak| tflops / peak))
         .with("median_step_s", median(seconds))
         .with("first_step_s", largest(comm, first_step.unwrap_or(f64::NAN)))
         .with("comm_wait_s", clock.comm_wait.as_secs_f64())

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::diagnosis::explain;
+use ddpm_store::explain;
 
 /// The error of a checkpoint operation. "Damaged" and "not found" are facts about the checkpoint; "store" means that
 /// its state is unknown.

@@ -76,12 +76,9 @@
 
 mod backend;
 mod bucket;
-mod client;
 mod commit;
 mod copy;
-mod diagnosis;
 mod discover;
-mod endpoint;
 mod error;
 mod failpoint;
 mod layout;

@@ -1,14 +1,14 @@
 //! The store: opening it, the identity of the run, and the list of commits.
 
-use std::{env, fs, io, path::Path as FsPath, sync::Arc};
+use std::{fs, io, path::Path as FsPath, sync::Arc};
 
+use ddpm_store::{Location, environment, resolve};
 use object_store::{ObjectStore, PutMode, local::LocalFileSystem};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     CheckpointError, Failpoint, Manifest, Pending, Run, SCHEMA, StoreOptions,
-    backend::{Location, resolve},
     bucket::{Bucket, store_error},
     layout::{nonce, run_path},
     manifest::seal,
@@ -73,10 +73,10 @@ impl Store {
         prepare: impl FnOnce(&FsPath) -> Result<(), CheckpointError>,
     ) -> Result<Self, CheckpointError> {
         options.check().map_err(|reason| CheckpointError::Invalid { path: uri.into(), reason })?;
-        // One TLS implementation for the whole process; if one is installed already, it is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |e: io::Error| store_error(uri, "open", "", e);
-        let (root, objects) = match resolve(uri, &options, env)? {
+        let (root, objects) = match resolve(uri, options.limits(), env)
+            .map_err(|reason| CheckpointError::Address { uri: uri.into(), reason })?
+        {
             Location::Objects(objects) => (None, objects),
             Location::Directory(path) => {
                 let root = std::path::absolute(path).map_err(failed)?;
@@ -171,13 +171,6 @@ impl Store {
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
-}
-
-fn environment() -> Vec<(String, String)> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    env::vars_os().filter_map(text).collect()
 }
 
 /// Creates a directory and its parents so that they survive a power failure: each new entry is synced in its parent.

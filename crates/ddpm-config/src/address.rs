@@ -43,7 +43,8 @@ enum Meaning {
 /// # Errors
 /// [`Misspelt`], with the spelling that works.
 pub fn check_path(text: &str) -> Result<(), Misspelt> {
-    let local = "Give the path of a local file or folder; checkpoint.uri takes addresses";
+    let local = "Give the path of a local file or folder; checkpoint.uri takes addresses, and so does \
+                 data.path for parquet, webdataset and zip";
     match inspect(text) {
         Ok(Meaning::Local) => Ok(()),
         Ok(Meaning::Store) => Err(match text.strip_prefix("file://") {
@@ -63,6 +64,18 @@ pub fn check_path(text: &str) -> Result<(), Misspelt> {
 /// [`Misspelt`], with the spelling that works.
 pub fn check_address(text: &str) -> Result<(), Misspelt> {
     inspect(text).map(drop)
+}
+
+/// Refuses what is neither a path of this machine nor an address in an object store: `s3://`, `gs://` or `az://`.
+///
+/// # Errors
+/// [`Misspelt`], with the spelling that works.
+pub fn check_path_or_bucket(text: &str) -> Result<(), Misspelt> {
+    match inspect(text) {
+        Ok(Meaning::Store) if !["file://", "memory://"].iter().any(|scheme| text.starts_with(scheme)) => Ok(()),
+        Err(misspelt) if misspelt.fix.contains("://") => Err(misspelt),
+        _ => check_path(text),
+    }
 }
 
 /// `text` as seen from `folder`, if it is a relative path; else unchanged.

@@ -1,8 +1,8 @@
 //! Settings for a model that was trained elsewhere: from specifications back to sections.
 
 use ddpm_spec::{
-    BetaSchedule, DataKind, Heads, LossKind, MidAttention, MidAttentionKind, Prediction, ScheduleKind, SpecError,
-    UNetSpec, Variance,
+    BetaSchedule, DataKind, Heads, ImageSize, LossKind, MidAttention, MidAttentionKind, Prediction, ScheduleKind,
+    SpecError, UNetSpec, Variance,
 };
 
 use crate::{DataSettings, DiffusionSettings, EmaSettings, ModelSettings, MonitorSettings, RunSettings, Settings};
@@ -37,7 +37,10 @@ impl Settings {
             run: RunSettings { dir: dir.into(), name: name.unwrap_or("imported").into() },
             data: DataSettings {
                 kind: DataKind::Unknown,
-                image_size: fit("image.height", image.height)?,
+                image_size: ImageSize {
+                    height: fit("image.height", image.height)?,
+                    width: fit("image.width", image.width)?,
+                },
                 channels: fit("image.channels", image.channels)?,
                 ..DataSettings::default()
             },

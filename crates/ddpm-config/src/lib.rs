@@ -25,8 +25,9 @@ mod validate;
 
 pub use address::{Misspelt, check_address, check_path};
 pub use ddpm_spec::{
-    Backend, Convolutions, DataKind, Device, Features, Labels, LossKind, LrShape, ModelKind, OnCorrupt, OnFailure,
-    Precision, Prediction, SamplerKind, ScheduleKind, TimestepSampling, Variance, WeightingKind, WhenBusy,
+    Backend, Convolutions, CudaGraphs, DataKind, Device, Features, Labels, LossKind, LrShape, ModelKind, OnCorrupt,
+    OnFailure, Precision, Prediction, SamplerKind, ScheduleKind, Shuffle, TimestepSampling, Variance, WeightingKind,
+    WhenBusy,
 };
 pub use diff::{Difference, DifferenceKind};
 pub use error::Error;

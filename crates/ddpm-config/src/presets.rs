@@ -26,6 +26,8 @@ pub const PRESETS: &[Preset] = presets![
     "mnist-hybrid",
     "mnist-vlb",
     "fashion-mnist",
+    "emoji64",
+    "emoji64-conditional",
     "tutorial",
     "cifar10",
     "improved-cifar10",

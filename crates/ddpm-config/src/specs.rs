@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use ddpm_spec::{
-    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, DiffusionSpec, FolderLabels, Heads, IdxLabels,
-    ImageShape, Labels, Loss, LossKind, MidAttention, MidAttentionKind, ModelKind, ScheduleKind, SmallUNetSpec,
-    SourceKind, SpecError, Split, UNetSpec, Weighting, WeightingKind,
+    Architecture, BetaSchedule, ClassifierSpec, DataKind, DataSpec, Depth, DiffusionSpec, FolderLabels, Heads,
+    IdxLabels, ImageShape, ImageSize, Labels, Loss, LossKind, MidAttention, MidAttentionKind, ModelKind, ScheduleKind,
+    ShardFormat, ShardLabels, ShardSpec, SmallUNetSpec, SourceKind, SpecError, Split, UNetSpec, Weighting,
+    WeightingKind,
 };
 
 use crate::{DataSettings, DiffusionSettings, ModelSettings, Settings};
@@ -78,10 +79,6 @@ impl Settings {
                 let problem = "data.kind is \"unknown\", because an imported model does not say what it was trained on";
                 return refuse("data.kind", problem.into(), "Name images by data.kind and data.path");
             }
-            DataKind::Packed => {
-                let problem = "data.kind = \"packed\" is not available in this version".into();
-                return refuse("data.kind", problem, "Use \"folder\" or \"idx\"");
-            }
             DataKind::Idx if split != Split::Train && Path::new(&d.path).is_file() => {
                 let problem =
                     format!("data.path is the file {}, which does not say where the {split} split is", d.path);
@@ -105,8 +102,21 @@ impl Settings {
                     _ => FolderLabels::None,
                 },
             },
+            DataKind::Parquet => d.shards(ShardFormat::Parquet, split),
+            DataKind::Webdataset => d.shards(ShardFormat::Webdataset, split),
+            DataKind::Zip => d.shards(ShardFormat::Zip, split),
         };
-        Ok(DataSpec { kind, image: d.image(), crop: d.crop, max_pixels: d.max_pixels(), on_corrupt: d.on_corrupt })
+        Ok(DataSpec {
+            kind,
+            image: d.image(),
+            crop: d.crop,
+            fit: d.fit,
+            alpha: d.alpha,
+            range: d.range,
+            jpeg_shrink: d.jpeg_shrink,
+            max_pixels: d.max_pixels(),
+            on_corrupt: d.on_corrupt,
+        })
     }
 }
 
@@ -131,9 +141,27 @@ impl ModelSettings {
 }
 
 impl DataSettings {
-    /// The shape to which images are cropped and resized.
+    fn shards(&self, format: ShardFormat, split: Split) -> SourceKind {
+        let labels = match &self.labels {
+            Labels::None => ShardLabels::None,
+            Labels::Folder => ShardLabels::Folder,
+            Labels::Field(name) => ShardLabels::Field(name.clone()),
+            _ => ShardLabels::Auto,
+        };
+        let cache = self.cache_dir.as_ref().map(PathBuf::from);
+        let cache_bytes = (self.cache_gb * 1e9) as u64;
+        SourceKind::Shards(ShardSpec { format, path: PathBuf::from(&self.path), split, labels, cache, cache_bytes })
+    }
+
+    /// The shape to which images are brought.
     pub fn image(&self) -> ImageShape {
-        ImageShape::square(self.channels as usize, self.image_size as usize)
+        let ImageSize { height, width } = self.image_size;
+        ImageShape { channels: self.channels as usize, height: height as usize, width: width as usize }
+    }
+
+    /// How the values of the images are stored on their way to the network.
+    pub fn depth(&self) -> Depth {
+        Depth::of_range(self.range)
     }
 }
 

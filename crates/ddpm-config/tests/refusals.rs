@@ -75,7 +75,25 @@ fn keys_that_exclude_each_other_are_refused_together() {
     );
     check("smoke", &["model.time_scale=0"], &["model.time_scale = 0 is out of range", "above 0"]);
     check("smoke", &["train.init_skip_mismatched=true"], &["train.init_from names no model"]);
-    check("smoke", &["data.kind=unknown", "data.channels=4"], &["data.channels = 4", "1 (grey) or 3 (RGB)"]);
+    check("smoke", &["data.kind=unknown", "data.channels=17"], &["data.channels = 17", "from 1 to 16"]);
+    check("smoke", &["data.channels=4"], &["data.channels = 4", "1 (grey) or 3 (RGB) for this kind of data"]);
+    check(
+        "smoke",
+        &["data.range=[0,255]"],
+        &["data.range is set, but this kind of data has 8 bits. Remove data.range."],
+    );
+    check("celeba64", &["data.channels=17"], &["data.channels = 17 is out of range. It must be from 1 to 16."]);
+    check(
+        "celeba64",
+        &["data.alpha=keep"],
+        &["data.alpha = keep needs data.channels = 2 (grey) or 4 (RGB), and it is 3"],
+    );
+    check(
+        "celeba64",
+        &["data.alpha=[255,0,0]", "data.channels=5"],
+        &["data.alpha = [255, 0, 0] needs data.channels = 1 (grey) or 3 (RGB), and it is 5", "data.alpha to black"],
+    );
+    check("celeba64", &["data.range=[1,0]"], &["data.range = [1, 0] is out of range", "[0, 65535]"]);
 }
 
 #[test]
@@ -84,6 +102,13 @@ fn wrong_types_name_the_type_wanted_and_the_value_found() {
     check("smoke", &["train.steps=1e4"], &["is 10000.0", "must be a whole number, 0 or more", "Write 10000."]);
     check("smoke", &["train.steps=-1"], &["`train.steps`", "is -1", "must be a whole number"]);
     check("smoke", &["data.image_size=99999999999"], &["a whole number from 0 to 4294967295"]);
+    for size in ["big", "[32]", "[32,16,3]", "[32,'16']", "-1", "1.5"] {
+        check("smoke", &[&format!("data.image_size={size}")], &["`data.image_size", "must be a"]);
+    }
+    check("celeba64", &["data.range=[0]"], &["`data.range`", "must be a list of 2"]);
+    check("celeba64", &["data.alpha=[0,0,256]"], &["`data.alpha[2]`", "is 256"]);
+    check("celeba64", &["data.alpha=blue"], &["`data.alpha`", "\"black\", \"white\", \"keep\""]);
+    check("celeba64", &["data.fit=squeeze"], &["`data.fit`", "\"crop\", \"pad\", \"stretch\""]);
     check("smoke", &["data.flip=1"], &["is 1, but must be true or false"]);
     check("smoke", &["model.channels=32"], &["is 32, but must be a list"]);
     check("smoke", &["model.channels=[8, wide]"], &["not valid TOML"]);
@@ -188,7 +213,17 @@ fn values_out_of_range_name_key_and_range() {
 
 #[test]
 fn conflicting_values_name_what_works() {
-    check("smoke", &["data.kind=packed"], &["not available in this version", "\"folder\" or \"idx\""]);
+    check("smoke", &["data.kind=packed"], &["packed", "parquet"]);
+    for (kind, labels, wanted) in [
+        ("parquet", "folder", "field:COLUMN"),
+        ("webdataset", "./labels", "field: and an extension"),
+        ("zip", "field:label", "auto, none or folder"),
+        ("idx", "field:label", "path of a label file"),
+        ("folder", "field:label", "attribute:NAME"),
+    ] {
+        let kind = format!("data.kind={kind}");
+        check("smoke", &[&kind, "data.path=x", &format!("data.labels={labels}")], &["data.labels", wanted]);
+    }
     check("smoke", &["data.kind=idx"], &["data.path is not set"]);
     check(
         "mnist",
@@ -200,6 +235,7 @@ fn conflicting_values_name_what_works() {
     check("smoke", &["diffusion.label_dropout=0.1"], &["no labels to drop", "model.classes"]);
     check("smoke", &["model.kind=classifier"], &["a classifier needs model.classes", "such as 10"]);
     check("smoke", &["data.image_size=17"], &["data.image_size = 17 is not a multiple of 2", "Use 16 or 18"]);
+    check("smoke", &["data.image_size=[16,17]"], &["data.image_size = 17 is not a multiple of 2", "Use 16 or 18"]);
     check("mnist-small", &["data.image_size=28"], &["data.image_size = 28", "Use 16 or 32"]);
     check("smoke", &["model.channels=[8,18]"], &["18 in model.channels", "Use 16 or 20, or model.norm_groups = 2"]);
     check("smoke", &["model.attention=[true]"], &["model.attention has 1 entries for the 2 levels", "Give 2"]);

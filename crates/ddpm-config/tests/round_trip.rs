@@ -16,6 +16,9 @@ fn override_() -> impl Strategy<Value = String> {
         prop_oneof![Just("none"), Just("auto")].prop_map(|labels| format!("data.labels={labels}")),
         (0..200_u32).prop_map(|crop| format!("data.crop={crop}")),
         (1..64_u32).prop_map(|n| format!("data.image_size={}", 2 * n)),
+        (1..64_u32, 1..64_u32).prop_map(|(h, w)| format!("data.image_size=[{}, {}]", 2 * h, 2 * w)),
+        prop_oneof![Just("crop"), Just("pad"), Just("stretch")].prop_map(|fit| format!("data.fit={fit}")),
+        prop_oneof![Just("black"), Just("white"), Just("[1, 2, 3]")].prop_map(|alpha| format!("data.alpha={alpha}")),
         any::<bool>().prop_map(|flip| format!("data.flip={flip}")),
         (1..4_u32, 1..4_u32).prop_map(|(a, b)| format!("model.channels=[{}, {}]", 32 * a, 32 * b)),
         any::<[bool; 2]>().prop_map(|attention| format!("model.attention={attention:?}")),
@@ -61,7 +64,7 @@ fn model() -> impl Strategy<Value = ModelDescription> {
         |((levels, layers_per_block, heads, mid_attention, flags), (schedule, kinds, classes, scale))| {
             let variance = if kinds[0] { Variance::LearnedRange } else { Variance::FixedLarge };
             let unet = UNetSpec {
-                image: ImageShape::square(3, 8),
+                image: ImageShape { channels: 3, height: 8, width: 16 },
                 out_channels: variance.model_channels(3),
                 channels: levels.iter().map(|(width, _)| 32 * width).collect(),
                 layers_per_block,

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ddpm_spec::SpecError;
 
+use crate::unread::Unread;
+
 /// An error of this crate: what is wrong, in which file, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -32,11 +34,25 @@ pub enum DataError {
         /// The name of the missing file.
         name: String,
     },
-    /// An image file has disappeared since the data set was opened; this is never skipped.
-    #[error("{}: this image has disappeared since the data set was opened. Restore it.", path.display())]
+    /// An image file, or a file of many images, has disappeared since the data set was opened; this is never skipped.
+    #[error("{}: this file has disappeared since the data set was opened. Restore it.", path.display())]
     Vanished {
         /// The image file.
         path: PathBuf,
+    },
+    /// A file of many images has changed since the data set was opened; this is never skipped.
+    #[error("{}: this file has changed since the data set was opened. Restore it, or start again.", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An object store does not return a file.
+    #[error("{}: cannot be read: {reason}.", path.display())]
+    Store {
+        /// The address of the file.
+        path: PathBuf,
+        /// What is wrong, and what to do: sentences without the last full stop.
+        reason: String,
     },
     /// One image is permanently unusable; this is what [`crate::OnCorrupt::Skip`] skips.
     #[error(
@@ -56,6 +72,14 @@ pub enum DataError {
         tried: u64,
         /// The last one and what is wrong with it.
         last: String,
+    },
+    /// A file or folder cannot be written.
+    #[error("{}: cannot be written ({source}). Make room, or give another folder.", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
     },
     /// A specification that cannot be opened.
     #[error("{0}.")]
@@ -107,10 +131,27 @@ impl DataError {
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> DataError {
-        move |source| DataError::Io { path: path.to_path_buf(), source }
+        move |source| match source.downcast::<Unread>() {
+            Ok(unread) => unread.into(),
+            Err(source) => DataError::Io { path: path.to_path_buf(), source },
+        }
+    }
+
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> DataError {
+        move |source| DataError::Write { path: path.to_path_buf(), source }
     }
 
     pub(crate) fn format(path: &Path, reason: impl Into<String>) -> DataError {
         DataError::Format { path: path.to_path_buf(), reason: reason.into() }
+    }
+}
+
+impl From<Unread> for DataError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Vanished(path) => DataError::Vanished { path },
+            Unread::Changed(path) => DataError::Changed { path },
+            Unread::Store { path, reason } => DataError::Store { path, reason },
+        }
     }
 }

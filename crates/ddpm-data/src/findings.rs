@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::pixels;
+
 /// Extensions of image formats that are not supported, in lower case.
-const OTHER_IMAGES: [&str; 19] = [
-    "avif", "bmp", "cr2", "dng", "gif", "heic", "heif", "jp2", "jxl", "nef", "pbm", "pgm", "pnm", "ppm", "psd", "tga",
-    "tif", "tiff", "webp",
-];
+const OTHER_IMAGES: [&str; 14] =
+    ["avif", "cr2", "dng", "heic", "heif", "jp2", "jxl", "nef", "pbm", "pgm", "pnm", "ppm", "psd", "tga"];
 /// How many kinds or names of files a message lists before it counts the rest.
 pub(crate) const MAX_LISTED: usize = 5;
 
@@ -32,14 +32,17 @@ impl Findings {
         }
         let files = &self.ignored;
         if files.0.keys().any(|extension| OTHER_IMAGES.contains(&extension.as_str())) {
-            tracing::warn!("ignored: {files}. Only JPEG and PNG files are read; convert the others to train on them.");
+            tracing::warn!(
+                "ignored: {files}. Only {} are read; convert the others, for example to PNG, to train on them.",
+                pixels::READ
+            );
         } else if !files.0.is_empty() {
             tracing::info!("ignored: {files}");
         }
     }
 }
 
-/// Most frequent first: `20 .webp, 1 .bmp`.
+/// Most frequent first: `20 .avif, 1 .tga`.
 impl fmt::Display for IgnoredFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut kinds: Vec<_> = self.0.iter().collect();

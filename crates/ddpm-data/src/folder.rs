@@ -1,7 +1,7 @@
-//! Folders of JPEG and PNG files, including CelebA.
+//! Folders of image files and arrays, including CelebA.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use crate::hash::Fingerprint;
 use crate::listing::{Listing, images_below};
 use crate::pixels::{self, Reader};
 use crate::skip::Skips;
-use crate::source::check_request;
-use crate::{DataError, FolderLabels, ImageShape, OnCorrupt, Source, Split};
+use crate::source::{Encoded, check_request};
+use crate::{DataError, Depth, FolderLabels, ImageShape, OnCorrupt, Source, Split};
 
 /// Linux's error number for "too many levels of symbolic links", for which [`io::ErrorKind`] has no stable variant.
 const ELOOP: i32 = 40;
@@ -38,7 +38,7 @@ pub(crate) struct Folder {
 pub fn first_shape(folder: &Path, max_pixels: u64) -> Result<ImageShape, DataError> {
     match images_below(folder)?.first() {
         Some(path) => pixels::shape(path, max_pixels),
-        None => Err(DataError::format(folder, "there is no .jpg, .jpeg or .png file below this folder")),
+        None => Err(DataError::format(folder, format!("there are no {} below this folder", pixels::READ))),
     }
 }
 
@@ -64,7 +64,8 @@ impl Folder {
                 false => format!(" (ignored: {})", findings.ignored),
             };
             let reason = format!(
-                "there is no .jpg, .jpeg or .png file below this folder{others}; point data.path at the folder that contains the images"
+                "there is no image, such as a .jpg or .png file, below this folder{others}; point data.path at the folder that \
+                 contains the images"
             );
             return Err(DataError::format(home, reason));
         }
@@ -109,6 +110,10 @@ impl Source for Folder {
         self.reader.image
     }
 
+    fn depth(&self) -> Depth {
+        self.reader.depth()
+    }
+
     fn classes(&self) -> Option<usize> {
         (!self.classes.is_empty()).then_some(self.classes.len())
     }
@@ -135,6 +140,13 @@ impl Source for Folder {
         let file = File::open(path).map_err(|error| open_error(path, error))?;
         self.reader.read(path, file, out)?;
         Ok(*label)
+    }
+
+    fn encoded(&self, id: u64) -> Result<Option<Encoded>, DataError> {
+        let (path, class) = &self.images[id as usize];
+        let bytes = fs::read(path).map_err(|error| open_error(path, error))?;
+        let name = path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().into_owned();
+        Ok(Some(Encoded { bytes, name, class: *class }))
     }
 
     fn describe(&self) -> String {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::classes::{self, Class};
 use crate::gzip::{self, Members};
 use crate::hash::Fingerprint;
-use crate::pixels::ColourNotices;
+use crate::pixels::{Notices, Pixels, Placement, Rect, cropped, draw, margin, size};
 use crate::source::check_request;
-use crate::{DataError, IdxLabels, ImageShape, Source, Split, pixels};
+use crate::{Alpha, DataError, DataSpec, Fit, IdxLabels, ImageShape, Source, Split, pixels};
 
 /// Unsigned bytes in three dimensions: count, rows, columns.
 const IMAGES: u32 = 0x0803;
@@ -23,19 +23,13 @@ pub(crate) struct Idx {
     labels: Option<Vec<u8>>,
     width: usize,
     height: usize,
-    /// Width and height of the centred part that is used.
-    window: (usize, usize),
+    placement: Placement,
+    alpha: Alpha,
     image: ImageShape,
 }
 
 impl Idx {
-    pub(crate) fn open(
-        images: &Path,
-        labels: &IdxLabels,
-        split: Split,
-        image: ImageShape,
-        crop: Option<u32>,
-    ) -> Result<Self, DataError> {
+    pub(crate) fn open(images: &Path, labels: &IdxLabels, split: Split, spec: &DataSpec) -> Result<Self, DataError> {
         let path = find(images, "images", 3, split)?;
         let labels = match labels {
             IdxLabels::At(labels) => Some(find(labels, "labels", 1, split)?),
@@ -52,7 +46,8 @@ impl Idx {
                 ),
             ));
         }
-        ColourNotices::default().converted(&path, 1, image.channels);
+        let &DataSpec { image, crop, fit, alpha, .. } = spec;
+        Notices::default().converted(&path, 1, image.channels);
         let labels = labels
             .map(|file| {
                 let (labels, dims) = load(&file, LABELS)?;
@@ -67,22 +62,24 @@ impl Idx {
                 Err(DataError::format(&file, reason))
             })
             .transpose()?;
-        let square = width.min(height);
-        let window = match crop.map(|side| side as usize) {
-            Some(side) if side > square => {
-                return Err(DataError::format(
-                    &path,
-                    format!(
-                        "its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or remove it"
-                    ),
-                ));
-            }
-            Some(side) => (side, side),
-            None if width.max(height) <= image.width => (width, height),
-            None => (square, square),
-        };
-        Ok(Idx { path, pixels, labels, width, height, window, image })
+        let part = cropped((width as u32, height as u32), crop).map_err(|_| {
+            let side = crop.unwrap_or_default();
+            let reason = format!(
+                "its images of {width}x{height} are smaller than data.crop = {side}; lower data.crop or remove it"
+            );
+            DataError::format(&path, reason)
+        })?;
+        let placement = place(part, size(image), fit);
+        Ok(Idx { path, pixels, labels, width, height, placement, alpha, image })
     }
+}
+
+/// Where the used part of an image goes. What has room is not enlarged, unless it is to be stretched.
+fn place(part: Rect, to: (u32, u32), fit: Fit) -> Placement {
+    let has_room = |part: Rect| part.width <= to.0 && part.height <= to.1;
+    let placed = Placement::of(part, to, fit);
+    let used = if has_room(part) { part } else { placed.from };
+    if fit != Fit::Stretch && has_room(used) { Placement::unscaled(used, to) } else { placed }
 }
 
 impl Source for Idx {
@@ -116,13 +113,9 @@ impl Source for Idx {
         let id = id as usize;
         let bytes = self.width * self.height;
         let stored = &self.pixels[id * bytes..][..bytes];
-        if self.window.0.max(self.window.1) <= self.image.width {
-            pixels::pad(stored, (self.width, self.height), self.window, self.image, out);
-        } else {
-            let (dims, crop) = ((self.width as u32, self.height as u32), Some(self.window.0 as u32));
-            pixels::scale(stored, dims, 1, crop, self.image, out)
-                .map_err(|reason| DataError::Image { path: self.path.clone(), reason })?;
-        }
+        let grey = Pixels::new(stored.to_vec(), self.width as u32, self.height as u32, 1, false);
+        draw(&grey, self.placement, &margin(self.alpha, self.image.channels), self.image, out)
+            .map_err(|reason| DataError::Image { path: self.path.clone(), reason })?;
         Ok(self.labels.as_ref().map(|labels| u32::from(labels[id])))
     }
 

@@ -10,7 +10,7 @@ use crate::findings::{Findings, MAX_LISTED, some_of};
 use crate::{DataError, celeba};
 
 /// Extensions of the files that are read, in lower case.
-const IMAGES: [&str; 5] = ["jfif", "jpe", "jpeg", "jpg", "png"];
+const IMAGES: [&str; 11] = ["bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "npy", "png", "tif", "tiff", "webp"];
 /// Folders that operating systems create on any disk or in any archive for their own use. Like hidden files, including
 /// the `._name.jpg` that macOS leaves next to each image, they are ignored.
 const SYSTEM: [&str; 5] = ["$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"];
@@ -186,12 +186,12 @@ impl Unreadable {
 }
 
 /// Whether files with this name are read.
-fn is_image(path: &Path) -> bool {
+pub(crate) fn is_image(path: &Path) -> bool {
     let extension = path.extension().map(OsStr::to_ascii_lowercase);
     extension.is_some_and(|extension| IMAGES.iter().any(|image| extension == *image))
 }
 
-fn is_visible(name: &OsStr) -> bool {
+pub(crate) fn is_visible(name: &OsStr) -> bool {
     !name.as_encoded_bytes().starts_with(b".") && !SYSTEM.iter().any(|system| name == *system)
 }
 

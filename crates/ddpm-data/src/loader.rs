@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::announce::Announced;
 use crate::hash::keyed;
 use crate::replace::read_or_next;
-use crate::{DataError, ImageShape, Order, Source};
+use crate::{DataError, Depth, ImageShape, Order, Source, image_bytes};
 
 /// The stream of [`keyed`] for flips.
 const STREAM: u64 = 3;
@@ -62,7 +63,7 @@ pub struct Batch<T = ()> {
     pub step: u64,
     /// Position in the run of the first image; the others follow consecutively.
     pub first_position: u64,
-    /// `[n, C, H, W]`, one byte per value.
+    /// `[n, C, H, W]`, each value of the source's [`depth`](Source::depth).
     pub images: Vec<u8>,
     /// `[n]`: the class, or -1 if there is none.
     pub labels: Vec<i64>,
@@ -117,11 +118,13 @@ impl<P: Prepare> Loader<P> {
         let queue = Queue { claimed: start, wanted: start, done: BTreeMap::new(), spare: Vec::new(), skipped: 0 };
         let shared = Arc::new(Shared {
             image: source.image(),
+            depth: source.depth(),
             source,
             order,
             config,
             prepare,
             window,
+            announced: Mutex::new(Announced::from(start)),
             stop: AtomicBool::new(false),
             queue: Mutex::new(queue),
             room: Condvar::new(),
@@ -187,13 +190,26 @@ pub(crate) fn label(class: Option<u32>) -> i64 {
     class.map_or(-1, i64::from)
 }
 
+/// Mirrors each row of `width` values left to right.
+fn mirror(image: &mut [u8], width: usize, depth: Depth) {
+    let value = depth.bytes();
+    for row in image.chunks_exact_mut(width * value) {
+        row.reverse();
+        if value > 1 {
+            row.chunks_exact_mut(value).for_each(<[u8]>::reverse);
+        }
+    }
+}
+
 struct Shared<P: Prepare> {
     source: Arc<dyn Source>,
     image: ImageShape,
+    depth: Depth,
     order: Order,
     config: LoaderConfig,
     prepare: P,
     window: u64,
+    announced: Mutex<Announced>,
     stop: AtomicBool,
     queue: Mutex<Queue<P::Prepared>>,
     /// Signalled when a batch was taken, so that another may be started.
@@ -230,8 +246,9 @@ impl<P: Prepare> Shared<P> {
             }
             let step = queue.claimed;
             queue.claimed += 1;
-            let spare = queue.spare.pop().unwrap_or_default();
+            let (spare, wanted) = (queue.spare.pop().unwrap_or_default(), queue.wanted);
             drop(queue);
+            self.announce(wanted);
             let result =
                 catch_unwind(AssertUnwindSafe(|| self.fill(step, spare))).unwrap_or(Err(DataError::Panicked { step }));
             queue = self.queue();
@@ -240,11 +257,29 @@ impl<P: Prepare> Shared<P> {
         }
     }
 
+    /// Tells the source which images it will be asked for, unless another thread is doing that.
+    fn announce(&self, wanted: u64) {
+        let (horizon, Ok(mut announced)) = (self.source.horizon(), self.announced.try_lock()) else { return };
+        if horizon == 0 {
+            return;
+        }
+        announced.extend(wanted, horizon, |step| {
+            let ids: Vec<u64> = self.positions(step).map(|position| self.order.id_at(position)).collect();
+            self.source.announce(&ids)
+        });
+    }
+
+    /// The positions in the run of this rank's images of a step.
+    fn positions(&self, step: u64) -> Range<u64> {
+        let first = step * self.config.global_batch as u64 + self.config.slice.start as u64;
+        first..first + self.config.slice.len() as u64
+    }
+
     fn fill(&self, step: u64, mut batch: Batch<P::Prepared>) -> Result<Batch<P::Prepared>, DataError> {
-        let LoaderConfig { global_batch, slice, flip, flip_seed, .. } = &self.config;
-        let bytes = self.image.values();
+        let LoaderConfig { slice, flip, flip_seed, .. } = &self.config;
+        let bytes = image_bytes(self.source.as_ref());
         batch.step = step;
-        batch.first_position = step * *global_batch as u64 + slice.start as u64;
+        batch.first_position = self.positions(step).start;
         batch.images.resize(slice.len() * bytes, 0);
         batch.labels.clear();
         batch.ids.clear();
@@ -259,7 +294,7 @@ impl<P: Prepare> Shared<P> {
             batch.ids.push(id);
             batch.labels.push(label(class));
             if *flip && keyed(*flip_seed, STREAM, position) & 1 == 1 {
-                out.chunks_exact_mut(self.image.width).for_each(<[u8]>::reverse);
+                mirror(out, self.image.width, self.depth);
             }
         }
         self.prepare.prepare(&mut batch).map_err(|source| DataError::Prepare { step, source })?;

@@ -1,8 +1,12 @@
 //! Opening a data set, and reading its first images.
 
+use std::borrow::Cow;
+use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
-use ddpm_spec::{DataSpec, Naming, SourceKind};
+use ddpm_spec::{DataSpec, Depth, Naming, SourceKind};
 
 use crate::error::DataError;
 use crate::folder::Folder;
@@ -10,7 +14,8 @@ use crate::idx::Idx;
 use crate::loader::{Batch, label};
 use crate::pixels::Reader;
 use crate::replace::read_or_next;
-use crate::source::Source;
+use crate::shards::Sharded;
+use crate::source::{Source, image_bytes};
 use crate::synthetic::Synthetic;
 
 /// Opens a data set: reads IDX files completely, lists folders, checks everything that can be checked without decoding,
@@ -20,28 +25,63 @@ use crate::synthetic::Synthetic;
 /// Names the invalid file or setting and how to fix it.
 pub fn open(spec: &DataSpec) -> Result<Arc<dyn Source>, DataError> {
     spec.validate(Naming::PLAIN)?;
-    let image = spec.image;
     let source: Arc<dyn Source> = match &spec.kind {
-        SourceKind::Idx { images, labels, split } => Arc::new(Idx::open(images, labels, *split, image, spec.crop)?),
+        SourceKind::Idx { images, labels, split } => Arc::new(Idx::open(images, labels, *split, spec)?),
         SourceKind::Folder { root, split, labels } => {
-            let reader = Reader::new(image, spec.crop, spec.max_pixels);
-            Arc::new(Folder::open(root, *split, labels, reader, spec.on_corrupt)?)
+            Arc::new(Folder::open(root, *split, labels, Reader::new(spec), spec.on_corrupt)?)
         }
-        SourceKind::Synthetic { count, seed } => Arc::new(Synthetic::new(*count, *seed, image)),
+        SourceKind::Shards(shards) => Arc::new(Sharded::open(shards, Reader::new(spec), spec.on_corrupt)?),
+        SourceKind::Synthetic { count, seed } => Arc::new(Synthetic::new(*count, *seed, spec.image)),
     };
     source.findings().log();
     Ok(source)
 }
 
-/// Reads `n` images from id `first` on, in the order of their ids: for previews and for statistics of a data set. An
-/// unusable image is replaced as in training, if the source [`skips`](Source::skips) such images.
+/// The values of images as 8-bit levels, to be shown.
+pub fn levels(depth: Depth, images: &[u8]) -> Cow<'_, [u8]> {
+    let level = |value: &[u8; 4]| ((f32::from_ne_bytes(*value) + 1.0) * 127.5).round() as u8;
+    match depth {
+        Depth::Byte => images.into(),
+        Depth::Float => images.as_chunks().0.iter().map(level).collect(),
+    }
+}
+
+/// Reads `n` images from id `first` on, in the order of their ids, on up to `threads` threads: for previews and for
+/// statistics of a data set. An unusable image is replaced as in training, if the source [`skips`](Source::skips) such
+/// images.
 ///
 /// # Errors
-/// Those of [`Source::read`]; ids beyond the end are an error.
-pub fn preview(source: &dyn Source, first: u64, n: usize) -> Result<Batch, DataError> {
-    let bytes = source.image().values();
-    let mut batch = Batch { first_position: first, images: vec![0; n * bytes], ..Batch::default() };
-    for (id, out) in (first..).zip(batch.images.chunks_exact_mut(bytes)) {
+/// Those of [`Source::read`], of the first image that has one; ids beyond the end are an error. [`DataError::Thread`] if
+/// a thread cannot be started.
+pub fn preview(source: &dyn Source, first: u64, n: usize, threads: usize) -> Result<Batch, DataError> {
+    let part = n.div_ceil(threads.max(1)).max(1);
+    let parts = thread::scope(|scope| {
+        let start = |at: usize| {
+            let ids = first + at as u64..first + (at + part).min(n) as u64;
+            thread::Builder::new().name("preview".into()).spawn_scoped(scope, move || read(source, ids))
+        };
+        let started: Vec<_> = (0..n).step_by(part).map(start).collect();
+        let ended = started
+            .into_iter()
+            .map(|thread| thread.map_err(DataError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.collect::<Result<Vec<Batch>, DataError>>()
+    })?;
+    let mut whole = Batch { first_position: first, ..Batch::default() };
+    for part in parts {
+        whole.images.extend(part.images);
+        whole.labels.extend(part.labels);
+        whole.ids.extend(part.ids);
+        whole.skipped += part.skipped;
+    }
+    Ok(whole)
+}
+
+/// Reads the images with these ids.
+fn read(source: &dyn Source, ids: Range<u64>) -> Result<Batch, DataError> {
+    let bytes = image_bytes(source);
+    let count = (ids.end - ids.start) as usize;
+    let mut batch = Batch { images: vec![0; count * bytes], ..Batch::default() };
+    for (id, out) in ids.zip(batch.images.chunks_exact_mut(bytes)) {
         let (read, class) = read_or_next(source, id, out)?;
         batch.labels.push(label(class));
         batch.ids.push(read);

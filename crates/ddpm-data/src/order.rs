@@ -1,12 +1,11 @@
 //! The order of samples: a keyed permutation of all ids per epoch, in constant memory.
 
-use crate::hash::{keyed, mix};
+use crate::hash::keyed;
+use crate::permutation::Permutation;
+use crate::windows::Windows;
 
 /// The stream of [`keyed`] for the order.
 const STREAM: u64 = 1;
-/// Four rounds of a good round function already give a pseudo-random permutation (Luby and Rackoff 1988); the halves
-/// are short here, hence two more.
-const ROUNDS: usize = 6;
 
 /// The sequence of sample ids of a whole run.
 ///
@@ -15,14 +14,23 @@ const ROUNDS: usize = 6;
 /// disjoint samples.
 ///
 /// A run whose data set has changed continues with an order that [begins](Self::beginning) at its position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     n: u64,
     seed: u64,
-    half_bits: u32,
+    shuffle: Shuffle,
     /// The first position, and the epoch that begins there.
     start: u64,
     epoch: u64,
+}
+
+/// How an epoch is shuffled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shuffle {
+    /// Any image may follow any other.
+    Global(Permutation),
+    /// Images of few files at a time.
+    Windows(Windows),
 }
 
 #[expect(clippy::len_without_is_empty, reason = "an order is never empty")]
@@ -42,10 +50,20 @@ impl Order {
     /// If `n` is 0. The functions below panic for a position before `start`.
     pub fn beginning(n: u64, seed: u64, start: u64, epoch: u64) -> Self {
         assert!(n > 0, "an order needs at least one sample");
-        // The network permutes numbers of 2 * half_bits bits: fewer than 4 n of them, but at least 64, so that epochs
-        // differ even for small n.
-        let bits = u64::BITS - (n - 1).leading_zeros();
-        Order { n, seed, half_bits: bits.div_ceil(2).max(3), start, epoch }
+        Order { n, seed, shuffle: Shuffle::Global(Permutation::of(n)), start, epoch }
+    }
+
+    /// The same epochs, but with the files of the data set in a random order, and only the images of `files`
+    /// consecutive files of that order mixed with each other. `starts` holds the id of the first image of each file, and
+    /// the number of all images at the end, as [`crate::Source::files`] returns it. For reading large files from
+    /// elsewhere: only so many of them are in use at a time.
+    ///
+    /// # Panics
+    /// If `starts` does not end with the number of samples of this order.
+    pub fn in_windows(self, starts: Vec<u64>, files: u64) -> Self {
+        let windows = Windows::new(starts, files);
+        assert_eq!(windows.images(), self.n, "the files hold another number of samples");
+        Order { shuffle: Shuffle::Windows(windows), ..self }
     }
 
     /// Number of samples in an epoch.
@@ -76,25 +94,10 @@ impl Order {
     /// The sample id at `position`.
     pub fn id_at(&self, position: u64) -> u64 {
         let key = keyed(self.seed, STREAM, self.epoch_of(position));
-        // Cycle walking (Black and Rogaway 2002): applying a permutation of a larger set until the result is in `0..n`
-        // again permutes `0..n`.
-        let mut id = self.since_start(position) % self.n;
-        loop {
-            id = self.network(key, id);
-            if id < self.n {
-                return id;
-            }
+        let index = self.since_start(position) % self.n;
+        match &self.shuffle {
+            Shuffle::Global(permutation) => permutation.apply(key, index),
+            Shuffle::Windows(windows) => windows.apply(key, index),
         }
-    }
-
-    /// A balanced Feistel network: a bijection on numbers of `2 * half_bits` bits for any round function.
-    fn network(&self, key: u64, value: u64) -> u64 {
-        let mask = (1u64 << self.half_bits) - 1;
-        let (mut left, mut right) = (value >> self.half_bits, value & mask);
-        for round in 0..ROUNDS as u64 {
-            let f = mix(key.wrapping_add(mix(right ^ (round << 56)))) >> (u64::BITS - self.half_bits);
-            (left, right) = (right, left ^ f);
-        }
-        left << self.half_bits | right
     }
 }

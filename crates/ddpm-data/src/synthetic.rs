@@ -51,11 +51,11 @@ impl Source for Synthetic {
         let mut draws = Draws::new(keyed(self.seed, STREAM, id));
         let ways = glyphs::shapes(class as usize);
         let shape = &ways[(draws.bits() % ways.len() as u64) as usize];
-        let pose = Pose::draw(&mut draws, self.image.width as f32);
+        let pose = Pose::draw(&mut draws, self.image);
         let (first, rest) = out.split_at_mut(self.image.pixels());
         first.fill(0);
         for &[from, to] in shape {
-            stroke(first, self.image.width, pose.to_pixels(from), pose.to_pixels(to), pose.half_width);
+            stroke(first, self.image, pose.to_pixels(from), pose.to_pixels(to), pose.half_width);
         }
         if !rest.is_empty() {
             let tint = tint(&mut draws);
@@ -80,7 +80,9 @@ struct Pose {
 }
 
 impl Pose {
-    fn draw(draws: &mut Draws, side: f32) -> Self {
+    /// In the middle of an image, as large as its shorter side allows.
+    fn draw(draws: &mut Draws, image: ImageShape) -> Self {
+        let side = image.width.min(image.height) as f32;
         let pen = draws.uniform(0.08, 0.15);
         // The pen adds its width to the height of the shape.
         let height = side * FILL * draws.uniform(0.86, 1.04) / (1.0 + pen);
@@ -89,7 +91,7 @@ impl Pose {
         let t = draws.uniform(-0.1, 0.1);
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let shear = draws.uniform(-0.2, 0.1);
-        let mut offset = || side * (0.5 + draws.uniform(-0.04, 0.04));
+        let mut offset = |room: usize| side * (0.5 + draws.uniform(-0.04, 0.04)) + (room as f32 - side) / 2.0;
         Pose {
             matrix: [
                 cos * width,
@@ -97,7 +99,7 @@ impl Pose {
                 sin * width,
                 sin * shear * height + cos * height,
             ],
-            shift: (offset(), offset()),
+            shift: (offset(image.width), offset(image.height)),
             half_width: 0.5 * pen * height,
         }
     }
@@ -111,18 +113,18 @@ impl Pose {
 /// Draws one straight stroke with round ends: the brightness of a pixel is the distance of its centre inside the edge
 /// of the stroke, clamped to the width of one pixel. Only pixels within reach of the stroke are visited; where strokes
 /// overlap, the brighter value is kept.
-fn stroke(plane: &mut [u8], size: usize, from: (f32, f32), to: (f32, f32), half_width: f32) {
+fn stroke(plane: &mut [u8], image: ImageShape, from: (f32, f32), to: (f32, f32), half_width: f32) {
     let reach = half_width + 0.5;
-    let span = |a: f32, b: f32| {
+    let span = |a: f32, b: f32, size: usize| {
         let first = (a.min(b) - reach).max(0.0) as usize;
         let last = (a.max(b) + reach).ceil().clamp(0.0, size as f32) as usize;
         first.min(last)..last
     };
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let length = (dx * dx + dy * dy).max(f32::MIN_POSITIVE);
-    let columns = span(from.0, to.0);
-    for y in span(from.1, to.1) {
-        let row = &mut plane[y * size..][columns.clone()];
+    let columns = span(from.0, to.0, image.width);
+    for y in span(from.1, to.1, image.height) {
+        let row = &mut plane[y * image.width..][columns.clone()];
         let v = y as f32 + 0.5 - from.1;
         for (x, pixel) in columns.clone().zip(row) {
             let u = x as f32 + 0.5 - from.0;

@@ -1,6 +1,6 @@
 //! DDIM: sampling with any amount of noise, and its deterministic reverse.
 
-use ddpm_spec::{Ddim, Direction, Prediction};
+use ddpm_spec::{Ddim, Direction, NoiseInterval, Prediction};
 use tch::Tensor;
 
 use crate::error::ModelError;
@@ -95,9 +95,14 @@ impl Diffusion {
         let prediction = self.spec().prediction;
         let (predicted, _) = self.split(model_output, x_t)?;
         let pred_x_start = clip.apply(self.x_start_from(prediction, &predicted, x_t, t))?;
+        let own = || self.eps_from(prediction, &predicted, x_t, t);
+        let to_x_start = || self.eps_from(Prediction::XStart, &pred_x_start, x_t, t);
         let eps = match direction {
-            Direction::FromXStart => self.eps_from(Prediction::XStart, &pred_x_start, x_t, t),
-            Direction::FromModel => self.eps_from(prediction, &predicted, x_t, t),
+            Direction::FromModel => own(),
+            Direction::FromXStart(NoiseInterval { low, high }) => {
+                let sigma = self.exactly_at(Row::SqrtRecipM1AlphasCumprod, t, x_t);
+                to_x_start().f_where_self(&sigma.gt(low).logical_and(&sigma.le(high)), &own())?
+            }
         };
         Ok((pred_x_start, eps))
     }

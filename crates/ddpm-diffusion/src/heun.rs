@@ -1,6 +1,6 @@
 //! Heun's method: the probability-flow ODE at second order, two evaluations a step.
 
-use ddpm_spec::Direction;
+use ddpm_spec::{Direction, NoiseInterval};
 use tch::Tensor;
 
 use crate::ddim::ode_step;
@@ -25,7 +25,8 @@ impl Diffusion {
         model: &mut impl FnMut(&Tensor, &Tensor) -> Result<Tensor, ModelError>,
     ) -> Result<ReverseStep, DiffusionError> {
         let t = self.full_t(index, x_t.size()[0]);
-        let (pred_x_start, eps) = self.x_start_and_eps(model_output, x_t, &t, Direction::FromXStart, clip)?;
+        let (pred_x_start, eps) =
+            self.x_start_and_eps(model_output, x_t, &t, Direction::FromXStart(NoiseInterval::ALL), clip)?;
         if index == 0 {
             return Ok(ReverseStep { sample: pred_x_start.shallow_clone(), pred_x_start });
         }
@@ -36,7 +37,8 @@ impl Diffusion {
         }
         let euler = ode_step(x_t, here, next, &eps);
         let (t, output) = self.evaluate(index - 1, &euler, model)?;
-        let (_, eps_there) = self.x_start_and_eps(&output, &euler, &t, Direction::FromXStart, clip)?;
+        let (_, eps_there) =
+            self.x_start_and_eps(&output, &euler, &t, Direction::FromXStart(NoiseInterval::ALL), clip)?;
         Ok(ReverseStep { sample: ode_step(x_t, here, next, &((eps + eps_there) * 0.5)), pred_x_start })
     }
 }

@@ -1,6 +1,6 @@
 //! Langevin corrector steps: at one noise level, towards images that are likely there according to the network.
 
-use ddpm_spec::Direction;
+use ddpm_spec::{Direction, NoiseInterval};
 use tch::{Kind, Tensor};
 
 use crate::process::Clip;
@@ -48,7 +48,7 @@ impl Diffusion {
         clip: Clip,
         noise: &Tensor,
     ) -> Result<Tensor, DiffusionError> {
-        let (_, eps) = self.x_start_and_eps(model_output, x_t, t, Direction::FromXStart, clip)?;
+        let (_, eps) = self.x_start_and_eps(model_output, x_t, t, Direction::FromXStart(NoiseInterval::ALL), clip)?;
         let score = -eps / self.at(Row::SqrtOneMinusAlphasCumprod, t, x_t);
         let alpha = self.exactly_at(Row::AlphasCumprod, t, x_t) / self.exactly_at(Row::AlphasCumprodPrev, t, x_t);
         let square = |x: &Tensor| x.square().sum_dim_intlist([1, 2, 3].as_slice(), true, Kind::Double);

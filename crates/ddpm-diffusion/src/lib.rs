@@ -85,8 +85,8 @@ mod weighting;
 pub use bound::BoundTerms;
 pub use bound_by_timestep::{BoundByTimestep, quarter};
 pub use ddpm_spec::{
-    BetaSchedule, Ddim, DiffusionSpec, Direction, Loss, Prediction, Sampler, Spacing, TimestepSampling, Variance,
-    Weighting,
+    BetaSchedule, Ddim, DiffusionSpec, Direction, Loss, NoiseInterval, Prediction, Sampler, Spacing, TimestepSampling,
+    Variance, Weighting,
 };
 pub use error::{DiffusionError, ModelError};
 pub use langevin::Langevin;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use common::bound_model;
 use ddpm_diffusion::{
-    BetaSchedule, BoundTerms, Clip, Ddim, Diffusion, DiffusionSpec, Direction, Loss, LossSecondMoment, Prediction,
-    Variance, Weighting, betas, space_timesteps,
+    BetaSchedule, BoundTerms, Clip, Ddim, Diffusion, DiffusionSpec, Direction, Loss, LossSecondMoment, NoiseInterval,
+    Prediction, Variance, Weighting, betas, space_timesteps,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -152,7 +152,7 @@ fn check_terms(file: &str, schedule: &BetaSchedule) {
             let sample = vlb.p_sample(&model_output, x_t, t, Clip::Unit, Some(step_noise), None).unwrap();
             compare(&format!("{prefix}.p_sample"), &sample.sample, TOLERANCE);
             for eta in [0.0, 0.5, 1.0] {
-                let ddim = Ddim { eta, direction: Direction::FromXStart };
+                let ddim = Ddim { eta, direction: Direction::FromXStart(NoiseInterval::ALL) };
                 let step = vlb.ddim_sample(&model_output, x_t, t, ddim, Clip::Unit, Some(step_noise)).unwrap();
                 compare(&format!("{prefix}.ddim_eta{eta:.1}"), &step.sample, TOLERANCE);
             }

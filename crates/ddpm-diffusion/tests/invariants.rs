@@ -7,13 +7,13 @@ use std::num::NonZeroU64;
 use common::{SIMPLE, distance, linear, noise};
 use ddpm_diffusion::{
     BetaSchedule, Clip, Ddim, Diffusion, DiffusionError, DiffusionSpec, Direction, Draw, Langevin, Loss,
-    LossSecondMoment, Prediction, SampleOptions, Sampler, Spacing, Stream, TimestepSampler, VISIBLE_SIGNAL, Variance,
-    Weighting, betas, kept_timesteps, noise_batch, space_timesteps, uniform,
+    LossSecondMoment, NoiseInterval, Prediction, SampleOptions, Sampler, Spacing, Stream, TimestepSampler,
+    VISIBLE_SIGNAL, Variance, Weighting, betas, kept_timesteps, noise_batch, space_timesteps, uniform,
 };
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-const DDIM: Sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromXStart });
+const DDIM: Sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromXStart(NoiseInterval::ALL) });
 
 fn draw(sampler: &TimestepSampler, seed: u64, positions: &[u64]) -> Vec<Draw> {
     sampler.draws(&sampler.units(seed, positions.iter().copied()))

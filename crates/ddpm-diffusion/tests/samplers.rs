@@ -4,8 +4,8 @@ mod common;
 
 use common::{SPREAD, gaussian_model, linear, mean_square, noise};
 use ddpm_diffusion::{
-    Clip, Ddim, Diffusion, Direction, Langevin, SampleOptions, Sampler, Spacing, Stream, kept_timesteps, noise_batch,
-    space_timesteps,
+    Clip, Ddim, Diffusion, Direction, Langevin, NoiseInterval, SampleOptions, Sampler, Spacing, Stream, kept_timesteps,
+    noise_batch, space_timesteps,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -14,7 +14,7 @@ fn sample(process: &Diffusion, original: &Diffusion, sampler: Sampler, x: &Tenso
     process.sample(&options, x.shallow_clone(), gaussian_model(original), |_| ()).unwrap()
 }
 
-const DDIM: Sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromXStart });
+const DDIM: Sampler = Sampler::Ddim(Ddim { eta: 0.0, direction: Direction::FromXStart(NoiseInterval::ALL) });
 
 #[test]
 fn an_image_is_the_same_in_any_batch() {

@@ -10,6 +10,7 @@ mod ema;
 mod encode;
 mod eval;
 mod export;
+mod guidance;
 mod images;
 mod import;
 mod model;

@@ -75,11 +75,13 @@ fn ended(outcome: Result<i32, Failure>) -> i32 {
 }
 
 /// Makes a panic end the run on all ranks. If it comes from a tensor operation that ran out of memory, it is reported
-/// as that, not as a bug in the program.
+/// as that, not as a bug in the program. In an attempt, such as recording a CUDA graph, and in a decoder that panics on
+/// damaged files, it ends nothing.
 fn install_panic_hook() {
     ddpm_comm::install_panic_hook();
     let fault = panic::take_hook();
     panic::set_hook(Box::new(move |info| match info.payload_as_str().and_then(Error::of_panic) {
+        _ if tch_ext::is_attempt() || ddpm_data::is_guarded() => {}
         Some(error) => end_all(&error),
         None => fault(info),
     }));

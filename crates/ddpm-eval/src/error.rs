@@ -55,7 +55,9 @@ pub enum EvalError {
     MomentsNotFinite,
 
     /// A set that cannot fill a subset.
-    #[error("subsets of {size} vectors cannot be drawn from {found}. Choose a size from 2 to {found}")]
+    #[error(
+        "subsets of {size} vectors cannot be drawn from {found}. Set --subset-size to a number from 2 to {found}, or take more images"
+    )]
     TooFewForSubsets {
         /// The number of vectors.
         found: usize,

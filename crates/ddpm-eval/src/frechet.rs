@@ -1,6 +1,8 @@
 //! The Fréchet distance between two sets of images, from Gaussians fitted to their features (Heusel et al. 2017, eq.
 //! 6).
 
+use std::cell::OnceCell;
+
 use tch::{Kind, Tensor};
 
 use crate::EvalError;
@@ -10,6 +12,8 @@ use crate::EvalError;
 pub struct Gaussian {
     mean: Tensor,
     covariance: Tensor,
+    /// The covariance's square root, once a distance has needed it.
+    root: OnceCell<Tensor>,
 }
 
 impl Gaussian {
@@ -28,7 +32,7 @@ impl Gaussian {
         if [&mean, &covariance].iter().any(|values| values.isfinite().all().int64_value(&[]) == 0) {
             return Err(EvalError::MomentsNotFinite);
         }
-        Ok(Self { mean, covariance })
+        Ok(Self { mean, covariance, root: OnceCell::new() })
     }
 
     /// The mean, f64 `[D]`.
@@ -48,23 +52,33 @@ impl Gaussian {
 
     /// The Fréchet distance of two Gaussians: `|mean1 - mean2|² + tr(C1 + C2 - 2 (C1^½ C2 C1^½)^½)`.
     ///
-    /// The last root is of a symmetric positive semidefinite matrix, so eigenvalues suffice.
+    /// The last root is of a symmetric positive semidefinite matrix, so eigenvalues suffice. The root of this Gaussian's
+    /// own covariance, C1, is computed once for all distances from it.
     ///
     /// # Errors
-    /// If the two differ in their number of features.
+    /// If the two differ in their number of features, or memory runs out.
     pub fn frechet_distance(&self, other: &Self) -> Result<f64, EvalError> {
         if self.dim() != other.dim() {
             return Err(EvalError::Widths { ours: self.dim(), theirs: other.dim() });
         }
-        let (ours, theirs) = (&self.covariance, &other.covariance);
-        let (values, vectors) = ours.f_linalg_eigh("L")?;
-        let root = (&vectors * square_roots(&values)).matmul(&vectors.tr());
-        let product = root.f_matmul(theirs)?.matmul(&root);
-        let roots = square_roots(&((&product + product.tr()) * 0.5).f_linalg_eigvalsh("L")?);
+        let root = self.root()?;
+        let product = root.f_matmul(&other.covariance)?.f_matmul(root)?;
+        let product = product.f_add(&product.tr())?.f_mul_scalar(0.5)?;
+        let roots = square_roots(&product.f_linalg_eigvalsh("L")?);
         let distance_of_means = (&self.mean - &other.mean).square();
-        let distance =
-            distance_of_means.sum(Kind::Double) + ours.trace() + theirs.trace() - roots.sum(Kind::Double) * 2.0;
+        let traces = self.covariance.trace() + other.covariance.trace();
+        let distance = distance_of_means.sum(Kind::Double) + traces - roots.sum(Kind::Double) * 2.0;
         Ok(distance.clamp_min(0.0).double_value(&[]))
+    }
+
+    /// C^½ of the covariance, `[D, D]`.
+    fn root(&self) -> Result<&Tensor, EvalError> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let (values, vectors) = self.covariance.f_linalg_eigh("L")?;
+        let root = vectors.f_mul(&square_roots(&values))?.f_matmul(&vectors.tr())?;
+        Ok(self.root.get_or_init(|| root))
     }
 }
 

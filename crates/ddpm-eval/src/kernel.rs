@@ -94,7 +94,7 @@ pub fn kernel_distance(x: &Tensor, y: &Tensor) -> Result<f64, EvalError> {
     }
     let (x, y) = (x.f_to_kind(Kind::Double)?, y.f_to_kind(Kind::Double)?);
     let kernel = |a: &Tensor, b: &Tensor| -> Result<Tensor, EvalError> {
-        Ok((a.f_matmul(&b.tr())? / dim as f64 + 1.0).pow_tensor_scalar(3))
+        Ok(a.f_matmul(&b.tr())?.f_div_scalar(dim as f64)?.f_add_scalar(1.0)?.f_pow_tensor_scalar(3)?)
     };
     let total = |kernel: &Tensor| kernel.sum(Kind::Double).double_value(&[]);
     // A vector's similarity to itself would bias the estimate.

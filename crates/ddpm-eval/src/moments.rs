@@ -30,7 +30,7 @@ impl FeatureMoments {
     /// Adds a batch of features `[B, D]`.
     ///
     /// # Errors
-    /// If the features are not `[B, D]`.
+    /// If the features are not `[B, D]`, or memory runs out.
     pub fn add(&mut self, features: &Tensor) -> Result<(), EvalError> {
         let dim = self.dim();
         match features.size()[..] {
@@ -41,9 +41,9 @@ impl FeatureMoments {
         let features = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
         let new = features.size()[0];
         let share = new as f64 / (self.count + new) as f64;
-        self.recentre(&self.mean + (features.mean_dim(0, false, None) - &self.mean) * share);
-        let centred = features - &self.mean;
-        self.scatter += centred.tr().matmul(&centred);
+        self.recentre(&self.mean + (features.mean_dim(0, false, None) - &self.mean) * share)?;
+        let centred = features.f_sub(&self.mean)?;
+        let _ = self.scatter.f_add_(&centred.tr().f_matmul(&centred)?)?;
         self.count += new;
         Ok(())
     }
@@ -59,21 +59,22 @@ impl FeatureMoments {
         add(&mut sums);
         let count = sums.pop().unwrap_or(0.0);
         if count > 0.0 {
-            self.recentre(Tensor::from_slice(&sums) / count);
+            self.recentre(Tensor::from_slice(&sums) / count)?;
         }
         let mut scatter: Vec<f64> = Vec::try_from(self.scatter.view(-1))?;
         add(&mut scatter);
-        self.scatter = Tensor::from_slice(&scatter).view_as(&self.scatter);
+        self.scatter = Tensor::f_from_slice(&scatter)?.view_as(&self.scatter);
         self.count = count as i64;
         Ok(())
     }
 
     /// Moves the centre to another point p: the sum of (x - p)(x - p)ᵀ exceeds that about the mean m by n (m - p)(m -
     /// p)ᵀ.
-    fn recentre(&mut self, point: Tensor) {
+    fn recentre(&mut self, point: Tensor) -> Result<(), EvalError> {
         let shift = &self.mean - &point;
-        self.scatter += shift.outer(&shift) * self.count as f64;
+        let _ = self.scatter.f_add_(&shift.f_outer(&(&shift * self.count as f64))?)?;
         self.mean = point;
+        Ok(())
     }
 
     /// D, the number of features per vector.
@@ -93,7 +94,7 @@ impl FeatureMoments {
     pub fn gaussian(&self) -> Result<Gaussian, EvalError> {
         match self.count {
             0 | 1 => Err(EvalError::TooFew { found: self.count }),
-            count => Gaussian::new(self.mean.shallow_clone(), &self.scatter / (count - 1) as f64),
+            count => Gaussian::new(self.mean.shallow_clone(), self.scatter.f_div_scalar((count - 1) as f64)?),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::EvalError;
 
@@ -16,6 +16,8 @@ use crate::EvalError;
 pub struct Manifold {
     /// f64 `[N, D]`, centred: distances come from products, which would cancel far from 0.
     features: Tensor,
+    /// Their squared norms, `[N]`.
+    squares: Tensor,
     centre: Tensor,
     neighbours: usize,
 }
@@ -32,7 +34,8 @@ impl Manifold {
         Self::check(found as usize, neighbours)?;
         let features = features.f_to_kind(Kind::Double)?;
         let centre = features.mean_dim(0, false, None);
-        Ok(Self { features: features - &centre, centre, neighbours })
+        let features = features.f_sub(&centre)?;
+        Ok(Self { squares: squares(&features)?, features, centre, neighbours })
     }
 
     /// Refuses a set of `found` vectors if they have fewer than `neighbours` others each.
@@ -63,15 +66,20 @@ impl Manifold {
         if vectors.size().get(1) != Some(&dim) {
             return Err(EvalError::Features { found: vectors.size(), dim });
         }
-        let vectors = vectors.f_to_kind(Kind::Double)? - &self.centre;
+        let vectors = vectors.f_to_kind(Kind::Double)?.f_sub(&self.centre)?;
         let inside = self.distances(&vectors)?.f_le_tensor(radii)?.f_any_dim(1, false)?;
         Ok(Vec::try_from(inside.f_to_kind(Kind::Double)?)?)
     }
 
     /// Squared distances `[B, N]` of centred vectors from those of the set.
     fn distances(&self, vectors: &Tensor) -> Result<Tensor, EvalError> {
-        let squares = |x: &Tensor| x.square().sum_dim_intlist(1i64, false, Kind::Double);
-        let products = vectors.f_matmul(&self.features.tr())? * 2.0;
-        Ok((squares(vectors).unsqueeze(1) + squares(&self.features) - products).clamp_min(0.0))
+        let products = vectors.f_matmul(&self.features.tr())?.f_mul_scalar(2.0)?;
+        let sums = squares(vectors)?.f_unsqueeze(1)?.f_add(&self.squares)?;
+        Ok(sums.f_sub(&products)?.f_clamp_min(0.0)?)
     }
+}
+
+/// The squared norm of each row.
+fn squares(rows: &Tensor) -> Result<Tensor, TchError> {
+    rows.f_square()?.f_sum_dim_intlist(1i64, false, Kind::Double)
 }

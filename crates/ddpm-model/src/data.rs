@@ -31,8 +31,12 @@ pub fn check_fits(settings: &Settings, source: &dyn Source) -> Result<(), Error>
         return Err(Error::config(format!(
             "the data has images of {found} (channels, height, width) but data.channels and data.image_size describe \
              {described}; set them to {} and {}",
-            found.channels, found.height
+            found.channels,
+            found.size()
         )));
+    }
+    if source.depth() != settings.data.depth() {
+        return Err(Error::config("the data has values of another kind than data.range says; set it or leave it out"));
     }
     let Some(classes) = settings.model.classes else { return Ok(()) };
     match source.classes() {

@@ -9,10 +9,9 @@ use ddpm_diffusion::{
 use ddpm_nn::{Inputs, Network, Weights};
 use tch::Tensor;
 
-use crate::classifier::Classifier;
 use crate::error::{Error, Failure};
 use crate::finite;
-use crate::guidance::Guidance;
+use crate::guides::Guided;
 use crate::images::floats;
 use crate::model::Model;
 
@@ -36,10 +35,8 @@ pub struct Generation<'a> {
     pub seed: u64,
     /// The class of each image, for a class-conditional network or a classifier; one entry per image.
     pub labels: Option<&'a [i64]>,
-    /// A classifier that guides each image towards its class, and the scale of its gradient.
-    pub classifier: Option<(&'a Classifier, f64)>,
-    /// Guidance away from a weaker prediction.
-    pub guidance: Option<Guidance<'a>>,
+    /// How each step is guided.
+    pub guided: Guided<'a>,
     /// Initial noise `[N, C, H, W]` instead of drawn noise.
     pub init_noise: Option<&'a Tensor>,
     /// Images per forward pass.
@@ -76,8 +73,7 @@ impl<'a> Generation<'a> {
             clip: Clip::Unit,
             seed: 0,
             labels: None,
-            classifier: None,
-            guidance: None,
+            guided: Guided::default(),
             init_noise: None,
             batch: 64,
             trajectories: 0,
@@ -163,7 +159,7 @@ impl<'a> Generation<'a> {
             None => noise_batch(self.seed, Stream::Sample, &indices, &self.network.image().sizes()),
         };
         let labels = self.labels.map(|labels| Tensor::from_slice(&labels[batch]).to_device(device));
-        let pull = self.classifier.zip(labels.as_ref());
+        let pull = self.guided.classifier.zip(labels.as_ref());
         let pull = pull.map(|((by, scale), labels)| move |x: &Tensor, t: &Tensor| by.gradient(x, t, labels, scale));
         let options = SampleOptions {
             sampler: self.sampler,
@@ -184,7 +180,7 @@ impl<'a> Generation<'a> {
         let forward =
             |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
         let output = forward(labels)?;
-        match &self.guidance {
+        match &self.guided.guidance {
             Some(guidance) => guidance.apply(self.process, output, (x, t), labels, forward),
             None => Ok(output),
         }

@@ -1,6 +1,6 @@
 //! Guides each prediction of a model away from that of a weaker one: the same network without a class, or another model.
 
-use ddpm_diffusion::{Diffusion, Direction, ModelError};
+use ddpm_diffusion::{Diffusion, Direction, ModelError, NoiseInterval};
 use tch::Tensor;
 
 use crate::agreement::disagreement;
@@ -18,28 +18,9 @@ pub struct GuidanceOptions {
     pub rescale: f64,
 }
 
-/// An interval (low, high] of noise levels sigma = sqrt(1/abar - 1) (Kynkäänniemi et al. 2024).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NoiseInterval {
-    /// Its lower end, 0 or above, which it does not contain.
-    pub low: f64,
-    /// Its upper end, above the lower one; it may be infinite.
-    pub high: f64,
-}
-
-impl NoiseInterval {
-    /// Every noise level.
-    pub const ALL: Self = Self { low: 0.0, high: f64::INFINITY };
-
-    /// Whether the interval contains this noise level.
-    pub fn contains(self, sigma: f64) -> bool {
-        self.low < sigma && sigma <= self.high
-    }
-}
-
 /// Guidance of one model.
 #[derive(Clone, Copy)]
-pub struct Guidance<'a> {
+pub(crate) struct Guidance<'a> {
     weaker: Weaker<'a>,
     options: GuidanceOptions,
 }
@@ -60,7 +41,7 @@ impl<'a> Guidance<'a> {
     ///
     /// # Errors
     /// The guide does not fit the model, the model has no row for "no class", or the interval contains no timestep.
-    pub fn of(
+    pub(crate) fn of(
         model: &Model,
         process: &Diffusion,
         guide: Option<&'a Model>,
@@ -89,13 +70,15 @@ impl<'a> Guidance<'a> {
         Ok((options.scale != 1.0).then_some(Self { weaker, options }))
     }
 
-    /// Whether every guided prediction lies between those of the two networks.
-    fn interpolates(&self) -> bool {
-        (0.0..=1.0).contains(&self.options.scale) && self.options.rescale == 0.0
+    /// Where DDIM's direction leads back from the clipped image: where guided predictions do not lie between those of the
+    /// two networks.
+    pub(crate) fn direction(&self) -> Direction {
+        let interpolates = (0.0..=1.0).contains(&self.options.scale) && self.options.rescale == 0.0;
+        if interpolates { Direction::FromModel } else { Direction::FromXStart(self.options.interval) }
     }
 
     /// The guidance in a phrase, for logs and reports.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let GuidanceOptions { scale, interval: NoiseInterval { low, high }, rescale } = self.options;
         let weaker = match self.weaker {
             Weaker::NullClass(_) => "no class",
@@ -163,16 +146,6 @@ fn check_guide(guide: &Model, model: &Model) -> Result<(), Error> {
             "the guide does not fit the model: {what}; guide by a model of the same [data] and noise schedule"
         ))),
     }
-}
-
-/// Which eps gives DDIM its direction after the predicted image was clipped.
-///
-/// The network's own, as long as the prediction is one of the network's or lies between two of them. Stronger guidance,
-/// and that of a classifier, takes the predicted image far out of [-1, 1]; once it is clipped, the guided eps is no longer
-/// consistent with it, and following that eps destroys the image.
-pub fn direction(guidance: Option<&Guidance>, by_classifier: bool) -> Direction {
-    let between = guidance.is_none_or(Guidance::interpolates);
-    if between && !by_classifier { Direction::FromModel } else { Direction::FromXStart }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ddpm_data::images_below;
+use ddpm_data::{ImageShape, images_below};
 use ddpm_telemetry::from_unit_floats;
 
 use crate::error::{Error, Remedy};
@@ -54,12 +54,12 @@ impl<'a> ImageFolder<'a> {
         Ok(())
     }
 
-    /// Writes a PNG for each of `samples`, f32 `[N, channels, size, size]` in `[-1, 1]`, by its number.
-    pub fn write(&self, numbers: Range<usize>, samples: &[f32], channels: usize, size: usize) -> Result<(), Error> {
+    /// Writes a PNG for each of `samples`, f32 `[N, C, H, W]` in `[-1, 1]`, by its number.
+    pub fn write(&self, numbers: Range<usize>, samples: &[f32], image: ImageShape) -> Result<(), Error> {
         let images = from_unit_floats(samples);
-        for (number, image) in numbers.zip(images.chunks_exact(channels * size * size)) {
+        for (number, pixels) in numbers.zip(images.chunks_exact(image.values())) {
             let path = self.path.join(format!("{number:06}.png"));
-            pictures::single(image, channels, size)?.save_png(&path).map_err(|e| Error::file(&path, e))?;
+            pictures::single(pixels, image)?.save_png(&path).map_err(|e| Error::file(&path, e))?;
         }
         Ok(())
     }

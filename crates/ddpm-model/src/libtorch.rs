@@ -2,7 +2,7 @@
 
 use ddpm_comm::abort;
 use tch::TchError;
-use tch_ext::TorchFailure;
+use tch_ext::{TorchFailure, is_attempt};
 
 use crate::error::{Error, ErrorKind, Remedy};
 
@@ -26,7 +26,7 @@ impl Error {
     /// else the message is libtorch's first line.
     ///
     /// If a GPU has failed, this prints a message and aborts the run, because nothing in the GPU's memory can be
-    /// freed any more.
+    /// freed any more; but not in an [`attempt`](tch_ext::attempt).
     pub fn of_libtorch(words: &str) -> Self {
         let first = words.lines().next().unwrap_or_default();
         let known = TorchFailure::of(words).map(|failure| Self::of_machine(&failure, first));
@@ -50,6 +50,8 @@ impl Error {
     fn of_machine(failure: &TorchFailure, words: &str) -> Self {
         match failure {
             TorchFailure::OutOfMemory { on_gpu, requested } => Self::out_of_memory(*on_gpu, requested.as_deref()),
+            // It may only have refused what cannot be recorded; if it has failed, the next operation says so.
+            TorchFailure::Gpu if is_attempt() => Self::internal(words),
             TorchFailure::Gpu => abort(
                 GPU_FAILED,
                 &format!("error: the GPU failed: {words}. See nvidia-smi and the kernel's log (dmesg) for its state"),
@@ -93,6 +95,14 @@ mod tests {
         let gpu = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB";
         let error = Error::of_libtorch(gpu);
         assert!(error.to_string() == "out of memory on the GPU (2.00 GiB more were needed)", "{error}");
+    }
+
+    /// Outside of an attempt it would end this process.
+    #[test]
+    fn in_an_attempt_a_gpu_may_refuse() {
+        let words = "CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors might be";
+        let error = tch_ext::attempt(|| Err::<(), _>(Error::of_libtorch(words))).unwrap_err();
+        assert_eq!(error.to_string(), words.lines().next().unwrap());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Failure, Remedy};
 use crate::finite;
 use crate::learner::Learner;
 use crate::run_dir::{store_of, with_relocated_paths};
-use crate::snapshots::average_of;
+use crate::snapshots::{average_of, usable};
 use crate::weights::WeightChoice;
 
 /// A network with its weights and its diffusion process.
@@ -63,6 +63,8 @@ pub struct Origin {
     pub images: u64,
     /// The program that wrote it.
     pub program: String,
+    /// The counters of the run, its record of the data set among them.
+    pub state: serde_json::Value,
 }
 
 /// What rank 0 found at SRC, to be sent to all ranks.
@@ -195,7 +197,7 @@ impl Model {
                 "the model was trained on {image} images (channels, height, width), but the data are {found}"
             ))
             .or(Remedy::Set(vec![
-                ("data.image_size".into(), image.height.to_string()),
+                ("data.image_size".into(), image.size().to_string()),
                 ("data.channels".into(), image.channels.to_string()),
             ])));
         }
@@ -255,12 +257,13 @@ fn read(
     refuse_other(learner, Learner::of(&settings), run)?;
     let settings = with_relocated_paths(settings, Path::new(run));
     let buffer = choice.buffer(&settings.ema);
-    let flat = match choice {
-        WeightChoice::Width(width) => average_of(store, manifest.clone(), width)?,
-        _ => match store.load_buffer(manifest, &buffer) {
-            Err(damaged @ CheckpointError::Damaged { .. }) => return Ok(Err(damaged)),
-            loaded => loaded?,
-        },
+    let loaded = match choice {
+        WeightChoice::Width(width) => average_of(store, manifest, width)?,
+        _ => usable(store.load_buffer(manifest, &buffer))?,
+    };
+    let flat = match loaded {
+        Ok(flat) => flat,
+        Err(damaged) => return Ok(Err(damaged)),
     };
     let description = format!("{run} at step {}, {buffer}", manifest.step);
     let origin = Origin {
@@ -269,6 +272,7 @@ fn read(
         buffer,
         images: manifest.position,
         program: manifest.program.clone(),
+        state: manifest.state.clone(),
     };
     Ok(Ok((Found::Run { description, settings: Box::new(settings), origin, numbers: flat.len() }, flat)))
 }

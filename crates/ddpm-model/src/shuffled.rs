@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ddpm_data::{Loader, LoaderConfig, Order, Source};
+use ddpm_data::{Depth, Loader, LoaderConfig, Order, Source};
 use tch::{Device, Tensor};
 
 use crate::error::Error;
@@ -15,6 +15,7 @@ const PREFETCH: usize = 2;
 pub struct ShuffledImages {
     loader: Loader,
     shape: [i64; 3],
+    depth: Depth,
     device: Device,
     current: Option<(usize, ImageBatch)>,
 }
@@ -51,7 +52,7 @@ impl ShuffledImages {
             flip_seed: 0,
         };
         let loader = Loader::new(Arc::clone(source), Order::new(source.len(), seed), config, ())?;
-        Ok(Self { loader, shape: source.image().sizes(), device, current: None })
+        Ok(Self { loader, shape: source.image().sizes(), depth: source.depth(), device, current: None })
     }
 
     /// The first `count` images of batch `number`; successive calls never ask for a lower number.
@@ -77,11 +78,11 @@ impl ShuffledImages {
             self.loader.recycle(batch);
         };
         let [channels, height, width] = self.shape;
-        let bytes = (channels * height * width) as usize;
+        let bytes = (channels * height * width) as usize * self.depth.bytes();
         let shape = [count as i64, channels, height, width];
         Ok(ImageBatch {
             ids: batch.ids[..count].to_vec(),
-            x_start: images::from_bytes(&batch.images[..count * bytes], shape, self.device)?,
+            x_start: images::from_values(&batch.images[..count * bytes], self.depth, shape, self.device)?,
             labels: Tensor::from_slice(&batch.labels[..count]).to_device(self.device),
         })
     }

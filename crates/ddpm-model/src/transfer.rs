@@ -58,7 +58,10 @@ fn fit(settings: &Settings, model: &Model, network: &Network, weights: &Weights)
         };
         let message = format!("the weights of {} do not fit this run: {first}{more}", model.description);
         return Err(Error::config(message)
-            .or(Remedy::Do("set the number of classes and of channels to that model's".into()))
+            .or(Remedy::Do(
+                "set model.classes, diffusion.label_dropout, diffusion.variance and data.channels to that model's"
+                    .into(),
+            ))
             .or(Remedy::SkipMismatched));
     }
     copy(model, network.layout(), weights)?;
@@ -143,6 +146,18 @@ fn warn_of_another_process(settings: &Settings, model: &Model) {
     let (theirs, ours) = (model.diffusion.timesteps(), settings.diffusion.timesteps as usize);
     if theirs != ours {
         tracing::warn!("{} has {theirs} timesteps, and this run {ours}", model.description);
+    } else if model.schedule != settings.diffusion.beta_schedule() {
+        tracing::warn!("{} was trained with another noise schedule than this run's", model.description);
+    }
+    let (theirs, ours) = (model.null_class, settings.null_class());
+    if theirs != ours && model.classes.is_some() {
+        let row = |row: Option<i64>| row.map_or("no row".into(), |row| format!("row {row}"));
+        tracing::warn!(
+            "in the class table of {}, {} means \"no class\", and in this run's {}",
+            model.description,
+            row(theirs),
+            row(ours)
+        );
     }
 }
 

@@ -50,6 +50,22 @@ impl DropoutKeys {
         Ok(Self { words: self.words.f_to_device_(device, Kind::Int, true, false)? })
     }
 
+    /// The same keys in memory of their own.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn copied(&self) -> Result<Self, TchError> {
+        Ok(Self { words: self.words.f_to_device_(self.words.device(), Kind::Int, false, true)? })
+    }
+
+    /// Replaces the keys by others, in the same memory.
+    ///
+    /// # Errors
+    /// The others are for more samples or layers, or fewer.
+    pub fn renew(&mut self, from: &Self) -> Result<(), TchError> {
+        self.words.f_copy_(&from.words)
+    }
+
     /// The same keys under another handle.
     pub(crate) fn shallow_clone(&self) -> Self {
         Self { words: self.words.shallow_clone() }

@@ -25,6 +25,11 @@ pub enum Averaging {
 }
 
 impl Averaging {
+    /// Whether it is a power function.
+    pub fn is_power(self) -> bool {
+        matches!(self, Self::Power { .. })
+    }
+
     /// What update `n`, from 0, keeps of the average.
     fn kept(self, n: u64) -> f64 {
         let n = n as f64;

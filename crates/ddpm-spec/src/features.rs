@@ -1,6 +1,7 @@
 //! The features by which images are compared, written as one string.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,14 @@ pub enum Features {
     Pixels,
     /// The output of the TorchScript module in this file.
     File(String),
+}
+
+impl Features {
+    /// A short name: `pixels`, or that of the file without folders and extension.
+    pub fn name(&self) -> String {
+        let Self::File(path) = self else { return self.to_string() };
+        Path::new(path).file_stem().map_or_else(|| path.clone(), |stem| stem.to_string_lossy().into())
+    }
 }
 
 impl From<String> for Features {

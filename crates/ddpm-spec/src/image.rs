@@ -4,16 +4,19 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::check::{in_range, require};
+use crate::check::in_range;
 use crate::error::{Naming, SpecError};
+use crate::image_size::ImageSize;
 
 /// The largest side of an image, in pixels.
 const MAX_SIDE: usize = 4096;
+/// The most channels of an image in a data set.
+const MAX_CHANNELS: usize = 16;
 
 /// The shape of an image: planar `channels, height, width`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageShape {
-    /// 1 (grey) or 3 (RGB) in a data set; a network may take any number.
+    /// 1 to 16 in a data set; a network may take any number.
     pub channels: usize,
     /// In pixels.
     pub height: usize,
@@ -37,43 +40,36 @@ impl ImageShape {
         self.channels * self.pixels()
     }
 
+    /// Height and width.
+    pub fn size(self) -> ImageSize {
+        ImageSize { height: self.height as u32, width: self.width as u32 }
+    }
+
     /// As the sizes of a tensor `[C, H, W]`.
     pub fn sizes(self) -> [i64; 3] {
         [self.channels, self.height, self.width].map(|size| size as i64)
     }
 
-    /// Checks that images of this shape can be shown, in the field `image.channels`.
+    /// Checks that a data set can have images of so many channels, in the field `image.channels`.
     ///
     /// # Errors
-    /// [`SpecError`]: neither grey nor RGB.
-    pub fn validate_colours(self, naming: Naming) -> Result<(), SpecError> {
-        let channels = self.channels;
-        in_range(&naming.path("image.channels"), channels, matches!(channels, 1 | 3), "1 (grey) or 3 (RGB)")
+    /// [`SpecError`]: none, or more than 16.
+    pub fn validate_channels(self, naming: Naming) -> Result<(), SpecError> {
+        let within = format!("from 1 to {MAX_CHANNELS}");
+        in_range(&naming.path("image.channels"), self.channels, (1..=MAX_CHANNELS).contains(&self.channels), within)
     }
 
     /// Checks that images of this shape can be worked on, in the fields `image.channels`, `image.height` and
     /// `image.width`.
     ///
     /// # Errors
-    /// [`SpecError`]: a size out of range, or an image that is not square.
+    /// [`SpecError`]: a size out of range.
     pub fn validate(self, naming: Naming) -> Result<(), SpecError> {
         let within = format!("from 1 to {MAX_SIDE}");
         for (field, side) in [("image.height", self.height), ("image.width", self.width)] {
             in_range(&naming.path(field), side, (1..=MAX_SIDE).contains(&side), &within)?;
         }
-        in_range(&naming.path("image.channels"), self.channels, self.channels > 0, "at least 1")?;
-        let (height, width) = (naming.path("image.height"), naming.path("image.width"));
-        require(
-            self.height == self.width,
-            &width,
-            || {
-                format!(
-                    "{width} = {} differs from {height} = {}, and only square images are supported",
-                    self.width, self.height
-                )
-            },
-            || format!("Set both to {}", self.height.min(self.width)),
-        )
+        in_range(&naming.path("image.channels"), self.channels, self.channels > 0, "at least 1")
     }
 }
 

@@ -26,12 +26,32 @@ pub struct Ddim {
 }
 
 /// Which eps points from the predicted x_0 back to x_t. They differ only where x_0 was clipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Direction {
-    /// The one that leads from x_t to the clipped x_0, as in the code of Nichol & Dhariwal.
-    FromXStart,
+    /// At noise levels in this interval the one that leads from x_t to the clipped x_0, as in the code of Nichol &
+    /// Dhariwal; at others the model's own.
+    FromXStart(NoiseInterval),
     /// The model's own, as diffusers' `DDIMScheduler` has it by default.
     FromModel,
+}
+
+/// An interval (low, high] of noise levels sigma = sqrt(1/abar - 1) (Kynkäänniemi et al. 2024).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseInterval {
+    /// Its lower end, 0 or above, which it does not contain.
+    pub low: f64,
+    /// Its upper end, above the lower one; it may be infinite.
+    pub high: f64,
+}
+
+impl NoiseInterval {
+    /// Every noise level.
+    pub const ALL: Self = Self { low: 0.0, high: f64::INFINITY };
+
+    /// Whether the interval contains this noise level.
+    pub fn contains(self, sigma: f64) -> bool {
+        self.low < sigma && sigma <= self.high
+    }
 }
 
 /// The name of a [`Sampler`].

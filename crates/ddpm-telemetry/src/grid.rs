@@ -21,18 +21,14 @@ pub enum Scale {
     Legible,
 }
 
-/// Arranges 8-bit `images` of shape `[n, c, h, w]`, where c is 1 (grey) or 3 (RGB), row by row in `columns` columns.
+/// Arranges 8-bit `images` of shape `[n, c, h, w]` row by row in `columns` columns. Of 3 channels or more the first
+/// three are shown as RGB; of 1 or 2 the first, in grey.
 ///
 /// # Errors
-/// If the shape is empty, has another number of channels or does not match the number of bytes, or if `columns` is 0.
+/// If the shape is empty or does not match the number of bytes, or if `columns` is 0.
 pub fn grid(images: &[u8], shape: [usize; 4], columns: usize, scale: Scale) -> Result<Picture, DrawError> {
     let [n, channels, height, width] = shape;
-    if !(matches!(channels, 1 | 3)) {
-        return Err(DrawError(format!(
-            "a picture of {channels} channels cannot be drawn. Give images of 1 channel (grey) or 3 (RGB)."
-        )));
-    }
-    if n * height * width * columns == 0 {
+    if shape.contains(&0) || columns == 0 {
         return Err(DrawError(format!(
             "images of shape {shape:?} in {columns} columns make no picture. Give at least one image and one column."
         )));
@@ -52,24 +48,25 @@ pub fn grid(images: &[u8], shape: [usize; 4], columns: usize, scale: Scale) -> R
     let picture_width = columns * cell_width - GAP;
     let picture_height = n.div_ceil(columns) * cell_height - GAP;
 
-    let mut pixels = vec![BACKGROUND; picture_height * picture_width * channels];
+    let shown = if channels < 3 { 1 } else { 3 };
+    let mut pixels = vec![BACKGROUND; picture_height * picture_width * shown];
     for (index, image) in images.chunks_exact(channels * height * width).enumerate() {
         let (left, top) = (index % columns * cell_width, index / columns * cell_height);
         for y in 0..height * zoom {
             for x in 0..width * zoom {
-                let at = ((top + y) * picture_width + left + x) * channels;
-                for channel in 0..channels {
+                let at = ((top + y) * picture_width + left + x) * shown;
+                for channel in 0..shown {
                     pixels[at + channel] = image[(channel * height + y / zoom) * width + x / zoom];
                 }
             }
         }
     }
     let (width, height) = (picture_width as u32, picture_height as u32);
-    let image = match channels {
+    let image = match shown {
         1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
         _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
     };
-    Ok(Picture(image.expect("one byte per channel and pixel")))
+    Ok(Picture(image.expect("one byte per shown channel and pixel")))
 }
 
 /// Converts values in [-1, 1] to bytes: round((x + 1) * 127.5), with values outside the range clamped.
@@ -114,6 +111,16 @@ mod tests {
     }
 
     #[test]
+    fn of_many_channels_the_first_ones_are_shown() {
+        let shown = |channels: u8| {
+            let picture =
+                grid(&(0..channels).collect::<Vec<_>>(), [1, channels.into(), 1, 1], 1, Scale::Exact).unwrap();
+            picture.0.into_bytes()
+        };
+        assert_eq!([1, 2, 3, 4, 16].map(shown), [vec![0], vec![0], vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2]]);
+    }
+
+    #[test]
     fn floats_are_rounded_and_clamped() {
         let floats = [-1.0, -1.0 + 0.4 / 127.5, -1.0 + 0.6 / 127.5, 0.0, 1.0, 1.5, -7.0, f32::NAN];
         assert_eq!(from_unit_floats(&floats), [0, 0, 1, 128, 255, 255, 0, 0]);
@@ -122,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_no_picture_is_refused() {
         for (bytes, shape, columns) in
-            [(8, [1, 2, 2, 2], 1), (0, [0, 1, 2, 2], 1), (4, [1, 1, 2, 2], 0), (5, [1, 1, 2, 2], 1)]
+            [(0, [1, 0, 2, 2], 1), (0, [0, 1, 2, 2], 1), (4, [1, 1, 2, 2], 0), (5, [1, 1, 2, 2], 1)]
         {
             assert!(grid(&vec![0; bytes], shape, columns, Scale::Exact).is_err(), "{shape:?}");
         }

@@ -29,8 +29,9 @@ struct Figure {
     value: Quantity,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Quantity {
+    Text(String),
     Count(u64),
     Real(f64),
     Absent,
@@ -57,8 +58,13 @@ impl Metrics {
         self.push(key.into(), tag.into(), Quantity::Real(value));
     }
 
+    /// Adds what another metric is of, for the file only.
+    pub fn text(&mut self, key: &'static str, value: String) {
+        self.push(key.into(), "".into(), Quantity::Text(value));
+    }
+
     /// Adds a real number that may be absent.
-    pub fn optional(&mut self, key: &'static str, tag: &'static str, value: Option<f64>) {
+    pub fn optional(&mut self, key: &'static str, tag: impl Into<Cow<'static, str>>, value: Option<f64>) {
         self.push(key.into(), tag.into(), value.map_or(Quantity::Absent, Quantity::Real));
     }
 
@@ -89,11 +95,11 @@ impl Metrics {
 }
 
 impl Quantity {
-    fn number(self) -> Option<f64> {
+    fn number(&self) -> Option<f64> {
         match self {
-            Self::Count(count) => Some(count as f64),
-            Self::Real(value) => Some(value),
-            Self::Absent => None,
+            Self::Count(count) => Some(*count as f64),
+            Self::Real(value) => Some(*value),
+            Self::Text(_) | Self::Absent => None,
         }
     }
 }
@@ -101,6 +107,7 @@ impl Quantity {
 impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
+            Self::Text(text) => serializer.serialize_str(text),
             Self::Count(count) => serializer.serialize_u64(*count),
             // serde_json writes null for values that are not finite.
             Self::Real(value) => serializer.serialize_f64(*value),

@@ -28,7 +28,7 @@ fn draw(world: &World, store: &str, out: &Path) -> Result<(), Failure> {
     let drawn = Generation::of(&model, &process, sampler).gather(comm.as_ref(), 16, |_, _| ())?;
     if world.rank() == 0 {
         let image = model.network.image();
-        let grid = pictures::grid(&drawn.samples, image.channels, image.height, 4)?;
+        let grid = pictures::grid(&drawn.samples, image, 4)?;
         grid.save_png(out).map_err(|error| Error::file(out, error))?;
         println!("{} -> {}", model.description, out.display());
     }

@@ -15,18 +15,24 @@ use crate::run_config::write_config;
 use crate::state::TrainState;
 use crate::stop::StopRequest;
 
-/// Writes a run whose only checkpoint, of step `step`, holds the imported model; collective over all ranks, which pass
-/// the same model. The moments of the optimizer are zero, and all averages equal the weights.
+/// Writes a run whose only checkpoint, of step `step`, holds the imported model, trained on `data`; collective over all
+/// ranks, which pass the same model. The moments of the optimizer are zero, and all averages equal the weights.
 ///
 /// # Errors
 /// There is a run already, or the store fails.
-pub fn adopt(comm: &Arc<dyn Collective>, imported: Imported, step: u64, program: &Program) -> Result<(), Failure> {
+pub fn adopt(
+    comm: &Arc<dyn Collective>,
+    imported: Imported,
+    step: u64,
+    data: DataRecord,
+    program: &Program,
+) -> Result<(), Failure> {
     let Imported { settings, network, weights } = imported;
     agree::act_on_root(comm.as_ref(), || check_unused(&settings))?;
     let state = agree::unanimous(comm.as_ref(), TrainState::starting_with(&settings, &network, weights))?;
-    let state = TrainState { step, ..state };
+    let state = TrainState { step, ema_begun: step, ..state };
     let stop = StopRequest::default();
-    let mut saver = Saver::open(comm, &settings, DataRecord::unknown(), None, None, &stop, program)?;
+    let mut saver = Saver::open(comm, &settings, data, None, None, &stop, program)?;
     saver.save(&network, &state)?;
     saver.finish()?;
     if saver.missed() > 0 {
@@ -43,10 +49,7 @@ fn check_unused(settings: &Settings) -> Result<(), Error> {
     let config = Path::new(&settings.run.dir).join("config.toml");
     let taken = match Store::open_existing_with(&uri, store_options(settings)) {
         Err(CheckpointError::Absent { .. }) => false,
-        opened => {
-            let store = opened?;
-            !store.list()?.is_empty() || store.find_run()?.is_some()
-        }
+        opened => !opened?.list()?.is_empty(),
     };
     if config.exists() || taken {
         let place = if config.exists() { &settings.run.dir } else { &uri };

@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 
 use ddpm_config::Settings;
-use ddpm_data::{Batch, Prepare};
+use ddpm_data::{Batch, Depth, Prepare};
 use ddpm_diffusion::{Stream, TimestepSampler, normals, uniform};
 use ddpm_nn::{DropoutKeys, Network};
 use tch::{Device, TchError, Tensor};
@@ -17,6 +17,7 @@ use crate::objective::Objective;
 pub struct Ahead {
     seed: u64,
     image: [i64; 3],
+    depth: Depth,
     device: Device,
     /// Without a history of losses; only its draws that do not depend on one are used.
     sampler: TimestepSampler,
@@ -27,7 +28,7 @@ pub struct Ahead {
 /// What was drawn for a batch of n images. Images and noise are in host memory, pinned if the step computes on a GPU.
 #[derive(Default)]
 pub struct Prepared {
-    /// u8 `[n, C, H, W]`.
+    /// `[n, C, H, W]`: u8, or f32 in `[-1, 1]`.
     images: Option<Tensor>,
     /// Standard normal, f32 `[n, C, H, W]`.
     noise: Option<Tensor>,
@@ -39,7 +40,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The images, u8 `[n, C, H, W]`.
+    /// The images, `[n, C, H, W]`: u8, or f32 in `[-1, 1]`.
     pub fn images(&self) -> &Tensor {
         self.images.as_ref().expect("the loader prepares each batch")
     }
@@ -71,6 +72,7 @@ impl Ahead {
         Self {
             seed: settings.seed,
             image: settings.data.image().sizes(),
+            depth: settings.data.depth(),
             device,
             sampler: timestep_sampler(settings),
             objective: Objective::of(settings),
@@ -78,12 +80,24 @@ impl Ahead {
         }
     }
 
+    /// The bytes of a decoded image.
+    pub(crate) fn image_bytes(&self) -> usize {
+        self.image.iter().product::<i64>() as usize * self.depth.bytes()
+    }
+
     /// Draws for `batch`, whose images are decoded.
     pub(crate) fn draw(&self, batch: &mut Batch<Prepared>) -> Result<(), TchError> {
         let (positions, values) = (batch.positions(), self.image.iter().product::<i64>() as usize);
         let Batch { images, labels, prepared, .. } = batch;
         let shape = [&[labels.len() as i64], &self.image[..]].concat();
-        self.fill(&mut prepared.images, &shape, |bytes: &mut [u8]| bytes.copy_from_slice(images))?;
+        match self.depth {
+            Depth::Byte => self.fill(&mut prepared.images, &shape, |bytes: &mut [u8]| bytes.copy_from_slice(images))?,
+            Depth::Float => self.fill(&mut prepared.images, &shape, |floats: &mut [f32]| {
+                for (float, bytes) in floats.iter_mut().zip(images.as_chunks().0) {
+                    *float = f32::from_ne_bytes(*bytes);
+                }
+            })?,
+        }
         self.fill(&mut prepared.noise, &shape, |noise: &mut [f32]| {
             for (row, position) in noise.chunks_mut(values).zip(positions.clone()) {
                 normals(self.seed, Stream::Noise, position, row);
@@ -131,5 +145,8 @@ impl Prepare for Ahead {
     }
 }
 
-/// The host memory that a prepared batch takes in addition to the decoded images, in bytes for each of their values.
-pub const BYTES_AHEAD: usize = size_of::<u8>() + size_of::<f32>();
+/// The host memory that a batch takes ahead of its step, in bytes for each value of its images: decoded, prepared, and
+/// the noise.
+pub fn bytes_ahead(depth: Depth) -> usize {
+    2 * depth.bytes() + size_of::<f32>()
+}

@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ddpm_comm::agree;
+use ddpm_comm::{Agreed, agree};
 use ddpm_config::Settings;
 use ddpm_data::Source;
 use ddpm_diffusion::Clip;
 use ddpm_eval::Strata;
-use ddpm_model::compare::{Extractor, ImageSet, Reference, Statistics};
+use ddpm_model::compare::{Extractor, ImageSet, MOST_FEATURES, Progress, Reference, Statistics};
 use ddpm_model::{BoundTask, Error, ErrorKind, Failure, data};
 use ddpm_nn::Weights;
 use ddpm_telemetry::Metrics;
@@ -21,6 +21,9 @@ use crate::preview::{Preview, batch, step_name};
 
 /// Seed of the noise, of the timesteps drawn, and of the choice of held-out images.
 const SEED: u64 = 0;
+
+/// The bar on the terminal shows the progress of training.
+const QUIETLY: Progress = &|_, _| ();
 
 /// What the evaluations of a run need.
 pub struct Evaluations {
@@ -78,8 +81,18 @@ impl Evaluations {
         }
         let (features, image) = (&settings.monitor.fid_features, settings.data.image());
         let extractor = Extractor::open(comm, features, image, run.task.diffusion.device())?;
+        let dim = extractor.dim();
+        if dim > MOST_FEATURES {
+            let message = format!(
+                "monitor.fid_every with {dim} features would let all ranks wait for the roots of {dim} x {dim} \
+                 covariances, which one rank computes; set monitor.fid_features to a file of at most {MOST_FEATURES} \
+                 features, or monitor.fid_every to 0"
+            );
+            return Err(Agreed::known_to_all(Error::config(message)).into());
+        }
         let given = settings.monitor.fid_reference.as_ref();
-        let given = given.map(|path| Reference::File(Path::new(path)).statistics(comm, &extractor, batch(settings)));
+        let given = given.map(|path| Reference::File(Path::new(path)));
+        let given = given.map(|given| given.statistics(comm, &extractor, batch(settings), QUIETLY));
         Ok(Self { held_out, extractor: Some(extractor), reference: given.transpose()? })
     }
 
@@ -113,14 +126,15 @@ impl Evaluations {
             Some(statistics) => statistics,
             None => {
                 let images = Reference::Images { source: run.source, count: run.source.len() as usize };
-                images.statistics(comm, extractor, batch)?
+                images.statistics(comm, extractor, batch, QUIETLY)?
             }
         };
         let reference = self.reference.insert(reference);
         let count = run.settings.monitor.fid_count;
         let preview = agree::unanimous(comm, Preview::of(run, weights, count))?;
-        let drawn = ImageSet::Drawn { generation: &preview.generation(0), count, progress: &|_, _| () };
-        Ok(Some(reference.distance(comm, &drawn.moments(comm, extractor, batch)?)?))
+        let depth = run.settings.data.depth();
+        let drawn = ImageSet::Drawn { generation: &preview.generation(0), count, depth };
+        Ok(Some(reference.distance(comm, &drawn.moments(comm, extractor, batch, QUIETLY)?)?))
     }
 }
 
@@ -145,7 +159,10 @@ impl Evaluated {
             metrics.optional("eval_bits_per_dim", "eval/bits_per_dim", self.held_out.map(|found| found.bits_per_dim));
         }
         if monitor.fid_every > 0 {
-            metrics.optional("fid", "eval/fid", self.distance);
+            // Only of Inception's features is the distance what others call FID.
+            let features = &monitor.fid_features;
+            metrics.optional("fid", format!("eval/fid/{}", features.name()), self.distance);
+            metrics.text("fid_features", features.to_string());
         }
     }
 }

@@ -8,13 +8,15 @@ use serde::Serialize;
 use tch::{Device, Kind};
 use tch_ext::{MemoryWatch, norm_of_the_gpu, with_group_norm};
 
-use crate::ahead::{Ahead, BYTES_AHEAD};
+use crate::ahead::{Ahead, bytes_ahead};
 use crate::build::batches_ahead;
+use crate::on_device::OnDevice;
 use crate::state::TrainState;
 use crate::step::forward;
 use crate::task::Task;
 
-/// Numbers of images in the two measured passes from which larger ones are extrapolated.
+/// Numbers of images in the two measured passes from which larger ones are extrapolated. A pass of one image comes first:
+/// what it leaves, the hashes for dropout, is kept as long as the state.
 const PROBES: [usize; 2] = [2, 4];
 
 /// Allocator fragmentation (free holes between blocks of other sizes), as a fraction of the activations. On top of
@@ -30,14 +32,17 @@ pub struct Footprint {
     pub device: &'static str,
     /// The program, its libraries, and the batches decoded ahead; always in host memory.
     pub process: f64,
-    /// Weights, gradients, optimizer moments and averages.
+    /// Weights, gradients, optimizer moments, averages, and the hashes for dropout.
     pub state: f64,
-    /// Activations that the forward pass of a micro-batch keeps for backward.
+    /// Activations that the forward pass of a micro-batch keeps for backward; on a GPU, also the copy of the micro-batch.
     pub activations: f64,
     /// Additional memory at the peak of the backward or forward pass.
     pub temporaries: f64,
     /// Allocator fragmentation; not estimated for a GPU.
     pub holes: Option<f64>,
+    /// A GPU's copy of this rank's share of a checkpoint, from which a save in flight reads. On the CPU, a save in flight is
+    /// not included.
+    pub saved: Option<f64>,
     /// The sum of those fields that are in the device's memory. On a GPU, the memory that CUDA and its libraries use
     /// is not included.
     pub total: f64,
@@ -83,8 +88,6 @@ impl Footprint {
     /// memory are affine in the number of images. The rest is what this process uses apart from its tensors.
     /// Everything is measured on the CPU, even for GPUs: tensors have the same size there, provided that the group
     /// norms are computed in the way of this process's GPU.
-    ///
-    /// A save in flight is not included.
     pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
         if on_gpu {
             with_group_norm(norm_of_the_gpu(), || Self::measured(settings, world, precision, true))
@@ -100,10 +103,11 @@ impl Footprint {
         let ahead = Ahead::of(settings, &task.network, Device::Cpu);
         let mut watch = MemoryWatch::begin()?;
         let state = TrainState::fresh(settings, &task.network, Device::Cpu)?;
+        probe(&task, &ahead, &state, &mut watch, on_gpu, 1)?;
         let base = watch.live();
         let mut largest = watch.take_peak();
         let mut pass = |count: usize| -> Result<Pass, Error> {
-            let pass = probe(&task, &ahead, &state, &mut watch, count)?;
+            let pass = probe(&task, &ahead, &state, &mut watch, on_gpu, count)?;
             largest = largest.max(base + pass.peak as i64);
             Ok(pass)
         };
@@ -120,33 +124,43 @@ impl Footprint {
         // Gradients that wait for the rest of their bucket.
         let bucket = (settings.comm.bucket_bytes() as f64).min(4.0 * task.network.layout().len() as f64);
         let whole = Pass { peak: whole.peak + bucket, ..whole };
+        let share = state.megabytes() / world as f64;
         drop(state);
         drop(watch);
         let values = (batches_ahead(settings) * slice) as f64 * task.image.iter().product::<i64>() as f64;
-        let decoded = values * (size_of::<u8>() + BYTES_AHEAD) as f64;
+        let decoded = values * bytes_ahead(settings.data.depth()) as f64;
         let process = peak_rss_mb() + (decoded - largest as f64) / 1e6;
         let [state, activations, peak] = [base as f64, whole.kept, whole.peak].map(|bytes| bytes / 1e6);
         let temporaries = peak - activations;
         if on_gpu {
-            let total = state + peak;
-            return Ok(Self { device: "cuda", process, state, activations, temporaries, holes: None, total });
+            let (device, holes, saved, total) = ("cuda", None, Some(share), state + peak + share);
+            return Ok(Self { device, process, state, activations, temporaries, holes, saved, total });
         }
         let holes = HOLES * activations + temporaries;
         let total = process + state + peak + holes;
-        Ok(Self { device: "cpu", process, state, activations, temporaries, holes: Some(holes), total })
+        let (device, holes, saved) = ("cpu", Some(holes), None);
+        Ok(Self { device, process, state, activations, temporaries, holes, saved, total })
     }
 }
 
-/// Measures one forward and backward pass of `count` black images.
-fn probe(task: &Task, ahead: &Ahead, state: &TrainState, watch: &mut MemoryWatch, count: usize) -> Result<Pass, Error> {
-    let bytes = count * task.image.iter().product::<i64>() as usize;
-    let mut batch = Batch { images: vec![0; bytes], labels: vec![0; count], ..Batch::default() };
+/// Measures one forward and backward pass of `count` black images. `on_gpu` is whether they have a copy in its memory.
+fn probe(
+    task: &Task,
+    ahead: &Ahead,
+    state: &TrainState,
+    watch: &mut MemoryWatch,
+    on_gpu: bool,
+    count: usize,
+) -> Result<Pass, Error> {
+    let mut batch = Batch { images: vec![0; count * ahead.image_bytes()], labels: vec![0; count], ..Batch::default() };
     ahead.draw(&mut batch)?;
     let base = watch.live();
     watch.take_peak();
     let draws = state.sampler.draws(batch.prepared.units());
     let micro = task.micro_batches(&batch.prepared, &draws).next().expect("at least one image");
-    let loss = forward(task, state, &micro)?.weighted_mean(&draws)?;
+    let inputs = OnDevice::upload(task, &micro, Device::Cpu)?;
+    let inputs = if on_gpu { inputs.copied()? } else { inputs };
+    let loss = forward(task, &state.weights, &inputs)?.weighted_mean(&inputs.loss_weights)?;
     let kept = watch.live() - base;
     loss.f_backward()?;
     Ok(Pass { kept: kept as f64, peak: (watch.take_peak() - base) as f64 })
@@ -187,9 +201,24 @@ mod tests {
     fn a_gpu_s_footprint_is_that_of_its_tensors() {
         let settings = settings(&[]);
         let [cpu, gpu] = [false, true].map(|on_gpu| Footprint::of(&settings, 1, Kind::Float, on_gpu).unwrap());
-        assert_eq!((cpu.device, gpu.device, gpu.holes), ("cpu", "cuda", None));
+        assert_eq!((cpu.device, gpu.device, gpu.holes, cpu.saved), ("cpu", "cuda", None, None));
         assert_eq!(cpu.state, gpu.state);
         assert!(gpu.activations > cpu.activations, "{gpu:?} and {cpu:?}");
-        assert_eq!(gpu.total, gpu.state + gpu.activations + gpu.temporaries);
+        let share = gpu.saved.unwrap();
+        assert_eq!(gpu.total, gpu.state + gpu.activations + gpu.temporaries + share);
+        let halved = Footprint::of(&settings, 2, Kind::Float, true).unwrap();
+        assert!((halved.saved.unwrap() - share / 2.0).abs() < 1e-9, "{halved:?} and {gpu:?}");
+    }
+
+    /// The hashes for dropout have the size of one image's activations in each layer, and are kept.
+    #[test]
+    fn the_hashes_for_dropout_count_as_state() {
+        let state = |rate: &str| {
+            let settings = settings(&[&format!("model.dropout={rate}"), "train.global_batch=8"]);
+            Footprint::of(&settings, 1, Kind::Float, false).unwrap()
+        };
+        let [without, with, more] = ["0", "0.1", "0.2"].map(state);
+        assert!(with.state > without.state, "{with:?} and {without:?}");
+        assert_eq!((with.state, with.activations), (more.state, more.activations));
     }
 }

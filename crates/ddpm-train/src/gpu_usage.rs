@@ -22,16 +22,13 @@ impl GpuUsage {
     /// The usage of this rank's GPU in a run; `None` if it computes on the CPU.
     pub fn of(run: &Run) -> Result<Option<Self>, Error> {
         let Memory::Device(index) = run.place.memory else { return Ok(None) };
-        let (name, sensors) = match Gpus::find() {
-            Ok(gpus) => (gpus.name(index), gpus.identities().and_then(|uuids| Sensors::of(&uuids[index]))),
-            Err(_) => return Ok(None),
-        };
+        let Ok(gpus) = Gpus::find() else { return Ok(None) };
+        let sensors = gpus.identities().and_then(|uuids| Sensors::of(&uuids[index]));
         let sensors = sensors.inspect_err(|error| tracing::debug!("no power and utilisation of the GPU: {error}")).ok();
-        let by_name = || peak_tflops(&name.unwrap_or_default(), run.task.network.precision());
         Ok(Some(Self {
             flops: run.task.flops(&run.state.weights)?,
             ranks: run.comm.size(),
-            peak_tflops: run.settings.monitor.peak_tflops.or_else(by_name),
+            peak_tflops: peak_tflops(run.settings, run.place, run.task.network.precision()),
             sensors,
         }))
     }

@@ -10,7 +10,7 @@ use ddpm_config::CommSettings;
 use ddpm_model::{Error, Failure};
 use ddpm_nn::{Gradients, Layout};
 use tch::{Device, Kind, Tensor};
-use tch_ext::{GradientSinks, Grouped, in_range};
+use tch_ext::{Grouped, in_range};
 
 use crate::clock::timed;
 use crate::program::Program;
@@ -32,7 +32,7 @@ pub struct GradientSync {
     /// Squared norm of this rank's share of the gradient, over the buckets averaged in host memory.
     squares: f64,
     norms: BucketNorms,
-    sinks: Arc<GradientSinks>,
+    overlaps: bool,
     /// Backward adds to a bucket as a whole.
     _grouped: Grouped,
 }
@@ -84,15 +84,14 @@ impl GradientSync {
             });
         };
         let averager = Averager::new(Arc::clone(comm), &lens, bucket_len, lend);
-        let sinks = Arc::clone(gradients.sinks());
-        // Without overlap, all parameters become ready together when backward is over.
-        let (ready, overlap) = (averager.ready(), settings.overlap);
-        let grouped = sinks.grouped(averager.bucket_of(), move |param| {
-            if overlap {
+        // Without overlap, all parameters become ready together when backward is over. One rank has nothing to overlap.
+        let (ready, overlaps) = (averager.ready(), settings.overlap && comm.size() > 1);
+        let grouped = gradients.sinks().grouped(averager.bucket_of(), move |param| {
+            if overlaps {
                 ready(param);
             }
         })?;
-        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, norms, sinks, _grouped: grouped })
+        Ok(Self { comm: Arc::clone(comm), averager, flat, squares: 0.0, norms, overlaps, _grouped: grouped })
     }
 
     /// Number of buckets.
@@ -106,19 +105,22 @@ impl GradientSync {
         self.comm.size()
     }
 
-    /// Begins averaging for a step. Call this before the backward pass of the last micro-batch.
-    pub fn begin(&mut self) -> Result<(), Error> {
-        self.sinks.flush()?;
-        self.averager.begin();
-        Ok(())
+    /// Whether gradients are averaged while the last backward pass of a step computes others.
+    pub fn overlaps(&self) -> bool {
+        self.overlaps
     }
 
-    /// Waits until the gradients are those of the global batch or, on a GPU, until all work for that is enqueued.
-    pub fn finish(&mut self) -> Result<(), Error> {
-        self.sinks.flush()?;
+    /// Begins averaging for a step. Call this before the backward pass of the last micro-batch, when the gradients of
+    /// the others are complete.
+    pub fn begin(&mut self) {
+        self.averager.begin();
+    }
+
+    /// Waits until the gradients are those of the global batch or, on a GPU, until all work for that is enqueued. Call this
+    /// when those of the last micro-batch are complete.
+    pub fn finish(&mut self) {
         self.squares = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
-        Ok(())
     }
 
     /// Gathers the norms of all ranks. Call this after `finish`, once per step; the time spent is added to `waiting`.

@@ -40,6 +40,8 @@ mod huge_pages;
 mod monitor;
 mod objective;
 mod observer;
+mod on_device;
+mod passes;
 mod peak_flops;
 mod plan;
 mod precision;

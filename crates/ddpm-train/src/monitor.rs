@@ -134,6 +134,10 @@ fn metrics(run: &Run, figures: &LogStep, gpu: Option<&GpuUsage>) -> Metrics {
     let images_per_s = clock.images_per_s();
     metrics.real("images_per_s", "speed/images_per_s", images_per_s);
     metrics.real("data_wait_s", "speed/data_wait_s", clock.data_wait.as_secs_f64());
+    if let Some(traffic) = run.source.traffic() {
+        metrics.count("data_requests", "speed/data_requests", traffic.requests);
+        metrics.real("data_mb", "speed/data_mb", traffic.bytes as f64 / 1e6);
+    }
     metrics.real("comm_wait_s", "speed/comm_wait_s", clock.comm_wait.as_secs_f64());
     metrics.real("ckpt_stall_s", "speed/ckpt_stall_s", clock.checkpoint_stall.as_secs_f64());
     metrics.real("rss_mb", "memory/rss_mb", rss_mb());
@@ -154,7 +158,8 @@ impl Outputs {
         if let Err(error) = remove_later_grids(&grids(&directory), resumed) {
             tracing::warn!("cannot remove the sample grids of steps that will be repeated ({error})");
         }
-        if settings.monitor.sample_every > 0 && Learner::of(settings) == Learner::Diffusion {
+        let draws = settings.monitor.sample_every > 0 || settings.monitor.fid_every > 0;
+        if draws && Learner::of(settings) == Learner::Diffusion {
             let kept = preview::timesteps(settings, diffusion)?;
             steps::warn_of_visible_signal(diffusion, &kept, "raise monitor.sample_steps");
         }
@@ -206,15 +211,15 @@ impl Outputs {
     /// Shows images drawn after the run's last step, and the reverse process of the first of them.
     fn show_samples(&mut self, run: &Run, drawn: &Drawn) {
         let (settings, step) = (run.settings, run.state.step);
-        let (channels, size) = (settings.data.channels as usize, settings.data.image_size as usize);
-        let picture = match pictures::grid(&drawn.samples, channels, size, columns(settings)) {
+        let image = settings.data.image();
+        let picture = match pictures::grid(&drawn.samples, image, columns(settings)) {
             Ok(picture) => picture,
             Err(error) => return tracing::warn!("the samples of step {step} cannot be drawn: {error}"),
         };
         if let Some(board) = &mut self.tensorboard {
             board.picture(step, "samples", &picture);
-            let strip =
-                pictures::reverse_strip(&drawn.trajectories, settings.monitor.sample_steps as usize, channels, size);
+            let steps = settings.monitor.sample_steps as usize;
+            let strip = pictures::reverse_strip(&drawn.trajectories, steps, image);
             show(board, step, "reverse", strip);
         }
         let path = grid_path(&self.directory, step);

@@ -1,9 +1,8 @@
 //! The training objective: denoising images, or classifying them. Everything else in training is the same for both.
 
 use ddpm_config::{ModelKind, Settings};
-use ddpm_diffusion::{Diffusion, Draw};
+use ddpm_diffusion::Diffusion;
 use ddpm_model::Error;
-use ddpm_model::images::upload;
 use ddpm_nn::{DropoutKeys, Inputs, Network, Weights};
 use tch::{Kind, TchError, Tensor};
 
@@ -22,18 +21,18 @@ pub enum Objective {
 
 /// A noised micro-batch on its device.
 pub struct Noised<'a> {
-    /// The class of each image, as the network sees it.
-    pub labels: &'a [i64],
+    /// The class of each image, as the network sees it, i64 `[B]`, if the objective [takes](Objective::takes_labels) it.
+    pub labels: Option<&'a Tensor>,
     /// f32 `[B, C, H, W]` in `[-1, 1]`.
     pub x_start: Tensor,
     /// The noise, of the shape of `x_start`.
-    pub noise: Tensor,
+    pub noise: &'a Tensor,
     /// Timesteps in `0..T`, i64 `[B]`.
-    pub t: Tensor,
+    pub t: &'a Tensor,
     /// `x_start` noised to `t`, of the same shape.
     pub x_t: Tensor,
     /// Keys of the dropout masks, if the network uses dropout.
-    pub dropout: Option<DropoutKeys>,
+    pub dropout: Option<&'a DropoutKeys>,
 }
 
 /// The per-sample terms of a micro-batch, each `[B]`.
@@ -49,14 +48,15 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The loss of the micro-batch: the mean of each sample's loss times the weight of its draw.
-    pub fn weighted_mean(&self, draws: &[Draw]) -> Result<Tensor, TchError> {
-        let weights: Vec<f32> = draws.iter().map(|draw| draw.weight as f32).collect();
-        let weights = upload(&Tensor::f_from_slice(&weights)?, self.loss.device())?;
-        self.loss.f_mul(&weights)?.f_mean(Kind::Float)
+    /// The number of terms.
+    pub const ROWS: i64 = 4;
+
+    /// The loss of the micro-batch: the mean of each sample's loss times its weight; `weights` is f32 `[B]`.
+    pub fn weighted_mean(&self, weights: &Tensor) -> Result<Tensor, TchError> {
+        self.loss.f_mul(weights)?.f_mean(Kind::Float)
     }
 
-    /// The rows loss, mse, vb and correct as `[4, B]`, detached from the graph; NaN where the objective has no such
+    /// The rows loss, mse, vb and correct as `[ROWS, B]`, detached from the graph; NaN where the objective has no such
     /// term.
     pub fn detached(&self) -> Result<Tensor, TchError> {
         let absent = self.loss.f_full_like(f64::NAN)?;
@@ -81,6 +81,11 @@ impl Objective {
         matches!(self, Self::Denoise { .. })
     }
 
+    /// Whether the terms depend on the images' classes.
+    pub fn takes_labels(self, network: &Network) -> bool {
+        self == Self::Classify || network.classes().is_some()
+    }
+
     /// Computes the terms of a micro-batch with `network` and `weights`.
     pub fn terms(
         self,
@@ -92,20 +97,18 @@ impl Objective {
         let Noised { x_start, noise, t, x_t, .. } = noised;
         let predict = |labels: Option<&Tensor>| {
             let model_t = diffusion.model_timesteps(t);
-            network.forward(weights, &Inputs { x: x_t, t: &model_t, labels, dropout: noised.dropout.as_ref() })
+            network.forward(weights, &Inputs { x: x_t, t: &model_t, labels, dropout: noised.dropout })
         };
-        let labels = || upload(&Tensor::f_from_slice(noised.labels)?, x_t.device());
         match self {
             Self::Denoise { .. } => {
-                let labels = network.classes().map(|_| labels()).transpose()?;
-                let terms = diffusion.training_terms(&predict(labels.as_ref())?, x_start, x_t, t, noise)?;
+                let terms = diffusion.training_terms(&predict(noised.labels)?, x_start, x_t, t, noise)?;
                 Ok(Terms { loss: terms.loss, mse: Some(terms.mse), vb: Some(terms.vb), correct: None })
             }
             Self::Classify => {
-                let (logits, labels) = (predict(None)?, labels()?);
+                let (logits, labels) = (predict(None)?, noised.labels.expect("it takes labels"));
                 let log_p = logits.f_log_softmax(1, None)?;
                 let loss = log_p.f_gather(1, &labels.unsqueeze(1), false)?.f_squeeze_dim(1)?.f_neg()?;
-                let correct = logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_to_kind(loss.kind())?;
+                let correct = logits.f_argmax(1, false)?.f_eq_tensor(labels)?.f_to_kind(loss.kind())?;
                 Ok(Terms { loss, mse: None, vb: None, correct: Some(correct) })
             }
         }

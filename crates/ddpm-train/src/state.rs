@@ -23,6 +23,8 @@ pub struct TrainState {
     pub optimizer: AdamW,
     /// Moving averages of the weights, in the order of `ema.rates` and `ema.widths`.
     pub averages: Vec<Ema>,
+    /// The step after which the power-function averages began: 0, unless `ema.widths` was changed later.
+    pub ema_begun: u64,
     /// The sampler of timesteps, with its history.
     pub sampler: TimestepSampler,
     /// The variational bound by timestep, smoothed over steps.
@@ -41,7 +43,7 @@ pub struct TrainState {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Counters {
-    // The next four fields form a `DataRecord`, which is read separately, before the rest.
+    // The next five fields form a `DataRecord`, which is read separately, before the rest.
     images: u64,
     #[serde(default)]
     fingerprint: Option<String>,
@@ -49,8 +51,12 @@ struct Counters {
     order_start: u64,
     #[serde(default)]
     order_epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    window: Option<u64>,
     optimizer_steps: u64,
     ema_updates: Vec<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    ema_begun: u64,
     skipped: u64,
     skipped_in_a_row: u32,
     timestep_history: Option<LossSecondMoment>,
@@ -82,6 +88,7 @@ impl TrainState {
             gradients,
             optimizer,
             averages,
+            ema_begun: 0,
             sampler,
             bound: BoundByTimestep::new(settings.diffusion.timesteps as usize),
             noise: GradientNoise::default(),
@@ -92,7 +99,8 @@ impl TrainState {
     }
 
     /// The state stored in a checkpoint; `buffer` returns each flat buffer by name. An average that the checkpoint
-    /// lacks (`ema.rates` and `ema.widths` may change if allowed) starts from the checkpoint's weights.
+    /// lacks (`ema.rates` and `ema.widths` may change if allowed) starts from the checkpoint's weights. If that is one of
+    /// the power-function averages, all of them do: only averages of the same weights can be combined.
     pub fn restore(
         settings: &Settings,
         network: &Network,
@@ -122,7 +130,16 @@ impl TrainState {
         state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
         let held: Vec<&str> =
             manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with(EMA_PREFIX)).collect();
+        let lacking = state
+            .averages
+            .iter()
+            .map(Ema::averaging)
+            .find(|averaging| averaging.is_power() && !held.contains(&average_buffer(*averaging).as_str()));
+        state.ema_begun = if lacking.is_some() { manifest.step } else { counters.ema_begun };
         for average in &mut state.averages {
+            if lacking.is_some() && average.averaging().is_power() {
+                continue;
+            }
             let name = average_buffer(average.averaging());
             let Some(index) = held.iter().position(|held| *held == name) else { continue };
             let updates = counters.ema_updates.get(index).copied();
@@ -183,8 +200,10 @@ impl TrainState {
             fingerprint: data.fingerprint.clone(),
             order_start: data.order_start,
             order_epoch: data.order_epoch,
+            window: data.window,
             optimizer_steps: self.optimizer.steps(),
             ema_updates: self.averages.iter().map(Ema::updates).collect(),
+            ema_begun: self.ema_begun,
             skipped: self.skipped,
             skipped_in_a_row: self.skipped_in_a_row,
             timestep_history: match &self.sampler {
@@ -203,6 +222,10 @@ impl TrainState {
         let flat = slowest.map_or(self.weights.flat(), Ema::flat).detach();
         Ok(Weights::over(network.layout(), flat)?)
     }
+}
+
+fn is_zero(step: &u64) -> bool {
+    *step == 0
 }
 
 /// The table of parameters for the manifest.

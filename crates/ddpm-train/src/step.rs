@@ -1,19 +1,23 @@
 //! One training step, from a batch of images to updated weights and averages.
 
+use std::sync::Arc;
+
 use ddpm_comm::Agreed;
 use ddpm_data::Batch;
-use ddpm_model::images::{from_levels, upload};
+use ddpm_model::images::from_levels;
 use ddpm_model::{Error, ErrorKind, Failure};
-use ddpm_nn::clip;
+use ddpm_nn::{Weights, clip};
 use tch::Tensor;
-use tch_ext::in_range;
+use tch_ext::{GradientSinks, in_range};
 
 use crate::ahead::Prepared;
 use crate::clock::{Clock, timed};
 use crate::gradient_sync::GradientSync;
 use crate::objective::{Noised, Terms};
+use crate::on_device::OnDevice;
+use crate::passes::{Passes, Turn};
 use crate::state::TrainState;
-use crate::task::{MicroBatch, Task};
+use crate::task::Task;
 use crate::terms::PendingTerms;
 
 /// The result of a step.
@@ -31,25 +35,27 @@ pub fn step(
     task: &Task,
     state: &mut TrainState,
     sync: &mut GradientSync,
+    passes: &mut Passes,
     batch: &Batch<Prepared>,
     clock: &mut Clock,
 ) -> Result<Stepped, Failure> {
     state.gradients.clear()?;
     let draws = state.sampler.draws(batch.prepared.units());
+    let (sinks, device) = (Arc::clone(state.gradients.sinks()), state.weights.flat().device());
     let mut parts = Vec::new();
     let micro_batches = task.micro_batches(&batch.prepared, &draws);
-    let passes = micro_batches.len();
-    for micro in micro_batches {
-        let terms = in_range(c"forward", || forward(task, state, &micro))?;
-        // All ranks and micro-batches have the same number of samples, so the mean of their means is the global mean.
-        let loss = terms.weighted_mean(micro.draws)?.f_div_scalar((passes * sync.ranks()) as f64)?;
-        parts.push(terms.detached()?);
-        if parts.len() == passes {
-            sync.begin()?; // Buckets are averaged while the rest of this backward pass runs.
+    let count = micro_batches.len();
+    for (index, micro) in micro_batches.enumerate() {
+        let inputs = OnDevice::upload(task, &micro, device)?;
+        if index + 1 == count {
+            sync.begin(); // Buckets are averaged while the backward part of this pass runs.
         }
-        in_range(c"backward", || loss.f_backward())?;
+        let turn = Turn::of(index, count, sync.overlaps());
+        // All ranks and micro-batches have the same number of samples, so the mean of their means is the global mean.
+        let compute = |inputs: &OnDevice| pass(task, &state.weights, &sinks, inputs, count * sync.ranks());
+        parts.push(passes.run(&mut state.gradients, &inputs, turn, compute)?);
     }
-    timed(c"gradient average", &mut clock.comm_wait, || sync.finish())?;
+    timed(c"gradient average", &mut clock.comm_wait, || sync.finish());
     let norms = sync.norms(&mut clock.comm_wait)?;
     state.record_noise(&norms, task.global_batch);
     let lr = task.lr.at(state.step);
@@ -69,18 +75,31 @@ pub fn step(
     Ok(Stepped { terms: PendingTerms::new(draws, parts), grad_norm: norms.average, lr })
 }
 
+/// Adds the gradient of a micro-batch's loss, divided by `parts`, to the gradients, and returns its terms. Everything else
+/// that it reads stays the same: a recorded pass reads it no more.
+fn pass(
+    task: &Task,
+    weights: &Weights,
+    sinks: &GradientSinks,
+    inputs: &OnDevice,
+    parts: usize,
+) -> Result<Tensor, Error> {
+    let terms = in_range(c"forward", || forward(task, weights, inputs))?;
+    let loss = terms.weighted_mean(&inputs.loss_weights)?.f_div_scalar(parts as f64)?;
+    let detached = terms.detached()?;
+    in_range(c"backward", || loss.f_backward())?;
+    sinks.flush()?;
+    Ok(detached)
+}
+
 /// Computes the loss of each sample of a micro-batch: adds noise to the images, predicts, compares. The result
 /// carries the graph for backward.
-pub(crate) fn forward(task: &Task, state: &TrainState, micro: &MicroBatch) -> Result<Terms, Error> {
-    let device = state.weights.flat().device();
-    let x_start = from_levels(&upload(&micro.images, device)?)?;
-    let noise = upload(&micro.noise, device)?;
-    let t: Vec<i64> = micro.draws.iter().map(|draw| draw.t as i64).collect();
-    let t = upload(&Tensor::f_from_slice(&t)?, device)?;
-    let x_t = task.diffusion.q_sample(&x_start, &t, &noise);
-    let dropout = micro.dropout.as_ref().map(|keys| keys.to_device(device)).transpose()?;
-    let noised = Noised { labels: micro.labels, x_start, noise, t, x_t, dropout };
-    task.objective.terms(&task.network, &state.weights, &task.diffusion, &noised)
+pub(crate) fn forward(task: &Task, weights: &Weights, inputs: &OnDevice) -> Result<Terms, Error> {
+    let OnDevice { images, noise, t, labels, dropout, .. } = inputs;
+    let x_start = from_levels(images)?;
+    let x_t = task.diffusion.q_sample(&x_start, t, noise);
+    let noised = Noised { labels: labels.as_ref(), x_start, noise, t, x_t, dropout: dropout.as_ref() };
+    task.objective.terms(&task.network, weights, &task.diffusion, &noised)
 }
 
 /// Skips the update; after too many skips in a row, the run counts as diverged. All ranks use the same gradient norm,

@@ -40,7 +40,7 @@ pub struct Task {
 
 /// The part of a batch for one forward pass, in host memory.
 pub struct MicroBatch<'a> {
-    /// u8 `[b, C, H, W]`.
+    /// `[b, C, H, W]`: u8, or f32 in `[-1, 1]`.
     pub images: Tensor,
     /// f32 `[b, C, H, W]`.
     pub noise: Tensor,
@@ -75,6 +75,11 @@ impl Task {
             skip_nonfinite: settings.train.skip_nonfinite,
             ema_every: settings.ema.every,
         })
+    }
+
+    /// The number of micro-batches of each of `ranks` ranks in a step.
+    pub fn passes(&self, ranks: usize) -> usize {
+        (self.global_batch / ranks).div_ceil(self.micro_batch)
     }
 
     /// Splits this rank's slice into micro-batches of equal size.

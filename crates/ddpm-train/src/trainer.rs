@@ -19,6 +19,8 @@ use crate::gradient_sync::GradientSync;
 use crate::heartbeat;
 use crate::huge_pages::HugePages;
 use crate::observer::{Run, TrainObserver, is_due};
+use crate::passes::Passes;
+use crate::peak_flops::peak_tflops;
 use crate::plan::Plan;
 use crate::precision::{agree_on_precision, choose_convolutions};
 use crate::program::Program;
@@ -52,6 +54,7 @@ pub struct Trainer {
     loader: Loader<Ahead>,
     state: TrainState,
     sync: GradientSync,
+    passes: Passes,
     /// Terms of past steps, still on the device and not yet gathered over the ranks.
     pending: Vec<PendingTerms>,
     saver: Saver,
@@ -91,24 +94,33 @@ impl Trainer {
         choose_convolutions(&settings.train);
         let precision = agree_on_precision(comm.as_ref(), &settings.train, device);
         let task = agree::unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
+        let window = settings.data.window();
         let record = match &resume {
-            Some(checkpoint) => DataRecord::resumed(source.as_ref(), &checkpoint.manifest, allows_other_data),
-            None => Ok(DataRecord::new(source.as_ref())),
+            Some(checkpoint) => DataRecord::resumed(source.as_ref(), window, &checkpoint.manifest, allows_other_data),
+            None => Ok(DataRecord::new(source.as_ref(), window)),
         };
         let record = agree::unanimous(comm.as_ref(), record)?;
-        let order = record.order(settings.seed);
-        let saver = Saver::open(comm, &settings, record, newest, resumed, stop, &program)?;
-        let state = match &resume {
-            Some(checkpoint) => restore(&saver, comm.as_ref(), &settings, &task.network, device, checkpoint)?,
+        let order = record.order(settings.seed, source.as_ref());
+        let open = || Saver::open(comm, &settings, record, newest, resumed, stop, &program);
+        let (saver, state) = match &resume {
+            Some(checkpoint) => {
+                let saver = open()?;
+                let state = restore(&saver, comm.as_ref(), &settings, &task.network, device, checkpoint)?;
+                (saver, state)
+            }
+            // The store is opened last: a start that is refused writes nothing there.
             None => {
                 let weights = initial_weights(comm.as_ref(), &settings, &task.network, device)?;
-                agree::unanimous(comm.as_ref(), TrainState::starting_with(&settings, &task.network, weights))?
+                let begun = TrainState::starting_with(&settings, &task.network, weights);
+                let begun = agree::unanimous(comm.as_ref(), begun)?;
+                (open()?, begun)
             }
         };
         let sync = GradientSync::new(comm, memory, &settings.comm, task.network.layout(), &state.gradients, &program);
         let sync = agree::unanimous(comm.as_ref(), sync)?;
+        let passes = Passes::new(&settings, place, task.passes(comm.size()), sync.overlaps());
         let ahead = Ahead::of(&settings, &task.network, device);
-        let loader = build::loader(&settings, &source, order, state.step, comm.rank(), comm.size(), ahead);
+        let loader = build::loader(&settings, &source, order.clone(), state.step, comm.rank(), comm.size(), ahead);
         let loader = agree::unanimous(comm.as_ref(), loader)?;
         let mut this = Self {
             settings,
@@ -120,6 +132,7 @@ impl Trainer {
             loader,
             state,
             sync,
+            passes,
             pending: Vec::new(),
             saver,
             stop: stop.clone(),
@@ -198,7 +211,8 @@ impl Trainer {
         self.notify(|observer, run| observer.before_step(run))?;
         in_range(c"step", || {
             let Some(batch) = self.fetch()? else { return Ok(false) };
-            let stepped = step(&self.task, &mut self.state, &mut self.sync, &batch, &mut self.clock)?;
+            let Self { task, state, sync, passes, clock, .. } = self;
+            let stepped = step(task, state, sync, passes, &batch, clock)?;
             // No copy from the batch is in flight any more: the host has read the norms, which the GPU computes last.
             self.loader.recycle(batch);
             self.report(stepped)?;
@@ -315,6 +329,11 @@ impl Trainer {
         self.task.flops(&self.state.weights)
     }
 
+    /// What this rank's GPU computes at most, in TFLOP/s; `None` on the CPU, or if that is not known.
+    pub fn peak_tflops(&self) -> Option<f64> {
+        peak_tflops(&self.settings, self.place, self.task.network.precision())
+    }
+
     /// Total size of a checkpoint's buffers over all ranks, in MB (10^6 bytes).
     pub fn checkpoint_mb(&self) -> f64 {
         self.state.megabytes()
@@ -336,7 +355,7 @@ impl Trainer {
         );
         if ranks > 1 {
             let buckets = self.sync.buckets();
-            let when = if self.settings.comm.overlap { "during" } else { "after" };
+            let when = if self.sync.overlaps() { "during" } else { "after" };
             tracing::info!("gradients: averaged in {buckets} bucket{} {when} backward", plural(buckets));
         }
         match self.resumed {

@@ -32,6 +32,9 @@ functions!(Functions {
     cudaStreamDestroy(*mut c_void) -> c_int;
     cudaStreamSynchronize(*mut c_void) -> c_int;
     cudaStreamWaitEvent(*mut c_void, *mut c_void, c_uint) -> c_int;
+    cudaStreamBeginCapture(*mut c_void, c_int) -> c_int;
+    cudaStreamEndCapture(*mut c_void, *mut *mut c_void) -> c_int;
+    cudaGraphDestroy(*mut c_void) -> c_int;
     cudaEventCreateWithFlags(*mut *mut c_void, c_uint) -> c_int;
     cudaEventDestroy(*mut c_void) -> c_int;
     cudaEventRecord(*mut c_void, *mut c_void) -> c_int;

@@ -42,6 +42,7 @@
 #![allow(unsafe_code)] // Calls through function pointers, each with its reason to be sound.
 
 mod buffer;
+mod capture;
 mod communicator;
 mod cuda;
 mod device_memory;

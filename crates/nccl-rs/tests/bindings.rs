@@ -49,6 +49,21 @@ fn gpus_have_identities_and_addresses() {
 }
 
 #[test]
+fn work_that_needs_the_host_is_not_recorded() {
+    let (_, cuda) = load();
+    let stream = Stream::new(cuda).expect("there is memory");
+    let mut memory = DeviceMemory::new(cuda, 8).expect("there is memory");
+    cuda.capture(stream.handle(), || {}).expect("nothing breaks no rule");
+    let mut uploaded = Ok(());
+    let refused = refusal(cuda.capture(stream.handle(), || uploaded = memory.upload(&[0; 8], stream.handle())));
+    assert!(refused.starts_with("cudaStreamEndCapture failed: operation failed due to a previous error"), "{refused}");
+    let cause = refusal(uploaded);
+    assert!(cause.contains(" failed: operation not permitted when stream is capturing (CUDA error 900). "), "{cause}");
+    cuda.capture(stream.handle(), || {}).expect("the stream is usable again");
+    memory.upload(&[0; 8], stream.handle()).expect("so is the thread");
+}
+
+#[test]
 fn with_one_rank_an_all_reduce_is_the_identity() {
     let (nccl, cuda) = load();
     assert_eq!(nccl.version().to_string(), "2.29.7");

@@ -2,9 +2,9 @@
 // CUDA. The signatures below are those of their headers.
 #include "gpu_kernels.h"
 #include "guarded.h"
+#include "stream.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <array>
 #include <dlfcn.h>
@@ -207,9 +207,7 @@ void launch(bool on_gpu, bool bf16, int pack, bool backward, Stage stage, const 
         return;
     }
     make_context_current(*loaded);
-    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(loaded->device));
-    const auto *gpus = c10::impl::getDeviceGuardImpl(device.type());
-    void *stream = gpus->getStreamNativeHandle(gpus->getStream(device));
+    void *stream = gpus().getStreamNativeHandle(gpus().getStream(gpu(loaded->device)));
     auto copy = job;
     void *arguments[] = {&copy};
     const auto function = loaded->functions[bf16][pack == 4][backward][static_cast<int>(stage)];

@@ -1,11 +1,11 @@
 // Functions of libtorch that tch does not expose. Every function returns null on success, otherwise an error message
 // that the caller frees with tch_ext_free. Tensors are borrowed pointers to at::Tensor, as in torch-sys.
 #include "guarded.h"
+#include "stream.h"
 
 #include <ATen/Context.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/types.h>
 
 #include <cstdlib>
@@ -29,9 +29,13 @@ char *tch_ext_channels_last(const at::Tensor *images, at::Tensor **copy) {
     return guarded([&] { *copy = new at::Tensor(images->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
-// A new tensor of zeros in pinned host memory, of the shape and dtype of `like`; the caller must release `*pinned`.
-char *tch_ext_pinned(const at::Tensor *like, at::Tensor **pinned) {
-    return guarded([&] { *pinned = new at::Tensor(at::zeros_like(*like, like->options().pinned_memory(true))); });
+// A new tensor of zeros in pinned host memory, of the shape and dtype of `like`, for copies to a GPU; the caller must
+// release `*pinned`. The thread keeps its stream: memory that it pins belongs to no graph that is being recorded.
+char *tch_ext_pinned(const at::Tensor *like, int index, at::Tensor **pinned) {
+    return guarded([&] {
+        tch_ext::gpus().setDevice(tch_ext::gpu(index));
+        *pinned = new at::Tensor(at::zeros_like(*like, like->options().pinned_memory(true)));
+    });
 }
 
 // See set_deterministic in gpus.rs.
@@ -46,15 +50,6 @@ char *tch_ext_set_deterministic(bool on) {
         context.setBenchmarkCuDNN(!on);
         // Its backward accumulates in arbitrary order. Flash and memory-efficient attention respect the first setting.
         context.setSDPUseCuDNN(!on);
-    });
-}
-
-// Makes a GPU the calling thread's current one. Nothing here is compiled against CUDA: libtorch's backend registers the
-// function when it is loaded.
-char *tch_ext_make_current(int index) {
-    return guarded([&] {
-        const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
-        c10::impl::getDeviceGuardImpl(device.type())->setDevice(device);
     });
 }
 

@@ -1,10 +1,10 @@
 // A GPU's tensors, copied within its memory, and read from there beside further computation. Nothing here is compiled
 // against CUDA: libtorch's backend provides streams and events.
 #include "guarded.h"
+#include "stream.h"
 #include "tensors.h"
 
 #include <c10/core/Event.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 
 namespace {
 
+using tch_ext::gpus;
 using torch::Tensor;
 
 // Elements that pass through pinned memory at a time: 16 MiB.
@@ -27,18 +28,14 @@ struct Snapshot {
     c10::Device device() const { return copies.at(0).device(); }
 };
 
-const c10::impl::DeviceGuardImplInterface &gpus(c10::Device device) { return *c10::impl::getDeviceGuardImpl(device.type()); }
-
 // Selects a stream for this thread.
 struct OnStream {
-    const c10::impl::DeviceGuardImplInterface &device;
     c10::Stream before;
 
-    OnStream(const c10::impl::DeviceGuardImplInterface &device, c10::Stream stream)
-        : device(device), before(device.exchangeStream(stream)) {}
+    explicit OnStream(c10::Stream stream) : before(gpus().exchangeStream(stream)) {}
     OnStream(const OnStream &) = delete;
     OnStream &operator=(const OnStream &) = delete;
-    ~OnStream() { device.exchangeStream(before); }
+    ~OnStream() { gpus().exchangeStream(before); }
 };
 
 // Null if the device has no memory for it. The copies are made in stream order: later work may change the originals.
@@ -55,7 +52,7 @@ std::unique_ptr<Snapshot> take(const std::vector<Tensor> &parts) {
         return nullptr;
     }
     auto snapshot = std::make_unique<Snapshot>(Snapshot{std::move(copies), c10::Event(device.type())});
-    snapshot->taken.record(gpus(device).getStream(device));
+    snapshot->taken.record(gpus().getStream(device));
     return snapshot;
 }
 
@@ -70,10 +67,9 @@ Tensor staging(const Tensor &like) {
 
 void read(const Snapshot &snapshot, float *const *to) {
     at::NoGradGuard no_grad;
-    const auto &device = gpus(snapshot.device());
-    const auto stream = device.getStreamFromGlobalPool(snapshot.device());
+    const auto stream = tch_ext::copy_stream(snapshot.device());
     snapshot.taken.block(stream);
-    const OnStream selected(device, stream);
+    const OnStream selected(stream);
     const auto stage = staging(snapshot.copies[0]);
     for (size_t i = 0; i < snapshot.copies.size(); ++i) {
         const auto &copy = snapshot.copies[i];
@@ -101,7 +97,7 @@ char *tch_ext_take_snapshot(const at::Tensor *const *parts, size_t count, Snapsh
 char *tch_ext_read_snapshot(const Snapshot *snapshot, float *const *to) {
     return tch_ext::guarded([&] {
         // A thread without a current GPU would use the first one, and allocate memory there for a context.
-        gpus(snapshot->device()).setDevice(snapshot->device());
+        gpus().setDevice(snapshot->device());
         read(*snapshot, to);
     });
 }
@@ -109,7 +105,7 @@ char *tch_ext_read_snapshot(const Snapshot *snapshot, float *const *to) {
 char *tch_ext_free_snapshot(Snapshot *snapshot) {
     return tch_ext::guarded([&] {
         const std::unique_ptr<Snapshot> owned(snapshot);
-        gpus(owned->device()).setDevice(owned->device());
+        gpus().setDevice(owned->device());
     });
 }
 }

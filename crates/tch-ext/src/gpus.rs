@@ -1,6 +1,6 @@
 //! GPUs: libtorch's CUDA backend, loaded on demand, and access to a tensor's memory for NCCL.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -16,8 +16,9 @@ use crate::slice::contiguous;
 unsafe extern "C" {
     fn tch_ext_set_deterministic(on: bool) -> *mut c_char;
     fn tch_ext_make_current(index: c_int) -> *mut c_char;
+    fn tch_ext_compute_stream(index: c_int, handle: *mut *mut c_void) -> *mut c_char;
     fn tch_ext_gpu_memory(index: c_int, allocated: *mut i64, reserved: *mut i64) -> *mut c_char;
-    fn tch_ext_pinned(like: *const C_tensor, pinned: *mut *mut C_tensor) -> *mut c_char;
+    fn tch_ext_pinned(like: *const C_tensor, index: c_int, pinned: *mut *mut C_tensor) -> *mut c_char;
 }
 
 /// Signs of the driver: its device file, the kernel's entry for it, and its library. In a container without access to a
@@ -126,8 +127,10 @@ fn with_slices(mut uuids: Vec<String>, visible: &str) -> Vec<String> {
     uuids
 }
 
-/// Makes the GPU `device` the calling thread's current one; does nothing for the CPU. A thread without a current GPU
-/// uses the first one, and allocates memory there for a context.
+/// Makes the GPU `device` the calling thread's current one, and selects the one stream on which this process computes
+/// there; does nothing for the CPU. Every thread that computes must call this first: without a current GPU it would use the
+/// first one, and allocate memory there for a context; and its work on another stream would not be ordered with the rest.
+/// Autograd runs each backward operation on the stream of its forward operation.
 ///
 /// # Errors
 /// If libtorch has no such GPU.
@@ -166,15 +169,12 @@ impl GpuMemory {
 /// # Errors
 /// There is no memory.
 pub fn staging(shape: &[i64], kind: Kind, device: Device) -> Result<Tensor, TchError> {
-    if !device.is_cuda() {
-        return Tensor::f_zeros(shape, (kind, Device::Cpu));
-    }
-    make_current(device)?;
+    let Device::Cuda(index) = device else { return Tensor::f_zeros(shape, (kind, Device::Cpu)) };
     let like = Tensor::f_empty(shape, (kind, Device::Cpu))?;
     let mut pinned = null_mut();
     // SAFETY: the tensor is live; the shim creates a new one, whose ownership from_ptr takes.
     unsafe {
-        check(tch_ext_pinned(like.as_ptr(), &mut pinned))?;
+        check(tch_ext_pinned(like.as_ptr(), index as c_int, &mut pinned))?;
         Ok(Tensor::from_ptr(pinned))
     }
 }
@@ -213,7 +213,7 @@ fn find() -> Result<Gpus, NoGpu> {
 }
 
 /// The tests' fake CUDA runtime, which treats host memory as GPU memory.
-fn fake_runtime() -> Option<&'static Cuda> {
+pub(crate) fn fake_runtime() -> Option<&'static Cuda> {
     std::env::var_os(CUDART_VARIABLE)?;
     Cuda::load().ok().filter(|cuda| cuda.is_fake())
 }
@@ -250,17 +250,29 @@ pub(crate) fn libtorch_folder() -> Result<PathBuf, TchError> {
     folder.ok_or_else(|| TchError::Torch("libtorch_cpu.so is not among the libraries of this process".into()))
 }
 
-/// Passes the memory of a contiguous f32 tensor on a GPU to `body`, for a collective, ordered on the default stream:
-/// libtorch computes on it on every thread unless another one is selected, which tch cannot do.
+/// Passes the memory of a contiguous f32 tensor on a GPU to `body`, for a collective, ordered on the stream on which this
+/// process computes there; see [`make_current`].
 ///
 /// # Errors
 /// If the tensor is not f32, not on a GPU, or not contiguous.
 pub fn with_f32_on_gpu<R>(tensor: &mut Tensor, body: impl FnOnce(DeviceSlice<'_>) -> R) -> Result<R, TchError> {
     contiguous(tensor, Kind::Float, "a GPU", |device| device.is_cuda() || fake_runtime().is_some())?;
-    let (pointer, len) = (tensor.data_ptr(), tensor.numel());
+    let (pointer, len, stream) = (tensor.data_ptr(), tensor.numel(), compute_stream(tensor.device())?);
     // SAFETY: the tensor is contiguous, so its storage holds `len` floats from data_ptr on, on its GPU; it lives as
-    // long as the borrow, and libtorch orders accesses to the memory, and its reuse, on the default stream.
-    Ok(body(unsafe { DeviceSlice::from_raw_parts(pointer, len, DType::F32, StreamHandle::DEFAULT) }))
+    // long as the borrow, and libtorch orders accesses to the memory, and its reuse, on that stream.
+    Ok(body(unsafe { DeviceSlice::from_raw_parts(pointer, len, DType::F32, stream) }))
+}
+
+/// The stream on which this process computes on `device`. The tests' fake GPU computes on the host, its default stream.
+pub(crate) fn compute_stream(device: Device) -> Result<StreamHandle, TchError> {
+    let Device::Cuda(index) = device else { return Ok(StreamHandle::DEFAULT) };
+    let mut handle = null_mut();
+    // SAFETY: any number is allowed, and the shim writes one pointer. Libtorch's streams live as long as the process, and
+    // belong to the runtime that both use.
+    unsafe {
+        check(tch_ext_compute_stream(index as c_int, &mut handle))?;
+        Ok(StreamHandle::from_raw(handle))
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 #![allow(unsafe_code)]
 
 mod adamw;
+mod attempt;
 mod channels;
 mod checkpoint;
 mod convolution;
@@ -28,6 +29,7 @@ mod failure;
 mod gpu_kernels;
 mod gpus;
 mod gradient_sinks;
+mod graph;
 mod group_norm;
 mod masked_scale;
 mod memory_watch;
@@ -39,6 +41,7 @@ mod slice;
 mod snapshot;
 
 pub use adamw::{AdamWBuffers, AdamWOptions, fused_adamw};
+pub use attempt::{attempt, is_attempt};
 pub use channels::channels_last;
 pub use checkpoint::checkpoint;
 pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, winograd_applies};
@@ -46,6 +49,7 @@ pub use failure::TorchFailure;
 pub use gpu_kernels::{check_gpu_kernels, compile_gpu_kernels, forget_gpu_kernels, norm_of_the_gpu};
 pub use gpus::{GpuMemory, Gpus, NoGpu, load_cuda_backend, make_current, set_deterministic, staging, with_f32_on_gpu};
 pub use gradient_sinks::{GradientSinks, Grouped};
+pub use graph::Graph;
 pub use group_norm::{Activation, NormOnCpu, Normed, PerChannel, group_norm, with_group_norm};
 pub use masked_scale::masked_scale;
 pub use memory_watch::MemoryWatch;

@@ -84,8 +84,8 @@ impl Settings {
             Features::Pixels => None,
         };
         let (uri, init_from) = (self.checkpoint.uri.as_mut(), self.train.init_from.as_mut());
-        let reference = self.monitor.fid_reference.as_mut();
-        [Some(&mut self.run.dir), data, labels, uri, init_from, features, reference].into_iter().flatten()
+        let (cache, reference) = (self.data.cache_dir.as_mut(), self.monitor.fid_reference.as_mut());
+        [Some(&mut self.run.dir), data, labels, cache, uri, init_from, features, reference].into_iter().flatten()
     }
 
     /// These settings with the paths of `other` where both may name the same files: a run records absolute paths, and

@@ -1,6 +1,6 @@
 //! `[train]` and `[ema]`.
 
-use ddpm_spec::{Convolutions, Device, LrShape, Precision};
+use ddpm_spec::{Convolutions, CudaGraphs, Device, LrShape, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::optional::zero_is_none;
@@ -42,6 +42,8 @@ pub struct TrainSettings {
     pub convolutions: Convolutions,
     /// Where the network computes. Default `auto`.
     pub device: Device,
+    /// Whether a training pass is recorded once for a GPU, which gets it as a whole from then on. Default `auto`.
+    pub cuda_graphs: CudaGraphs,
     /// Whether to use only operations that give the same bits each time on a GPU, even if others are faster; those on
     /// the CPU always do. Default true.
     pub deterministic: bool,
@@ -67,6 +69,7 @@ impl Default for TrainSettings {
             precision: Precision::Fp32,
             convolutions: Convolutions::Auto,
             device: Device::Auto,
+            cuda_graphs: CudaGraphs::Auto,
             deterministic: true,
             skip_nonfinite: 10,
         }

@@ -12,7 +12,7 @@ use ddpm_spec::{Backend, DataKind, Labels, SpecError, Split};
 use paths::{DATA, MODEL};
 use texts::{not_empty, spelt};
 
-use crate::address::{check_address, check_path};
+use crate::address::{check_address, check_path, check_path_or_bucket};
 use crate::{DataSettings, Error, Settings, TrainSettings};
 
 impl Settings {
@@ -29,7 +29,7 @@ impl Settings {
         not_empty("run.name", &self.run.name)?;
         match self.data.kind {
             // Unknown data is refused when it is opened: a model can be used without.
-            DataKind::Unknown => self.data.image().validate_colours(DATA)?,
+            DataKind::Unknown => self.data.image().validate_channels(DATA)?,
             _ => self.data_spec(Split::Train)?.validate(DATA)?,
         }
         self.data.validate()?;
@@ -131,19 +131,43 @@ impl DataSettings {
             || "data.path is not set, and this data.kind reads files".into(),
             || "Set it to their folder, or data.kind to \"synthetic\"".into(),
         )?;
-        spelt("data.path", &self.path, check_path)?;
+        let of_files = matches!(self.kind, DataKind::Parquet | DataKind::Webdataset | DataKind::Zip);
+        spelt("data.path", &self.path, if of_files { check_path_or_bucket } else { check_path })?;
+        require(
+            of_files || self.window().is_none(),
+            "data.shuffle",
+            || "data.shuffle = \"shards\" mixes files of many images, and this data.kind has none".into(),
+            || "Use \"global\", or data.kind parquet, webdataset or zip".into(),
+        )?;
+        positive("data.shuffle_window", self.shuffle_window)?;
+        in_range("data.cache_gb", self.cache_gb, (0.0..=1e6).contains(&self.cache_gb), "from 0 to 1000000")?;
         if let Labels::Path(path) = &self.labels {
             spelt("data.labels", path, check_path)?;
         }
+        if let Some(folder) = &self.cache_dir {
+            spelt("data.cache_dir", folder, check_path)?;
+        }
         let (fits, choices) = match self.kind {
-            DataKind::Folder => (!matches!(self.labels, Labels::Path(_)), "auto, none, folder or attribute:NAME"),
+            DataKind::Folder => {
+                (!matches!(self.labels, Labels::Path(_) | Labels::Field(_)), "auto, none, folder or attribute:NAME")
+            }
             DataKind::Synthetic | DataKind::Unknown => {
                 (matches!(self.labels, Labels::Auto | Labels::None), "auto or none")
             }
-            _ => (
-                !matches!(self.labels, Labels::Folder | Labels::Attribute(_)),
+            DataKind::Idx => (
+                matches!(self.labels, Labels::Auto | Labels::None | Labels::Path(_)),
                 "auto, none or the path of a label file",
             ),
+            DataKind::Parquet => {
+                (matches!(self.labels, Labels::Auto | Labels::None | Labels::Field(_)), "auto, none or field:COLUMN")
+            }
+            DataKind::Webdataset => (
+                !matches!(self.labels, Labels::Attribute(_) | Labels::Path(_)),
+                "auto, none, folder, or field: and an extension or a key of .json",
+            ),
+            DataKind::Zip => {
+                (matches!(self.labels, Labels::Auto | Labels::None | Labels::Folder), "auto, none or folder")
+            }
         };
         require(
             fits,

@@ -1,70 +1,87 @@
-//! From interleaved pixels to planar squares: cropping, scaling, padding.
+//! From interleaved pixels to a planar image: a part of the one, scaled, drawn on a part of the other.
 
 use std::cell::RefCell;
 
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
+use super::decoded::Pixels;
+use super::lanczos;
+use super::level::Level;
+use super::place::{Placement, Rect};
 use crate::ImageShape;
 
 thread_local! {
-    /// The resizer's own buffers and the interleaved result, reused for every image.
-    static SCRATCH: RefCell<(Resizer, Vec<u8>)> = RefCell::default();
+    /// The resizer's own buffers, reused for every image.
+    static RESIZER: RefCell<Resizer> = RefCell::default();
 }
 
-/// Cuts the centred square of side `crop` (by default the largest) out of interleaved pixels and scales it to `image`,
-/// planar, into `out`: with Lanczos3 to shrink, Catmull-Rom to enlarge. `channels` is that of the pixels; grey pixels
-/// fill all planes of an RGB image. The error is a phrase that says what is wrong.
-pub(crate) fn scale(
-    pixels: &[u8],
-    (width, height): (u32, u32),
-    channels: usize,
-    crop: Option<u32>,
+/// Draws a part of an image, scaled with Lanczos3 to shrink and Catmull-Rom to enlarge, on a part of a planar image of
+/// the shape `image`; the rest has the level of `margin`, one for each channel. A single channel fills all planes.
+/// Colours are weighted by opacity. The error is a phrase that says what is wrong.
+pub(crate) fn draw<L: Level>(
+    pixels: &Pixels<L>,
+    placement: Placement,
+    margin: &[L],
     image: ImageShape,
-    out: &mut [u8],
+    out: &mut [L],
 ) -> Result<(), String> {
-    let side = crop.unwrap_or(width.min(height));
-    if side > width.min(height) {
-        return Err(format!("this image of {width}x{height} is smaller than data.crop = {side}"));
+    for (out, margin) in out.chunks_exact_mut(image.pixels()).zip(margin) {
+        out.fill(*margin);
     }
-    let filter = if side as usize > image.width { FilterType::Lanczos3 } else { FilterType::CatmullRom };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    let kind = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let whole = ImageRef::new(width, height, pixels, kind).map_err(|error| error.to_string())?;
-    // A view of the square rather than the resizer's crop option, with which the filter reads pixels beyond the square.
-    let square = CroppedImage::new(&whole, (width - side) / 2, (height - side) / 2, side, side)
-        .map_err(|error| error.to_string())?;
-    let plane = image.pixels();
-    let size = image.width as u32;
-    SCRATCH.with_borrow_mut(|(resizer, interleaved)| {
-        interleaved.resize(plane * channels, 0);
-        let mut target = Image::from_slice_u8(size, size, interleaved, kind).map_err(|error| error.to_string())?;
-        resizer.resize(&square, &mut target, &options).map_err(|error| error.to_string())?;
-        for (c, out) in out.chunks_exact_mut(plane).enumerate() {
-            for (out, pixel) in out.iter_mut().zip(interleaved.chunks_exact(channels)) {
-                *out = pixel[c % channels];
-            }
+    let Placement { from, to } = placement;
+    if pixels.channels <= L::PIXELS.len() {
+        let scaled = scaled(pixels, from, (to.width, to.height))?;
+        for (c, out) in out.chunks_exact_mut(image.pixels()).enumerate() {
+            copy(&scaled, (pixels.channels, c % pixels.channels), to, image.width, out);
         }
-        Ok(())
-    })
+        return Ok(());
+    }
+    let plane = |c| pixels.values.iter().skip(c).step_by(pixels.channels).copied().collect();
+    for (c, out) in out.chunks_exact_mut(image.pixels()).enumerate() {
+        let plane = Pixels::new(plane(c), pixels.width, pixels.height, 1, false);
+        copy(&scaled(&plane, from, (to.width, to.height))?, (1, 0), to, image.width, out);
+    }
+    Ok(())
 }
 
-/// Copies the centred `window` (width, height; no larger than the result) of a grey image into the middle of a black
-/// image, the same for all planes.
-pub(crate) fn pad(
-    pixels: &[u8],
-    (width, height): (usize, usize),
-    window: (usize, usize),
-    image: ImageShape,
-    out: &mut [u8],
-) {
-    let (left, top) = ((width - window.0) / 2, (height - window.1) / 2);
-    let (x, y) = ((image.width - window.0) / 2, (image.width - window.1) / 2);
-    out.fill(0);
-    for out in out.chunks_exact_mut(image.pixels()) {
-        let rows = pixels.chunks_exact(width).skip(top).take(window.1);
-        for (row, out) in rows.zip(out.chunks_exact_mut(image.width).skip(y)) {
-            out[x..x + window.0].copy_from_slice(&row[left..left + window.0]);
+/// The part `from` of an image at another size, interleaved. Of an image that the decoder shrank, it need not consist of
+/// whole pixels.
+fn scaled<L: Level>(pixels: &Pixels<L>, from: Rect, (width, height): (u32, u32)) -> Result<Vec<L>, String> {
+    let shrunk = pixels.shrunk;
+    let shrinks = from.width > width * shrunk || from.height > height * shrunk;
+    let filter = if shrinks { lanczos::filter() } else { FilterType::CatmullRom };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(pixels.alpha);
+    let kind = L::PIXELS[pixels.channels - 1];
+    let (stored_width, stored_height) = (pixels.width.div_ceil(shrunk), pixels.height.div_ceil(shrunk));
+    let whole = ImageRef::new(stored_width, stored_height, bytemuck::cast_slice(&pixels.values), kind);
+    let whole = whole.map_err(|error| error.to_string())?;
+    let mut values = vec![L::of_byte(0); (width * height) as usize * pixels.channels];
+    let mut target = Image::from_slice_u8(width, height, bytemuck::cast_slice_mut(&mut values), kind)
+        .map_err(|error| error.to_string())?;
+    RESIZER.with_borrow_mut(|resizer| {
+        if shrunk > 1 {
+            let [left, top, width, height] =
+                [from.left, from.top, from.width, from.height].map(|length| f64::from(length) / f64::from(shrunk));
+            let options = options.crop(left, top, width, height);
+            return resizer.resize(&whole, &mut target, &options).map_err(|error| error.to_string());
+        }
+        // A view of the part, since with the option `crop` the filter reads pixels beyond the part.
+        let part = CroppedImage::new(&whole, from.left, from.top, from.width, from.height);
+        let part = part.map_err(|error| error.to_string())?;
+        resizer.resize(&part, &mut target, &options).map_err(|error| error.to_string())
+    })?;
+    Ok(values)
+}
+
+/// Copies channel `which.1` of interleaved pixels of `which.0` channels to the part `to` of a plane.
+fn copy<L: Level>(interleaved: &[L], which: (usize, usize), to: Rect, width: usize, plane: &mut [L]) {
+    let (channels, channel) = which;
+    let rows = interleaved.chunks_exact(to.width as usize * channels);
+    for (row, out) in rows.zip(plane.chunks_exact_mut(width).skip(to.top as usize)) {
+        let out = &mut out[to.left as usize..][..to.width as usize];
+        for (out, pixel) in out.iter_mut().zip(row.chunks_exact(channels)) {
+            *out = pixel[channel];
         }
     }
 }

@@ -1,6 +1,14 @@
-//! Identifies files that are neither JPEG nor PNG by their first bytes.
+//! Identifies files that cannot be read by their first bytes.
 
 use image::ImageFormat;
+
+use super::npy;
+
+/// The kinds that can be read, as errors name them.
+pub(crate) const READ: &str = "JPEG, PNG, WebP, GIF, BMP and TIFF images and NumPy arrays";
+
+/// No decoder of this format is built in: docs/log.md says why.
+const AVIF: &str = "an AVIF image, which `avifdec` converts to PNG";
 
 /// Magic bytes of files that may be misnamed as images, in addition to the formats that the image crate recognises.
 const MAGIC: [(&[u8], &str); 12] = [
@@ -18,7 +26,7 @@ const MAGIC: [(&[u8], &str); 12] = [
     (b"\x89HDF", "an HDF5 file"),
 ];
 
-/// The reason for refusing a file that is neither JPEG nor PNG.
+/// The reason for refusing a file that is none of the kinds that can be read.
 pub(super) fn refusal(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "this file is empty".into();
@@ -30,10 +38,11 @@ pub(super) fn refusal(bytes: &[u8]) -> String {
         return format!("this image is truncated: the file has {} bytes", bytes.len());
     }
     match name(bytes) {
-        Some(kind) => format!("this is {kind}; only JPEG and PNG images can be read"),
+        Some(kind) => format!("this is {kind}; only {READ} can be read"),
         None => {
             let start: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-            format!("this is neither a JPEG nor a PNG image: it starts with the bytes {}", start.join(" "))
+            let start = start.join(" ");
+            format!("this is not an image of a known kind: it starts with the bytes {start}; only {READ} can be read")
         }
     }
 }
@@ -41,6 +50,14 @@ pub(super) fn refusal(bytes: &[u8]) -> String {
 /// The kind of a file that starts with these bytes, as a phrase that follows "this is".
 pub(crate) fn name(bytes: &[u8]) -> Option<&'static str> {
     image(bytes).or_else(|| container(bytes)).or_else(|| text(bytes))
+}
+
+/// The usual extension of an image file that starts with these bytes.
+pub(crate) fn extension(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(npy::MAGIC) {
+        return Some("npy");
+    }
+    image::guess_format(bytes).ok()?.extensions_str().first().copied()
 }
 
 fn image(bytes: &[u8]) -> Option<&'static str> {
@@ -51,7 +68,7 @@ fn image(bytes: &[u8]) -> Option<&'static str> {
         ImageFormat::Gif => "a GIF image",
         ImageFormat::Bmp => "a BMP image",
         ImageFormat::Tiff => "a TIFF image",
-        ImageFormat::Avif => "an AVIF image",
+        ImageFormat::Avif => AVIF,
         ImageFormat::Ico => "an icon",
         ImageFormat::Pnm => "a PNM image",
         ImageFormat::Hdr => "a Radiance image",
@@ -68,7 +85,7 @@ fn container(bytes: &[u8]) -> Option<&'static str> {
         let brand = bytes.get(4..12)?.strip_prefix(b"ftyp")?;
         Some(match brand {
             b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"mif1" | b"msf1" => "a HEIC image",
-            b"avis" => "an AVIF image",
+            b"avis" => AVIF,
             _ => "a video",
         })
     })

@@ -1,12 +1,12 @@
 //! PNG files.
 
-use std::error::Error;
-use std::io::{self, Cursor};
+use std::io::Cursor;
 
-use image::codecs::png::PngDecoder;
-use image::{DynamicImage, ImageDecoder, ImageError, Limits};
+use ddpm_spec::ImageShape;
+use image::codecs::png::{PngDecoder, PngEncoder};
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageError};
 
-use super::limits::{OVERHEAD, check_size};
+use super::coded;
 
 /// The end of a PNG: an empty chunk and its checksum.
 const IEND: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
@@ -19,26 +19,16 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Stri
 }
 
 fn decode_ended(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, String> {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(8).saturating_add(OVERHEAD));
-    let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(phrase)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height, max_pixels)?;
-    let orientation = decoder.orientation().map_err(phrase)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(phrase)?;
-    image.apply_orientation(orientation);
-    Ok(image)
+    coded::decode("PNG", PngDecoder::with_limits(Cursor::new(bytes), coded::limits(max_pixels)), max_pixels)
 }
 
-fn phrase(error: ImageError) -> String {
-    let fault = match &error {
-        ImageError::IoError(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => {
-            return "this PNG is truncated".into();
-        }
-        ImageError::Decoding(fault) => fault.source().unwrap_or(fault).to_string(),
-        other => other.to_string(),
-    };
-    // The rest is about the decoder's internals.
-    let fault = fault.split(" while decoding").next().unwrap_or_default();
-    format!("this PNG is damaged ({fault})")
+/// A PNG of planar bytes of one channel or three.
+pub(super) fn encode(planar: &[u8], image: ImageShape) -> Result<Vec<u8>, ImageError> {
+    let plane = image.pixels();
+    let interleaved: Vec<u8> =
+        (0..plane).flat_map(|pixel| (0..image.channels).map(move |c| planar[c * plane + pixel])).collect();
+    let colour = if image.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    let mut file = Vec::new();
+    PngEncoder::new(&mut file).write_image(&interleaved, image.width as u32, image.height as u32, colour)?;
+    Ok(file)
 }

@@ -20,13 +20,16 @@ fn files_that_are_not_images_are_identified() {
         (&[0; 3000], "nothing but zeros"),
         (b"\x89", "truncated: the file has 1 bytes"),
         (b"\xff\xd8", "truncated: the file has 2 bytes"),
-        (b"RIFF\x10\0\0\0WEBPVP8 ", "a WebP image; only JPEG and PNG"),
-        (b"GIF89a\x10\0\x10\0", "a GIF image"),
-        (b"BM\x36\x30\0\0\0\0\0\0", "a BMP image"),
-        (b"II*\0\x08\0\0\0", "a TIFF image"),
-        (b"MM\0*\0\0\0\x08", "a TIFF image"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "this WebP is truncated"),
+        (b"GIF89a\x10\0\x10\0", "this GIF is"),
+        (b"BM\x36\x30\0\0\0\0\0\0", "this BMP is truncated"),
+        (b"II*\0\x08\0\0\0", "this TIFF is truncated"),
+        (b"MM\0*\0\0\0\x08", "this TIFF is truncated"),
         (b"P6\n64 64\n255\n", "a PNM image"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF image"),
+        (
+            b"\0\0\0\x1cftypavif\0\0\0\0",
+            "an AVIF image, which `avifdec` converts to PNG; only JPEG, PNG, WebP, GIF, BMP and TIFF images and NumPy",
+        ),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0", "a HEIC image"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
@@ -40,8 +43,8 @@ fn files_that_are_not_images_are_identified() {
         (b"\r\n<!DOCTYPE html><html>404</html>", "a web page"),
         (b"<?xml version=\"1.0\"?><svg width=\"9\"/>", "an SVG drawing"),
         ("des mots, entre guillemets: «é»".as_bytes(), "a text file"),
-        (b"\n\xff\xd8\xff\xe0", "neither a JPEG nor a PNG image: it starts with the bytes 0a ff d8 ff."),
-        (b"\x01\x02", "it starts with the bytes 01 02."),
+        (b"\n\xff\xd8\xff\xe0", "not an image of a known kind: it starts with the bytes 0a ff d8 ff;"),
+        (b"\x01\x02", "it starts with the bytes 01 02;"),
     ];
     for (bytes, phrase) in cases {
         let dir = tempdir().expect("temporary folder");

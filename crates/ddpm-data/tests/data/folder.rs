@@ -50,7 +50,7 @@ fn sub_folders_are_classes_in_sorted_order() {
 fn folders_without_images_keep_their_numbers() {
     let dir = folder();
     let png = encode(GrayImage::new(8, 8), ImageFormat::Png);
-    for name in ["a/1.png", "a/2.png", "c/1.webp", "d/deep/1.png", "e/1.png"] {
+    for name in ["a/1.png", "a/2.png", "c/1.avif", "d/deep/1.png", "e/1.png"] {
         write(&dir, name, &png);
     }
     std::fs::create_dir(dir.path().join("b")).expect("temporary folder");
@@ -127,7 +127,7 @@ fn the_fingerprint_covers_names_and_classes() {
         assert_ne!(plain, opened(names, labels), "{names:?}");
     }
     let classes = opened(&names, FolderLabels::SubFolder);
-    assert_ne!(classes, opened(&["a/1.png", "aa/x.webp", "b/2.png"], FolderLabels::SubFolder), "other classes");
+    assert_ne!(classes, opened(&["a/1.png", "aa/x.avif", "b/2.png"], FolderLabels::SubFolder), "other classes");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn photographs_are_rotated_upright() {
 #[test]
 fn misnamed_files_are_reported() {
     let dir = folder();
-    check_refused(source(plain(dir.path()), 8, 3), &["no .jpg, .jpeg or .png"]);
+    check_refused(source(plain(dir.path()), 8, 3), &["no image, such as a .jpg or .png file"]);
     check_refused(source(plain(&dir.path().join("absent")), 8, 3), &["absent", "cannot be read"]);
     let jpeg = portrait([1, 2, 3]);
     write(&dir, "a.jpg", "just some text");

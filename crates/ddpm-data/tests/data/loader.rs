@@ -136,7 +136,7 @@ fn errors_are_returned_at_their_step_and_the_next_step_follows() {
             Ok(batch) => assert_eq!((batch.step, batch.labels), (step, vec![-1])),
             error => {
                 assert_eq!(step, bad);
-                check_refused(error, &["4.png", "a text file; only JPEG and PNG"]);
+                check_refused(error, &["4.png", "a text file; only JPEG, PNG, WebP"]);
             }
         }
     }
@@ -147,7 +147,7 @@ fn skipping_uses_the_same_next_image_on_every_rank() {
     let (_dir, source) = folder_with(&[3, 4, 9], OnCorrupt::Skip);
     let skip = |slice, workers| LoaderConfig { slice, workers, ..config(4) };
     let order = Order::new(10, 11);
-    let loader = Loader::new(Arc::clone(&source), order, skip(0..4, 3), ()).expect("valid");
+    let loader = Loader::new(Arc::clone(&source), order.clone(), skip(0..4, 3), ()).expect("valid");
     let mut whole = Vec::new();
     for _ in 0..5 {
         let batch = loader.next().expect("skipped");
@@ -187,11 +187,11 @@ fn files_that_disappear_are_not_skipped() {
 #[test]
 fn previews_skip_as_training_does() {
     let (_dir, source) = folder_with(&[0, 1, 5], OnCorrupt::Skip);
-    let batch = preview(&*source, 0, 7).expect("skipped");
+    let batch = preview(&*source, 0, 7, 3).expect("skipped");
     assert_eq!((batch.ids, batch.skipped), (vec![2, 2, 2, 3, 4, 6, 6], 3));
     assert!(batch.images.chunks_exact(64).map(|image| image[0]).eq([20, 20, 20, 30, 40, 60, 60]));
     let (_dir, source) = folder_with(&[0, 1, 5], OnCorrupt::Error);
-    check_refused(preview(&*source, 0, 7), &["0.png", "a text file", "data.on_corrupt = \"skip\""]);
+    check_refused(preview(&*source, 0, 7, 3), &["0.png", "a text file", "data.on_corrupt = \"skip\""]);
 }
 
 #[test]

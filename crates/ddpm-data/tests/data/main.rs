@@ -3,23 +3,39 @@
 mod celeba;
 mod files;
 mod folder;
+mod formats;
 mod idx;
 mod jpeg;
 mod listing;
 mod loader;
 mod order;
+mod pack;
 mod pictures;
+mod shards;
+mod shrunk;
 mod synthetic;
+mod windows;
+mod wrong_shards;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ddpm_data::{DataError, DataSpec, ImageShape, OnCorrupt, Source, SourceKind, open};
+use ddpm_data::{Alpha, DataError, DataSpec, Fit, ImageShape, OnCorrupt, Source, SourceKind, open};
 
 /// `kind` at `image_size` with `channels`, without crop, for files of up to one megapixel.
 fn spec(kind: SourceKind, image_size: usize, channels: usize) -> DataSpec {
     let image = ImageShape::square(channels, image_size);
-    DataSpec { kind, image, crop: None, max_pixels: 1_000_000, on_corrupt: OnCorrupt::Error }
+    DataSpec {
+        kind,
+        image,
+        crop: None,
+        fit: Fit::Crop,
+        alpha: Alpha::BLACK,
+        range: None,
+        jpeg_shrink: false,
+        max_pixels: 1_000_000,
+        on_corrupt: OnCorrupt::Error,
+    }
 }
 
 /// Opens `kind` at `image_size` with `channels`, without crop.

@@ -7,7 +7,7 @@ use crate::{check_refused, digits, read, source};
 #[test]
 fn classes_are_balanced_and_digits_stay_inside() {
     let source = digits(1000);
-    let batch = preview(&*source, 0, 1000).expect("valid");
+    let batch = preview(&*source, 0, 1000, 3).expect("valid");
     for class in 0..10 {
         assert_eq!(batch.labels.iter().filter(|label| **label == class).count(), 100);
     }
@@ -29,14 +29,14 @@ fn a_digit_is_a_function_of_seed_and_id() {
     }
     assert_ne!(read(&*a, 3).expect("valid").0, read(&*a, 13).expect("valid").0, "two threes");
     check_refused(source(SourceKind::Synthetic { count: 0, seed: 0 }, 32, 1), &["count = 0"]);
-    check_refused(preview(&*a, 49, 2), &["image 50"]);
+    check_refused(preview(&*a, 49, 2, 3), &["image 50"]);
 }
 
 /// Classes must differ by more than their jitter: even a nearest-mean classifier distinguishes most.
 #[test]
 fn digits_are_distinguishable() {
     let source = source(SourceKind::Synthetic { count: 3000, seed: 0 }, 16, 1).expect("valid");
-    let batch = preview(&*source, 0, 3000).expect("valid");
+    let batch = preview(&*source, 0, 3000, 3).expect("valid");
     let images: Vec<&[u8]> = batch.images.chunks_exact(256).collect();
     let mut means = vec![[0f32; 256]; 10];
     for (image, label) in images.iter().zip(&batch.labels).take(2000) {

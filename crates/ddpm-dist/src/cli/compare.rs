@@ -8,7 +8,8 @@ use ddpm_data::Split;
 use ddpm_model::WeightChoice;
 
 use super::device::DeviceArgs;
-use super::numbers::{at_least_one, finite, from_0_to_1, seed};
+use super::guidance::GuidanceArgs;
+use super::numbers::{at_least_one, from_0_to_1, seed};
 use super::paths::{address, local, path};
 use super::words::{sampler, split};
 
@@ -26,9 +27,9 @@ pub struct CompareArgs {
     /// Which part of that data set.
     #[arg(long, default_value = "train", value_parser = split())]
     pub split: Split,
-    /// Use only its first N images.
-    #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<u64>)]
-    pub count: Option<u64>,
+    /// Compare with the first N images of that data set. [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
+    pub reference_count: Option<u64>,
     /// `pixels`, or a TorchScript module from images f32 [B, C, H, W] in [-1, 1] to features [B, D].
     #[arg(long, default_value = "pixels", value_name = "pixels|FILE.pt", value_parser = features)]
     pub features: Features,
@@ -47,9 +48,9 @@ pub struct CompareArgs {
 pub struct EvaluatedArgs {
     #[command(flatten)]
     pub from: FromArgs,
-    /// Evaluate N images: draw N from the model [default: 10000], or use only the first N of the others.
-    #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
-    pub take: Option<usize>,
+    /// Number of images to evaluate: drawn from the model [default: 10000], or the first of the others [default: all].
+    #[arg(short = 'n', long = "count", value_name = "N", value_parser = at_least_one::<usize>)]
+    pub count: Option<usize>,
     /// Override one key of the configuration of `--images`.
     #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["model", "samples"])]
     pub images_set: Vec<String>,
@@ -66,9 +67,8 @@ pub struct EvaluatedArgs {
     /// DDIM's noise: 0 is deterministic, 1 is ancestral.
     #[arg(long, default_value = "0", conflicts_with_all = ["samples", "images"], value_parser = from_0_to_1)]
     pub eta: f64,
-    /// Classifier-free guidance scale. The classes take turns.
-    #[arg(long, value_name = "W", conflicts_with_all = ["samples", "images"], value_parser = finite)]
-    pub guidance: Option<f64>,
+    #[command(flatten)]
+    pub guidance: GuidanceArgs,
     /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W", conflicts_with_all = ["samples", "images"])]
     pub weights: WeightChoice,
@@ -82,10 +82,10 @@ pub struct FromArgs {
     #[arg(long, value_name = "SRC", value_parser = address)]
     pub model: Option<String>,
     /// The output of `sample`: a safetensors file, or a folder of images.
-    #[arg(long, value_name = "FILE|FOLDER", value_parser = path)]
+    #[arg(long, value_name = "FILE|FOLDER", conflicts_with_all = ["guidance", "classifier"], value_parser = path)]
     pub samples: Option<PathBuf>,
     /// A TOML file or a preset, the images of whose `[data]` to evaluate.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["guidance", "classifier"])]
     pub images: Option<String>,
 }
 

@@ -67,7 +67,7 @@ pub struct FidArgs {
     #[command(flatten)]
     pub compare: CompareArgs,
     /// Compare with these statistics instead of a data set's: an `.npz` file of pytorch-fid, ADM or EDM.
-    #[arg(long, value_name = "FILE.npz", conflicts_with_all = ["data", "overrides", "split", "count"],
+    #[arg(long, value_name = "FILE.npz", conflicts_with_all = ["data", "overrides", "split", "reference_count"],
           value_parser = path)]
     pub reference: Option<PathBuf>,
     /// Write the statistics of the data set to an `.npz` file, which pytorch-fid reads.

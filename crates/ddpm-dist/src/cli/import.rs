@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, value_parser};
 use ddpm_model::{NoiseSchedule, OpenAiArguments};
 use ddpm_nn::Heads;
 
 use super::numbers::at_least_one;
 use super::paths::{local, path};
 use super::words::noise_schedule;
+
+/// No model was trained for longer, and times any batch it is still a number.
+const MOST_STEPS: u64 = 1_000_000_000_000;
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -24,7 +27,7 @@ pub struct ImportArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Number of steps that the model has been trained for.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u64).range(..=MOST_STEPS))]
     pub step: u64,
     #[command(flatten)]
     pub openai: OpenAiFlags,

@@ -42,6 +42,21 @@ pub enum PlotCommand {
         #[arg(long, value_name = "FILE.png", value_parser = png)]
         out: PathBuf,
     },
+    /// Pairs of numbers from text files, one curve per file, such as the distances of models trained in several ways.
+    Points {
+        /// A file with two numbers per line, x and y; may be repeated. Its name, without the ending, is the curve's.
+        #[arg(long = "file", value_name = "FILE", required = true, value_parser = path)]
+        files: Vec<PathBuf>,
+        /// The horizontal axis's label.
+        #[arg(long, value_name = "TEXT")]
+        x_label: String,
+        /// The vertical axis's label.
+        #[arg(long, value_name = "TEXT")]
+        y_label: String,
+        /// The picture.
+        #[arg(long, value_name = "FILE.png", value_parser = png)]
+        out: PathBuf,
+    },
     /// Images of a configuration's data set on their way to noise.
     Forward {
         #[command(flatten)]

@@ -3,19 +3,19 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Args};
+use clap::Args;
 use ddpm_config::SamplerKind;
 use ddpm_diffusion::Spacing;
-use ddpm_model::{NoiseInterval, WeightChoice};
+use ddpm_model::WeightChoice;
 
 use super::device::DeviceArgs;
-use super::numbers::{at_least_one, finite, from_0_to_1, noise_interval, not_negative, percentile, seed};
+use super::guidance::GuidanceArgs;
+use super::numbers::{at_least_one, from_0_to_1, percentile, seed};
 use super::paths::{address, local, path};
 use super::words::{sampler, spacing};
 
 /// Arguments of `sample`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("weaker").args(["class", "guide_model"]).multiple(true))]
 pub struct SampleArgs {
     /// A run (`runs/mnist`), a run at a step (`runs/mnist@5000`), or a diffusers directory.
     #[arg(long, value_name = "SRC", value_parser = address)]
@@ -63,26 +63,8 @@ pub struct SampleArgs {
     /// The class to draw, or `all` for one row per class; by default the classes take turns.
     #[arg(long, value_name = "K|all")]
     pub class: Option<ClassChoice>,
-    /// Scale of guidance away from the model's predictions without a class, or from a guide's: 0 is that prediction, 1 is
-    /// the model's own, and more exaggerates the difference.
-    #[arg(long, value_name = "W", requires = "weaker", value_parser = finite)]
-    pub guidance: Option<f64>,
-    /// Guide away from this weaker model, such as a smaller one or an earlier checkpoint (autoguidance), instead of from
-    /// predictions without a class.
-    #[arg(long, value_name = "SRC", requires = "guidance", value_parser = address)]
-    pub guide_model: Option<String>,
-    /// Guide only at noise levels sigma = sqrt(1/alphas_cumprod - 1) above LOW and up to HIGH, which may be `inf`.
-    #[arg(long, value_name = "LOW,HIGH", requires = "guidance", value_parser = noise_interval)]
-    pub guidance_interval: Option<NoiseInterval>,
-    /// Move each guided prediction's standard deviation back towards the unguided one's, by a share from 0 to 1.
-    #[arg(long, default_value = "0", value_name = "PHI", requires = "guidance", value_parser = from_0_to_1)]
-    pub guidance_rescale: f64,
-    /// The run of a classifier that guides the images to their class, trained by `train-classifier` on the same noise.
-    #[arg(long, value_name = "SRC", requires = "class", value_parser = address)]
-    pub classifier: Option<String>,
-    /// Scale of the classifier's gradient: 0 is unguided, 1 follows Bayes' rule, and more exaggerates the class.
-    #[arg(long, default_value = "1", value_name = "S", requires = "classifier", value_parser = not_negative)]
-    pub classifier_scale: f64,
+    #[command(flatten)]
+    pub guidance: GuidanceArgs,
     /// Start from tensor `noise` [N,C,H,W] of this safetensors file, as `encode` writes it.
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub init_noise: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ddpm_config::{Device, SamplerKind};
-use ddpm_data::Split;
+use ddpm_data::{PackFormat, Split};
 use ddpm_diffusion::Spacing;
 use ddpm_model::{Format, NoiseSchedule};
 use serde::de::DeserializeOwned;
@@ -30,6 +30,10 @@ pub(super) fn format() -> impl TypedValueParser<Value = Format> {
         ("diffusers", "A directory that diffusers loads as a pipeline"),
         ("safetensors", "Tensors by name, and a description of the network and its process as JSON"),
     ])
+}
+
+pub(super) fn pack_format() -> impl TypedValueParser<Value = PackFormat> {
+    word(&[("parquet", "Parquet in Hugging Face's layout"), ("webdataset", "WebDataset: tar files")])
 }
 
 pub(super) fn sampler() -> impl TypedValueParser<Value = SamplerKind> {

@@ -93,8 +93,11 @@ fn places(command: &BenchCommand, scratch: &Path) -> Vec<String> {
         BenchCommand::Checkpoint { uri: Some(uri), .. } => format!("{}/bench-{}", uri.trim_end_matches('/'), nonce()),
         _ => format!("{scratch}/checkpoints"),
     };
-    // A failed save would count as a fast one.
-    vec![set("run.dir", &scratch), set("checkpoint.uri", &store), set("checkpoint.on_failure", "abort")]
+    // A failed save would count as a fast one; and no other model is needed to measure.
+    let others = [("checkpoint.on_failure", "abort"), ("train.init_from", "")];
+    let places = [("run.dir", scratch.as_str()), ("checkpoint.uri", &store)];
+    let set = places.into_iter().chain(others).map(|(key, value)| set(key, value));
+    set.chain(["train.init_skip_mismatched=false".into()]).collect()
 }
 
 fn set(key: &str, value: &str) -> String {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store, Want};
 use ddpm_config::{DifferenceKind, Settings};
-use ddpm_model::{Error, ErrorKind, store_of};
+use ddpm_model::{Error, ErrorKind, copy_snapshots, find_snapshots, store_of};
 use serde_json::{Value, json};
 
 use crate::cli::CheckpointsCommand;
@@ -56,7 +56,11 @@ fn list(store: &Store, json: bool) -> Result<(), Error> {
             Err(error) => format!("step {step:>9}  {error}"),
         })?;
     }
-    Ok(())
+    let Some((_, steps)) = find_snapshots(store)? else { return Ok(()) };
+    let (newest, oldest) = (steps[0], steps[steps.len() - 1]);
+    say(json, json!({ "snapshots": steps }), || {
+        format!("{} snapshots of averages, of steps {oldest} to {newest}", steps.len())
+    })
 }
 
 fn show(manifest: &Manifest, json: bool) -> Result<(), Error> {
@@ -173,6 +177,7 @@ fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Error> {
         if let Some(run) = &run {
             to.adopt_run(run)?;
         }
+        copy_snapshots(from, step, to)?;
         Ok(from.copy_checkpoint(step, to)?.bytes())
     })?;
     say(json, json!({ "step": step, "bytes": bytes, "to": to.uri() }), || {

@@ -1,95 +1,76 @@
-//! `data`: inspecting a data set before training on it.
+//! `data`: inspecting a data set before training on it, and packing it.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
 use ddpm_config::{OnCorrupt, Settings};
-use ddpm_data::{DataError, Source, Split, class_phrases};
+use ddpm_data::{Extent, Manifest, Packing, Source, Split, Survey};
 use ddpm_model::{Error, ErrorKind, data, pictures};
 use serde_json::json;
 
-use crate::cli::DataCommand;
+use crate::cli::{ConfigArgs, DataCommand};
 use crate::output::print;
 
-/// Images that are read without `--check`, and the number in the grid.
-const PREVIEW: u64 = 64;
+/// Columns of the grid.
 const COLUMNS: usize = 8;
-/// Classes that are listed in the text output.
-const CLASSES_SHOWN: usize = 100;
 
-/// Runs `data info`.
-pub fn run(command: &DataCommand, json: bool) -> Result<(), Error> {
-    let DataCommand::Info { config, check, out } = command;
-    let settings = Settings::load(&config.config, &config.overrides)?;
-    let source = data::open(&settings, Split::Train)?;
-    let shape = source.image();
-    let skips = settings.data.on_corrupt == OnCorrupt::Skip;
-    let looked_at = if *check { source.len() } else { PREVIEW.min(source.len()) };
-    let mut image = vec![0; shape.values()];
-    let mut preview = Vec::new();
-    let mut labels: BTreeMap<u32, u64> = BTreeMap::new();
-    let (mut read, mut failed, mut sum) = (0u64, 0u64, 0.0);
-    // Whether training would end with an error.
-    let mut ends = false;
-    for id in 0..looked_at {
-        match source.read(id, &mut image) {
-            Ok(label) => {
-                label.into_iter().for_each(|label| *labels.entry(label).or_default() += 1);
-                read += 1;
-                sum += image.iter().map(|v| f64::from(*v)).sum::<f64>() / image.len() as f64;
-                if id < PREVIEW {
-                    preview.extend_from_slice(&image);
-                }
-            }
-            Err(error) if *check || (skips && matches!(error, DataError::Image { .. })) => {
-                failed += 1;
-                ends |= !skips || !matches!(error, DataError::Image { .. });
-                tracing::warn!("{}", error.fault());
-            }
-            Err(error) => return Err(error.into()),
+/// Runs `data info`, `data stats`, `data pack`.
+pub fn run(command: &DataCommand, as_json: bool) -> Result<(), Error> {
+    match command {
+        DataCommand::Info { config, check, out, split } => info(config, *split, *check, out.as_deref(), as_json),
+        DataCommand::Stats { config, split } => {
+            let settings = Settings::load(&config.config, &config.overrides)?;
+            let source = data::open(&settings, *split)?;
+            let survey = survey(source.as_ref(), Extent::Statistics)?;
+            print(ddpm_data::statistics(source.as_ref(), &survey, as_json))?;
+            conclude(&settings, &survey)
+        }
+        DataCommand::Pack { config, out, format, per_shard, resize, split } => {
+            let settings = Settings::load(&config.config, &config.overrides)?;
+            let source = data::open(&settings, *split)?;
+            let packing = Packing { format: *format, split: *split, per_shard: *per_shard, resized: *resize };
+            let manifest = ddpm_data::pack(source.as_ref(), out, &packing)?;
+            print(if as_json { json!(manifest).to_string() } else { packed(&manifest, out) })
         }
     }
-    if let (Some(path), false) = (out, preview.is_empty()) {
-        let grid = pictures::grid_u8(&preview, shape.channels, shape.height, COLUMNS)?;
+}
+
+fn info(config: &ConfigArgs, split: Split, check: bool, out: Option<&Path>, as_json: bool) -> Result<(), Error> {
+    let settings = Settings::load(&config.config, &config.overrides)?;
+    let source = data::open(&settings, split)?;
+    let survey = survey(source.as_ref(), if check { Extent::Check } else { Extent::Preview })?;
+    if let (Some(path), false) = (out, survey.preview.is_empty()) {
+        let grid = pictures::grid_u8(&survey.preview, source.image(), COLUMNS)?;
         grid.save_png(path).map_err(|e| Error::file(path, e))?;
     }
-    let mean = sum / read.max(1) as f64;
-    if json {
-        print(json!({
-            "images": source.len(), "channels": shape.channels, "size": shape.height, "classes": source.classes(),
-            "class_table": class_table(source.as_ref()), "passed_over": source.findings().ignored.0,
-            "warnings": source.findings().warnings, "read": read, "failed": failed, "mean_pixel": mean,
-            "labels_read": labels,
-        }))?;
-    } else {
-        print(source.describe())?;
-        print(format_args!("images   {} of {shape} (channels, height, width)", source.len(),))?;
-        print(format_args!("classes  {}", source.classes().map_or("none".into(), |classes| classes.to_string())))?;
-        let table = source.class_table();
-        for class in class_phrases(&table).take(CLASSES_SHOWN) {
-            print(format_args!("         {class}"))?;
-        }
-        if table.len() > CLASSES_SHOWN {
-            print(format_args!("         and {} more; --json lists all of them", table.len() - CLASSES_SHOWN))?;
-        }
-        let others = source.findings().ignored;
-        if !others.0.is_empty() {
-            print(format_args!("others   {others} (not read)"))?;
-        }
-        print(format_args!(
-            "read     {read} images, mean pixel {mean:.1} of 255{}",
-            if failed > 0 { format!(", {failed} cannot be read") } else { String::new() }
-        ))?;
+    print(ddpm_data::info(source.as_ref(), &survey, as_json))?;
+    if check && let Some(fault) = ddpm_data::verify(Path::new(&settings.data.path))?.into_iter().flatten().next() {
+        return Err(Error::new(ErrorKind::Storage, fault));
     }
-    if !ends && read > 0 {
+    conclude(&settings, &survey)
+}
+
+fn survey(source: &dyn Source, extent: Extent) -> Result<Survey, Error> {
+    let survey = Survey::of(source, extent)?;
+    survey.faults.iter().for_each(|fault| tracing::warn!("{fault}"));
+    Ok(survey)
+}
+
+/// Fails if training would end at one of the images.
+fn conclude(settings: &Settings, survey: &Survey) -> Result<(), Error> {
+    if !survey.ends && survey.read > 0 {
         return Ok(());
     }
-    let advice = match skips {
-        true => "correct data.path, or fetch the files again",
-        false => "replace or remove the files named above, or set data.on_corrupt = \"skip\"",
+    let advice = match settings.data.on_corrupt {
+        OnCorrupt::Skip => "correct data.path, or fetch the files again",
+        OnCorrupt::Error => "replace or remove the files named above, or set data.on_corrupt = \"skip\"",
     };
+    let (failed, looked_at) = (survey.faults.len(), survey.read + survey.faults.len() as u64);
     Err(Error::new(ErrorKind::Storage, format!("{failed} of {looked_at} images cannot be read; {advice}")))
 }
 
-fn class_table(source: &dyn Source) -> Vec<serde_json::Value> {
-    source.class_table().iter().map(|class| json!({ "name": class.name, "images": class.images })).collect()
+fn packed(manifest: &Manifest, folder: &Path) -> String {
+    let bytes: u64 = manifest.shards.iter().map(|shard| shard.bytes).sum();
+    let (images, shards, megabytes) = (manifest.images, manifest.shards.len(), bytes as f64 / 1e6);
+    let left_out = if manifest.left_out > 0 { format!(", {} left out", manifest.left_out) } else { String::new() };
+    format!("{images} images in {shards} files, {megabytes:.1} MB, in {}{left_out}", folder.display())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ddpm_comm::{World, agree, partition};
-use ddpm_data::Source;
+use ddpm_data::{ImageShape, Source};
 use ddpm_diffusion::{Diffusion, kept_timesteps};
 use ddpm_model::images::{Images, floats};
 use ddpm_model::tensor_file::{self, Entry};
@@ -83,8 +83,8 @@ fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar)
 
 fn write(args: &EncodeArgs, model: &Model, source: &dyn Source, noise: &[f32]) -> Result<(), Error> {
     let originals = images::read(source, 0, args.count, model.diffusion.device())?;
-    let [channels, size, _] = model.network.image().sizes();
-    let shape = [args.count, channels as usize, size as usize, size as usize];
+    let ImageShape { channels, height, width } = model.network.image();
+    let shape = [args.count, channels, height, width];
     let mut entries =
         vec![Entry::floats("noise", &shape, noise), Entry::floats("images", &shape, &floats(&originals.x_start)?)];
     if model.classes.is_some() {

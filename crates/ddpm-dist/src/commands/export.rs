@@ -21,7 +21,7 @@ pub fn run(args: &ExportArgs, world: &World, json: bool) -> Result<(), Failure> 
     let export = agree::unanimous(comm, Export::of(&model, options))?;
     tracing::info!("exporting {}", model.description);
     relieve_with("Leave out the sample images with --no-grid");
-    let samples = if args.no_grid { None } else { export.draw(comm)? };
+    let samples = if args.no_grid { None } else { Some(export.draw(comm)?) };
     agree::act_on_root(comm, || {
         let variants = export.write(&folder, samples.as_deref())?;
         let out = args.out.display().to_string();

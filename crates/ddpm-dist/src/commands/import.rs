@@ -2,6 +2,7 @@
 
 use ddpm_comm::{World, agree};
 use ddpm_model::{Failure, import};
+use ddpm_train::DataRecord;
 use serde_json::json;
 
 use crate::cli::ImportArgs;
@@ -18,7 +19,7 @@ pub fn run(args: &ImportArgs, world: &World, json: bool) -> Result<(), Failure> 
     let imported = agree::unanimous(comm.as_ref(), imported)?;
     let (run, step, image) = (imported.settings.run.dir.clone(), args.step, imported.network.image());
     let parameters = imported.network.layout().len();
-    ddpm_train::adopt(&comm, imported, step, &program())?;
+    ddpm_train::adopt(&comm, imported, step, DataRecord::unknown(), &program())?;
     let summary = || match json {
         true => print(json!({ "run": run, "step": step, "parameters": parameters, "image": image.sizes() })),
         false => print(format_args!(

@@ -30,6 +30,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             save(comm, out, draw)
         }
         PlotCommand::Metric { runs, metric, out } => save(comm, out, || metric_over_steps(runs, metric)),
+        PlotCommand::Points { files, x_label, y_label, out } => save(comm, out, || points(files, x_label, y_label)),
         PlotCommand::Forward { config, out } => save(comm, out, || {
             let settings = Settings::load(&config.config, &config.overrides)?;
             let source = data::open(&settings, Split::Train)?;
@@ -42,8 +43,7 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             let steps = steps::count(*steps, steps::DEFAULT_SAMPLING_STEPS, model.diffusion.timesteps());
             let drawn =
                 reverse(comm, &model, sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel }), steps, *seed)?;
-            let [channels, size, _] = model.network.image().sizes();
-            let strip = || pictures::reverse_strip(&drawn.trajectories, steps, channels as usize, size as usize);
+            let strip = || pictures::reverse_strip(&drawn.trajectories, steps, model.network.image());
             save(comm, out, strip)
         }
         PlotCommand::Variance { model, data: args, count, out } => {
@@ -144,6 +144,32 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         (*step, sum / weight)
     };
     points.iter().map(average).collect()
+}
+
+/// The pairs of numbers in each of `files`, in order of x.
+fn points(files: &[PathBuf], x_label: &str, y_label: &str) -> Result<Picture, Error> {
+    let mut series = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+        let mut points = Vec::new();
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+            let pair: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
+            let Ok(&[x, y]) = pair.as_deref() else {
+                let path = path.display();
+                return Err(Error::config(format!("{path}, line {number}: give two numbers, x and y, not `{line}`")));
+            };
+            points.push((x, y));
+        }
+        if points.is_empty() {
+            return Err(Error::config(format!("{} has no line with two numbers, x and y", path.display())));
+        }
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let name = path.file_stem().map_or("points".into(), |name| name.to_string_lossy().into_owned());
+        series.push(Series { name, points });
+    }
+    let (x_label, y_label) = (x_label.into(), y_label.into());
+    let title = format!("{y_label} against {x_label}");
+    Ok(Chart { title, x_label, y_label, series, ..Chart::default() }.draw()?)
 }
 
 /// A few samples on their way from noise, drawn by all ranks together.

@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use ddpm_comm::{World, agree};
+use ddpm_data::ImageShape;
 use ddpm_diffusion::{Clip, Ddim, Diffusion, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
-use ddpm_model::{
-    Classifier, Drawn, Error, Failure, Generation, Guidance, GuidanceOptions, ImageFolder, Model, NoiseInterval,
-    WeightChoice, direction, pictures, steps,
-};
+use ddpm_model::{Drawn, Error, Failure, Generation, Guided, Guides, ImageFolder, Model, pictures, steps};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tch::Tensor;
@@ -31,27 +29,16 @@ struct Order<'a> {
     model: Model,
     process: Diffusion,
     labels: Option<Vec<i64>>,
-    classifier: Option<Classifier>,
-    guidance: Option<Guidance<'a>>,
+    guided: Guided<'a>,
     noise: Option<Tensor>,
     count: usize,
 }
 
 impl<'a> Order<'a> {
-    fn of(
-        args: &'a SampleArgs,
-        output: Output<'a>,
-        model: Model,
-        guide: Option<&'a Model>,
-        classifier: Option<Classifier>,
-    ) -> Result<Self, Error> {
-        let [channels, size, _] = model.network.image().sizes();
-        if let Some(classifier) = &classifier {
-            classifier.check_guides(&model)?;
-        }
-        let classes = model.classes.or(classifier.as_ref().map(Classifier::classes));
+    fn of(args: &'a SampleArgs, output: Output<'a>, model: Model, guides: &'a Guides) -> Result<Self, Error> {
+        let classes = guides.classes(&model);
         let count = count(args, classes);
-        let read = |path| tensor_file::read(path, "noise", Some(count as i64), [channels, size, size]);
+        let read = |path| tensor_file::read(path, "noise", Some(count as i64), model.network.image().sizes());
         let file = args.init_noise.as_deref().map(read).transpose()?;
         let (noise, given) = file.map_or((None, None), |file| (Some(file.values), file.labels));
         let labels = labels(args, classes, count, given)?;
@@ -69,9 +56,8 @@ impl<'a> Order<'a> {
             steps::warn_of_visible_signal(&model.diffusion, &kept, &remedy);
         }
         let process = model.diffusion.respaced(&kept)?;
-        let guidance = guidance(args, &model, &process, guide)?;
-        let classifier = classifier.filter(|_| args.classifier_scale != 0.0);
-        Ok(Self { output, model, process, labels, classifier, guidance, noise, count })
+        let guided = guides.of(&model, &process)?;
+        Ok(Self { output, model, process, labels, guided, noise, count })
     }
 }
 
@@ -83,15 +69,10 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let output = agree::unanimous(comm.as_ref(), Output::of(args))?;
     let device = args.on.resolve(world)?;
     let model = Model::open(comm.as_ref(), &args.model, args.weights, device)?;
-    let open = |source: &String| Model::open(comm.as_ref(), source, WeightChoice::SlowestAverage, device);
-    let guide = args.guide_model.as_ref().map(open).transpose()?;
-    let classifier = args.classifier.as_deref();
-    let open = |source| Classifier::open(comm.as_ref(), source, WeightChoice::SlowestAverage, device);
-    let classifier = classifier.map(open).transpose()?;
-    let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, guide.as_ref(), classifier))?;
+    let guides = args.guidance.open(comm.as_ref(), device)?;
+    let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, &guides))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
-    let direction = direction(order.guidance.as_ref(), order.classifier.is_some());
-    let sampler = args.sampler.with(Ddim { eta: args.eta, direction });
+    let sampler = args.sampler.with(Ddim { eta: args.eta, direction: order.guided.direction() });
     let generation = Generation {
         corrector: (args.corrector_steps > 0)
             .then_some(Langevin { steps: args.corrector_steps, snr: args.corrector_snr }),
@@ -102,22 +83,25 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         },
         seed: args.seed,
         labels: order.labels.as_deref(),
-        classifier: order.classifier.as_ref().map(|classifier| (classifier, args.classifier_scale)),
-        guidance: order.guidance,
+        guided: order.guided,
         init_noise: order.noise.as_ref(),
         batch: args.batch,
         trajectories: if args.trajectory { count } else { 0 },
         ..Generation::of(model, &order.process, sampler)
     };
-    let guided = order.guidance.map_or(String::new(), |guidance| format!(", guided: {}", guidance.describe()));
+    let guidance = order.guided.describe();
+    let guided = guidance.as_ref().map_or(String::new(), |guidance| format!(", guided: {guidance}"));
     tracing::info!("{count} images from {} in {steps} steps{guided}", model.description);
     let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let [channels, size, _] = model.network.image().sizes();
-    let shape = Shape { count, channels: channels as usize, size: size as usize, steps };
+    let image = model.network.image();
+    if image.channels != 1 && image.channels != 3 && !matches!(order.output, Output::Safetensors(_)) {
+        let shown = if image.channels < 3 { "the first channel" } else { "the first three channels" };
+        tracing::info!("PNG shows {shown} of {}; FILE.safetensors holds all of them", image.channels);
+    }
     let columns = match (args.class, &order.labels) {
         // One row per class, all of the same length.
         (Some(ClassChoice::All), Some(labels)) => labels.iter().filter(|label| **label == 0).count(),
@@ -127,27 +111,26 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         // Every rank writes what it drew and forgets it.
         Output::Folder(folder) => {
             agree::unanimous(comm.as_ref(), folder.clear())?;
-            let write = |indices, batch: Drawn| folder.write(indices, &batch.samples, shape.channels, shape.size);
+            let write = |indices, batch: Drawn| folder.write(indices, &batch.samples, image);
             generation.run(comm.as_ref(), count, progress, write)?;
         }
         Output::Grid(path) => {
             let drawn = generation.gather(comm.as_ref(), count, progress)?;
             let write = || {
-                let grid = pictures::grid(&drawn.samples, shape.channels, shape.size, columns)?;
+                let grid = pictures::grid(&drawn.samples, image, columns)?;
                 grid.save_png(path).map_err(|e| Error::file(path, e))
             };
             agree::act_on_root(comm.as_ref(), write)?;
         }
         Output::Safetensors(path) => {
             let drawn = generation.gather(comm.as_ref(), count, progress)?;
-            let write = || write_tensors(path, &drawn, order.labels.as_deref(), shape);
+            let write = || write_tensors(path, &drawn, order.labels.as_deref(), [count, steps], image);
             agree::act_on_root(comm.as_ref(), write)?;
         }
     }
     bar.finish_and_clear();
     if world.rank() == 0 {
         if json {
-            let guidance = order.guidance.map(|guidance| guidance.describe());
             let model = &model.description;
             print(json!({ "out": args.out, "count": count, "steps": steps, "model": model, "guidance": guidance }))?;
         } else {
@@ -195,27 +178,6 @@ fn labels(
     }
 }
 
-/// The guidance that the arguments ask for, if it is any.
-fn guidance<'a>(
-    args: &SampleArgs,
-    model: &Model,
-    process: &Diffusion,
-    guide: Option<&'a Model>,
-) -> Result<Option<Guidance<'a>>, Error> {
-    let Some(scale) = args.guidance else { return Ok(None) };
-    let interval = args.guidance_interval.unwrap_or(NoiseInterval::ALL);
-    Guidance::of(model, process, guide, GuidanceOptions { scale, interval, rescale: args.guidance_rescale })
-}
-
-/// What was drawn.
-#[derive(Clone, Copy)]
-struct Shape {
-    count: usize,
-    channels: usize,
-    size: usize,
-    steps: usize,
-}
-
 impl<'a> Output<'a> {
     fn of(args: &'a SampleArgs) -> Result<Self, Error> {
         let path = Path::new(&args.out);
@@ -238,11 +200,17 @@ impl<'a> Output<'a> {
 }
 
 /// Writes the tensors, with the requested classes.
-fn write_tensors(path: &Path, drawn: &Drawn, labels: Option<&[i64]>, shape: Shape) -> Result<(), Error> {
-    let Shape { count, channels, size, steps } = shape;
-    let mut entries = vec![Entry::floats("samples", &[count, channels, size, size], &drawn.samples)];
+fn write_tensors(
+    path: &Path,
+    drawn: &Drawn,
+    labels: Option<&[i64]>,
+    [count, steps]: [usize; 2],
+    image: ImageShape,
+) -> Result<(), Error> {
+    let ImageShape { channels, height, width } = image;
+    let mut entries = vec![Entry::floats("samples", &[count, channels, height, width], &drawn.samples)];
     if !drawn.trajectories.is_empty() {
-        entries.push(Entry::floats("trajectory", &[count, steps, channels, size, size], &drawn.trajectories));
+        entries.push(Entry::floats("trajectory", &[count, steps, channels, height, width], &drawn.trajectories));
     }
     entries.extend(labels.map(Entry::labels));
     tensor_file::write(path, &entries)

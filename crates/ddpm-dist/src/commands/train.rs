@@ -68,7 +68,8 @@ fn describe(
     let (batch, images) = (settings.train.global_batch as u64, source.len());
     let memory = Footprint::of(settings, comm.size(), precision, place.is_gpu())?;
     // Weights, two moments and the averages, each a flat f32 buffer.
-    let shard_mb = (parameters * 4 * (3 + settings.ema.rates.len() as u64)) as f64 / 1e6 / world as f64;
+    let buffers = 3 + settings.ema.rates.len() + settings.ema.widths.len();
+    let shard_mb = (parameters * 4 * buffers as u64) as f64 / 1e6 / world as f64;
     if json {
         return print(json!({
             "settings": settings, "parameters": parameters, "tensors": network.layout().entries().len(),
@@ -92,7 +93,7 @@ fn print_memory(memory: &Footprint) -> Result<(), Error> {
     let part =
         |name: &str, megabytes: f64, what: &str| print(format_args!("#   {name:<13} {megabytes:6.0} MB  {what}"));
     let tensors = || {
-        part("state", memory.state, "weights, gradients, moments, averages")?;
+        part("state", memory.state, "weights, gradients, moments, averages, hashes for dropout")?;
         part("activations", memory.activations, "kept from forward to backward")?;
         part("temporaries", memory.temporaries, "of forward and backward, at the worst moment")
     };
@@ -102,6 +103,11 @@ fn print_memory(memory: &Footprint) -> Result<(), Error> {
             "# memory          {total:.0} MB per rank at the peak of a step, of the GPU's memory, in tensors:"
         ))?;
         tensors()?;
+        part(
+            "saved",
+            memory.saved.unwrap_or_default(),
+            "the copy of this rank's share of a checkpoint, during a save",
+        )?;
         print("#   what CUDA and its libraries keep for themselves comes on top, often 1 to 2 GB: not estimated")?;
         return print(format_args!("#   the process takes about {process:.0} MB of the machine's memory in addition"));
     };

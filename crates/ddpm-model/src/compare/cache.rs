@@ -6,10 +6,10 @@ use std::{env, fs, process};
 use ddpm_data::Source;
 use ddpm_eval::Gaussian;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use super::extractor::{Extractor, hex};
+use super::extractor::Extractor;
 use super::npz;
+use crate::digest;
 use crate::error::Error;
 
 /// Number of images, evenly spaced, whose pixels are part of a data set's identity.
@@ -25,18 +25,18 @@ const PROBED: u64 = 64;
 /// One of those images cannot be read.
 pub fn path(source: &dyn Source, count: usize, extractor: &Extractor) -> Result<Option<PathBuf>, Error> {
     let Some(folder) = folder() else { return Ok(None) };
-    let mut pixels = Sha256::new();
+    let mut pixels = Vec::new();
     let last = count as u64 - 1;
     let probed = PROBED.min(count as u64);
     for i in 0..probed {
         let id = (last * i).checked_div(probed - 1).unwrap_or(0);
-        pixels.update(&ddpm_data::preview(source, id, 1)?.images);
+        pixels.extend(ddpm_data::preview(source, id, 1, 1)?.images);
     }
     let protocol = json!({
-        "version": 1, "data": source.fingerprint(), "pixels": hex(&pixels.finalize()), "count": count,
+        "version": 1, "data": source.fingerprint(), "pixels": digest::of(pixels), "count": count,
         "image": extractor.image().sizes(), "features": extractor.sha256(),
     });
-    let name = hex(&Sha256::digest(protocol.to_string()));
+    let name = digest::of(protocol.to_string());
     Ok(Some(folder.join(&name[..32]).with_extension("npz")))
 }
 

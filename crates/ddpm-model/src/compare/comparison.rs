@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_comm::{Agreed, Collective};
 use ddpm_config::Settings;
-use ddpm_data::{ImageShape, Source, Split};
+use ddpm_data::{Depth, ImageShape, Source, Split};
 use ddpm_eval::{KernelDistance, Manifold, Subsets};
 use ddpm_spec::Features;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tch::{Device, Tensor};
 use super::distances::{PrecisionRecall, kernel_distance, precision_recall};
 use super::evaluated::Evaluated;
 use super::extractor::Extractor;
-use super::image_set::ImageSet;
+use super::image_set::{ImageSet, Progress};
 use super::reference::{Origin, Reference};
 use crate::data;
 use crate::error::{Error, Failure};
@@ -60,6 +60,14 @@ impl Against {
             Self::File(_) => None,
         }
     }
+
+    /// The depth of the images, which that of statistics is not known to exceed.
+    fn depth(&self) -> Depth {
+        match self {
+            Self::Data { source, .. } => source.depth(),
+            Self::File(_) => Depth::Byte,
+        }
+    }
 }
 
 impl Comparison {
@@ -98,7 +106,7 @@ impl Comparison {
     }
 
     /// The Fréchet distance, and where the statistics come from with which the images are compared. These are written
-    /// to `statistics` if that is given. `progress` is called as in [`Generation::run`](crate::Generation::run).
+    /// to `statistics` if that is given.
     ///
     /// # Errors
     /// Images cannot be read or drawn, the statistics are not usable, or a side has fewer than two images.
@@ -106,18 +114,18 @@ impl Comparison {
         &self,
         comm: &dyn Collective,
         statistics: Option<&Path>,
-        progress: &dyn Fn(usize, usize),
+        progress: Progress,
     ) -> Result<(f64, Origin), Failure> {
         let reference = match &self.against {
             Against::Data { source, count, .. } => Reference::Images { source: source.as_ref(), count: *count },
             Against::File(path) => Reference::File(path),
         };
-        let reference = reference.statistics(comm, &self.extractor, self.batch)?;
+        let reference = reference.statistics(comm, &self.extractor, self.batch, progress)?;
         if let Some(path) = statistics {
             reference.write(comm, path)?;
         }
-        let moments = |images: &ImageSet| images.moments(comm, &self.extractor, self.batch);
-        let samples = self.evaluated.with_images(progress, moments)?;
+        let moments = |images: &ImageSet| images.moments(comm, &self.extractor, self.batch, progress);
+        let samples = self.evaluated.with_images(self.against.depth(), moments)?;
         Ok((reference.distance(comm, &samples)?, reference.origin))
     }
 
@@ -129,7 +137,7 @@ impl Comparison {
         &self,
         comm: &dyn Collective,
         subsets: Subsets,
-        progress: &dyn Fn(usize, usize),
+        progress: Progress,
     ) -> Result<KernelDistance, Failure> {
         let (samples, reference) = self.rows(comm, progress, |count| Ok(subsets.check(count)?))?;
         kernel_distance(comm, &samples, &reference, subsets, self.extractor.device())
@@ -143,7 +151,7 @@ impl Comparison {
         &self,
         comm: &dyn Collective,
         neighbours: usize,
-        progress: &dyn Fn(usize, usize),
+        progress: Progress,
     ) -> Result<PrecisionRecall, Failure> {
         let (samples, reference) = self.rows(comm, progress, |count| Ok(Manifold::check(count, neighbours)?))?;
         precision_recall(comm, &samples, &reference, neighbours, self.extractor.device())
@@ -153,7 +161,7 @@ impl Comparison {
     fn rows(
         &self,
         comm: &dyn Collective,
-        progress: &dyn Fn(usize, usize),
+        progress: Progress,
         check: impl Fn(usize) -> Result<(), Error>,
     ) -> Result<(Tensor, Tensor), Failure> {
         let Against::Data { source, count, .. } = &self.against else {
@@ -161,9 +169,9 @@ impl Comparison {
             return Err(Agreed::known_to_all(Error::config(message)).into());
         };
         [self.evaluated.count(), *count].into_iter().try_for_each(check).map_err(Agreed::known_to_all)?;
-        let rows = |images: &ImageSet| images.rows(comm, &self.extractor, self.batch);
+        let rows = |images: &ImageSet| images.rows(comm, &self.extractor, self.batch, progress);
         let reference = rows(&ImageSet::Data { source: source.as_ref(), count: *count })?;
-        Ok((self.evaluated.with_images(progress, rows)?, reference))
+        Ok((self.evaluated.with_images(self.against.depth(), rows)?, reference))
     }
 
     /// Four lines of text: the evaluated images, what they are compared with, the features, and the protocol.
@@ -205,8 +213,11 @@ impl Comparison {
             "evaluated": self.evaluated.protocol(),
             "reference": reference,
             "image": self.extractor.image().sizes(),
-            "resize": "images of a data set: the crop of [data], scaled to this size; none besides",
-            "levels": "clipped to [-1, 1] and rounded to 256 levels",
+            "resize": "images of a data set: fitted to this size as [data] says; none besides",
+            "levels": match self.against.depth() {
+                Depth::Byte => "clipped to [-1, 1] and rounded to 256 levels",
+                Depth::Float => "clipped to [-1, 1]",
+            },
             "features": self.extractor.to_string(),
             "features_sha256": self.extractor.sha256(),
             "device": format!("{:?}", self.extractor.device()),

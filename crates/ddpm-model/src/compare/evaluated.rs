@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_config::Settings;
-use ddpm_data::{ImageShape, Source, Split};
+use ddpm_data::{Depth, ImageShape, Source, Split};
 use ddpm_diffusion::{Ddim, Diffusion, Spacing, kept_timesteps};
 use ddpm_spec::SamplerKind;
 use serde_json::{Value, json};
-use tch::Tensor;
 
 use super::image_set::ImageSet;
 use crate::draw::Generation;
 use crate::error::{Error, Failure};
-use crate::guidance::{Guidance, GuidanceOptions, NoiseInterval, direction};
+use crate::guides::Guides;
 use crate::model::Model;
-use crate::{data, samples, steps};
+use crate::samples::{self, Samples};
+use crate::{data, digest, steps};
 
 /// The images to evaluate.
 pub enum Evaluated {
@@ -24,10 +24,14 @@ pub enum Evaluated {
     Drawn(Box<Drawing>),
     /// Images read from files.
     Samples {
-        /// f32 `[N, C, H, W]` in `[-1, 1]`.
-        images: Tensor,
-        /// Where they come from.
+        /// The files.
+        samples: Samples,
+        /// The number of images.
+        count: usize,
+        /// Where they are.
         path: PathBuf,
+        /// The SHA-256 of what is there.
+        sha256: String,
     },
     /// The first images of a data set.
     Data {
@@ -51,8 +55,6 @@ pub struct DrawOptions {
     pub steps: Option<usize>,
     /// DDIM's noise.
     pub eta: f64,
-    /// Scale of classifier-free guidance.
-    pub guidance: Option<f64>,
     /// Seed of the noise.
     pub seed: u64,
     /// Images per forward pass.
@@ -66,33 +68,31 @@ pub struct Drawing {
     process: Diffusion,
     spacing: Spacing,
     labels: Option<Vec<i64>>,
-    guidance: Option<Guidance<'static>>,
+    guides: Guides,
+    /// The guidance in a phrase.
+    guidance: Option<String>,
 }
 
 impl Evaluated {
-    /// Images drawn from a model.
+    /// Images drawn from a model, guided by `guides`.
     ///
     /// # Errors
-    /// The process does not have so many steps, or the model cannot be guided.
-    pub fn drawn(model: Model, options: DrawOptions) -> Result<Self, Error> {
+    /// The process does not have so many steps, or the model cannot be guided like this.
+    pub fn drawn(model: Model, guides: Guides, options: DrawOptions) -> Result<Self, Error> {
         let total = model.diffusion.timesteps();
         let kept = steps::count(options.steps, steps::DEFAULT_SAMPLING_STEPS, total);
         let spacing = steps::spacing(None, &model.diffusion);
         let kept = kept_timesteps(spacing, total, kept)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more steps");
         let process = model.diffusion.respaced(&kept)?;
-        let guidance = match options.guidance {
-            Some(scale) => {
-                let options = GuidanceOptions { scale, interval: NoiseInterval::ALL, rescale: 0.0 };
-                Guidance::of(&model, &process, None, options)?
-            }
-            None => None,
-        };
+        let guidance = guides.of(&model, &process)?.describe();
+        let classes = guides.classes(&model);
         Ok(Self::Drawn(Box::new(Drawing {
             process,
             spacing,
             guidance,
-            labels: model.classes.map(|classes| (0..options.count as i64).map(|i| i % classes).collect()),
+            labels: classes.map(|classes| (0..options.count as i64).map(|i| i % classes).collect()),
+            guides,
             model,
             options,
         })))
@@ -105,9 +105,9 @@ impl Evaluated {
     /// The images cannot be read, or are fewer.
     pub fn samples(path: &Path, shape: Option<ImageShape>, take: Option<usize>) -> Result<Self, Error> {
         let shape = shape.map_or_else(|| samples::shape(path), Ok)?;
-        let images = samples::read(path, shape, None)?.images;
-        let count = data::count(take.map(|take| take as u64), images.size()[0] as u64, path.display())?;
-        Ok(Self::Samples { images: images.f_narrow(0, 0, count as i64)?, path: path.into() })
+        let samples = Samples::open(path, shape, None)?;
+        let count = data::count(take.map(|take| take as u64), samples.count() as u64, path.display())?;
+        Ok(Self::Samples { samples, count, path: path.into(), sha256: digest::of_path(path)? })
     }
 
     /// The first `take` images of the data set that `settings` describe, or all.
@@ -125,10 +125,7 @@ impl Evaluated {
         match self {
             Self::Drawn(drawing) => drawing.model.network.image(),
             Self::Data { source, .. } => source.image(),
-            Self::Samples { images, .. } => {
-                let size = images.size();
-                ImageShape { channels: size[1] as usize, height: size[2] as usize, width: size[3] as usize }
-            }
+            Self::Samples { samples, .. } => samples.image(),
         }
     }
 
@@ -136,8 +133,7 @@ impl Evaluated {
     pub fn count(&self) -> usize {
         match self {
             Self::Drawn(drawing) => drawing.options.count,
-            Self::Data { count, .. } => *count,
-            Self::Samples { images, .. } => images.size()[0] as usize,
+            Self::Data { count, .. } | Self::Samples { count, .. } => *count,
         }
     }
 
@@ -146,7 +142,7 @@ impl Evaluated {
         match self {
             Self::Drawn(_) => Ok(()),
             Self::Data { source, .. } => data::check_same(comm, source.as_ref()),
-            Self::Samples { .. } if agree::alike(comm, &self.count().to_le_bytes()) => Ok(()),
+            Self::Samples { count, sha256, .. } if agree::alike(comm, format!("{count} {sha256}").as_bytes()) => Ok(()),
             Self::Samples { .. } => {
                 let message = "the ranks found different samples; give all of them the same files";
                 Err(Agreed::known_to_all(Error::config(message)).into())
@@ -154,28 +150,27 @@ impl Evaluated {
         }
     }
 
-    /// Passes the images to `compute`, during which those of a model are drawn; `progress` is called as in
-    /// [`Generation::run`].
+    /// Passes the images to `compute`, during which they are read or drawn. They are compared with images of this depth.
     pub(super) fn with_images<T>(
         &self,
-        progress: &dyn Fn(usize, usize),
+        depth: Depth,
         compute: impl FnOnce(&ImageSet) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         match self {
-            Self::Samples { images, .. } => compute(&ImageSet::Samples(images)),
+            Self::Samples { samples, count, .. } => compute(&ImageSet::Samples { samples, count: *count, depth }),
             Self::Data { source, count, .. } => compute(&ImageSet::Data { source: source.as_ref(), count: *count }),
             Self::Drawn(drawing) => {
-                let Drawing { model, options, process, labels, guidance, .. } = drawing.as_ref();
-                let direction = direction(guidance.as_ref(), false);
-                let sampler = options.sampler.with(Ddim { eta: options.eta, direction });
+                let Drawing { model, options, process, labels, guides, .. } = drawing.as_ref();
+                let guided = guides.of(model, process)?;
+                let sampler = options.sampler.with(Ddim { eta: options.eta, direction: guided.direction() });
                 let generation = &Generation {
                     seed: options.seed,
                     labels: labels.as_deref(),
-                    guidance: *guidance,
+                    guided,
                     batch: options.batch,
                     ..Generation::of(model, process, sampler)
                 };
-                compute(&ImageSet::Drawn { generation, count: options.count, progress })
+                compute(&ImageSet::Drawn { generation, count: options.count, depth })
             }
         }
     }
@@ -197,17 +192,17 @@ impl Evaluated {
     pub(super) fn protocol(&self) -> Value {
         match self {
             Self::Drawn(drawing) => {
-                let Drawing { model, options, process, labels, spacing, guidance } = drawing.as_ref();
+                let Drawing { model, options, process, labels, spacing, guidance, .. } = drawing.as_ref();
                 json!({
                     "model": model.description, "count": options.count, "seed": options.seed,
                     "sampler": options.sampler, "steps": process.timesteps(), "spacing": spacing,
                     "timesteps": model.diffusion.timesteps(), "eta": options.eta,
-                    "guidance": guidance.and(options.guidance),
+                    "guidance": guidance,
                     "classes": labels.as_ref().map(|_| "in turn"),
                     "clip": model.clips.then_some("predicted images to [-1, 1]"),
                 })
             }
-            Self::Samples { path, .. } => json!({ "samples": path, "count": self.count() }),
+            Self::Samples { count, path, sha256, .. } => json!({ "samples": path, "sha256": sha256, "count": count }),
             Self::Data { source, split, count } => json!({
                 "data": source.describe(), "split": split, "count": count,
             }),

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_data::ImageShape;
 use ddpm_spec::Features;
-use sha2::{Digest, Sha256};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
+use crate::digest;
 use crate::error::{Error, ErrorKind, Failure};
+
+/// More features than this have covariances of gigabytes, whatever the batch, whose roots take many minutes on the one
+/// rank that computes them.
+pub const MOST_FEATURES: i64 = 8192;
 
 /// Computes features of images of one shape.
 pub struct Extractor {
@@ -126,7 +130,7 @@ impl By {
         let mut module = CModule::load_data_on_device(&mut bytes.as_slice(), device)
             .map_err(|error| refused(path, &format!("is not a valid TorchScript module ({})", first_line(&error))))?;
         module.f_set_eval()?;
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = digest::of(&bytes);
         Ok(Self::Module { path: path.into(), module, sha256 })
     }
 }
@@ -138,11 +142,6 @@ impl fmt::Display for Extractor {
             By::Module { path, .. } => path.display().fmt(f),
         }
     }
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first line of libtorch's message; the rest is a stack trace.

@@ -1,7 +1,7 @@
 //! Sets of images to compare, and their features, computed by all ranks together.
 
 use ddpm_comm::{Collective, Reduce, agree};
-use ddpm_data::Source;
+use ddpm_data::{Depth, Source};
 use ddpm_eval::FeatureMoments;
 use tch::{Device, Kind, Tensor};
 
@@ -9,6 +9,7 @@ use super::extractor::Extractor;
 use crate::draw::Generation;
 use crate::error::{Error, Failure};
 use crate::images;
+use crate::samples::Samples;
 
 /// A set of images.
 pub enum ImageSet<'a> {
@@ -19,30 +20,39 @@ pub enum ImageSet<'a> {
         /// The number of images.
         count: usize,
     },
-    /// Samples f32 `[N, C, H, W]` in `[-1, 1]`, the same on every rank.
-    Samples(&'a Tensor),
+    /// The first samples in files, the same on every rank.
+    Samples {
+        /// The files.
+        samples: &'a Samples,
+        /// The number of images.
+        count: usize,
+        /// The depth of the images that they are compared with.
+        depth: Depth,
+    },
     /// Images drawn for the comparison, which are kept nowhere.
     Drawn {
         /// How they are drawn.
         generation: &'a Generation<'a>,
         /// The number of images.
         count: usize,
-        /// Called as in [`Generation::run`].
-        progress: &'a dyn Fn(usize, usize),
+        /// The depth of the images that they are compared with.
+        depth: Depth,
     },
 }
+
+/// Called with (done, total) of this rank's share of the work, in images read or in steps of drawing.
+pub type Progress<'a> = &'a dyn Fn(usize, usize);
 
 impl ImageSet<'_> {
     /// The number of images.
     pub fn count(&self) -> usize {
         match self {
-            Self::Data { count, .. } | Self::Drawn { count, .. } => *count,
-            Self::Samples(samples) => samples.size()[0] as usize,
+            Self::Data { count, .. } | Self::Samples { count, .. } | Self::Drawn { count, .. } => *count,
         }
     }
 
-    /// Mean and covariance of the features of all images, on every rank. Samples are compared as the 256 levels that a
-    /// file would hold.
+    /// Mean and covariance of the features of all images, on every rank. Samples have the levels that
+    /// images of their depth can have.
     ///
     /// # Errors
     /// Images cannot be read or drawn, or the extractor fails on them.
@@ -51,9 +61,11 @@ impl ImageSet<'_> {
         comm: &dyn Collective,
         extractor: &Extractor,
         batch: usize,
+        progress: Progress,
     ) -> Result<FeatureMoments, Failure> {
         let mut moments = agree::unanimous(comm, FeatureMoments::new(extractor.dim()).map_err(Error::from))?;
-        self.for_each(comm, extractor.device(), batch, |_, images| Ok(moments.add(&extractor.features(images)?)?))?;
+        let add = |_, images: &Tensor| Ok(moments.add(&extractor.features(images)?)?);
+        self.for_each(comm, extractor.device(), batch, progress, add)?;
         moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum))?;
         Ok(moments)
     }
@@ -62,11 +74,17 @@ impl ImageSet<'_> {
     ///
     /// # Errors
     /// As for [`moments`](Self::moments).
-    pub fn rows(&self, comm: &dyn Collective, extractor: &Extractor, batch: usize) -> Result<Tensor, Failure> {
+    pub fn rows(
+        &self,
+        comm: &dyn Collective,
+        extractor: &Extractor,
+        batch: usize,
+        progress: Progress,
+    ) -> Result<Tensor, Failure> {
         let (count, dim) = (self.count() as i64, extractor.dim());
         let rows =
             agree::unanimous(comm, Tensor::f_zeros([count, dim], (Kind::Float, Device::Cpu)).map_err(Error::from))?;
-        self.for_each(comm, extractor.device(), batch, |first, images| {
+        self.for_each(comm, extractor.device(), batch, progress, |first, images| {
             let features = extractor.features(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
             rows.f_narrow(0, first as i64, images.size()[0])?.f_copy_(&features)?;
             Ok(())
@@ -86,32 +104,44 @@ impl ImageSet<'_> {
         comm: &dyn Collective,
         device: Device,
         batch: usize,
+        progress: Progress,
         mut take: impl FnMut(usize, &Tensor) -> Result<(), Error>,
     ) -> Result<(), Failure> {
         let mut share = |count: usize, read: &dyn Fn(usize, usize) -> Result<Tensor, Error>| -> Result<(), Failure> {
-            let mut ours = (comm.rank() * batch..count).step_by(comm.size() * batch);
-            let taken = ours.try_for_each(|first| take(first, &read(first, batch.min(count - first))?));
+            let ours = (comm.rank() * batch..count).step_by(comm.size() * batch);
+            let ours: Vec<_> = ours.map(|first| (first, batch.min(count - first))).collect();
+            let (mut done, total) = (0, ours.iter().map(|(_, size)| size).sum());
+            let taken = ours.into_iter().try_for_each(|(first, size)| {
+                take(first, &read(first, size)?)?;
+                done += size;
+                progress(done, total);
+                Ok(())
+            });
             Ok(agree::unanimous(comm, taken)?)
         };
         match self {
             Self::Data { source, count } => {
                 share(*count, &|first, count| Ok(images::read(*source, first as u64, count, device)?.x_start))
             }
-            Self::Samples(samples) => share(self.count(), &|first, count| {
-                grey_levels(&samples.f_narrow(0, first as i64, count as i64)?.f_to_device(device)?)
+            Self::Samples { samples, count, depth } => share(*count, &|first, count| {
+                quantised(*depth, &samples.read(first, count)?.images.f_to_device(device)?)
             }),
-            Self::Drawn { generation, count, progress } => {
+            Self::Drawn { generation, count, depth } => {
                 let [channels, height, width] = generation.network.image().sizes();
                 generation.run(comm, *count, progress, |indices, drawn| {
                     let samples = Tensor::f_from_slice(&drawn.samples)?.f_view([-1, channels, height, width])?;
-                    take(indices.start, &grey_levels(&samples.f_to_device(device)?)?)
+                    take(indices.start, &quantised(*depth, &samples.f_to_device(device)?)?)
                 })
             }
         }
     }
 }
 
-/// Samples, rounded to the 256 levels of an image file.
-fn grey_levels(samples: &Tensor) -> Result<Tensor, Error> {
-    Ok(((samples.f_clamp(-1.0, 1.0)? + 1.0) * 127.5).f_round()? / 127.5 - 1.0)
+/// Samples with the values that images of this depth can have.
+fn quantised(depth: Depth, samples: &Tensor) -> Result<Tensor, Error> {
+    let clamped = samples.f_clamp(-1.0, 1.0)?;
+    Ok(match depth {
+        Depth::Byte => ((clamped + 1.0) * 127.5).f_round()? / 127.5 - 1.0,
+        Depth::Float => clamped,
+    })
 }

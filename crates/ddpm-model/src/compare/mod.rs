@@ -13,6 +13,6 @@ mod reference;
 pub use comparison::{Against, Comparison};
 pub use distances::PrecisionRecall;
 pub use evaluated::{DrawOptions, Drawing, Evaluated};
-pub use extractor::Extractor;
-pub use image_set::ImageSet;
+pub use extractor::{Extractor, MOST_FEATURES};
+pub use image_set::{ImageSet, Progress};
 pub use reference::{Origin, Reference, Statistics};

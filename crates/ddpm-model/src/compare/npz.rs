@@ -51,7 +51,9 @@ pub fn write(path: &Path, statistics: &Gaussian) -> Result<(), Error> {
 
 /// One array of an archive, as f64.
 fn array(path: &Path, archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<Tensor, Error> {
-    let held = archive.file_names().map(|name| name.trim_end_matches(".npy")).collect::<Vec<_>>().join(", ");
+    let mut held: Vec<&str> = archive.file_names().map(|name| name.trim_end_matches(".npy")).collect();
+    held.sort_unstable();
+    let held = held.join(", ");
     let unpacked = archive.by_name(&format!("{name}.npy")).and_then(|mut entry| {
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes)?;

@@ -8,7 +8,7 @@ use ddpm_eval::{FeatureMoments, Gaussian};
 use serde::Serialize;
 
 use super::extractor::Extractor;
-use super::image_set::ImageSet;
+use super::image_set::{ImageSet, Progress};
 use super::{cache, npz};
 use crate::error::{Error, Failure};
 
@@ -55,6 +55,7 @@ impl Reference<'_> {
         comm: &dyn Collective,
         extractor: &Extractor,
         batch: usize,
+        progress: Progress,
     ) -> Result<Statistics, Failure> {
         match self {
             Self::File(path) => {
@@ -65,7 +66,7 @@ impl Reference<'_> {
                 })?;
                 Ok(Statistics { gaussian, origin: Origin::Given })
             }
-            Self::Images { source, count } => of_images(comm, *source, *count, extractor, batch),
+            Self::Images { source, count } => of_images(comm, *source, *count, extractor, batch, progress),
         }
     }
 }
@@ -76,6 +77,7 @@ fn of_images(
     count: usize,
     extractor: &Extractor,
     batch: usize,
+    progress: Progress,
 ) -> Result<Statistics, Failure> {
     let mut gaussian = None;
     let (path, found) = agree::on_root(comm, || {
@@ -86,7 +88,7 @@ fn of_images(
     if let (Some(path), true) = (&path, found) {
         return Ok(Statistics { gaussian, origin: Origin::Cached(path.clone()) });
     }
-    let moments = ImageSet::Data { source, count }.moments(comm, extractor, batch)?;
+    let moments = ImageSet::Data { source, count }.moments(comm, extractor, batch, progress)?;
     agree::act_on_root(comm, || {
         let computed = moments.gaussian()?;
         if let Some(path) = &path
@@ -133,7 +135,8 @@ impl Statistics {
     pub fn distance(&self, comm: &dyn Collective, samples: &FeatureMoments) -> Result<f64, Failure> {
         let distance = agree::on_root(comm, || {
             let reference = self.gaussian.as_ref().ok_or_else(|| Error::internal("rank 0 has no statistics"))?;
-            Ok::<_, Error>(samples.gaussian()?.frechet_distance(reference)?)
+            // The root of the reference's covariance serves for later distances too.
+            Ok::<_, Error>(reference.frechet_distance(&samples.gaussian()?)?)
         })?;
         Ok(distance)
     }

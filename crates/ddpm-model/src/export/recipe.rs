@@ -14,6 +14,7 @@ const METRICS: [&str; 4] = ["loss", "mse", "vlb_smoothed", "epoch"];
 pub(super) fn portable(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.checkpoint.uri = None;
+    settings.data.cache_dir = None;
     for path in settings.paths_mut() {
         if let Some(name) = Path::new(&*path).file_name() {
             *path = format!("./{}", name.to_string_lossy());
@@ -30,7 +31,9 @@ pub(super) fn data(settings: &Settings) -> Option<String> {
     let source = match data.kind {
         DataKind::Synthetic => format!("{} digits that ddpm-dist drew itself", data.count),
         DataKind::Idx => format!("the IDX files `{name}`"),
-        DataKind::Folder | DataKind::Packed => format!("the images in `{name}`"),
+        DataKind::Folder | DataKind::Parquet | DataKind::Webdataset | DataKind::Zip => {
+            format!("the images in `{name}`")
+        }
         DataKind::Unknown => return None,
     };
     Some(format!("{source}, as {}{}", data.image(), if data.flip { ", half of them mirrored" } else { "" }))

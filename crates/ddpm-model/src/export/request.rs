@@ -49,12 +49,9 @@ impl<'a> Export<'a> {
     }
 
     /// Draws the images of the model card, all ranks together: f32 `[16, C, H, W]` on rank 0, nothing on the others.
-    /// The classes take turns. `None` if the images are neither grey nor RGB.
-    pub fn draw(&self, comm: &dyn Collective) -> Result<Option<Vec<f32>>, Failure> {
+    /// The classes take turns.
+    pub fn draw(&self, comm: &dyn Collective) -> Result<Vec<f32>, Failure> {
         let model = self.model;
-        if !matches!(model.network.image().channels, 1 | 3) {
-            return Ok(None);
-        }
         let total = model.diffusion.timesteps();
         let kept = kept_timesteps(steps::spacing(None, &model.diffusion), total, self.steps())?;
         let process = model.diffusion.respaced(&kept)?;
@@ -62,7 +59,7 @@ impl<'a> Export<'a> {
         let labels: Option<Vec<i64>> =
             model.classes.map(|classes| (0..IMAGES as i64).map(|image| image % classes).collect());
         let generation = Generation { labels: labels.as_deref(), ..Generation::of(model, &process, sampler) };
-        Ok(Some(generation.gather(comm, IMAGES, |_, _| ())?.samples))
+        Ok(generation.gather(comm, IMAGES, |_, _| ())?.samples)
     }
 
     /// Writes the export with the images of [`draw`](Self::draw), if any; returns the names of the variants.
@@ -79,7 +76,7 @@ impl<'a> Export<'a> {
             }
             if let Some(samples) = samples {
                 let image = self.model.network.image();
-                let grid = pictures::grid(samples, image.channels, image.height, COLUMNS)?;
+                let grid = pictures::grid(samples, image, COLUMNS)?;
                 save(&path.join("samples.png"), &grid.encode_png())?;
             }
             let drawn = format!("DDIM in {} steps", self.steps());

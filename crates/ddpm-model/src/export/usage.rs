@@ -29,14 +29,24 @@ pub(super) fn usage(model: &Model, format: Format, name: &str) -> String {
 fn pipelines(model: &Model, name: &str, has_ddim: bool) -> String {
     let timesteps = model.diffusion.timesteps();
     let steps = steps::count(None, DEFAULT_SAMPLING_STEPS, timesteps);
+    let draw = |count: usize, name: &str| match is_picture(model) {
+        true => format!("pipe(num_inference_steps={count}).images[0].save(\"{name}.png\")"),
+        false => format!("numpy.save(\"{name}.npy\", pipe(num_inference_steps={count}, output_type=\"np\").images[0])"),
+    };
+    let import = if is_picture(model) { "" } else { "import numpy\n" };
     let deterministic = if has_ddim { format!("{name}/ddim") } else { name.into() };
     format!(
-        "```python\nfrom diffusers import DDIMPipeline, DDPMPipeline\n\n\
-         pipe = DDPMPipeline.from_pretrained({name:?})\n\
-         pipe(num_inference_steps={timesteps}).images[0].save(\"ancestral.png\")\n\
-         pipe = DDIMPipeline.from_pretrained({deterministic:?})\n\
-         pipe(num_inference_steps={steps}).images[0].save(\"ddim.png\")\n```\n"
+        "```python\n{import}from diffusers import DDIMPipeline, DDPMPipeline\n\n\
+         pipe = DDPMPipeline.from_pretrained({name:?})\n{}\n\
+         pipe = DDIMPipeline.from_pretrained({deterministic:?})\n{}\n```\n",
+        draw(timesteps, "ancestral"),
+        draw(steps, "ddim")
     )
+}
+
+/// Whether images are grey or RGB, which diffusers saves as pictures; others are arrays.
+fn is_picture(model: &Model) -> bool {
+    matches!(model.network.image().channels, 1 | 3)
 }
 
 /// A loop, because diffusers' pipeline does not pass classes to the network.
@@ -67,7 +77,7 @@ fn conditional(model: &Model, name: &str, classes: i64) -> String {
     format!(
         "The network takes the class of each image, 0 to {last}, which `DDPMPipeline` does not pass on, so drawing is \
          a loop.{note}\n\n\
-         ```python\nimport torch\nfrom diffusers import DDPMPipeline\n\n\
+         ```python\n{import}import torch\nfrom diffusers import DDPMPipeline\n\n\
          pipe = DDPMPipeline.from_pretrained({name:?})\n\
          classes = torch.arange({classes})\n{null}\
          x = torch.randn({classes}, {channels}, {height}, {width})\n\
@@ -76,8 +86,13 @@ fn conditional(model: &Model, name: &str, classes: i64) -> String {
          out = pipe.unet(x, t, class_labels=classes).sample\n{guided}        \
          x = pipe.scheduler.step(out, t, x).prev_sample\n\
          images = (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()\n\
-         for number, image in enumerate(pipe.numpy_to_pil(images)):\n    image.save(f\"{{number}}.png\")\n```\n",
+         {save}\n```\n",
         last = classes - 1,
+        save = match is_picture(model) {
+            true => "for number, image in enumerate(pipe.numpy_to_pil(images)):\n    image.save(f\"{number}.png\")",
+            false => "numpy.save(\"images.npy\", images)",
+        },
+        import = if is_picture(model) { "" } else { "import numpy\n" },
         timesteps = model.diffusion.timesteps(),
     )
 }

@@ -55,7 +55,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
     }
     let version = keys.take("_diffusers_version").as_ref().and_then(Value::as_str).and_then(version);
 
-    let image_size = image_size(&mut keys)?;
+    let [rows, columns] = image_size(&mut keys)?;
     let in_channels = keys.whole("in_channels", Some(3), 1..=WIDEST)?;
     let out_channels = keys.whole("out_channels", Some(3), 1..=WIDEST)?;
     let width = |value: &Value| value.as_i64().filter(|width| (1..=WIDEST).contains(width));
@@ -86,7 +86,7 @@ fn describe(mut keys: Keys) -> Result<Described, NnError> {
     };
     fixed(&mut keys, 4 * channels[0])?;
     let config = UNetSpec {
-        image: ImageShape::square(in_channels as usize, image_size as usize),
+        image: ImageShape { channels: in_channels as usize, height: rows, width: columns },
         out_channels,
         channels,
         layers_per_block,
@@ -122,20 +122,23 @@ fn fixed(keys: &mut Keys, time_width: i64) -> Result<(), NnError> {
     keys.only("num_train_timesteps", |_| true)
 }
 
-/// The side of the square images.
-fn image_size(keys: &mut Keys) -> Result<i64, NnError> {
-    let within = |side: i64| (1..=WIDEST).contains(&side).then_some(side);
+/// Height and width of the images: one number for squares, or both.
+fn image_size(keys: &mut Keys) -> Result<[usize; 2], NnError> {
+    let side = |value: &Value| {
+        let side = value.as_i64().filter(|side| (1..=WIDEST).contains(side));
+        side.map(|side| side as usize)
+    };
     match keys.take("sample_size") {
         None | Some(Value::Null) => {
             Err(keys
                 .unsupported("images of no particular size (add sample_size, the side of the training images)".into()))
         }
         Some(value) => {
-            let side = match &value {
-                Value::Array(sides) if sides.len() == 2 && sides[0] == sides[1] => sides[0].as_i64(),
-                single => single.as_i64(),
+            let sides = match &value {
+                Value::Array(sides) if sides.len() == 2 => side(&sides[0]).zip(side(&sides[1])),
+                single => side(single).map(|side| (side, side)),
             };
-            side.and_then(within).ok_or_else(|| keys.unsupported(format!("sample_size = {value}")))
+            sides.map(<[usize; 2]>::from).ok_or_else(|| keys.unsupported(format!("sample_size = {value}")))
         }
     }
 }

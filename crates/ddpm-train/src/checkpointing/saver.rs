@@ -157,17 +157,17 @@ impl Saver {
     /// resumed are set aside.
     fn begin_run(&mut self, newest: Option<u64>) -> Result<(), Error> {
         begin_run(&self.store, &self.config, newest)?;
-        self.snapshots = Snapshots::open(&self.settings)?;
-        match &self.snapshots {
-            Some(snapshots) if self.resumed_from.is_none() => snapshots.rewind(None),
-            _ => Ok(()),
+        if self.resumed_from.is_none() {
+            Snapshots::rewind(&self.settings, None)?;
         }
+        self.snapshots = Snapshots::open(&self.settings)?;
+        Ok(())
     }
 
     /// Takes everything after `step`, from which the run continues, out of the history; on rank 0.
     pub(super) fn rewind(&self, step: u64) -> Result<(), Error> {
         self.store.rewind(Some(step))?;
-        self.snapshots.as_ref().map_or(Ok(()), |snapshots| snapshots.rewind(Some(step)))
+        Snapshots::rewind(&self.settings, Some(step))
     }
 
     /// The store that holds the checkpoints.
@@ -344,6 +344,9 @@ impl Saver {
                 break;
             }
             thread::sleep(PAUSE);
+        }
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.abandon();
         }
         if self.retaining.is_busy() {
             self.retaining.stop();

@@ -4,10 +4,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ddpm_checkpoint::{Attempt, Commit, Lease, Manifest, OwnedSlice, Retention, Store, Upload, Values};
+use ddpm_checkpoint::{
+    Attempt, CheckpointError, Commit, Lease, Manifest, OwnedSlice, Retention, Store, Upload, Values,
+};
 use ddpm_config::Settings;
-use ddpm_model::{Error, UPDATES, average_buffer, snapshots_of, store_options};
-use ddpm_nn::{Averaging, Ema};
+use ddpm_model::{BEGUN, Error, UPDATES, average_buffer, snapshots_of, store_options};
+use ddpm_nn::Ema;
 use serde_json::json;
 use tch::Tensor;
 use tch_ext::Snapshot;
@@ -35,6 +37,8 @@ struct InFlight {
     draft: Option<Manifest>,
     /// The step of the snapshot.
     step: u64,
+    /// The step after which its averages began.
+    begun: u64,
     upload: Upload,
     commit: Option<Commit>,
 }
@@ -51,9 +55,13 @@ impl Snapshots {
         Ok(Some(Self { store, every, keep: ema.keep_snapshots, in_flight: None, retaining: Retaining::default() }))
     }
 
-    /// Takes the snapshots after `step` out of the history, all of them for `None`: the run continues from there.
-    pub(super) fn rewind(&self, step: Option<u64>) -> Result<(), Error> {
-        Ok(self.store.rewind(step).map(drop)?)
+    /// Takes the snapshots after `step` out of the history, all of them for `None`: the run continues from there, whether
+    /// or not it stores further ones.
+    pub(super) fn rewind(settings: &Settings, step: Option<u64>) -> Result<(), Error> {
+        match Store::open_existing_with(&snapshots_of(&settings.checkpoint_uri()), store_options(settings)) {
+            Err(CheckpointError::Absent { .. }) => Ok(()),
+            opened => Ok(opened?.rewind(step).map(drop)?),
+        }
     }
 
     /// Whether a snapshot is due after `step`.
@@ -82,7 +90,7 @@ impl Snapshots {
             );
             return;
         }
-        let averages: Vec<&Ema> = state.averages.iter().filter(|average| is_power(average)).collect();
+        let averages: Vec<&Ema> = state.averages.iter().filter(|average| average.averaging().is_power()).collect();
         let values = match copied(&averages) {
             Ok(values) => values,
             Err(error) => return tracing::warn!("step {}: no snapshot of the averages: {error}", state.step),
@@ -91,11 +99,13 @@ impl Snapshots {
         let mut draft = manifest(attempt);
         let names: Vec<String> = averages.iter().map(|average| average_buffer(average.averaging())).collect();
         draft.buffers.retain(|buffer| names.contains(&buffer.name));
-        draft.state = json!({ UPDATES: averages.iter().map(|average| average.updates()).collect::<Vec<_>>() });
+        let updates: Vec<u64> = averages.iter().map(|average| average.updates()).collect();
+        draft.state = json!({ UPDATES: updates, BEGUN: state.ema_begun });
         // They belong to the raw weights.
         draft.tensors.clear();
         let upload = self.store.start_upload(state.step, &attempt, 0, 1, values);
-        self.in_flight = Some(InFlight { draft: Some(draft), step: state.step, upload, commit: None });
+        self.in_flight =
+            Some(InFlight { draft: Some(draft), step: state.step, begun: state.ema_begun, upload, commit: None });
     }
 
     /// Starts what is possible by now: the commit after the upload, and deleting others after the commit.
@@ -110,7 +120,7 @@ impl Snapshots {
                 None
             }
             (_, Some(Ok(()))) => {
-                self.retaining.ask(thinned(flight.step, self.every, self.keep));
+                self.retaining.ask(thinned(flight.step, flight.begun, self.every, self.keep));
                 self.in_flight = None;
                 None
             }
@@ -123,24 +133,30 @@ impl Snapshots {
         }
     }
 
+    /// Gives up the snapshot in flight, with a warning.
+    pub(super) fn abandon(&mut self) {
+        if let Some(flight) = self.in_flight.take() {
+            tracing::warn!(
+                "step {}: the snapshot of the averages is missing, because storing it took too long",
+                flight.step
+            );
+        }
+    }
+
     /// Whether a snapshot is being stored, or others are being deleted.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.is_some() || self.retaining.is_busy()
     }
 }
 
-/// Which snapshots to keep after that of `step`: the newest, and the multiples of an interval, which is doubled until
-/// there are at most `keep`.
-fn thinned(step: u64, every: u64, keep: u64) -> Retention {
+/// Which snapshots to keep after that of `step`, of averages that began after step `begun`: the newest, and the multiples of
+/// an interval, which is doubled until there are at most `keep`.
+fn thinned(step: u64, begun: u64, every: u64, keep: u64) -> Retention {
     let mut interval = every;
-    while step / interval > keep {
+    while step / interval - begun / interval > keep {
         interval *= 2;
     }
     Retention { keep_last: 1, keep_every: Some(interval), keep_step: None }
-}
-
-fn is_power(average: &Ema) -> bool {
-    matches!(average.averaging(), Averaging::Power { .. })
 }
 
 /// Copies of these averages, which on a GPU may still be on their way to the host.
@@ -162,13 +178,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn few_snapshots_remain_evenly_spaced(every in 1..50_u64, keep in 2..70_u64, taken in 1..5000_u64) {
-            let kept = thinned(taken * every, every, keep).keep_every.unwrap();
-            let remaining = taken * every / kept;
+        fn few_snapshots_remain_evenly_spaced(
+            every in 1..50_u64,
+            keep in 2..70_u64,
+            taken in 1..5000_u64,
+            begun in 0..1_000_000_u64,
+        ) {
+            let step = |taken: u64| (begun / every + taken) * every;
+            let kept = thinned(step(taken), begun, every, keep).keep_every.unwrap();
+            let remaining = step(taken) / kept - begun / kept;
             prop_assert!(kept.is_multiple_of(every) && remaining <= keep);
-            prop_assert!(kept == every || 2 * remaining + 1 > keep, "no more than necessary are deleted");
+            prop_assert!(kept == every || 2 * remaining + 2 > keep, "no more than necessary are deleted");
             // What a later rule keeps, an earlier one has kept.
-            let later = thinned((taken + 1) * every, every, keep).keep_every.unwrap();
+            let later = thinned(step(taken + 1), begun, every, keep).keep_every.unwrap();
             prop_assert!(later.is_multiple_of(kept));
         }
     }

@@ -13,10 +13,10 @@ fn the_ranks_batches_are_the_slices_of_one_global_batch() {
     let dir = tempdir().unwrap();
     let settings = settings(dir.path(), &["data.flip=true"]);
     let source = data::open(&settings, Split::Train).unwrap();
-    let order = DataRecord::new(source.as_ref()).order(settings.seed);
+    let order = DataRecord::new(source.as_ref(), None).order(settings.seed, source.as_ref());
     let batches = |world: usize| -> (Vec<u64>, Vec<u8>) {
-        let ranks =
-            (0..world).map(|rank| loader(&settings, &source, order, 5, rank, world, ()).unwrap().next().unwrap());
+        let ranks = (0..world)
+            .map(|rank| loader(&settings, &source, order.clone(), 5, rank, world, ()).unwrap().next().unwrap());
         ranks.fold((Vec::new(), Vec::new()), |(mut ids, mut pixels), batch| {
             assert_eq!(batch.first_position, 5 * 8 + ids.len() as u64);
             ids.extend(batch.ids);

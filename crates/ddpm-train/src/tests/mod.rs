@@ -1,6 +1,7 @@
 //! Unit tests on a single rank: each part of the trainer separately, on a network of a few hundred weights.
 
 mod build;
+mod passes;
 mod restore;
 mod saver;
 mod select;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use ddpm_comm::{Collective, Memory, World};
 use ddpm_config::Settings;
 use ddpm_data::{Loader, Source, Split};
-use ddpm_model::data;
+use ddpm_model::{Place, data};
 use tch::{Device, Kind, Tensor};
 
 use crate::ahead::Ahead;
@@ -20,6 +21,7 @@ use crate::build::loader;
 use crate::clock::Clock;
 use crate::data_record::DataRecord;
 use crate::gradient_sync::GradientSync;
+use crate::passes::Passes;
 use crate::program::Program;
 use crate::state::TrainState;
 use crate::step::{Stepped, step};
@@ -57,6 +59,7 @@ struct Parts {
     task: Task,
     state: TrainState,
     sync: GradientSync,
+    passes: Passes,
     source: Arc<dyn Source>,
     loader: Loader<Ahead>,
 }
@@ -71,20 +74,22 @@ impl Parts {
     fn with(comm: &Arc<dyn Collective>, settings: Settings, task: Task, state: TrainState) -> Self {
         let (layout, program) = (task.network.layout(), Program::default());
         let sync = GradientSync::new(comm, Memory::Host, &settings.comm, layout, &state.gradients, &program).unwrap();
+        let passes = Passes::new(&settings, Place::CPU, 1, sync.overlaps());
         let source = data::open(&settings, Split::Train).unwrap();
-        let order = DataRecord::new(source.as_ref()).order(settings.seed);
+        let order = DataRecord::new(source.as_ref(), None).order(settings.seed, source.as_ref());
         let ahead = Ahead::of(&settings, &task.network, Device::Cpu);
         let loader = loader(&settings, &source, order, state.step, 0, 1, ahead).unwrap();
-        Self { comm: Arc::clone(comm), settings, task, state, sync, source, loader }
+        Self { comm: Arc::clone(comm), settings, task, state, sync, passes, source, loader }
     }
 
     fn record(&self) -> DataRecord {
-        DataRecord::new(self.source.as_ref())
+        DataRecord::new(self.source.as_ref(), None)
     }
 
     fn step(&mut self) -> Result<Stepped, ddpm_model::Failure> {
         let batch = self.loader.next().unwrap();
-        step(&self.task, &mut self.state, &mut self.sync, &batch, &mut Clock::started())
+        let Self { task, state, sync, passes, .. } = self;
+        step(task, state, sync, passes, &batch, &mut Clock::started())
     }
 
     fn steps(&mut self, count: u64) {

@@ -1,7 +1,6 @@
 // The CUDA runtime half: streams, events, memory, and the order between them.
-#include "fake.h"
+#include "streams.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,23 +8,16 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_DEVICE = 101, BAD_HANDLE = 400,
-       UNORDERED = 401, NOT_READY = 600, UNKNOWN = 999 };
 enum { GPUS = 64 };
 enum { STREAM_ALIVE = 0x51, EVENT_ALIVE = 0x52, DESTROYED = 0x53 };
-
-struct stream {
-    int state, index;
-    unsigned long pushed, done;
-    task *first, *last;
-    vector_clock clock;
-};
 
 typedef struct {
     int state, device;
     stream *on;
     unsigned long target;
     vector_clock clock;
+    capture *in; // what it was recorded in, after that many operations of its stream
+    unsigned long recorded;
 } event;
 
 typedef struct memory {
@@ -36,15 +28,15 @@ typedef struct memory {
     struct memory *next;
 } memory;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // protects everything below
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+stream *streams[STREAMS];
+int stream_count;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static stream *streams[STREAMS];
-static int stream_count;
 static memory *memories;
 static _Thread_local int device;
 static _Thread_local int last_error;
 
-static int code(int error) {
+int code(int error) {
     if (error) last_error = error;
     return error;
 }
@@ -64,12 +56,6 @@ void maybe_hang(const char *call) {
     if (asked("FAKE_HANG", call))
         for (;;) pause();
 }
-
-#define BEGIN(call) \
-    do { \
-        maybe_hang(#call); \
-        if (asked("FAKE_FAIL", #call)) return code(UNKNOWN); \
-    } while (0)
 
 static void *work(void *argument) {
     stream *self = argument;
@@ -100,8 +86,7 @@ static stream *new_stream(void) {
     return made;
 }
 
-// With the lock held.
-static stream *find_stream(void *handle) {
+stream *find_stream(void *handle) {
     static stream *standard;
     if (!handle && !standard) {
         standard = new_stream();
@@ -148,6 +133,7 @@ static void push(stream *on, task *added) {
     else on->first = added;
     on->last = added;
     on->pushed++;
+    count_operation(on);
     pthread_cond_broadcast(&changed);
 }
 
@@ -219,6 +205,14 @@ const char *cudaGetErrorString(int error) {
     case NO_MEMORY: return "out of memory";
     case BAD_DEVICE: return "invalid device ordinal";
     case BAD_HANDLE: return "invalid resource handle";
+    case ILLEGAL_STATE: return "the operation cannot be performed in the present state";
+    case NOT_WHILE_CAPTURING: return "operation not permitted when stream is capturing";
+    case INVALIDATED: return "operation failed due to a previous error during capture";
+    case UNMATCHED: return "capture was not ended in the same stream as it began";
+    case UNJOINED: return "capturing stream has unjoined work";
+    case ISOLATION: return "dependency created on uncaptured work in another stream";
+    case CAPTURED_EVENT: return "operation not permitted on an event last recorded in a capturing stream";
+    case WRONG_THREAD: return "attempt to terminate a thread-local capture sequence from another thread";
     case UNORDERED: return "memory is used on a stream that does not wait for its last use";
     default: return "unknown error";
     }
@@ -286,6 +280,7 @@ int cudaStreamDestroy(void *handle) {
 
 int cudaStreamSynchronize(void *handle) {
     BEGIN(cudaStreamSynchronize);
+    if (spoils_capture()) return code(NOT_WHILE_CAPTURING);
     pthread_mutex_lock(&lock);
     stream *on = find_stream(handle);
     unsigned long target = on ? on->pushed : 0;
@@ -323,6 +318,8 @@ int cudaEventRecord(void *handle, void *queue) {
         e->on = on;
         e->target = on->pushed;
         e->clock = on->clock;
+        e->in = on->in;
+        e->recorded = on->recorded;
     }
     pthread_mutex_unlock(&lock);
     return code(good ? SUCCESS : BAD_HANDLE);
@@ -330,14 +327,15 @@ int cudaEventRecord(void *handle, void *queue) {
 
 int cudaEventQuery(void *handle) {
     BEGIN(cudaEventQuery);
+    if (spoils_capture()) return code(NOT_WHILE_CAPTURING);
     event *e = handle;
     if (e->state != EVENT_ALIVE) return code(BAD_HANDLE);
     // CUDA allows it, but a thread without a current GPU would use the first one and allocate memory there.
     if (e->device != device) return code(BAD_DEVICE);
     pthread_mutex_lock(&lock);
-    bool done = !e->on || e->on->done >= e->target;
+    int error = e->in ? CAPTURED_EVENT : !e->on || e->on->done >= e->target ? SUCCESS : NOT_READY;
     pthread_mutex_unlock(&lock);
-    return code(done ? SUCCESS : NOT_READY);
+    return code(error);
 }
 
 typedef struct {
@@ -360,6 +358,9 @@ int cudaStreamWaitEvent(void *queue, void *handle, unsigned flags) {
     pthread_mutex_lock(&lock);
     stream *on = find_stream(queue);
     bool good = on && e->state == EVENT_ALIVE;
+    int error = good ? SUCCESS : BAD_HANDLE;
+    if (good && e->on) error = wait_in_capture(on, e->on, e->in, e->recorded);
+    good &= !error;
 #ifdef HOST_MEMORY
     if (good && !queue) {
         while (e->on && e->on->done < e->target) pthread_cond_wait(&changed, &lock);
@@ -376,13 +377,14 @@ int cudaStreamWaitEvent(void *queue, void *handle, unsigned flags) {
             if (on->clock.at[i] < e->clock.at[i]) on->clock.at[i] = e->clock.at[i];
     }
     pthread_mutex_unlock(&lock);
-    return code(good ? SUCCESS : BAD_HANDLE);
+    return code(error);
 }
 
 // --- memory -------------------------------------------------------------------------------------------------------
 
 int cudaMalloc(void **made, size_t bytes) {
     BEGIN(cudaMalloc);
+    if (spoils_capture()) return code(NOT_WHILE_CAPTURING);
     memory *m = calloc(1, sizeof *m);
     m->start = malloc(bytes + 1);
     m->bytes = bytes;
@@ -396,6 +398,7 @@ int cudaMalloc(void **made, size_t bytes) {
 
 int cudaFree(void *start) {
     BEGIN(cudaFree);
+    if (spoils_capture()) return code(NOT_WHILE_CAPTURING);
     wait_until_idle();
     pthread_mutex_lock(&lock);
     memory **m = &memories;
@@ -435,6 +438,8 @@ int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *ha
     BEGIN(cudaMemcpyAsync);
     stream *on = stream_of(handle);
     if (!on) return code(BAD_HANDLE);
+    // No host memory is pinned here, and for a copy of other memory the host waits.
+    if ((!on_device(to) || !on_device(from)) && spoils_capture()) return code(NOT_WHILE_CAPTURING);
     if (on_device(to) && touch(on, to, bytes)) return code(UNORDERED);
     if (on_device(from) && touch(on, from, bytes)) return code(UNORDERED);
     copy_task *added = malloc(sizeof *added);

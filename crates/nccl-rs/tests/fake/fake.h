@@ -1,9 +1,10 @@
 // A fake libnccl, libcudart and libnvidia-ml in one library: the same functions, on host memory.
 //
 // Streams are threads, events are positions in their queues, and "device memory" comes from malloc. cuda.c has the CUDA
-// runtime, nccl.c the collectives between processes, over shared memory, nvml.c the sensors of the GPUs. Besides doing the work they check the caller:
-// every access to device memory must be ordered after the previous one by streams and events, all ranks must make the
-// same calls, and destroyed objects must not be used.
+// runtime, capture.c the recording of graphs, nccl.c the collectives between processes, over shared memory, nvml.c the
+// sensors of the GPUs. Besides doing the work they check the caller: every access to device memory must be ordered after
+// the previous one by streams and events, all ranks must make the same calls, what is recorded must keep to CUDA's rules,
+// and destroyed objects must not be used.
 //
 // Environment:
 //   FAKE_GPUS=N           the number of GPUs (8)

@@ -8,7 +8,8 @@ use std::{fs, process};
 
 /// Compiles the library with `options` into `folder`, once per version of its source.
 pub fn library(folder: &str, options: &[&str]) -> PathBuf {
-    let sources = ["cuda.c", "nccl.c", "nvml.c", "fake.h"].map(|name| source("fake").join(name));
+    let sources =
+        ["cuda.c", "capture.c", "nccl.c", "nvml.c", "fake.h", "streams.h"].map(|name| source("fake").join(name));
     let mut hasher = DefaultHasher::new();
     options.hash(&mut hasher);
     for path in &sources {
@@ -20,7 +21,7 @@ pub fn library(folder: &str, options: &[&str]) -> PathBuf {
         let unfinished = library.with_extension(process::id().to_string());
         // -Bsymbolic: it must call its own functions even if the process also has the real libcudart, as with libtorch.
         let shared = ["-shared", "-fPIC", "-pthread", "-Wl,-Bsymbolic"];
-        compile(&unfinished, &[options, &shared].concat(), &sources[..3]);
+        compile(&unfinished, &[options, &shared].concat(), &sources[..4]);
         fs::rename(unfinished, &library).expect("both are in one folder");
     }
     library

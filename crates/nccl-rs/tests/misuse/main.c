@@ -1,5 +1,6 @@
 // Violates the rules of CUDA and NCCL one by one: the library of tests/fake must detect each violation.
 // Linked with that library; prints the rules whose violation goes undetected.
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,12 +13,14 @@ typedef void *handle;
 int cudaMalloc(void **, size_t), cudaSetDevice(int), cudaMemcpyAsync(void *, const void *, size_t, int, handle);
 int cudaStreamCreateWithFlags(handle *, unsigned), cudaStreamDestroy(handle), cudaStreamSynchronize(handle);
 int cudaEventCreateWithFlags(handle *, unsigned), cudaEventDestroy(handle), cudaEventRecord(handle, handle);
-int cudaStreamWaitEvent(handle, handle, unsigned), cudaEventQuery(handle);
+int cudaStreamWaitEvent(handle, handle, unsigned), cudaEventQuery(handle), cudaFree(void *);
+int cudaStreamBeginCapture(handle, int), cudaStreamEndCapture(handle, handle *), cudaGraphDestroy(handle);
 int ncclGetUniqueId(unique_id *), ncclCommInitRank(handle *, int, unique_id, int), ncclGroupStart(void), ncclGroupEnd(void);
 int ncclAllReduce(const void *, void *, size_t, int, int, handle, handle);
 int ncclCommGetAsyncError(handle, int *), ncclCommFinalize(handle), ncclCommDestroy(handle);
 
-enum { F32 = 7, BF16 = 9, SUM = 0, COPY_DEFAULT = 4, NOT_READY = 600 };
+enum { F32 = 7, BF16 = 9, SUM = 0, COPY_DEFAULT = 4, NOT_READY = 600, NOT_WHILE_CAPTURING = 900, INVALIDATED = 901,
+       UNMATCHED = 903, UNJOINED = 904, ISOLATION = 905, CAPTURED_EVENT = 907, WRONG_THREAD = 908, THREAD_LOCAL = 1 };
 static int failures;
 
 static void expect(int holds, const char *rule) {
@@ -43,6 +46,81 @@ static int detects(unique_id id, size_t count, int type) {
     int theirs = 0;
     wait(&theirs);
     return error != 0 && theirs != 0;
+}
+
+// Something that must not be done while `on` is recorded.
+static void spoils(handle on, int (*act)(void), const char *rule) {
+    handle graph;
+    expect(!cudaStreamBeginCapture(on, THREAD_LOCAL), "a recording can begin");
+    expect(act() == NOT_WHILE_CAPTURING, rule);
+    expect(cudaStreamEndCapture(on, &graph) == INVALIDATED && !graph, rule);
+}
+
+static handle other, before; // a stream and an event that are not recorded
+static void *device_memory;
+static float host_memory[4];
+static int waits(void) { return cudaStreamSynchronize(other); }
+static int asks(void) { return cudaEventQuery(before); }
+static int allocates(void) { return cudaMalloc(&device_memory, 64); }
+static int frees(void) { return cudaFree(device_memory); }
+static int uploads(void) { return cudaMemcpyAsync(device_memory, host_memory, sizeof host_memory, COPY_DEFAULT, other); }
+
+static void *end_elsewhere(void *on) {
+    handle graph;
+    return (void *)(long)cudaStreamEndCapture(on, &graph);
+}
+
+static void recordings(void) {
+    handle recorded, during, graph;
+    cudaStreamCreateWithFlags(&recorded, 1);
+    cudaStreamCreateWithFlags(&other, 1);
+    cudaEventCreateWithFlags(&before, 2);
+    cudaEventCreateWithFlags(&during, 2);
+    cudaMalloc(&device_memory, sizeof host_memory);
+    cudaEventRecord(before, other);
+
+    spoils(recorded, waits, "a recording does not wait for a stream");
+    spoils(recorded, asks, "a recording does not ask for an event");
+    spoils(recorded, allocates, "a recording allocates no memory");
+    spoils(recorded, frees, "a recording frees no memory");
+    spoils(recorded, uploads, "a recording copies no memory that is not pinned");
+
+    expect(cudaStreamEndCapture(recorded, &graph) != 0, "a recording begins before it ends");
+    expect(cudaStreamBeginCapture(recorded, 3), "a recording has a known mode");
+    expect(!cudaStreamBeginCapture(recorded, THREAD_LOCAL), "a recording can begin");
+    expect(cudaStreamBeginCapture(recorded, THREAD_LOCAL), "a recording begins once");
+    pthread_t thread;
+    void *error;
+    pthread_create(&thread, NULL, end_elsewhere, recorded);
+    pthread_join(thread, &error);
+    expect((long)error == WRONG_THREAD, "a recording ends on its thread");
+    cudaEventRecord(during, recorded);
+    expect(!cudaStreamWaitEvent(other, during, 0), "another stream can join");
+    expect(cudaStreamEndCapture(other, &graph) == UNMATCHED, "a recording ends on its stream");
+    expect(cudaStreamEndCapture(recorded, &graph) == UNJOINED && !graph, "a stream that has joined is waited for");
+
+    cudaStreamBeginCapture(recorded, THREAD_LOCAL);
+    cudaEventRecord(during, recorded);
+    cudaStreamWaitEvent(other, during, 0);
+    cudaEventRecord(during, other);
+    cudaStreamWaitEvent(recorded, during, 0);
+    expect(!cudaStreamEndCapture(recorded, &graph) && graph, "a stream can join and be waited for");
+    expect(cudaEventQuery(during) == CAPTURED_EVENT, "an event of a recording is not asked for");
+    expect(cudaStreamWaitEvent(other, during, 0) == CAPTURED_EVENT, "an event of a recording is not waited for later");
+    expect(!cudaGraphDestroy(graph), "a graph can be destroyed");
+    expect(cudaGraphDestroy(graph), "a graph is destroyed once");
+
+    cudaStreamBeginCapture(recorded, THREAD_LOCAL);
+    cudaEventRecord(during, recorded);
+    cudaStreamWaitEvent(other, during, 0);
+    cudaEventRecord(during, other);
+    cudaMemcpyAsync(device_memory, device_memory, 4, COPY_DEFAULT, other);
+    cudaStreamWaitEvent(recorded, during, 0);
+    expect(cudaStreamEndCapture(recorded, &graph) == UNJOINED, "a stream is waited for after its last work");
+
+    cudaStreamBeginCapture(recorded, THREAD_LOCAL);
+    expect(cudaStreamWaitEvent(recorded, before, 0) == ISOLATION, "a recording waits for nothing outside of it");
+    expect(cudaStreamEndCapture(recorded, &graph) == INVALIDATED, "a recording waits for nothing outside of it");
 }
 
 int main(void) {
@@ -98,5 +176,6 @@ int main(void) {
     expect(cudaEventRecord(ready, lane) && cudaEventQuery(ready) != NOT_READY, "a destroyed event is not used");
     cudaStreamDestroy(lane);
     expect(cudaStreamSynchronize(lane), "a destroyed stream is not used");
+    recordings();
     return failures != 0;
 }

@@ -3,7 +3,7 @@
 use ddpm_comm::{World, agree};
 use ddpm_data::Split;
 use ddpm_diffusion::{Diffusion, Stream, noise_batch};
-use ddpm_model::samples::{self, Labelled};
+use ddpm_model::samples::{self, Labelled, Samples};
 use ddpm_model::{Classifier, Error, Failure};
 use serde_json::json;
 use tch::{Device, Tensor};
@@ -24,7 +24,10 @@ pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure>
 fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool) -> Result<(), Error> {
     let model = classifier.model();
     let Labelled { images, labels } = match (&args.samples, args.split) {
-        (Some(path), _) => samples::read(path, model.network.image(), Some(classifier.classes()))?,
+        (Some(path), _) => {
+            let samples = Samples::open(path, model.network.image(), Some(classifier.classes()))?;
+            samples.read(0, samples.count())?
+        }
         (None, split) => {
             let split = split.unwrap_or(Split::Test);
             let source = model.open_data(&model.data_settings(None, &[])?, split)?;

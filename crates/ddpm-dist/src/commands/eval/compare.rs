@@ -4,21 +4,18 @@ use std::path::Path;
 
 use ddpm_comm::{World, agree};
 use ddpm_config::Settings;
-use ddpm_model::compare::{Against, Comparison, DrawOptions, Evaluated};
-use ddpm_model::{Error, Failure, Model, Remedy};
+use ddpm_model::compare::{Against, Comparison, DrawOptions, Evaluated, Progress};
+use ddpm_model::{Error, Failure, Guides, Model, Remedy};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::cli::CompareArgs;
 use crate::commands::patience::PATIENCE;
-use crate::failure::{relieve_by_batch, relieve_with};
+use crate::failure::relieve_by_batch;
 use crate::output::print;
 
 /// Number of images that a model draws by default.
 const DRAWN: usize = 10_000;
-
-/// From this many features on, their covariances take gigabytes, whatever the batch.
-const MANY_FEATURES: i64 = 8192;
 
 /// Opens both sides on all ranks; the images are compared with a file of `statistics`, or else with a data set.
 pub fn open(args: &CompareArgs, statistics: Option<&Path>, world: &World) -> Result<Comparison, Failure> {
@@ -29,19 +26,13 @@ pub fn open(args: &CompareArgs, statistics: Option<&Path>, world: &World) -> Res
     let device = args.on.resolve(world)?;
     let open = |source: &String| Model::open(comm, source, args.evaluated.weights, device);
     let model = args.evaluated.from.model.as_ref().map(open).transpose()?;
+    let guides = args.evaluated.guidance.open(comm, device)?;
     let sides = || {
         let against = against(args, statistics, model.as_ref())?;
-        Ok::<_, Error>((evaluated(args, model, &against)?, against))
+        Ok::<_, Error>((evaluated(args, model, guides, &against)?, against))
     };
     let (evaluated, against) = agree::unanimous(comm, sides())?;
-    let comparison = Comparison::open(comm, evaluated, against, &args.features, device, args.batch)?;
-    let dim = comparison.dim();
-    if dim > MANY_FEATURES {
-        relieve_with(format!(
-            "Give fewer features by --features FILE.pt: {dim} of them have {dim} x {dim} covariances"
-        ));
-    }
-    Ok(comparison)
+    Comparison::open(comm, evaluated, against, &args.features, device, args.batch)
 }
 
 fn against(args: &CompareArgs, statistics: Option<&Path>, model: Option<&Model>) -> Result<Against, Error> {
@@ -53,34 +44,33 @@ fn against(args: &CompareArgs, statistics: Option<&Path>, model: Option<&Model>)
             return Err(Error::config("there is nothing to compare the images with").or(Remedy::NameData));
         }
     };
-    Against::data(&settings, args.split, args.count)
+    Against::data(&settings, args.split, args.reference_count)
 }
 
-fn evaluated(args: &CompareArgs, model: Option<Model>, against: &Against) -> Result<Evaluated, Error> {
+fn evaluated(args: &CompareArgs, model: Option<Model>, guides: Guides, against: &Against) -> Result<Evaluated, Error> {
     let wanted = &args.evaluated;
     match (model, &wanted.from.samples, &wanted.from.images) {
         (Some(model), _, _) => {
             let options = DrawOptions {
-                count: wanted.take.unwrap_or(DRAWN),
+                count: wanted.count.unwrap_or(DRAWN),
                 sampler: wanted.sampler,
                 steps: wanted.steps,
                 eta: wanted.eta,
-                guidance: wanted.guidance,
                 seed: args.seed,
                 batch: args.batch,
             };
-            Evaluated::drawn(model, options)
+            Evaluated::drawn(model, guides, options)
         }
-        (None, Some(path), _) => Evaluated::samples(path, against.image(), wanted.take),
+        (None, Some(path), _) => Evaluated::samples(path, against.image(), wanted.count),
         (None, None, config) => {
             let settings = Settings::load(config.as_deref().unwrap_or_default(), &wanted.images_set)?;
-            Evaluated::data(&settings, wanted.images_split, wanted.take)
+            Evaluated::data(&settings, wanted.images_split, wanted.count)
         }
     }
 }
 
-/// Calls `measure` with the progress of drawing, shown on rank 0.
-pub fn with_progress<T>(world: &World, measure: impl FnOnce(&dyn Fn(usize, usize)) -> T) -> T {
+/// Calls `measure` with the progress of reading and of drawing, shown on rank 0.
+pub fn with_progress<T>(world: &World, measure: impl FnOnce(Progress) -> T) -> T {
     let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let found = measure(&|done, total| {
         bar.set_length(total as u64);

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::compare::{open, report, with_progress};
 use crate::cli::KidArgs;
+use crate::failure::relieve_with;
 
 /// Computes the distance and prints it.
 pub fn run(args: &KidArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -14,6 +15,10 @@ pub fn run(args: &KidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comparison = open(&args.compare, None, world)?;
     let (count, size) = (args.subsets, args.subset_size);
     let subsets = Subsets { count, size, seed: args.compare.seed };
+    relieve_with(format!(
+        "Lower --subset-size, which is {size}, --batch, which is {}, or the numbers of images, -n and --reference-count",
+        args.compare.batch
+    ));
     let found = with_progress(world, |progress| comparison.kernel_distance(comm.as_ref(), subsets, progress))?;
     let (mean, std, seed) = (found.mean, found.std, subsets.seed);
     let result = json!({

@@ -245,7 +245,7 @@ impl fmt::Display for Diagnosis {
 impl Error for Diagnosis {}
 
 /// Explains a store's error and how to fix it: two sentences, without the final full stop.
-pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
+pub fn explain(error: &(dyn Error + 'static)) -> String {
     let causes = causes(error);
     if let Some(diagnosis) = causes.iter().find_map(|cause| cause.downcast_ref::<Diagnosis>()) {
         return format!("{}. {}", diagnosis.summary(), diagnosis.remedy());

@@ -115,8 +115,8 @@ pub(crate) fn check_s3(builder: &AmazonS3Builder, bucket: &str) -> Result<(), St
     let Ok(url) = Url::parse(&endpoint) else { return Err(format!("its endpoint {endpoint} is not a URL")) };
     if url.scheme() == "http" && !is_on(Key::Client(ClientConfigKey::AllowHttp)) {
         return Err(format!(
-            "its endpoint {endpoint} is not encrypted; set AWS_ALLOW_HTTP=true if everyone on that network may read the \
-             checkpoints"
+            "its endpoint {endpoint} is not encrypted; set AWS_ALLOW_HTTP=true if everyone on that network may read what \
+             is stored there"
         ));
     }
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", &endpoint));

@@ -1,0 +1,14 @@
+//! Files in an object store: read by range, in blocks that are kept in memory and on the disk.
+
+mod bucket;
+mod disk;
+mod fetch;
+mod memory;
+mod object;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod version;
+
+pub(crate) use bucket::Bucket;
+pub(crate) use object::{Object, is_address};

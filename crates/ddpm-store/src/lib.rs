@@ -1,0 +1,12 @@
+//! Object stores by address: credentials from the environment, retries, and errors that say what to change.
+//!
+//! [`resolve`] turns `s3://bucket/prefix` into a client, and [`explain`] turns its errors into two sentences.
+//! Checkpoints and data sets are reached through them alike.
+
+mod address;
+mod client;
+mod diagnosis;
+mod endpoint;
+
+pub use address::{Limits, Location, environment, resolve};
+pub use diagnosis::explain;

@@ -39,8 +39,10 @@
 //! ```
 
 mod announce;
+mod atomic;
 mod celeba;
 mod classes;
+mod cursor;
 mod error;
 mod findings;
 mod folder;

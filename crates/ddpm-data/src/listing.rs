@@ -195,6 +195,11 @@ pub(crate) fn is_visible(name: &OsStr) -> bool {
     !name.as_encoded_bytes().starts_with(b".") && !SYSTEM.iter().any(|system| name == *system)
 }
 
+/// Whether no part of the name of a file inside another one is hidden; it may begin with `./`.
+pub(crate) fn is_visible_name(name: &str) -> bool {
+    name.split('/').all(|part| part.is_empty() || part == "." || is_visible(part.as_ref()))
+}
+
 /// Whether this is a link to `real`, the folder being listed, or to a folder that contains it.
 fn links_to_parent(entry: &DirEntry, real: &Path) -> bool {
     entry.depth() > 0

@@ -248,9 +248,11 @@ impl<P: Prepare> Shared<P> {
             queue.claimed += 1;
             let (spare, wanted) = (queue.spare.pop().unwrap_or_default(), queue.wanted);
             drop(queue);
-            self.announce(wanted);
-            let result =
-                catch_unwind(AssertUnwindSafe(|| self.fill(step, spare))).unwrap_or(Err(DataError::Panicked { step }));
+            let fill = || {
+                self.announce(wanted);
+                self.fill(step, spare)
+            };
+            let result = catch_unwind(AssertUnwindSafe(fill)).unwrap_or(Err(DataError::Panicked { step }));
             queue = self.queue();
             queue.done.insert(step, result);
             self.ready.notify_all();

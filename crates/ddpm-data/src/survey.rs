@@ -53,7 +53,8 @@ impl Survey {
     /// Reads the images of `source` on all processors; the result does not depend on their number.
     ///
     /// # Errors
-    /// With [`Extent::Preview`], those of [`Source::read`] that skipping does not cover.
+    /// Those of [`Source::read`] that concern more than one image; with [`Extent::Preview`], all that skipping does not
+    /// cover.
     pub fn of(source: &dyn Source, extent: Extent) -> Result<Self, DataError> {
         let all = match extent {
             Extent::Preview => source.len().min(PREVIEW),
@@ -76,7 +77,13 @@ impl Survey {
                 Ok(label) => label,
                 Err(error) => {
                     let skipped = source.skips().is_some() && matches!(error, DataError::Image { .. });
-                    if !skipped && extent == Extent::Preview {
+                    // Other images cannot be read either, each perhaps only after many attempts.
+                    let lost = match error {
+                        DataError::Store { .. } | DataError::Changed { .. } => true,
+                        DataError::Vanished { .. } => source.files().is_some(),
+                        _ => false,
+                    };
+                    if lost || !skipped && extent == Extent::Preview {
                         return Err(error);
                     }
                     survey.ends |= !skipped;

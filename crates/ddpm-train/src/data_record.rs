@@ -76,8 +76,12 @@ impl DataRecord {
             false => format!("the data set has {after} images, but had {before} when step {step} was saved"),
         };
         if !allows {
-            return Err(refuse(format!("{change}, and the order of the images depends on the whole data set"))
-                .or(Remedy::Do("restore the data set".into()))
+            let (because, restore) = match same_data {
+                true => ("follows from it", "set it and data.shuffle_window back"),
+                false => ("depends on the whole data set", "restore the data set"),
+            };
+            return Err(refuse(format!("{change}, and the order of the images {because}"))
+                .or(Remedy::Do(restore.into()))
                 .or(Remedy::AllowChange(vec![DATA.into()])));
         }
         let order_epoch = held.epochs(manifest.seed).epochs_begun(manifest.position);

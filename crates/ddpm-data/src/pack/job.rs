@@ -7,7 +7,8 @@ use std::path::Path;
 
 use parquet::errors::ParquetError;
 
-use super::manifest::{Hashing, MADE_BY, Manifest, NAME, PackFormat, PackedShard};
+use super::hashing::Hashing;
+use super::manifest::{MADE_BY, Manifest, NAME, PackFormat, PackedShard};
 use super::parquet::ParquetShard;
 use super::record::{Record, record};
 use super::tar::TarShard;
@@ -54,6 +55,14 @@ pub fn pack(source: &dyn Source, folder: &Path, packing: &Packing) -> Result<Man
         let name = format!("{}-{number:05}-of-{:05}.{ending}", packing.split, numbered.len());
         shard(source, folder, name, ids.clone(), packing, &classes)
     })?;
+    let (shards, empty): (Vec<_>, Vec<_>) = shards.into_iter().partition(|shard| shard.images > 0);
+    if shards.is_empty() {
+        return Err(DataError::Setting("none of the images can be used; correct data.path".into()));
+    }
+    for shard in empty {
+        let path = folder.join(shard.name);
+        fs::remove_file(&path).map_err(DataError::write(&path))?;
+    }
     let images = shards.iter().map(|shard| shard.images).sum();
     let shape = source.image();
     let manifest = Manifest {
@@ -66,7 +75,7 @@ pub fn pack(source: &dyn Source, folder: &Path, packing: &Packing) -> Result<Man
         shards,
     };
     let path = folder.join(NAME);
-    fs::write(&path, manifest.text() + "\n").map_err(DataError::write(&path))?;
+    manifest.save(folder).map_err(DataError::write(&path))?;
     Ok(manifest)
 }
 

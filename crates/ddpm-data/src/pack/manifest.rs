@@ -1,13 +1,14 @@
 //! `manifest.json` of a packed data set: what was packed, and the checksum of each shard.
 
-use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::{DataError, parallel};
+use super::folder::Folder;
+use crate::remote::Bucket;
+use crate::{DataError, atomic};
 
 /// The name of the file.
 pub(super) const NAME: &str = "manifest.json";
@@ -44,9 +45,30 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The text of `manifest.json`.
-    pub(super) fn text(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a manifest holds only what JSON can express")
+    /// The manifest in a folder; `None` if there is none, or a file of this name that another program wrote.
+    ///
+    /// # Errors
+    /// [`DataError::Format`] if it is damaged; [`DataError::Io`] or [`DataError::Store`] if it cannot be read.
+    pub(super) fn find(folder: &Folder) -> Result<Option<Self>, DataError> {
+        let path = folder.path(NAME);
+        let Some(mut file) = folder.open(NAME)? else { return Ok(None) };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(DataError::io(&path))?;
+        let value: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|error| DataError::format(&path, format!("it is damaged ({error}); restore it, or pack again")))?;
+        if value["made_by"] != MADE_BY {
+            return Ok(None);
+        }
+        let unknown = |error| DataError::format(&path, format!("this version cannot read it ({error}); pack again"));
+        serde_json::from_value(value).map(Some).map_err(unknown)
+    }
+
+    /// Writes `manifest.json`.
+    pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
+        atomic::write(&folder.join(NAME), |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        })
     }
 }
 
@@ -63,63 +85,10 @@ pub struct PackedShard {
     pub sha256: String,
 }
 
-/// What is wrong with the shards in a folder according to its manifest, one phrase each; `None` if it has no manifest.
-///
-/// # Errors
-/// [`DataError::Io`] if a file cannot be read.
-pub fn verify(folder: &Path) -> Result<Option<Vec<String>>, DataError> {
-    let path = folder.join(NAME);
-    let text = match fs::read(&path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        read => read.map_err(DataError::io(&path))?,
-    };
-    let parsed: Result<Manifest, _> = serde_json::from_slice(&text);
-    let Some(manifest) = parsed.ok().filter(|manifest| manifest.made_by == MADE_BY) else { return Ok(None) };
-    let faults = parallel::map(&manifest.shards, |shard| -> Result<Option<String>, DataError> {
-        let path = folder.join(&shard.name);
-        let mut hash = Hashing::new(io::sink());
-        match File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hash)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Some(format!("{}: this shard is missing; pack again, or restore it", path.display())));
-            }
-            read => read.map_err(DataError::io(&path))?,
-        };
-        let same = (hash.bytes, hash.hex()) == (shard.bytes, shard.sha256.clone());
-        let changed =
-            || format!("{}: this shard is not the one that was packed; restore it, or pack again", path.display());
-        Ok((!same).then(changed))
-    })?;
-    Ok(Some(faults.into_iter().flatten().collect()))
-}
-
-/// Passes on what is written, and hashes it.
-pub(super) struct Hashing<W> {
-    pub out: W,
-    hash: Sha256,
-    pub bytes: u64,
-}
-
-impl<W> Hashing<W> {
-    pub(super) fn new(out: W) -> Self {
-        Hashing { out, hash: Sha256::new(), bytes: 0 }
-    }
-
-    pub(super) fn hex(&self) -> String {
-        self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl<W: io::Write> io::Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+/// The names of the classes of the packed data set that is in `folder`, of `bucket` if it is an address: tar files
+/// have none themselves. `None` if the folder has no manifest that can be read.
+pub(crate) fn class_names(folder: &Path, bucket: Option<&Arc<Bucket>>) -> Option<Vec<String>> {
+    let folder = Folder::new(folder, bucket.cloned());
+    let manifest = Manifest::find(&folder).inspect_err(|error| tracing::warn!("{error}")).ok()??;
+    Some(manifest.classes.into_iter().map(|(name, _)| name).collect())
 }

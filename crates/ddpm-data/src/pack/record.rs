@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::listing::is_image;
 use crate::source::Encoded;
 use crate::{DataError, Source, pixels};
 
@@ -32,9 +33,10 @@ pub(super) fn record(source: &dyn Source, id: u64, resized: bool, values: &mut [
         let extension = ending(&bytes);
         return Ok(Record { bytes, name: format!("{id:09}.{extension}"), extension, class });
     };
+    // Whoever reads the shard recognises images by their endings.
     let extension = match Path::new(&name).extension() {
-        Some(extension) => extension.to_string_lossy().to_lowercase(),
-        None => ending(&bytes),
+        Some(extension) if is_image(name.as_ref()) => extension.to_string_lossy().to_lowercase(),
+        _ => ending(&bytes),
     };
     let name = if name.is_empty() { format!("{id:09}.{extension}") } else { name };
     Ok(Record { bytes, name, extension, class })

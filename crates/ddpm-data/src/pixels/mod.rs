@@ -59,15 +59,21 @@ impl Reader {
     /// # Errors
     /// [`DataError::Io`] if the file cannot be read, [`DataError::Image`] if it does not contain a usable image.
     pub(crate) fn read(&self, path: &Path, file: impl Read, out: &mut [u8]) -> Result<(), DataError> {
-        let limit = most_bytes(self.max_pixels);
         let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(DataError::io(path))?;
+        file.take(most_bytes(self.max_pixels).saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(DataError::io(path))?;
         let unusable = |reason| DataError::Image { path: path.to_path_buf(), reason };
-        if bytes.len() as u64 > limit {
-            let reason = format!("this file is larger than any image of {} megapixels", self.max_pixels / 1_000_000);
-            return Err(unusable(reason));
-        }
+        self.check_file(bytes.len() as u64).map_err(unusable)?;
         self.decode(path, &bytes, out).map_err(unusable)
+    }
+
+    /// Refuses a file of more bytes than an image of the largest size has; the error is a phrase that says so.
+    pub(crate) fn check_file(&self, bytes: u64) -> Result<(), String> {
+        match bytes <= most_bytes(self.max_pixels) {
+            true => Ok(()),
+            false => Err(format!("this file is larger than any image of {} megapixels", self.max_pixels / 1_000_000)),
+        }
     }
 
     /// The same for the content of a file. The error is a phrase that says what is wrong.

@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::{env, io, process};
+use std::{env, io};
 
-use super::file::Stamp;
 use super::index::{decode, encode};
 use super::record::Records;
-use crate::DataError;
+use super::stamp::Stamp;
 use crate::hash::Fingerprint;
 use crate::remote::is_address;
+use crate::{DataError, atomic};
 
 /// Where indexes and decompressed files are kept.
 pub(super) struct Cache {
@@ -32,7 +32,7 @@ impl Cache {
             tracing::warn!("there is no folder for indexes of data sets, as HOME is not set; set data.cache_dir");
             return Cache { folder: None };
         };
-        let writable = fs::create_dir_all(&folder).and_then(|()| tempfile_in(&folder));
+        let writable = fs::create_dir_all(&folder).and_then(|()| atomic::probe(&folder));
         if let Err(error) = writable {
             tracing::warn!(
                 "{}: indexes of the data set cannot be kept here ({error}), so each start scans it; set data.cache_dir",
@@ -101,13 +101,7 @@ impl Slot {
 
     /// Writes the file so that others see it complete or not at all.
     pub(super) fn replace(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-        let temporary = self.path.with_extension(format!("{}.tmp", process::id()));
-        let written = File::create(&temporary).and_then(|mut file| write(&mut file));
-        let done = written.and_then(|()| fs::rename(&temporary, &self.path));
-        if done.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        done
+        atomic::write(&self.path, write)
     }
 }
 
@@ -115,11 +109,4 @@ fn default_folder() -> Option<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
     Some(caches.join("ddpm-dist/data"))
-}
-
-/// Fails if files cannot be made in the folder.
-fn tempfile_in(folder: &Path) -> io::Result<()> {
-    let probe = folder.join(format!("probe.{}.tmp", process::id()));
-    File::create(&probe)?;
-    fs::remove_file(&probe)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::Stamp;
+use super::stamp::Stamp;
 use crate::DataError;
 use crate::hash::Fingerprint;
 use crate::ranges::Ranges;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use ddpm_spec::{ShardFormat, ShardLabels};
 
 use super::fault::Fault;
-use super::file::Cursor;
 use super::record::{Place, Records};
 use super::{parquet, webdataset, zip};
 use crate::DataError;
+use crate::cursor::Cursor;
 use crate::ranges::{Ranges, Watched};
 
 /// The format's name, in messages.
@@ -74,10 +74,12 @@ impl Memory {
     /// The parts of the shard, which has so many bytes, that reading the image file called `name` at `place` takes:
     /// as far as they are known.
     pub(super) fn parts(&self, bytes: u64, place: Place, name: &str) -> Vec<Range<u64>> {
-        match place {
+        let parts = match place {
             Place::Bytes { start, length } => iter::once(start..start.saturating_add(length)).collect(),
             Place::Member { header, stored, .. } => vec![zip::place(header, stored, name)],
             Place::Row { group, row } => self.0.places(bytes, group, row),
-        }
+        };
+        // A damaged shard may say anything; what is wrong is reported when the record is read.
+        parts.into_iter().map(|part| part.start..part.end.min(bytes)).filter(|part| !part.is_empty()).collect()
     }
 }

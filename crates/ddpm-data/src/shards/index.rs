@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::file::Stamp;
 use super::record::{Classes, Names, Place, Records};
+use super::stamp::Stamp;
 use crate::findings::IgnoredFiles;
 use crate::hash::Fingerprint;
 

@@ -87,11 +87,15 @@ pub(super) fn first_folder(shard: &Path, name: &str) -> Result<String, DataError
     })
 }
 
-/// The classes of all shards together; renumbers the labels where shards found names of their own.
+/// The classes of all shards together; renumbers the labels where shards found names of their own. `known` gives the
+/// names of classes that are only numbered, if they are known.
 ///
 /// # Errors
 /// [`DataError::Format`] if a shard does not go with the first.
-pub(super) fn unite(shards: &mut [(PathBuf, Records)]) -> Result<Vec<Class>, DataError> {
+pub(super) fn unite(
+    shards: &mut [(PathBuf, Records)],
+    known: impl FnOnce() -> Option<Vec<String>>,
+) -> Result<Vec<Class>, DataError> {
     let Some((first, rest)) = shards.split_first() else { return Ok(Vec::new()) };
     for (path, records) in rest {
         let same = match (&first.1.classes, &records.classes) {
@@ -112,7 +116,9 @@ pub(super) fn unite(shards: &mut [(PathBuf, Records)]) -> Result<Vec<Class>, Dat
         Classes::Listed(names) => names.clone(),
         Classes::Numbered => {
             let last = shards.iter().flat_map(|(_, records)| &records.labels).max();
-            (0..=*last.unwrap_or(&0)).map(|class| class.to_string()).collect()
+            let last = last.map_or(0, |last| *last as usize);
+            let known = known().filter(|names| last < names.len());
+            known.unwrap_or_else(|| (0..=last).map(|class| class.to_string()).collect())
         }
         Classes::Found(_) => {
             let all: BTreeSet<String> = shards.iter().flat_map(|(_, records)| found(records)).cloned().collect();

@@ -17,10 +17,10 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::columns::Columns;
 use super::fault::Fault;
-use super::file::Cursor;
 use super::labels::{Label, resolve};
 use super::record::{Names, Place, Records};
 use crate::DataError;
+use crate::cursor::Cursor;
 use crate::findings::IgnoredFiles;
 use crate::guard::guarded;
 use crate::ranges::Ranges;

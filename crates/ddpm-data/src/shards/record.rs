@@ -38,6 +38,17 @@ pub(super) enum Place {
     },
 }
 
+impl Place {
+    /// The memory that reading takes, in bytes; 0 where the shard's directory does not say.
+    pub(super) fn bytes(&self) -> u64 {
+        match *self {
+            Place::Bytes { length, .. } => length,
+            Place::Member { stored, length, .. } => stored.max(length),
+            Place::Row { .. } => 0,
+        }
+    }
+}
+
 /// The classes of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Classes {

@@ -17,6 +17,7 @@ use super::unpack::plain;
 use crate::classes::Class;
 use crate::findings::Findings;
 use crate::hash::Fingerprint;
+use crate::pack::class_names;
 use crate::pixels::Reader;
 use crate::remote::{Bucket, is_address};
 use crate::skip::Skips;
@@ -57,20 +58,24 @@ impl Sharded {
             true => Some(Arc::new(Bucket::of(root, cache.blocks(), cache_bytes)?)),
             false => None,
         };
-        let found = find(root, format, split, bucket.as_deref())?;
+        let found = find(root, format, bucket.as_deref())?.of_split(split, format)?;
         let opened = parallel::map(&found.files, |path| open(format, path, labels, &cache, bucket.as_ref()))?;
         let (mut parts, data): (Vec<_>, Vec<_>) =
             opened.into_iter().map(|(path, data, records)| ((path, records), data)).unzip();
-        let classes = unite(&mut parts)?;
+        let folder = found.files[0].parent().unwrap_or(root);
+        let classes = unite(&mut parts, || class_names(folder, bucket.as_ref()))?;
         let shards: Vec<Shard> = parts
             .into_iter()
             .zip(data)
             .map(|((path, records), data)| Shard { path, data, records, memory: Memory::default() })
             .collect();
         let (mut starts, mut fingerprint, mut findings) = (vec![0], Fingerprint::default(), Findings::default());
+        findings.warnings = found.warnings;
         for shard in &shards {
             starts.push(starts[starts.len() - 1] + shard.records.places.len() as u64);
             fingerprint.add(&shard.records.identity.to_le_bytes());
+            // Their identities know the labels by the names of their own only.
+            shard.records.labels.iter().for_each(|label| fingerprint.add(&label.to_le_bytes()));
             for (extension, count) in &shard.records.ignored.0 {
                 *findings.ignored.0.entry(extension.clone()).or_default() += count;
             }
@@ -105,10 +110,13 @@ impl Sharded {
 }
 
 impl Shard {
-    /// The image file of a record, after checking that the shard is still the one that was indexed.
-    fn file(&self, record: usize) -> Result<Vec<u8>, DataError> {
+    /// The image file of a record, after checking that the shard is still the one that was indexed, and that `reader`
+    /// takes files of this size.
+    fn file(&self, record: usize, reader: &Reader) -> Result<Vec<u8>, DataError> {
         let file = self.data.open(&self.path)?;
-        self.memory.read(file, self.records.places[record]).map_err(|fault| match fault {
+        let place = self.records.places[record];
+        let checked = reader.check_file(place.bytes()).map_err(Fault::Record);
+        checked.and_then(|()| self.memory.read(file, place)).map_err(|fault| match fault {
             Fault::Io(error) => DataError::io(&self.path)(error),
             Fault::Record(reason) => DataError::Image { path: self.name(record), reason },
         })
@@ -175,7 +183,7 @@ impl Source for Sharded {
     fn read(&self, id: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
         check_request(self, id, out)?;
         let (shard, record) = self.locate(id);
-        let bytes = shard.file(record)?;
+        let bytes = shard.file(record, &self.reader)?;
         self.reader.read(&shard.name(record), &bytes[..], out)?;
         Ok(shard.label(record))
     }
@@ -183,7 +191,7 @@ impl Source for Sharded {
     fn encoded(&self, id: u64) -> Result<Option<Encoded>, DataError> {
         let (shard, record) = self.locate(id);
         let name = shard.records.names.get(record).unwrap_or_default().to_owned();
-        Ok(Some(Encoded { bytes: shard.file(record)?, name, class: shard.label(record) }))
+        Ok(Some(Encoded { bytes: shard.file(record, &self.reader)?, name, class: shard.label(record) }))
     }
 
     fn horizon(&self) -> u64 {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use flate2::bufread::MultiGzDecoder;
 
 use super::cache::Cache;
-use super::file::{Cursor, Stamp};
+use super::stamp::Stamp;
 use crate::DataError;
+use crate::cursor::Cursor;
 use crate::gzip;
 use crate::ranges::{self, Ranges};
 

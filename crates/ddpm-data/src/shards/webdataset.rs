@@ -6,12 +6,12 @@ use std::path::Path;
 use ddpm_spec::ShardLabels;
 
 use super::fault::Fault;
-use super::file::Cursor;
 use super::labels::{Label, first_folder, resolve};
 use super::record::{Names, Place, Records};
 use crate::DataError;
+use crate::cursor::Cursor;
 use crate::findings::IgnoredFiles;
-use crate::listing::{is_image, is_visible};
+use crate::listing::{is_image, is_visible_name};
 use crate::ranges::Ranges;
 
 /// What tar files consist of, in bytes.
@@ -45,24 +45,32 @@ pub(super) fn scan(path: &Path, cursor: Cursor, labels: &ShardLabels) -> Result<
         DataError::format(path, reason)
     };
     let mut archive = tar::Archive::new(cursor);
+    let mut end = 0;
     for entry in archive.entries_with_seek().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let place = Place::Bytes { start: entry.raw_file_position(), length: entry.size() };
-        if entry.raw_file_position().saturating_add(entry.size()) > length {
+        let (start, size) = (entry.raw_file_position(), entry.size());
+        end = start.saturating_add(size);
+        if end > length {
             let reason = format!("this tar file is truncated: it ends inside {name}; fetch it again");
             return Err(DataError::format(path, reason));
         }
-        scan.add(&name, place, &mut entry)?;
+        if entry.header().entry_type().is_file() {
+            scan.add(&name, Place::Bytes { start, length: size }, &mut entry)?;
+        }
     }
     if !length.is_multiple_of(BLOCK) {
         let reason = format!("this tar file is truncated: its size is not a multiple of {BLOCK} bytes; fetch it again");
         return Err(DataError::format(path, reason));
     }
-    scan.finish()
+    let records = scan.finish()?;
+    // A file that was cut between two members can be told from a whole one by the block of zeros that ends these.
+    if end.next_multiple_of(BLOCK) + BLOCK > length {
+        let reason = "this tar file is truncated between two members: the zeros that end a tar file are missing; fetch it \
+                      again, or if it is known to be complete, append them by truncate -s +1024";
+        return Err(DataError::format(path, reason));
+    }
+    Ok(records)
 }
 
 /// The bytes of a member.
@@ -82,8 +90,7 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn add(&mut self, name: &str, place: Place, content: &mut impl Read) -> Result<(), DataError> {
-        let visible = name.split('/').all(|part| part.is_empty() || part == "." || is_visible(part.as_ref()));
-        let Some((key, extension)) = split_name(name).filter(|_| visible) else { return Ok(()) };
+        let Some((key, extension)) = split_name(name).filter(|_| is_visible_name(name)) else { return Ok(()) };
         if self.samples.last().is_none_or(|sample| sample.key != key) {
             self.samples.push(Sample { key: key.to_owned(), ..Sample::default() });
         }

@@ -11,12 +11,12 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::fault::Fault;
-use super::file::Cursor;
 use super::labels::{Label, first_folder, resolve};
 use super::record::{Names, Place, Records};
 use crate::DataError;
+use crate::cursor::Cursor;
 use crate::findings::IgnoredFiles;
-use crate::listing::{is_image, is_visible};
+use crate::listing::{is_image, is_visible_name};
 use crate::ranges::Ranges;
 
 /// The file of labels.
@@ -39,6 +39,7 @@ struct Listed {
 /// Lists the images of a ZIP file, in the order of their names.
 pub(super) fn scan(path: &Path, cursor: Cursor, labels: &ShardLabels) -> Result<Records, DataError> {
     let kind = cursor.kind().map_err(DataError::io(path))?.filter(|kind| *kind != "a ZIP archive");
+    let end = cursor.length();
     let mut archive = ZipArchive::new(BufReader::with_capacity(DIRECTORY_READ, cursor)).map_err(|error| {
         let reason = match (error, kind) {
             (ZipError::Io(error), _) if error.raw_os_error().is_some() => return DataError::io(path)(error),
@@ -53,7 +54,7 @@ pub(super) fn scan(path: &Path, cursor: Cursor, labels: &ShardLabels) -> Result<
         let unreadable = |error| DataError::format(path, format!("its directory is damaged ({error}); fetch it again"));
         let member = archive.by_index_raw(i).map_err(unreadable)?;
         let name = member.name().to_owned();
-        if !member.is_file() || !name.split('/').all(|part| is_visible(part.as_ref())) || name == LABELS {
+        if !member.is_file() || !is_visible_name(&name) || name == LABELS {
             continue;
         }
         if !is_image(name.as_ref()) {
@@ -70,6 +71,10 @@ pub(super) fn scan(path: &Path, cursor: Cursor, labels: &ShardLabels) -> Result<
             }
         };
         let (header, stored, length) = (member.header_start(), member.compressed_size(), member.size());
+        if header.saturating_add(HEADER_BYTES as u64).saturating_add(stored) > end {
+            let reason = format!("its directory is damaged ({name} would end beyond the file); fetch it again");
+            return Err(DataError::format(path, reason));
+        }
         members.push((name, Place::Member { header, stored, length, crc: member.crc32(), deflated }));
     }
     if members.is_empty() {
@@ -125,7 +130,7 @@ fn labels_by_name(
 /// Where the member whose local header is at `header` is in the file, nearly: how long the extra field is, only its
 /// header says.
 pub(super) fn place(header: u64, stored: u64, name: &str) -> Range<u64> {
-    header..header + HEADER_BYTES as u64 + name.len() as u64 + EXTRA_BYTES + stored
+    header..header.saturating_add(HEADER_BYTES as u64 + name.len() as u64 + EXTRA_BYTES).saturating_add(stored)
 }
 
 /// The content of the member whose local header is at `header`, with its checksum verified.
@@ -151,7 +156,7 @@ pub(super) fn read(
     let too_large = |_| Fault::Record("this image is too large".into());
     let size = usize::try_from(length).map_err(too_large)?;
     let mut bytes = vec![0; usize::try_from(stored).map_err(too_large)?];
-    file.read_exact_at(&mut bytes, header + HEADER_BYTES as u64 + name + extra)?;
+    file.read_exact_at(&mut bytes, header.saturating_add(HEADER_BYTES as u64 + name + extra))?;
     if deflated {
         let mut inflated = Vec::with_capacity(size.min(bytes.len().saturating_mul(8)));
         let mut decoder = flate2::bufread::DeflateDecoder::new(&bytes[..]).take(length.saturating_add(1));

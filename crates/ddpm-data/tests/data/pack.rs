@@ -40,6 +40,7 @@ fn what_was_packed_is_read_back_in_the_same_order() {
             assert_eq!(manifest.resized, resized.then_some([3, 16, 16]));
             let again = shards(reads, &folder, Split::Train, ShardLabels::Auto, &dir).expect("valid");
             assert!(all(&*again) == expected(), "{format:?}");
+            assert_eq!(again.class_table(), original.class_table(), "{format:?}");
             assert_eq!(verify(&folder).expect("readable"), Some(Vec::new()));
             // The original files, or PNGs of all.
             let stored = again.encoded(3).expect("whole").expect("stored as files").bytes;
@@ -49,8 +50,6 @@ fn what_was_packed_is_read_back_in_the_same_order() {
             }
         }
     }
-    let table = shards(ShardFormat::Parquet, dir.path().join("Parquet-true"), Split::Train, ShardLabels::Auto, &dir);
-    assert_eq!(table.expect("valid").class_table(), original.class_table());
 }
 
 #[test]
@@ -114,6 +113,13 @@ fn unusable_images_are_left_out_if_allowed() {
     fs::remove_dir_all(&out).expect("remove");
     let manifest = packed(&*folder(&dir, OnCorrupt::Skip), &out, &packing(PackFormat::Webdataset, 10, false));
     assert_eq!((manifest.images, manifest.left_out), (2, 1));
+    // A shard of which nothing is left is not written.
+    for (format, reads) in FORMATS {
+        let out = dir.path().join(format!("{format:?}"));
+        let manifest = packed(&*folder(&dir, OnCorrupt::Skip), &out, &packing(format, 1, false));
+        assert_eq!(manifest.shards.iter().map(|shard| shard.images).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(shards(reads, &out, Split::Train, ShardLabels::Auto, &dir).expect("valid").len(), 2);
+    }
 }
 
 #[test]
@@ -133,6 +139,8 @@ fn a_manifest_detects_changed_and_missing_shards() {
         "{faults:?}"
     );
     assert!(faults[1].contains("train-00001-of-00002.parquet: this shard is missing"), "{faults:?}");
+    write(&dir, "half/manifest.json", &fs::read(out.join("manifest.json")).expect("manifest")[..100]);
+    check_refused(verify(&dir.path().join("half")), &["manifest.json: it is damaged", "pack again"]);
     write(&dir, "other/manifest.json", "{\"images\": 3}");
     assert_eq!(verify(&dir.path().join("other")).expect("readable"), None);
     assert_eq!(verify(&dir.path().join("nowhere")).expect("readable"), None);
@@ -148,6 +156,14 @@ fn a_survey_counts_measures_and_finds_equal_images() {
     assert_eq!(survey.sizes.into_iter().collect::<Vec<_>>(), [((16, 12), 2)]);
     let strict = Survey::of(&*folder(&dir, OnCorrupt::Error), Extent::Check).expect("all are looked at");
     assert!(strict.ends && strict.duplicates.is_empty());
+
+    // What concerns a whole file of images is not reported for each of them.
+    let cache = tempdir().expect("temporary folder");
+    let path = cache.path().join("a.zip");
+    fs::copy(golden("edm.zip"), &path).expect("copy");
+    let changed = shards(ShardFormat::Zip, &path, Split::Train, ShardLabels::Auto, &cache).expect("valid");
+    fs::copy(golden("folders.zip"), &path).expect("copy");
+    check_refused(Survey::of(&*changed, Extent::Check), &["a.zip: this file has changed"]);
 
     // Against a direct computation, over several units of work.
     let source = digits(600);

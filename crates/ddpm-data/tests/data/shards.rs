@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ddpm_data::{DataError, ShardFormat, ShardLabels, ShardSpec, Source, SourceKind, Split};
 use tempfile::{TempDir, tempdir};
 
+use crate::wrong_shards::{png, tar};
 use crate::{check_refused, read, source};
 
 /// A file of tests/golden/data.
@@ -165,6 +166,67 @@ fn the_identity_of_a_data_set_is_that_of_its_records() {
     assert_eq!(open(&moved, ShardLabels::Auto).fingerprint(), original);
     assert_ne!(open(&moved, ShardLabels::None).fingerprint(), original);
     assert_ne!(open(&golden("folders.zip"), ShardLabels::Folder).fingerprint(), original);
+}
+
+#[test]
+fn the_identity_covers_the_names_of_labels_in_each_file() {
+    let dir = tempdir().expect("temporary folder");
+    let image = png();
+    let identity = |name: &str, labels: [&str; 2]| {
+        let set = tempdir().expect("temporary folder");
+        for (shard, label) in ["0.tar", "1.tar"].into_iter().zip(labels) {
+            tar(&set, shard, &[("a.png", &image), ("a.cls", label.as_bytes())]);
+        }
+        let source = shards(ShardFormat::Webdataset, set.path(), Split::Train, ShardLabels::Auto, &dir).expect(name);
+        source.fingerprint()
+    };
+    assert_eq!(identity("one", ["ant", "bee"]), identity("the same", ["ant", "bee"]));
+    assert_ne!(identity("one", ["ant", "bee"]), identity("swapped", ["bee", "ant"]));
+    assert_ne!(identity("one", ["ant", "bee"]), identity("renamed", ["ant", "wasp"]));
+}
+
+#[test]
+fn a_pattern_finds_all_that_it_names_and_nothing_hidden() {
+    let dir = tempdir().expect("temporary folder");
+    let open = |path: &Path| shards(ShardFormat::Webdataset, path, Split::Train, ShardLabels::Auto, &dir);
+    for (pattern, missing) in [
+        ("samples-{000..002}.tar", "samples-002.tar"),
+        ("{samples,others}-*.tar", "others-*.tar"),
+        ("none-*.tar", "none-*.tar"),
+    ] {
+        check_refused(open(&golden(pattern)), &[missing, "no file matches this pattern"]);
+    }
+    check_refused(open(&golden("{0..9999999999}.tar")), &["no file matches this pattern"]);
+    check_refused(open(&golden("{0..4000000000}.tar")), &["its braces stand for more than"]);
+    assert_eq!(open(&golden("{samples-000,samples-*}.tar")).expect("each matches").len(), 12);
+    for name in ["0.tar", ".1.tar", "._0.tar"] {
+        fs::copy(golden("samples-001.tar"), dir.path().join(name)).expect("copy");
+    }
+    assert_eq!(open(&dir.path().join("*.tar")).expect("one is visible").len(), 4);
+    assert_eq!(open(dir.path()).expect("one is visible").len(), 4);
+}
+
+#[test]
+fn files_that_are_left_out_are_named() {
+    let dir = tempdir().expect("temporary folder");
+    for name in ["train-0.parquet", "test-0.parquet", "extra.parquet"] {
+        fs::copy(golden("parquet/data/train-00001-of-00002.parquet"), dir.path().join(name)).expect("copy");
+    }
+    let cache = tempdir().expect("temporary folder");
+    let open = |path: &str, split| {
+        let path = dir.path().join(path);
+        let source = shards(ShardFormat::Parquet, path, split, ShardLabels::Auto, &cache).expect("found");
+        (source.len(), source.findings().warnings)
+    };
+    let (images, warnings) = open("", Split::Train);
+    assert_eq!(images, 5);
+    assert!(matches!(&warnings[..], [one] if one.contains("extra.parquet: not used")), "{warnings:?}");
+    // As the warning advises.
+    let (images, warnings) = open("*.parquet", Split::Train);
+    assert_eq!(images, 10);
+    assert!(matches!(&warnings[..], [one] if one.contains("test-0.parquet: not used for training")), "{warnings:?}");
+    assert_eq!(open("{train,extra}*.parquet", Split::Train), (10, Vec::new()));
+    assert_eq!(open("test-*.parquet", Split::Train), (5, Vec::new()));
 }
 
 #[test]

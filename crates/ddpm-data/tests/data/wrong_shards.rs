@@ -16,14 +16,15 @@ use crate::{check_refused, read, spec, write};
 use ShardFormat::{Parquet, Webdataset, Zip};
 use ShardLabels::{Auto, Folder};
 
-fn png() -> Vec<u8> {
+/// A PNG file of 16x16.
+pub fn png() -> Vec<u8> {
     let file = fs::read(golden("samples-000.tar")).expect("golden");
     let start = file.windows(4).position(|bytes| bytes == b"\x89PNG").expect("a PNG");
     file[start..start + 650].to_vec()
 }
 
 /// A tar file of these members.
-fn tar(dir: &TempDir, name: &str, members: &[(&str, &[u8])]) -> PathBuf {
+pub fn tar(dir: &TempDir, name: &str, members: &[(&str, &[u8])]) -> PathBuf {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in members {
         let mut header = tar::Header::new_gnu();
@@ -173,6 +174,18 @@ fn a_truncated_tar_is_refused_before_training() {
     let whole = fs::read(golden("samples-000.tar")).expect("golden");
     let path = write(&dir, "a.tar", &whole[..1900]);
     check_refused(shards(Webdataset, path, Split::Train, Auto, &dir), &["a.tar", "truncated", "ant/00.png"]);
+    // Between two members, where only the missing end shows it.
+    let image = png();
+    let members = [("0.png", &image[..]), ("1.png", &image[..])];
+    let whole = fs::read(tar(&dir, "b.tar", &members)).expect("written");
+    for cut in [2 * 512 + 1024, 4 * 512 + 2048] {
+        let path = write(&dir, "b.tar", &whole[..cut]);
+        let opened = shards(Webdataset, &path, Split::Train, Auto, &dir);
+        check_refused(opened, &["b.tar", "truncated between two members", "truncate -s +1024"]);
+        // As the message advises.
+        fs::OpenOptions::new().write(true).open(&path).expect("file").set_len(cut as u64 + 1024).expect("longer");
+        assert!(shards(Webdataset, &path, Split::Train, Auto, &dir).is_ok());
+    }
     for (name, kind) in [("named.tar.gz", "gzip"), ("named.tar.zst", "zstd")] {
         let whole = fs::read(golden(name)).expect("golden");
         let path = write(&dir, name, &whole[..whole.len() / 2]);
@@ -182,6 +195,32 @@ fn a_truncated_tar_is_refused_before_training() {
     fs::copy(golden("named.tar.gz"), dir.path().join("named.tar.gz")).expect("copy");
     let source = shards(Webdataset, dir.path().join("named.tar.gz"), Split::Train, Auto, &dir).expect("whole");
     assert!(all(&*source) == expected());
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused_before_memory_is_taken() {
+    let dir = tempdir().expect("temporary folder");
+    let mut bytes = fs::read(golden("edm.zip")).expect("golden");
+    let directory = bytes.windows(4).position(|bytes| bytes == b"PK\x01\x02").expect("a directory");
+    bytes[directory + 20..directory + 24].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
+    let opened = shards(Zip, write(&dir, "a.zip", bytes), Split::Train, Auto, &dir);
+    check_refused(opened, &["a.zip: its directory is damaged", "would end beyond the file", "fetch it again"]);
+
+    // A member of 300 MB in a file with holes.
+    let path = tar(&dir, "b.tar", &[("0.png", &png())]);
+    let mut bytes = fs::read(&path).expect("written");
+    let mut header = tar::Header::new_gnu();
+    header.set_path("1.png").expect("short");
+    header.set_size(300 << 20);
+    header.set_cksum();
+    bytes.truncate(512 + 1024);
+    bytes.extend_from_slice(header.as_bytes());
+    let length = bytes.len() as u64 + (300 << 20) + 1024;
+    fs::write(&path, bytes).expect("written");
+    fs::OpenOptions::new().write(true).open(&path).expect("file").set_len(length).expect("sparse");
+    let source = shards(Webdataset, &path, Split::Train, Auto, &dir).expect("complete");
+    assert!(read(&*source, 0).is_ok());
+    check_refused(read(&*source, 1), &["b.tar/1.png: this file is larger than any image of"]);
 }
 
 proptest! {

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::checkpointing::overlooked::check_overlooked_checkpoints;
 use crate::data_record::DATA;
 
-/// The keys that determine the images and classes. Allowing one of them to change allows another data set.
-const OTHER_DATA: [&str; 4] = ["data.count", "data.kind", "data.labels", "data.path"];
+/// The keys that determine the images, their classes and their order. Allowing one of them to change allows another
+/// data set.
+const OTHER_DATA: [&str; 6] =
+    ["data.count", "data.kind", "data.labels", "data.path", "data.shuffle", "data.shuffle_window"];
 
 /// What to resume from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

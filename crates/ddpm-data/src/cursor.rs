@@ -1,8 +1,6 @@
 //! A file read at any position by several threads, and the state by which a changed file is recognised.
 
-use std::fs::Metadata;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use parquet::errors::ParquetError;
@@ -11,41 +9,27 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::pixels;
 use crate::ranges::Ranges;
 
-/// The size and the time of the last change of a file; for an object, its size and a hash of its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub bytes: u64,
-    pub seconds: i64,
-    pub nanoseconds: i64,
-}
-
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Stamp { bytes: metadata.len(), seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() }
-    }
-}
-
 /// A cursor of its own on a file that others read too.
 #[derive(Clone)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     file: Arc<dyn Ranges>,
     length: u64,
     position: u64,
 }
 
 impl Cursor {
-    pub(super) fn new(file: Arc<dyn Ranges>) -> io::Result<Self> {
+    pub(crate) fn new(file: Arc<dyn Ranges>) -> io::Result<Self> {
         let length = file.length()?;
         Ok(Cursor { file, length, position: 0 })
     }
 
     /// The size of the file when it was opened.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     /// What the file is by its first bytes, if that is known: a phrase that follows "this is".
-    pub(super) fn kind(&self) -> io::Result<Option<&'static str>> {
+    pub(crate) fn kind(&self) -> io::Result<Option<&'static str>> {
         let mut start = Vec::new();
         self.clone().take(512).read_to_end(&mut start)?;
         Ok(if start.is_empty() { None } else { pixels::name(&start) })

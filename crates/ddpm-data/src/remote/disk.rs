@@ -10,7 +10,7 @@ use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,9 @@ use walkdir::WalkDir;
 
 /// The bytes of the checksum at the end of each file.
 const CHECKSUM: usize = 4;
+/// How many blocks' writers may wait for each other: one process that is suspended at the wrong moment makes all others
+/// wait, and what they hold is in memory.
+const WRITERS: usize = 128;
 /// How the names of unfinished files begin.
 const UNFINISHED: &str = "unfinished-";
 /// After this long nobody can still be writing a block: where there are no locks that would say so.
@@ -34,6 +37,8 @@ pub(super) struct Disk {
     nonce: u64,
     /// Counts the files that it has begun.
     begun: AtomicU64,
+    /// The threads that write, or wait until they can.
+    writers: AtomicUsize,
     /// Whether writing has failed, which is reported once.
     failed: AtomicBool,
 }
@@ -54,8 +59,8 @@ impl Disk {
         fs::create_dir_all(&folder)?;
         let ledger = File::options().read(true).write(true).create(true).truncate(false).open(folder.join("bytes"))?;
         let nonce = RandomState::new().build_hasher().finish();
-        let (begun, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-        let disk = Disk { folder, limit, ledger: Mutex::new(ledger), nonce, begun, failed };
+        let (begun, writers, failed) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+        let disk = Disk { folder, limit, ledger: Mutex::new(ledger), nonce, begun, writers, failed };
         disk.clean()?;
         Ok(disk)
     }
@@ -109,7 +114,10 @@ impl Disk {
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
-        match self.write(object, block, content) {
+        let others = self.writers.fetch_add(1, Ordering::Relaxed);
+        let written = if others < WRITERS { self.write(object, block, content) } else { Ok(()) };
+        self.writers.fetch_sub(1, Ordering::Relaxed);
+        match written {
             // Where there are no locks, another process may have removed the folder or the file as too old.
             Err(error) if error.kind() != io::ErrorKind::NotFound && !self.failed.swap(true, Ordering::Relaxed) => {
                 tracing::warn!(
@@ -353,6 +361,28 @@ mod tests {
         fs::write(dir.path().join("b"), "").unwrap();
         cache.put("b", 1, &content(1, 3000));
         assert!(recorded() >= 6008, "counted before it is there");
+    }
+
+    #[test]
+    fn writers_do_not_pile_up_behind_a_process_that_is_suspended() {
+        let dir = TempDir::new().unwrap();
+        let [suspended, cache] = [(); 2].map(|()| Disk::open(dir.path().to_path_buf(), 1_000_000).unwrap());
+        let held = suspended.lock();
+        thread::scope(|scope| {
+            for block in 0..WRITERS as u64 {
+                let cache = &cache;
+                scope.spawn(move || cache.put("a", block, &content(block, 100)));
+            }
+            while cache.writers.load(Ordering::Relaxed) < WRITERS {
+                thread::sleep(Duration::from_millis(10));
+            }
+            // This one would not return.
+            cache.put("a", 1000, &content(1000, 100));
+            drop(held);
+        });
+        assert!(!cache.keeps("a", 1000) && (0..WRITERS as u64).all(|block| cache.keeps("a", block)));
+        cache.put("a", 1000, &content(1000, 100));
+        assert!(cache.keeps("a", 1000));
     }
 
     #[test]

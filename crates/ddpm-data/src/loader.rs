@@ -4,17 +4,21 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::announce::Announced;
 use crate::hash::keyed;
+use crate::remote::heed;
 use crate::replace::read_or_next;
 use crate::{DataError, Depth, ImageShape, Order, Source, image_bytes};
 
 /// The stream of [`keyed`] for flips.
 const STREAM: u64 = 3;
+/// How often a trainer that waits for a batch looks whether it was asked to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a rank loads, and how.
 #[derive(Clone, Debug)]
@@ -84,7 +88,7 @@ impl<T> Batch<T> {
 
 /// Delivers an endless sequence of batches from `start_step` on, the same for any number of threads.
 ///
-/// Dropping it stops the threads after the image that each is decoding.
+/// Dropping it stops the threads after the image that each is decoding; none waits for an object store any longer.
 pub struct Loader<P: Prepare = ()> {
     shared: Arc<Shared<P>>,
     threads: Vec<JoinHandle<()>>,
@@ -125,7 +129,8 @@ impl<P: Prepare> Loader<P> {
             prepare,
             window,
             announced: Mutex::new(Announced::from(start)),
-            stop: AtomicBool::new(false),
+            due: AtomicU64::new(start),
+            stop: Arc::default(),
             queue: Mutex::new(queue),
             room: Condvar::new(),
             ready: Condvar::new(),
@@ -145,6 +150,19 @@ impl<P: Prepare> Loader<P> {
     /// Those of [`Source::read`] and of [`Prepare`], at the step to which they belong and not before; the next call
     /// returns the following step.
     pub fn next(&self) -> Result<Batch<P::Prepared>, DataError> {
+        loop {
+            if let Some(batch) = self.next_unless(|| false)? {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// Like [`next`](Self::next), but returns `None` soon after `stopped` says so if the batch is not ready: an object
+    /// store that does not respond is retried for minutes. The batch may still be taken later.
+    ///
+    /// # Errors
+    /// Those of [`next`](Self::next).
+    pub fn next_unless(&self, stopped: impl Fn() -> bool) -> Result<Option<Batch<P::Prepared>>, DataError> {
         let mut queue = self.shared.queue();
         loop {
             let step = queue.wanted;
@@ -152,9 +170,12 @@ impl<P: Prepare> Loader<P> {
                 queue.wanted += 1;
                 queue.skipped += result.as_ref().map_or(0, |batch| batch.skipped);
                 self.shared.room.notify_one();
-                return result;
+                return result.map(Some);
             }
-            queue = self.shared.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if stopped() {
+                return Ok(None);
+            }
+            queue = self.shared.ready.wait_timeout(queue, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -210,7 +231,9 @@ struct Shared<P: Prepare> {
     prepare: P,
     window: u64,
     announced: Mutex<Announced>,
-    stop: AtomicBool,
+    /// The step that has to be wanted before more is announced.
+    due: AtomicU64,
+    stop: Arc<AtomicBool>,
     queue: Mutex<Queue<P::Prepared>>,
     /// Signalled when a batch was taken, so that another may be started.
     room: Condvar,
@@ -238,6 +261,7 @@ impl<P: Prepare> Shared<P> {
 
     /// A worker's loop: claims the next step while there is room, decodes it, stores the batch.
     fn work(&self) {
+        heed(Arc::clone(&self.stop));
         let mut queue = self.queue();
         while !self.stopped() {
             if queue.claimed - queue.wanted >= self.window {
@@ -259,16 +283,20 @@ impl<P: Prepare> Shared<P> {
         }
     }
 
-    /// Tells the source which images it will be asked for, unless another thread is doing that.
+    /// Tells the source which images it will be asked for, unless another thread is doing that. It does so for many
+    /// steps at once, whenever half of them have been delivered: the source can then fetch together what is adjacent.
     fn announce(&self, wanted: u64) {
         let (horizon, Ok(mut announced)) = (self.source.horizon(), self.announced.try_lock()) else { return };
-        if horizon == 0 {
+        if horizon == 0 || wanted < self.due.load(Ordering::Relaxed) {
             return;
         }
+        let mut end = wanted;
         announced.extend(wanted, horizon, |step| {
+            end = step + 1;
             let ids: Vec<u64> = self.positions(step).map(|position| self.order.id_at(position)).collect();
             self.source.announce(&ids)
         });
+        self.due.store(wanted + (end - wanted) / 2, Ordering::Relaxed);
     }
 
     /// The positions in the run of this rank's images of a step.
@@ -301,5 +329,99 @@ impl<P: Prepare> Shared<P> {
         }
         self.prepare.prepare(&mut batch).map_err(|source| DataError::Prepare { step, source })?;
         Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred images in a store that does not respond before it is told to.
+    #[derive(Default)]
+    struct Slow {
+        responds: AtomicBool,
+        reads: AtomicU64,
+        /// How many images had been read when each was announced first.
+        announced: Mutex<BTreeMap<u64, u64>>,
+    }
+
+    impl Source for Slow {
+        fn len(&self) -> u64 {
+            100
+        }
+
+        fn image(&self) -> ImageShape {
+            ImageShape::square(1, 1)
+        }
+
+        fn classes(&self) -> Option<usize> {
+            None
+        }
+
+        fn fingerprint(&self) -> u64 {
+            0
+        }
+
+        fn read(&self, _: u64, out: &mut [u8]) -> Result<Option<u32>, DataError> {
+            while !self.responds.load(Ordering::Relaxed) {
+                thread::sleep(LOOK);
+            }
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            out.fill(7);
+            Ok(None)
+        }
+
+        fn horizon(&self) -> u64 {
+            80
+        }
+
+        fn announce(&self, ids: &[u64]) -> u64 {
+            let reads = self.reads.load(Ordering::Relaxed);
+            let mut announced = self.announced.lock().unwrap();
+            for id in ids {
+                announced.entry(*id).or_insert(reads);
+            }
+            10 * ids.len() as u64
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn load(source: &Arc<Slow>) -> Loader {
+        let config = LoaderConfig {
+            global_batch: 1,
+            slice: 0..1,
+            start_step: 0,
+            workers: 1,
+            prefetch: 1,
+            flip: false,
+            flip_seed: 0,
+        };
+        Loader::new(Arc::clone(source) as Arc<dyn Source>, Order::new(100, 3), config, ()).unwrap()
+    }
+
+    #[test]
+    fn a_request_to_stop_is_heard_while_a_batch_is_waited_for() {
+        let source = Arc::new(Slow::default());
+        let loader = load(&source);
+        assert_eq!(loader.next_unless(|| true).unwrap(), None);
+        source.responds.store(true, Ordering::Relaxed);
+        let first = loader.next_unless(|| false).unwrap().unwrap();
+        assert_eq!((first.step, &first.images[..]), (0, &[7][..]), "nothing is lost");
+        assert_eq!(loader.next().unwrap().step, 1);
+    }
+
+    #[test]
+    fn batches_are_announced_many_at_a_time() {
+        let source = Arc::new(Slow { responds: AtomicBool::new(true), ..Slow::default() });
+        let loader = load(&source);
+        (0..40).for_each(|step| assert_eq!(loader.next().unwrap().step, step));
+        let announced = source.announced.lock().unwrap();
+        let order = Order::new(100, 3);
+        let moments: Vec<u64> = (0..40).map(|position| announced[&order.id_at(position)]).collect();
+        // Eight steps fit; after that, four at a time, when four have been delivered.
+        assert_eq!(moments[..16], [0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8]);
     }
 }

@@ -1,25 +1,23 @@
-//! One bucket and the blocks of its files: in memory, on their way, on the disk, or else to be fetched.
+//! One bucket: finding its files, reading them, announcing what will be read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ddpm_store::{Limits, Location, environment, resolve};
-use futures::future::{BoxFuture, FutureExt, Shared};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
+use tokio::runtime::{Builder, Handle, Runtime};
 
+use super::blocks::{Blocks, part};
 use super::disk::Disk;
 use super::fetch::{Fetcher, Target};
-use super::memory::{BlockId, Memory};
-use super::plan::{self, BLOCK};
+use super::interrupt::unless_stopped;
+use super::plan::{self, BLOCK, LARGEST};
 use super::version::Version;
 use crate::DataError;
 use crate::source::Traffic;
@@ -27,8 +25,10 @@ use crate::unread::Unread;
 
 /// The blocks in memory, in bytes.
 const MEMORY: usize = 64 << 20;
-/// How many announced requests are on their way at once, each of 4 MiB at most; readers that wait do not queue.
-const CONCURRENCY: usize = 16;
+/// How many announced requests are on their way at once, each of 4 MiB at most.
+pub(super) const CONCURRENCY: usize = 16;
+/// How many blocks one reader requests at once: four requests.
+const WAVE: u64 = 4 * LARGEST;
 /// The part of the disk's blocks that one rank announces before it uses them; up to eight leave half of them.
 const SHARES: u64 = 16;
 /// The most bytes that are announced before they are used.
@@ -40,33 +40,15 @@ const RETRY: Duration = Duration::from_secs(120);
 
 /// A bucket.
 pub(crate) struct Bucket {
-    shared: Arc<Blocks>,
-    runtime: Runtime,
+    blocks: Arc<Blocks>,
+    /// Ends with the bucket.
+    runtime: Option<Runtime>,
+    handle: Handle,
     /// The scheme and the name of the bucket: `s3://bucket/`.
     root: String,
     /// What listings have said of objects.
     listed: Mutex<HashMap<PathBuf, Version>>,
     next: AtomicU64,
-}
-
-struct Blocks {
-    fetcher: Fetcher,
-    disk: Option<Disk>,
-    state: Mutex<State>,
-    permits: Arc<Semaphore>,
-}
-
-struct State {
-    memory: Memory,
-    flying: HashMap<BlockId, Flight>,
-}
-
-/// The request that fetches a block.
-#[derive(Clone)]
-struct Flight {
-    content: Shared<BoxFuture<'static, Result<Bytes, Unread>>>,
-    /// Where its content begins in the file.
-    start: u64,
 }
 
 impl Bucket {
@@ -96,42 +78,38 @@ impl Bucket {
             };
             Disk::open(folder.clone(), limit).inspect_err(warn).ok()
         });
-        Self::over(store, root, MEMORY, disk).map_err(DataError::Thread)
+        Self::over(store, root, MEMORY, CONCURRENCY, disk).map_err(DataError::Thread)
     }
 
-    /// The bucket that `store` reaches, with this many bytes of blocks in memory.
+    /// The bucket that `store` reaches, with this many bytes of blocks in memory, and announced requests at once.
     pub(super) fn over(
         store: Arc<dyn ObjectStore>,
         root: String,
         memory: usize,
+        concurrency: usize,
         disk: Option<Disk>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("data").enable_all().build()?;
-        let state = State { memory: Memory::new(memory), flying: HashMap::new() };
-        let shared = Arc::new(Blocks {
-            fetcher: Fetcher::new(store),
-            disk,
-            state: Mutex::new(state),
-            permits: Arc::new(Semaphore::new(CONCURRENCY)),
-        });
-        Ok(Bucket { shared, runtime, root, listed: Mutex::default(), next: AtomicU64::new(0) })
+        let handle = runtime.handle().clone();
+        let blocks = Blocks::new(Fetcher::new(store), memory, concurrency, disk, handle.clone());
+        Ok(Bucket { blocks, runtime: Some(runtime), handle, root, listed: Mutex::default(), next: AtomicU64::new(0) })
     }
 
     /// The requests for contents so far.
     pub(crate) fn traffic(&self) -> Traffic {
-        self.shared.fetcher.traffic()
+        self.blocks.fetcher.traffic()
     }
 
     /// The bytes that should be [announced](Self::announce) ahead of their use: as many as surely stay until then.
     pub(crate) fn horizon(&self) -> u64 {
-        let on_disk = self.shared.disk.as_ref().map_or(0, |disk| disk.limit() / SHARES);
+        let on_disk = self.blocks.disk.as_ref().map_or(0, |disk| disk.limit() / SHARES);
         on_disk.clamp(MEMORY as u64 / 2, HORIZON)
     }
 
     /// The addresses of all objects below a folder, which is one too; sorted.
     pub(crate) fn list(&self, folder: &FilePath) -> Result<Vec<PathBuf>, DataError> {
         let prefix = self.key(folder)?;
-        let found = self.runtime.block_on(self.shared.fetcher.list(&prefix, folder))?;
+        let found = self.handle.block_on(self.blocks.fetcher.list(&prefix, folder))?;
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         listed.extend(found.iter().map(|meta| (self.address(&meta.location), Version::of(meta))));
         let mut files: Vec<PathBuf> = found.iter().map(|meta| self.address(&meta.location)).collect();
@@ -149,7 +127,7 @@ impl Bucket {
         // Some stores do not list the names of contents.
         let version = match known.filter(|version| version.tag.is_some()) {
             Some(version) => version,
-            None => self.runtime.block_on(self.shared.fetcher.head(&key, address)).map_err(|error| match error {
+            None => self.handle.block_on(self.blocks.fetcher.head(&key, address)).map_err(|error| match error {
                 Unread::Vanished(_) => DataError::format(address, "there is no such file; correct data.path"),
                 error => error.into(),
             })?,
@@ -175,24 +153,28 @@ impl Bucket {
         target: &Arc<Target>,
         start: u64,
         out: &mut [u8],
-        extended: impl FnOnce(Range<u64>) -> u64,
+        extended: impl Fn(Range<u64>) -> u64,
     ) -> Result<(), Unread> {
-        let end = start + out.len() as u64;
-        let mut missing = Vec::new();
-        for block in plan::blocks(start..end) {
-            match self.shared.held(target, block) {
-                Some(content) => copy(&content, block * BLOCK, out, start),
-                None => missing.push(block),
-            }
+        if out.is_empty() {
+            return Ok(());
         }
-        let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else { return Ok(()) };
-        let blocks = plan::blocks(0..target.version.length).end;
-        let more = last + 1..extended(first..last + 1).min(blocks);
-        let more = more.filter(|block| !self.shared.comes(target, *block));
-        let flights = self.request(target, missing.iter().copied().chain(more), None);
-        for flight in flights.into_iter().take(missing.len()) {
-            let content = self.runtime.block_on(flight.content)?;
-            copy(&content, flight.start, out, start);
+        let blocks = plan::blocks(start..start + out.len() as u64);
+        for first in blocks.clone().step_by(WAVE as usize) {
+            let mut missing = Vec::new();
+            for block in first..(first + WAVE).min(blocks.end) {
+                match self.blocks.held(target, block) {
+                    Some(content) => copy(&content, block * BLOCK, out, start),
+                    None => missing.push(block),
+                }
+            }
+            let (Some(from), Some(last)) = (missing.first().copied(), missing.last().copied()) else { continue };
+            let end = plan::blocks(0..target.version.length).end;
+            let more = last + 1..extended(from..last + 1).min(end);
+            for (block, flight) in missing.iter().zip(self.blocks.demand(target, &missing, more)) {
+                let content = self.handle.block_on(unless_stopped(&target.path, flight.content))?;
+                copy(part(&content, flight.start, *block), block * BLOCK, out, start);
+                self.blocks.read(target, *block);
+            }
         }
         Ok(())
     }
@@ -200,111 +182,19 @@ impl Bucket {
     /// Begins to fetch these parts of an object, which will be read soon. Returns the bytes of the requests.
     pub(super) fn announce(&self, target: &Arc<Target>, parts: impl IntoIterator<Item = Range<u64>>) -> u64 {
         let length = target.version.length;
-        let parts = parts.into_iter().map(|part| part.start.min(length)..part.end.min(length));
-        let wanted: BTreeSet<u64> = parts.flat_map(plan::blocks).collect();
-        let missing: Vec<u64> = wanted.into_iter().filter(|block| !self.shared.comes(target, *block)).collect();
-        let bytes = missing.len() as u64 * BLOCK;
-        self.request(target, missing, Some(&self.shared.permits));
-        bytes
-    }
-
-    /// Requests blocks, in ascending order, that are not on their way: under a permit each, if there are any. Returns
-    /// the request of each block.
-    fn request(
-        &self,
-        target: &Arc<Target>,
-        blocks: impl IntoIterator<Item = u64>,
-        permits: Option<&Arc<Semaphore>>,
-    ) -> Vec<Flight> {
-        let id = |block| BlockId { object: target.number, block };
-        let blocks: Vec<u64> = blocks.into_iter().collect();
-        let mut state = self.shared.state();
-        let new: Vec<u64> = blocks.iter().copied().filter(|block| !state.flying.contains_key(&id(*block))).collect();
-        for run in plan::merged(new) {
-            let (shared, target, permits) = (Arc::clone(&self.shared), Arc::clone(target), permits.cloned());
-            let (path, start) = (target.path.clone(), run.start * BLOCK);
-            let task = self.runtime.spawn(shared.fetch(target, run.clone(), permits));
-            let content = task.map(move |done| {
-                let lost = |_| Unread::Store { path, reason: "the request was lost. Please report this".into() };
-                done.unwrap_or_else(|error| Err(lost(error)))
-            });
-            let flight = Flight { content: content.boxed().shared(), start };
-            // The task removes them when it has finished, and cannot before the state is unlocked.
-            state.flying.extend(run.map(|block| (id(block), flight.clone())));
-        }
-        blocks.iter().filter_map(|block| state.flying.get(&id(*block)).cloned()).collect()
+        let inside = parts.into_iter().map(|part| part.start.min(length)..part.end.min(length));
+        // An empty part would count as the block around it.
+        let wanted: BTreeSet<u64> = inside.filter(|part| !part.is_empty()).flat_map(plan::blocks).collect();
+        self.blocks.announce(target, wanted) * BLOCK
     }
 }
 
-impl Blocks {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A block that is in memory or on the disk.
-    fn held(&self, target: &Target, block: u64) -> Option<Bytes> {
-        let id = BlockId { object: target.number, block };
-        if let Some(content) = self.state().memory.get(id) {
-            return Some(content);
+impl Drop for Bucket {
+    /// Gives up requests and look-ups of names, which may last as long as an outage.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
-        let content = self.disk.as_ref()?.get(&target.name, block)?;
-        let expected = plan::bytes(block..block + 1, target.version.length);
-        if content.len() as u64 != expected.end - expected.start {
-            return None;
-        }
-        self.state().memory.insert(id, content.clone());
-        Some(content)
-    }
-
-    /// Whether a block need not be requested.
-    fn comes(&self, target: &Target, block: u64) -> bool {
-        let id = BlockId { object: target.number, block };
-        let mut state = self.state();
-        if state.memory.get(id).is_some() || state.flying.contains_key(&id) {
-            return true;
-        }
-        drop(state);
-        self.disk.as_ref().is_some_and(|disk| disk.has(&target.name, block))
-    }
-
-    /// Fetches consecutive blocks and keeps them.
-    async fn fetch(
-        self: Arc<Self>,
-        target: Arc<Target>,
-        blocks: Range<u64>,
-        permits: Option<Arc<Semaphore>>,
-    ) -> Result<Bytes, Unread> {
-        let _permit = match permits {
-            // The semaphore is never closed.
-            Some(permits) => permits.acquire_owned().await.ok(),
-            None => None,
-        };
-        let fetched = self.fetcher.range(&target, plan::bytes(blocks.clone(), target.version.length)).await;
-        let part = move |content: &Bytes, block: u64, first: u64| {
-            let start = ((block - first) * BLOCK) as usize;
-            content.slice(start..content.len().min(start + BLOCK as usize))
-        };
-        {
-            let mut state = self.state();
-            for block in blocks.clone() {
-                let id = BlockId { object: target.number, block };
-                state.flying.remove(&id);
-                if let Ok(content) = &fetched {
-                    // A copy: a slice would keep all of the request's blocks in memory.
-                    state.memory.insert(id, Bytes::copy_from_slice(&part(content, block, blocks.start)));
-                }
-            }
-        }
-        let content = fetched?;
-        if self.disk.is_some() {
-            let whole = content.clone();
-            let keep = move || {
-                let Some(disk) = &self.disk else { return };
-                blocks.clone().for_each(|block| disk.put(&target.name, block, &part(&whole, block, blocks.start)));
-            };
-            let _ = tokio::task::spawn_blocking(keep).await;
-        }
-        Ok(content)
     }
 }
 

@@ -1,4 +1,4 @@
-//! From the bytes that are wanted to the requests that fetch them.
+//! From the bytes that are wanted to the blocks that hold them.
 
 use std::ops::Range;
 
@@ -15,18 +15,6 @@ pub(super) fn blocks(bytes: Range<u64>) -> Range<u64> {
 /// The bytes of these blocks of a file of `length` bytes.
 pub(super) fn bytes(blocks: Range<u64>, length: u64) -> Range<u64> {
     (blocks.start * BLOCK).min(length)..(blocks.end * BLOCK).min(length)
-}
-
-/// Requests for these blocks, which are in ascending order: neighbours together, up to [`LARGEST`].
-pub(super) fn merged(blocks: impl IntoIterator<Item = u64>) -> Vec<Range<u64>> {
-    let mut requests: Vec<Range<u64>> = Vec::new();
-    for block in blocks {
-        match requests.last_mut() {
-            Some(last) if last.end == block && last.end - last.start < LARGEST => last.end += 1,
-            _ => requests.push(block..block + 1),
-        }
-    }
-    requests
 }
 
 /// Recognises a file that is read from one end to the other, to fetch more of it at once.
@@ -71,16 +59,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn requests_fetch_each_block_once_and_no_other(wanted in prop::collection::btree_set(0u64..200, 0..100)) {
-            let requests = merged(wanted.iter().copied());
-            let fetched: Vec<u64> = requests.iter().cloned().flatten().collect();
-            prop_assert!(fetched.iter().copied().eq(wanted.iter().copied()));
-            prop_assert!(requests.iter().all(|request| request.end - request.start <= LARGEST));
-            let neighbours = requests.windows(2).filter(|pair| pair[0].end == pair[1].start);
-            prop_assert!(neighbours.into_iter().all(|pair| pair[0].end - pair[0].start == LARGEST));
-        }
-
         #[test]
         fn blocks_cover_the_bytes(start in 0u64..10_000_000, length in 1u64..3_000_000, rest in 0u64..1_000_000) {
             let file = start + length + rest;

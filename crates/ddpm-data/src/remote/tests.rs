@@ -4,6 +4,7 @@ use std::fs;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, CONCURRENCY};
 use super::disk::Disk;
+use super::interrupt::heed;
 use super::object::Object;
 use super::plan::BLOCK;
 use crate::DataError;
@@ -58,10 +60,15 @@ impl Server {
 
     /// The bucket as a process sees it, with this many bytes in memory, and on the disk in a folder.
     fn bucket(&self, memory: usize, disk: Option<(&Path, u64)>) -> Arc<Bucket> {
+        self.bucket_with(memory, CONCURRENCY, disk)
+    }
+
+    /// One that has so many announced requests on their way at once.
+    fn bucket_with(&self, memory: usize, concurrency: usize, disk: Option<(&Path, u64)>) -> Arc<Bucket> {
         let limits = Limits { request_timeout: Duration::from_secs(30), retry_timeout: Duration::from_secs(60) };
         let Ok(Location::Objects(store)) = resolve("s3://bucket/", limits, &self.rig.env()) else { panic!("no store") };
         let disk = disk.map(|(folder, limit)| Disk::open(folder.to_path_buf(), limit).unwrap());
-        Arc::new(Bucket::over(store, "s3://bucket/".into(), memory, disk).unwrap())
+        Arc::new(Bucket::over(store, "s3://bucket/".into(), memory, concurrency, disk).unwrap())
     }
 
     fn object(&self, bucket: &Arc<Bucket>) -> Object {
@@ -150,6 +157,112 @@ fn what_was_announced_or_read_is_not_requested_again() {
 }
 
 #[test]
+fn a_block_is_fetched_once_whoever_asks_for_it_and_however_many() {
+    let server = Server::start(41 * BLOCK as usize + 5);
+    server.rules(json!([{ "op": "GetObject", "percent": 50, "fault": { "delay": { "ms": 20 } } }]));
+    let dir = TempDir::new().unwrap();
+    // Without memory, a block is on its way until it is on the disk.
+    for (memory, disk) in [(64 << 20, None), (0, Some((dir.path(), 64 << 20)))] {
+        let bucket = server.bucket(memory, disk);
+        let object = server.object(&bucket);
+        thread::scope(|scope| {
+            for seed in 0..4 {
+                let (server, object) = (&server, &object);
+                scope.spawn(move || check_reads(server, object, 1000 * (seed % 2), 60));
+                scope.spawn(move || {
+                    for part in (0..42).map(|part| (part * (2 * seed + 1)) % 42) {
+                        object.announce(iter::once(part * BLOCK..part * BLOCK + 1));
+                    }
+                });
+            }
+        });
+        assert!(read(&object, 0, server.content.len()).unwrap() == server.content);
+        assert_eq!(bucket.traffic().bytes, server.content.len() as u64);
+    }
+}
+
+#[test]
+fn neighbours_that_wait_are_fetched_together_whichever_step_they_are_for() {
+    let server = Server::start(50 * BLOCK as usize);
+    let bucket = server.bucket_with(64 << 20, 0, None);
+    let object = server.object(&bucket);
+    let block = |number: u64| number * BLOCK..number * BLOCK + 1;
+    // Four steps.
+    for (wanted, new) in [([3, 20], 2), ([5, 20], 1), ([4, 40], 2), ([2, 41], 2)] {
+        assert_eq!(object.announce(wanted.map(block)), new * BLOCK);
+    }
+    assert_eq!(bucket.traffic().requests, 0, "they wait for their turn");
+    // A reader does not, and takes the neighbours along.
+    for (number, requests) in [(4, 1), (2, 1), (3, 1), (5, 1), (40, 2), (41, 2), (20, 3)] {
+        let found = read(&object, number * BLOCK, 100).unwrap();
+        assert_eq!(found, server.content[(number * BLOCK) as usize..][..100]);
+        assert_eq!(bucket.traffic().requests, requests, "block {number}");
+    }
+    assert_eq!(bucket.traffic().bytes, 7 * BLOCK);
+}
+
+#[test]
+fn what_was_announced_stays_in_memory_until_it_is_read() {
+    let server = Server::start(60 * BLOCK as usize);
+    // Room for ten blocks: of what is announced, about half may be there before it is read.
+    let bucket = server.bucket(10 * BLOCK as usize, None);
+    let object = server.object(&bucket);
+    // Every other block, so that each takes a request.
+    let announced = (0..30).map(|number| 2 * number * BLOCK..2 * number * BLOCK + 1);
+    assert_eq!(object.announce(announced.clone()), 30 * BLOCK);
+    for part in announced {
+        assert_eq!(read(&object, part.start, 10).unwrap(), server.content[part.start as usize..][..10]);
+    }
+    assert_eq!(bucket.traffic().bytes, 30 * BLOCK);
+}
+
+#[test]
+fn a_part_without_bytes_is_not_fetched() {
+    let server = Server::start(3 * BLOCK as usize);
+    let bucket = server.bucket(64 << 20, None);
+    let object = server.object(&bucket);
+    assert_eq!(object.announce([10..10, BLOCK + 7..BLOCK + 7]), 0);
+    assert!(read(&object, 5, 0).unwrap().is_empty());
+    assert_eq!((bucket.traffic().requests, server.gets()), (0, 0));
+}
+
+#[test]
+fn a_long_read_takes_several_rounds() {
+    let server = Server::start(150 * BLOCK as usize + 9);
+    let bucket = server.bucket(64 << 20, None);
+    let object = server.object(&bucket);
+    object.announce(iter::once(70 * BLOCK..75 * BLOCK));
+    let found = read(&object, 7, server.content.len() - 7).unwrap();
+    assert!(found == server.content[7..]);
+    assert_eq!(bucket.traffic().bytes, server.content.len() as u64);
+}
+
+#[test]
+fn a_thread_that_is_to_stop_does_not_wait_for_a_store_that_is_down() {
+    let server = Server::start(1000);
+    let bucket = server.bucket(0, None);
+    let object = server.object(&bucket);
+    server.rules(json!([{ "op": "GetObject", "fault": { "refuse": { "status": 503, "code": "SlowDown" } } }]));
+    let (started, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+    let error = thread::scope(|scope| {
+        let (object, ours) = (&object, Arc::clone(&stop));
+        let reader = scope.spawn(move || {
+            heed(ours);
+            read(object, 10, 20)
+        });
+        while server.gets() == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap().unwrap_err()
+    });
+    assert!(error.to_string().contains("was asked to stop"), "{error}");
+    drop((object, bucket));
+    // It would be the time for which requests are repeated.
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
 fn a_file_that_is_read_in_sequence_takes_few_requests() {
     let server = Server::start(40 * BLOCK as usize);
     let bucket = server.bucket(64 << 20, None);
@@ -204,6 +317,40 @@ fn an_object_that_changes_or_vanishes_is_an_error() {
     assert_eq!(read(&changed, 2 * BLOCK, 10).unwrap(), other[2 * BLOCK as usize..][..10]);
     assert_eq!(read(&changed, 0, 10).unwrap(), other[..10]);
     assert_eq!(read(&object, 0, 10).unwrap(), server.content[..10], "kept from before");
+}
+
+#[test]
+fn an_object_that_is_replaced_in_the_middle_of_a_response_is_called_changed() {
+    let server = Server::start(1000);
+    let bucket = server.bucket(0, None);
+    let object = server.object(&bucket);
+    // The client continues each response where it broke off.
+    server.rules(json!([{ "op": "GetObject", "fault": { "cut_answer": { "at": 10 } } }]));
+    let error = thread::scope(|scope| {
+        let reader = scope.spawn(|| read(&object, 10, 20));
+        while server.gets() < 2 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        server.store(&server.content[..900]);
+        reader.join().unwrap().unwrap_err()
+    });
+    assert!(matches!(error, DataError::Changed { .. }), "{error}");
+}
+
+#[test]
+fn a_refusal_is_reported_although_the_store_does_not_say_whether_the_object_has_changed() {
+    let server = Server::start(1000);
+    let bucket = server.bucket(0, None);
+    let object = server.object(&bucket);
+    server.rules(json!([
+        { "op": "GetObject", "fault": { "refuse": { "status": 403, "code": "AccessDenied" } } },
+        { "op": "HeadObject", "fault": { "delay": { "ms": 3_600_000 } } },
+    ]));
+    let started = Instant::now();
+    let error = read(&object, 10, 20).unwrap_err().to_string();
+    assert!(error.contains("AccessDenied"), "{error}");
+    // Longer would be the time limit of the request.
+    assert!(started.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

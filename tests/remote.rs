@@ -2,12 +2,16 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::rig::Rig;
-use common::{buffers, check_same_bits, losses, metrics, program, root, run, sets, succeed, train};
+use common::{
+    buffers, check_same_bits, losses, metrics, newest_manifest, program, root, run, sets, signal, succeed, train, wait,
+    wait_for,
+};
 use tempfile::TempDir;
 
 /// Every tenth request is refused, some are slow, some responses end in the middle.
@@ -180,4 +184,31 @@ fn data_sets_are_found_in_a_store_as_on_a_disk() {
     let outcome = run(&mut command);
     assert_eq!(outcome.code, 2);
     assert!(outcome.stderr.contains("data.shuffle = \"shards\" mixes files of many images"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_request_to_stop_is_honoured_while_the_store_is_down() {
+    let (mut rig, dir) = (Rig::start(), TempDir::new().unwrap());
+    pack(&rig, dir.path(), "parquet");
+    let [at, messages] = ["run", "messages"].map(|name| dir.path().join(name));
+    let cache = format!("data.cache_dir={}", dir.path().join("cache").display());
+    let start = |steps| {
+        let more = [cache.clone(), "data.cache_gb=0".into()];
+        let mut command = training(1, &at, steps, "parquet", "s3://bucket/set/parquet", &more);
+        rig.serve(&mut command);
+        command
+    };
+    // From here on there is an index, so that only images are needed.
+    succeed(&mut start(5));
+    let mut command = start(1_000_000);
+    rig.set_rules(r#"[{"op": "GetObject", "key": "set/", "fault": {"refuse": {"status": 503, "code": "SlowDown"}}}]"#);
+    let begun = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&messages).unwrap());
+    let child = command.spawn().unwrap();
+    wait_for(|| fs::read_to_string(&messages).is_ok_and(|text| text.contains("retrying for up to")));
+    assert!(signal("TERM", child.id()));
+    assert_eq!(wait(child), 75, "{}", fs::read_to_string(&messages).unwrap());
+    // Requests are repeated for 120 s.
+    assert!(begun.elapsed() < Duration::from_secs(100));
+    assert_eq!(newest_manifest(&at.join("checkpoints")), 5);
 }

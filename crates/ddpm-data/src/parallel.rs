@@ -1,4 +1,4 @@
-//! The same work on many items, on all processors.
+//! The same work on many items, on all processors or on a number of threads.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,16 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
+    map_on(thread::available_parallelism().map_or(1, NonZero::get), items, work)
+}
+
+/// [`map`] on this many threads: for work that waits more than it computes.
+pub(crate) fn map_on<T: Sync, R: Send, E: Send>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let threads = threads.min(items.len());
     let (next, failed, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..threads {

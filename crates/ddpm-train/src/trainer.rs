@@ -223,11 +223,13 @@ impl Trainer {
     /// Returns this rank's batch once every rank has one, or `None` if any rank was asked to stop. If any rank fails
     /// to get a batch, all ranks save the current state and return its failure.
     fn fetch(&mut self) -> Result<Option<Batch<Prepared>>, Failure> {
-        let (batch, missing) =
-            match timed(c"data wait", &mut self.clock.data_wait, || self.loader.next()).map_err(Error::from) {
-                Ok(batch) => (Some(batch), None),
-                Err(error) => (None, Some(error)),
-            };
+        // A store that does not respond is retried for minutes; the heartbeat then says that this rank has no batch
+        // because it was asked to stop.
+        let wait = || self.loader.next_unless(|| self.stop.requested());
+        let (batch, missing) = match timed(c"data wait", &mut self.clock.data_wait, wait).map_err(Error::from) {
+            Ok(batch) => (batch, None),
+            Err(error) => (None, Some(error)),
+        };
         let (stop, event) = (self.stop.requested(), self.saver.poll());
         let beat = || heartbeat::exchange(self.comm.as_ref(), stop, missing, event);
         let heard = timed(c"heartbeat", &mut self.clock.comm_wait, beat)?;

@@ -10,6 +10,7 @@ mod index;
 mod labels;
 mod parquet;
 mod pattern;
+mod progress;
 mod record;
 mod source;
 mod split;

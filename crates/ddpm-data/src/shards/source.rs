@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::find::find;
 use super::format::{Memory, noun, scan};
 use super::labels::unite;
+use super::progress::Progress;
 use super::record::{NO_LABEL, Records};
 use super::unpack::plain;
 use crate::classes::Class;
@@ -23,6 +24,10 @@ use crate::remote::{Bucket, is_address};
 use crate::skip::Skips;
 use crate::source::{Encoded, Traffic, check_request};
 use crate::{DataError, Depth, ImageShape, OnCorrupt, Source, Split, parallel};
+
+/// How many files in a store are scanned at once, however many processors there are: a scan waits for the store most of
+/// the time, and reads up to 4 MiB ahead, which all together must stay in memory.
+const SCANS: usize = 8;
 
 /// A file that is read, and its records.
 struct Shard {
@@ -59,7 +64,13 @@ impl Sharded {
             false => None,
         };
         let found = find(root, format, bucket.as_deref())?.of_split(split, format)?;
-        let opened = parallel::map(&found.files, |path| open(format, path, labels, &cache, bucket.as_ref()))?;
+        let progress = Progress::of(root, found.files.len());
+        let open_one =
+            |path: &PathBuf| open(format, path, labels, &cache, bucket.as_ref()).inspect(|_| progress.one_more());
+        let opened = match &bucket {
+            Some(_) => parallel::map_on(SCANS, &found.files, open_one)?,
+            None => parallel::map(&found.files, open_one)?,
+        };
         let (mut parts, data): (Vec<_>, Vec<_>) =
             opened.into_iter().map(|(path, data, records)| ((path, records), data)).unzip();
         let folder = found.files[0].parent().unwrap_or(root);

@@ -5,7 +5,6 @@ mod common;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use common::rig::Rig;
 use common::{
@@ -202,13 +201,13 @@ fn a_request_to_stop_is_honoured_while_the_store_is_down() {
     succeed(&mut start(5));
     let mut command = start(1_000_000);
     rig.set_rules(r#"[{"op": "GetObject", "key": "set/", "fault": {"refuse": {"status": 503, "code": "SlowDown"}}}]"#);
-    let begun = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&messages).unwrap());
     let child = command.spawn().unwrap();
     wait_for(|| fs::read_to_string(&messages).is_ok_and(|text| text.contains("retrying for up to")));
     assert!(signal("TERM", child.id()));
     assert_eq!(wait(child), 75, "{}", fs::read_to_string(&messages).unwrap());
-    // Requests are repeated for 120 s.
-    assert!(begun.elapsed() < Duration::from_secs(100));
+    // Otherwise the rank would wait for its images, and then report that it has none.
+    let messages = fs::read_to_string(&messages).unwrap();
+    assert!(!messages.contains("cannot be read"), "{messages}");
     assert_eq!(newest_manifest(&at.join("checkpoints")), 5);
 }

@@ -272,8 +272,9 @@ fn a_file_that_is_read_in_sequence_takes_few_requests() {
         found.extend(read(&object, start, 10_000.min((40 * BLOCK - start) as usize)).unwrap());
     }
     assert!(found == server.content);
-    // Of 1, 2, 4, 8, 16, and the 9 blocks that remain.
-    assert_eq!((bucket.traffic().requests, bucket.traffic().bytes), (6, 40 * BLOCK));
+    assert_eq!(bucket.traffic().bytes, 40 * BLOCK);
+    // Of 1, 2, 4, 8, 16, and the 9 blocks that remain; on a busy machine some are slow, and sent twice.
+    assert!((6..=12).contains(&bucket.traffic().requests), "{}", bucket.traffic().requests);
 }
 
 #[test]

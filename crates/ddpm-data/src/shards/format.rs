@@ -71,15 +71,44 @@ impl Memory {
         content.map_err(|fault| file.failure().map_or(fault, |unread| Fault::Io(io::Error::other(unread))))
     }
 
-    /// The parts of the shard, which has so many bytes, that reading the image file called `name` at `place` takes:
-    /// as far as they are known.
-    pub(super) fn parts(&self, bytes: u64, place: Place, name: &str) -> Vec<Range<u64>> {
+    /// What has to be read of the shard, which has so many bytes, before [`parts`](Self::parts) knows where the image
+    /// file at `place` is.
+    pub(super) fn missing(&self, bytes: u64, place: Place) -> Option<Range<u64>> {
+        match place {
+            Place::Row { .. } => self.0.missing(bytes),
+            Place::Bytes { .. } | Place::Member { .. } => None,
+        }
+    }
+
+    /// The parts of the shard open as `file` that reading the image file called `name` at `place` takes: as far as they
+    /// are known.
+    pub(super) fn parts(&self, file: Arc<dyn Ranges>, place: Place, name: &str) -> Vec<Range<u64>> {
+        let Ok(bytes) = file.length() else { return Vec::new() };
         let parts = match place {
             Place::Bytes { start, length } => iter::once(start..start.saturating_add(length)).collect(),
             Place::Member { header, stored, .. } => vec![zip::place(header, stored, name)],
-            Place::Row { group, row } => self.0.places(bytes, group, row),
+            Place::Row { group, row } => self.0.places(file, group, row),
         };
         // A damaged shard may say anything; what is wrong is reported when the record is read.
         parts.into_iter().map(|part| part.start..part.end.min(bytes)).filter(|part| !part.is_empty()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn where_the_rows_of_a_new_file_are_is_known_before_any_is_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/plain.parquet");
+        let file: Arc<dyn Ranges> = Arc::new(File::open(path).unwrap());
+        let (length, memory, row) = (file.length().unwrap(), Memory::default(), Place::Row { group: 0, row: 0 });
+        assert!(memory.missing(length, row).is_some_and(|end| end.end == length));
+        let parts = memory.parts(Arc::clone(&file), row, "");
+        assert!(!parts.is_empty() && parts.iter().all(|part| part.end < length), "{parts:?}");
+        assert_eq!(memory.missing(length, row), None);
+        assert!(memory.read(file, row).is_ok_and(|image| !image.is_empty()));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::iter;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -104,12 +103,17 @@ impl Footer {
         }
     }
 
-    /// Where a row's image is in a file of `length` bytes: its page and the page of the dictionary, or the whole column
-    /// if its pages are not known. Nothing for a column that is too large for that; the footer while it is not known.
-    pub(super) fn places(&self, length: u64, group: u32, row: u32) -> Vec<Range<u64>> {
-        let Some((footer, column)) = self.0.get() else {
-            return iter::once(length.saturating_sub(FOOTER)..length).collect();
-        };
+    /// The end of a file of `length` bytes, in which its footer is, while that is not known.
+    pub(super) fn missing(&self, length: u64) -> Option<Range<u64>> {
+        self.0.get().is_none().then(|| length.saturating_sub(FOOTER)..length)
+    }
+
+    /// Where a row's image is: its page and the page of the dictionary, or the whole column if its pages are not known.
+    /// Nothing for a column that is too large for that. Reads the footer if it is not known; nothing if it cannot be
+    /// read, which shows when the image is.
+    pub(super) fn places(&self, file: Arc<dyn Ranges>, group: u32, row: u32) -> Vec<Range<u64>> {
+        let known = guarded(|| self.load(&Cursor::new(file).ok()?).ok()).flatten();
+        let Some((footer, column)) = known else { return Vec::new() };
         let group = group as usize;
         let chunk = footer.row_group(group).column(*column);
         let start = u64::try_from(chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset()));

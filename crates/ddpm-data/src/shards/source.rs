@@ -20,6 +20,7 @@ use crate::findings::Findings;
 use crate::hash::Fingerprint;
 use crate::pack::class_names;
 use crate::pixels::Reader;
+use crate::ranges::Ranges;
 use crate::remote::{Bucket, is_address};
 use crate::skip::Skips;
 use crate::source::{Encoded, Traffic, check_request};
@@ -138,13 +139,20 @@ impl Shard {
         self.path.join(self.records.name(record).trim_start_matches('/'))
     }
 
+    /// Begins to fetch what says where a record is, if the shard is elsewhere and that is not known; returns how many
+    /// bytes this requests.
+    fn announce_places(&self, record: usize) -> u64 {
+        let Data::Remote(object) = &self.data else { return 0 };
+        object.announce(self.memory.missing(object.version().length, self.records.places[record]))
+    }
+
     /// Begins to fetch these records if the shard is elsewhere; returns how many bytes this requests. What goes wrong
     /// is reported when they are read.
     fn announce(&self, records: &[usize]) -> u64 {
         let Data::Remote(object) = &self.data else { return 0 };
         let parts = records.iter().flat_map(|record| {
             let name = self.records.names.get(*record).unwrap_or_default();
-            self.memory.parts(object.version().length, self.records.places[*record], name)
+            self.memory.parts(Arc::clone(object) as Arc<dyn Ranges>, self.records.places[*record], name)
         });
         object.announce(parts)
     }
@@ -215,7 +223,9 @@ impl Source for Sharded {
             let (shard, record) = self.place(*id);
             wanted.entry(shard).or_default().push(record);
         }
-        wanted.into_iter().map(|(shard, records)| self.shards[shard].announce(&records)).sum()
+        // Of all files at once, because the next line waits for them.
+        let places: u64 = wanted.iter().map(|(shard, records)| self.shards[*shard].announce_places(records[0])).sum();
+        places + wanted.into_iter().map(|(shard, records)| self.shards[shard].announce(&records)).sum::<u64>()
     }
 
     fn traffic(&self) -> Option<Traffic> {

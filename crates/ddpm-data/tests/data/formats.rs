@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use ddpm_data::{
     Alpha, DataSpec, Depth, Fit, FolderLabels, ImageShape, Packing, ShardFormat, ShardLabels, ShardSpec, Source,

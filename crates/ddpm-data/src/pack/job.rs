@@ -37,12 +37,7 @@ pub struct Packing {
 ///
 /// # Errors
 /// Those of [`Source::read`]; [`DataError::Write`] if something cannot be written, or `folder` is not empty.
-pub fn pack(
-    source: &dyn Source,
-    folder: &Path,
-    packing: &Packing,
-    done: &AtomicU64,
-) -> Result<Manifest, DataError> {
+pub fn pack(source: &dyn Source, folder: &Path, packing: &Packing, done: &AtomicU64) -> Result<Manifest, DataError> {
     fs::create_dir_all(folder).map_err(DataError::write(folder))?;
     if fs::read_dir(folder).map_err(DataError::io(folder))?.next().is_some() {
         return Err(DataError::format(folder, "this folder is not empty; empty it, or give another one"));

@@ -139,22 +139,23 @@ fn commands_that_somebody_waits_for_report_an_unreachable_store_and_give_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = listener.local_addr().unwrap();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let refusal = format!("no connection to {closed}");
+    let refused = format!("no connection to {closed}");
+    let refused = refused.as_str();
     let cases = [
-        (closed, "checkpoints list s3://bucket/run", "10s", refusal.as_str(), "Connection refused"),
-        (closed, "checkpoints list s3://bucket/run --retry-for 1", "1s", &refusal, "Connection refused"),
-        (closed, "checkpoints verify s3://bucket/run --retry-for 1", "1s", &refusal, "Connection refused"),
-        (closed, "checkpoints prune s3://bucket/run --retry-for 1", "1s", &refusal, "Connection refused"),
-        (closed, "sample --model s3://bucket/run --out DIR/a.png --retry-for 1", "1s", &refusal, "Connection refused"),
-        (closed, "export s3://bucket/run --out DIR/out --retry-for 1", "1s", &refusal, "Connection refused"),
-        (closed, "eval nll --model s3://bucket/run --retry-for 1", "1s", &refusal, "Connection refused"),
+        (closed, "checkpoints list s3://bucket/run", "10s", refused, "Connection refused"),
+        (closed, "checkpoints list s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "checkpoints verify s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "checkpoints prune s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "sample --model s3://bucket/run --out DIR/a.png --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "export s3://bucket/run --out DIR/out --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "eval nll --model s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
         // It accepts connections and never responds.
         (silent, "checkpoints list s3://bucket/run --retry-for 1", "1s", "no response from ", "no response within"),
     ];
     for (address, line, time, what, cause) in cases {
         let endpoint = format!("http://{address}");
         let words = line.replace("DIR", dir.path().to_str().unwrap());
-        let outcome = run(with(&[("AWS_ENDPOINT_URL", &endpoint)])().args(words.split_whitespace()));
+        let outcome = run(with(&[("AWS_ENDPOINT_URL", endpoint.as_str())])().args(words.split_whitespace()));
         assert_eq!(outcome.code, 4, "{line}: {}", outcome.stderr);
         let (warning, error) = outcome.stderr.split_once("error: ").unwrap();
         assert_eq!(warning.matches("retrying for up to").count(), 1, "{line}: {warning}");

@@ -35,7 +35,9 @@ fn fit_row(row: &str, indent: usize, width: usize) -> String {
             lines.push(line.trim_end().to_owned());
             line = " ".repeat(indent);
         }
-        line += piece;
+        // Columns are two spaces apart, and the second one would begin the line.
+        let begins = !lines.is_empty() && line.len() == indent;
+        line += if begins { piece.trim_start() } else { piece };
     }
     lines.push(line.trim_end().to_owned());
     lines.join("\n")
@@ -57,6 +59,8 @@ mod tests {
     #[test]
     fn words_that_do_not_fit_stay_whole() {
         let hash = "0123456789".repeat(5);
+        let row = format!("shard   {hash}  5 bytes");
+        assert_eq!(fit(&row, 8, 40), format!("shard   {hash}\n        5 bytes"));
         let row = format!("shard   a.safetensors  {hash} bytes");
         assert_eq!(fit(&row, 8, 40), format!("shard   a.safetensors\n        {hash}\n        bytes"));
         // There is no room for a column.

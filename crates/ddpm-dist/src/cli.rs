@@ -85,8 +85,8 @@ impl Cli {
         let configured = matches!(self.command, Train(_) | TrainClassifier(_) | Bench(_) | Import(_));
         match (configured, self.retry_for) {
             (true, Some(seconds)) => Err(Error::config(format!(
-                "--retry-for is for other commands, and this one takes its configuration's checkpoint.retry_s; give --set \
-                 checkpoint.retry_s={seconds}"
+                "--retry-for is for other commands, and this one takes its configuration's checkpoint.retry_s; give \
+                 --set checkpoint.retry_s={seconds}"
             ))),
             (true, None) => Ok(None),
             (false, seconds) => Ok(Some(Duration::from_secs(seconds.unwrap_or(RETRY_FOR)))),

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
 
-/// Refuses to put a checkpoint beside those in the store `uri` if they belong to another run, whose settings are `there`.
-/// What a run learns is determined by its settings, so a checkpoint with the same settings counts as the same run's,
-/// wherever it was stored.
+/// Refuses to put a checkpoint beside those in the store `uri` if they belong to another run, whose settings are
+/// `there`. What a run learns is determined by its settings, so a checkpoint with the same settings counts as the same
+/// run's, wherever it was stored.
 ///
 /// # Errors
 /// They belong to another run.

@@ -1,8 +1,9 @@
 //! The HTTP client underneath object_store's: it sees each request before retries hide what is wrong.
 //!
 //! Permanent errors are not retried: a host that does not exist, missing credentials, a request that was refused.
-//! Retries are logged, and at once if somebody waits; so is a server that is silent. And a response is accepted only if it comes from an object store: object_store parses any XML as
-//! an empty listing, even a list of buckets or an error page.
+//! Retries are logged, and at once if somebody waits; so is a server that is silent. And a response is accepted only if
+//! it comes from an object store: object_store parses any XML as an empty listing, even a list of buckets or an error
+//! page.
 
 use std::{
     collections::BTreeSet,

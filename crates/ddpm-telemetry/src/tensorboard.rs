@@ -23,8 +23,8 @@ use crate::picture::Picture;
 
 const PREFIX: &str = "events.out.tfevents.";
 
-/// The folder in `dir` in which earlier versions kept the files: TensorBoard, which names runs by their folders, shows it
-/// as a run of its own.
+/// The folder in `dir` in which earlier versions kept the files: TensorBoard, which names runs by their folders, shows
+/// it as a run of its own.
 const FORMER: &str = "tb";
 
 /// The event file of one start of the run. Writing never fails; see the crate documentation.
@@ -35,8 +35,8 @@ pub struct TensorBoard {
 
 impl TensorBoard {
     /// Creates an event file in `dir` for a run that resumes after `resume_step`, or starts at step 0 if that is
-    /// `None`. TensorBoard then discards events of later steps in the earlier files of `dir`, among which are those that
-    /// an earlier version wrote to `dir/tb`.
+    /// `None`. TensorBoard then discards events of later steps in the earlier files of `dir`, among which are those
+    /// that an earlier version wrote to `dir/tb`.
     pub fn open(dir: &Path, resume_step: Option<u64>) -> Self {
         if let Err(error) = move_former(dir) {
             let former = dir.join(FORMER);

@@ -50,8 +50,13 @@ mod tests {
     #[test]
     fn long_rows_continue_below_their_last_column() {
         let rows = "ok    gpu     none, so networks compute on the CPU: there is no driver\nok    ranks   1";
-        let fitted = "ok    gpu     none, so networks compute\n              on the CPU: there is no\n              driver\n\
-                      ok    ranks   1";
+        let fitted = [
+            "ok    gpu     none, so networks compute",
+            "              on the CPU: there is no",
+            "              driver",
+            "ok    ranks   1",
+        ];
+        let fitted = fitted.join("\n");
         assert_eq!(fit(rows, 14, 40), fitted);
         assert_eq!(fit(rows, 14, 80), rows);
     }

@@ -55,7 +55,7 @@ cat >&2 <<EOF
 
 Samples       ${grid:-none yet in $dir/samples}
 Metrics       $dir/metrics.jsonl, one line of JSON per logged step
-Curves        tensorboard --logdir $dir/tb      (to install it: pipx install tensorboard)
+Curves        tensorboard --logdir $dir      (to install it: pipx install tensorboard)
 Checkpoints   $dir/checkpoints
 
 More samples from the trained model:

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::tensorboard::events;
+use common::tensorboard::{event_files, events};
 use common::{metrics, mpirun, program, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -82,8 +82,8 @@ fn figures_are_those_of_any_number_of_ranks_of_a_resumed_run_and_of_the_command_
     }
 
     let mut shown = Vec::new();
-    for file in std::fs::read_dir(one.path().join("tb")).unwrap() {
-        for event in events(&std::fs::read(file.unwrap().path()).unwrap()) {
+    for file in event_files(one.path()) {
+        for event in events(&std::fs::read(file).unwrap()) {
             let values = event.get_summary().get_value().iter();
             shown.extend(values.filter(|value| value.get_tag().starts_with("eval/")).map(|value| {
                 (value.get_tag().to_owned(), event.get_step() as u64, f64::from(value.get_simple_value()))

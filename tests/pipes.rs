@@ -95,6 +95,23 @@ fn verify_keeps_its_exit_code_if_its_output_is_not_read() {
 }
 
 #[test]
+fn rows_fit_a_terminal_and_stay_whole_in_a_pipe() {
+    let dir = TempDir::new().unwrap();
+    succeed(&mut train(1, dir.path(), 2, &[]));
+    let mut show = program();
+    show.args(["checkpoints", "show"]).arg(dir.path());
+    let whole = succeed(&mut show).stdout;
+    assert!(whole.lines().any(|row| row.len() > 60) && !whole.contains("\n "), "{whole}");
+    let terminal = r#"exec script -qec "stty cols 60 rows 24; $(printf '%q ' "$@")" /dev/null"#;
+    let shown = succeed(&mut in_bash(terminal, &show)).stdout.replace("\r\n", "\n");
+    for line in shown.lines() {
+        assert!(line.len() <= 60 || !line[12..].contains(' '), "{line:?} does not fit: {shown}");
+    }
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&shown), words(&whole));
+}
+
+#[test]
 fn a_launcher_with_a_closed_pipe_ends_like_the_program() {
     // Each image is one line.
     let dir = TempDir::new().unwrap();

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::kill::kill_rank;
-use common::tensorboard::events;
+use common::tensorboard::{event_files, events};
 use common::{
     buffers, check_same_bits, finish, last_logged, losses, metrics, newest_manifest, signal, start, succeed, train,
     verified, wait_for,
@@ -78,11 +78,9 @@ fn a_run_continues_on_4_2_1_and_3_ranks_in_turn() {
 /// The steps that TensorBoard shows for each tag of a run, and the number of points that it read: it reads the files of
 /// a folder in the order of their names, and a session that starts at some step discards the earlier points from that
 /// step on.
-fn shown(folder: &Path) -> (BTreeMap<String, Vec<i64>>, usize) {
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
+fn shown(run: &Path) -> (BTreeMap<String, Vec<i64>>, usize) {
     let (mut shown, mut read) = (BTreeMap::<String, Vec<i64>>::new(), 0);
-    for file in files {
+    for file in event_files(run) {
         let bytes = fs::read(file).unwrap();
         for event in events(&bytes) {
             let step = event.get_step();
@@ -124,7 +122,7 @@ fn a_run_resumed_five_times_shows_each_step_once() {
     succeed(&mut train(2, dir.path(), last, &options));
 
     assert!(metrics(dir.path()).keys().copied().eq(1..=last), "metrics.jsonl has gaps");
-    let (shown, read) = shown(&dir.path().join("tb"));
+    let (shown, read) = shown(dir.path());
     let once = shown.values().map(Vec::len).sum::<usize>();
     assert!(read > once, "no step was run twice, so nothing was tested");
     assert!(shown["loss/total"].iter().copied().eq(1..=last as i64), "{:?}", shown["loss/total"]);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::golden::{follows_diffusers, largest_distance, tensor};
+use common::tensorboard::event_files;
 use common::{mpirun, program, root, run, succeed, train};
 use tempfile::TempDir;
 
@@ -270,8 +271,7 @@ fn pictures_and_findings() {
     assert_eq!((drawn.code, image::open(at("two.png")).unwrap().width()), (0, 900), "{}", drawn.stderr);
     let refused = compare("los");
     assert!(refused.code == 2 && refused.stderr.contains("no metric `los`"), "{}", refused.stderr);
-    let events = std::fs::read_dir(at("run/tb")).unwrap().next().unwrap().unwrap().path();
-    let events = std::fs::read(events).unwrap();
+    let events = std::fs::read(&event_files(&at("run"))[0]).unwrap();
     let shown = |tag: &[u8]| events.windows(tag.len()).filter(|bytes| *bytes == tag).count();
     assert_eq!((shown(b"samples"), shown(b"reverse")), (2, 2), "at steps 10 and 20");
     let info = succeed(

@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::tensorboard::event_files;
 use common::{buffers, check_same_bits, finish, losses, metrics, run, signal, start, succeed, train, wait_for_step};
 use tempfile::TempDir;
 
@@ -195,8 +196,7 @@ fn a_run_writes_the_documented_files() {
         // 16 images of 16x16, enlarged four times: 10 columns, one per class, in 2 rows.
         assert_eq!(grid.dimensions(), (10 * 66 - 2, 2 * 66 - 2));
     }
-    let events = std::fs::read_dir(dir.path().join("tb")).unwrap().count();
-    assert_eq!(events, 1, "one event file per start");
+    assert_eq!(event_files(dir.path()).len(), 1, "one event file per start");
     let again = succeed(&mut train(2, dir.path(), 20, &["--set", "model.classes=10"]));
     assert!(again.stderr.contains("all 20 steps are done already"), "{}", again.stderr);
 }

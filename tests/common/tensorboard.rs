@@ -1,7 +1,19 @@
 //! Reading TensorBoard's event files.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use protobuf::Message;
 use tensorboard_proto::event::Event;
+
+/// The event files in a run's directory, in the order in which TensorBoard reads them.
+pub fn event_files(run: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents.")).collect();
+    files.sort();
+    files
+}
 
 /// The events of a file, up to one that was truncated by a kill.
 pub fn events(mut bytes: &[u8]) -> Vec<Event> {

@@ -133,6 +133,43 @@ fn servers() {
     assert!(!dir.path().join("run").exists());
 }
 
+#[test]
+fn commands_that_somebody_waits_for_report_an_unreachable_store_and_give_up() {
+    let dir = TempDir::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = format!("no connection to {closed}");
+    let refused = refused.as_str();
+    let cases = [
+        (closed, "checkpoints list s3://bucket/run", "10s", refused, "Connection refused"),
+        (closed, "checkpoints list s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "checkpoints verify s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "checkpoints prune s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "sample --model s3://bucket/run --out DIR/a.png --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "export s3://bucket/run --out DIR/out --retry-for 1", "1s", refused, "Connection refused"),
+        (closed, "eval nll --model s3://bucket/run --retry-for 1", "1s", refused, "Connection refused"),
+        // It accepts connections and never responds.
+        (silent, "checkpoints list s3://bucket/run --retry-for 1", "1s", "no response from ", "no response within"),
+    ];
+    for (address, line, time, what, cause) in cases {
+        let endpoint = format!("http://{address}");
+        let words = line.replace("DIR", dir.path().to_str().unwrap());
+        let outcome = run(with(&[("AWS_ENDPOINT_URL", endpoint.as_str())])().args(words.split_whitespace()));
+        assert_eq!(outcome.code, 4, "{line}: {}", outcome.stderr);
+        let (warning, error) = outcome.stderr.split_once("error: ").unwrap();
+        assert_eq!(warning.matches("retrying for up to").count(), 1, "{line}: {warning}");
+        assert!(warning.contains(&format!("s3://bucket/run: {what}")), "{line}: {warning}");
+        assert!(warning.contains(&format!("retrying for up to {time}")), "{line}: {warning}");
+        assert!(error.contains(cause) && error.contains("Check AWS_ENDPOINT_URL"), "{line}: {error}");
+    }
+    let cases = [
+        ("train --config smoke --retry-for 5", 2, "--retry-for is for other commands", "--set checkpoint.retry_s=5"),
+        ("checkpoints list runs/x --retry-for 4000", 2, "'4000' for '--retry-for", "--help"),
+    ];
+    check(dir.path(), "", &cases);
+}
+
 /// The cases need text with static lifetime.
 fn leak(text: String) -> &'static str {
     Box::leak(text.into_boxed_str())

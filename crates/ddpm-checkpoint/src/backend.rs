@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ddpm_store::Limits;
+use ddpm_store::{Limits, patience_or};
 
 /// The smallest part size of a multipart upload that every store accepts, including R2, which wants parts of equal
 /// size.
@@ -20,14 +20,14 @@ pub struct StoreOptions {
     /// part, so the default of 60 s lets four parts of 8 MiB share a link of 600 kB/s. Connecting may take 5 s of it.
     pub request_timeout: Duration,
     /// A request that failed (no connection, timeout, 429, 5xx) is retried with jittered exponential backoff until this
-    /// long after it was first sent. Default: 60 s.
+    /// long after it was first sent. Default: 60 s, or the patience of the person who waits for the process.
     pub retry_timeout: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self { part_bytes: MIN_PART, concurrency: 4, request_timeout: minute, retry_timeout: minute }
+        Self { part_bytes: MIN_PART, concurrency: 4, request_timeout: minute, retry_timeout: patience_or(minute) }
     }
 }
 

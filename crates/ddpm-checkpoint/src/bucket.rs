@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::{Path as FsPath, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -28,6 +28,10 @@ pub(crate) struct Bucket {
     /// The directory, if the store is one: operations that object_store does not offer for directories use it directly.
     pub root: Option<PathBuf>,
     pub options: StoreOptions,
+    /// Bytes of shards read so far.
+    pub read: AtomicU64,
+    /// Objects deleted so far.
+    pub deleted: AtomicU64,
 }
 
 impl Bucket {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -285,6 +285,7 @@ impl Bucket {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Failpoint::ShardDeleted.reach(),
                 Err(e) => return Err(self.failed("delete", &object.location, e)),
             }
+            self.deleted.fetch_add(1, Ordering::Relaxed);
         }
         let Some(root) = &self.root else { return Ok(()) };
         // A writer that was killed halfway leaves a staging file that object_store neither lists nor deletes.

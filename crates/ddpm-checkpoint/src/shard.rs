@@ -1,6 +1,6 @@
 //! Shards: one rank's ranges of every buffer, as one safetensors file.
 
-use std::ops::Range;
+use std::{ops::Range, sync::atomic::Ordering};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
@@ -132,6 +132,7 @@ impl Bucket {
         while let Some(block) = blocks.next().await {
             let block = block.map_err(|e| self.failed("read", &path, e))?;
             hash.update(&block);
+            self.read.fetch_add(block.len() as u64, Ordering::Relaxed);
             each(&block).await?;
         }
         match hex(&hash.finalize()) == entry.sha256 {

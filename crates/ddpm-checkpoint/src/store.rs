@@ -1,6 +1,13 @@
 //! The store: opening it, the identity of the run, and the list of commits.
 
-use std::{fs, io, path::Path as FsPath, sync::Arc};
+use std::{
+    fs, io,
+    path::Path as FsPath,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use ddpm_store::{Location, environment, resolve};
 use object_store::{ObjectStore, PutMode, local::LocalFileSystem};
@@ -87,13 +94,24 @@ impl Store {
             }
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("checkpoint").enable_all().build();
-        let bucket = Bucket { uri: uri.into(), objects, root, options };
+        let (read, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
+        let bucket = Bucket { uri: uri.into(), objects, root, options, read, deleted };
         Ok(Self { bucket: Arc::new(bucket), runtime: Arc::new(runtime.map_err(failed)?) })
     }
 
     /// The address as given.
     pub fn uri(&self) -> &str {
         &self.bucket.uri
+    }
+
+    /// Bytes of shards that have been read through this value so far: how far a verification or a copy is.
+    pub fn bytes_read(&self) -> u64 {
+        self.bucket.read.load(Ordering::Relaxed)
+    }
+
+    /// Objects of checkpoints that have been deleted through this value so far.
+    pub fn objects_deleted(&self) -> u64 {
+        self.bucket.deleted.load(Ordering::Relaxed)
     }
 
     /// The run's identity: read if the store has one, otherwise written with a new id and `config`.

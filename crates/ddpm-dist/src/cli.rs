@@ -11,6 +11,7 @@ mod encode;
 mod eval;
 mod export;
 mod guidance;
+mod help;
 mod images;
 mod import;
 mod model;
@@ -21,7 +22,11 @@ mod sample;
 mod train;
 mod words;
 
-use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use ddpm_model::Error;
 
 pub use bench::BenchCommand;
 pub use checkpoints::CheckpointsCommand;
@@ -39,9 +44,12 @@ pub use sample::{ClassChoice, SampleArgs};
 pub use train::TrainArgs;
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training
+Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training \
 diverged, 6 out of memory, 75 stopped on request after saving.
 Start here: ddpm-dist train --config smoke";
+
+/// How long a store that does not respond is retried while somebody waits, in seconds.
+const RETRY_FOR: u64 = 10;
 
 /// Trains denoising diffusion models across ranks. Started directly it is a single rank; under mpirun, one of several.
 #[derive(Debug, Parser)]
@@ -56,6 +64,39 @@ pub struct Cli {
     /// Log on every rank, not only on rank 0.
     #[arg(long, global = true)]
     pub all_ranks: bool,
+    /// How long to retry a store that does not respond: 0 to 3600 seconds. [default: 10; in training,
+    /// checkpoint.retry_s]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = value_parser!(u64).range(..=3600))]
+    retry_for: Option<u64>,
+}
+
+impl Cli {
+    /// The arguments of this process.
+    pub fn of_process() -> Result<Self, clap::Error> {
+        let mut command = command();
+        let typed = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&typed).map_err(|error| error.format(&mut command))
+    }
+
+    /// How long the person who waits for the command gives a store; none for commands that the configuration tells how
+    /// long to retry.
+    pub fn patience(&self) -> Result<Option<Duration>, Error> {
+        use Command::{Bench, Import, Train, TrainClassifier};
+        let configured = matches!(self.command, Train(_) | TrainClassifier(_) | Bench(_) | Import(_));
+        match (configured, self.retry_for) {
+            (true, Some(seconds)) => Err(Error::config(format!(
+                "--retry-for is for other commands, and this one takes its configuration's checkpoint.retry_s; give \
+                 --set checkpoint.retry_s={seconds}"
+            ))),
+            (true, None) => Ok(None),
+            (false, seconds) => Ok(Some(Duration::from_secs(seconds.unwrap_or(RETRY_FOR)))),
+        }
+    }
+}
+
+/// The command line, with examples in the help of every command.
+pub fn command() -> clap::Command {
+    help::with_examples(Cli::command(), "ddpm-dist")
 }
 
 /// The commands.
@@ -96,5 +137,11 @@ pub enum Command {
     Completions {
         /// bash, zsh, fish, …
         shell: clap_complete::Shell,
+    },
+    /// Write the manual as man pages, one for each command.
+    Man {
+        /// The folder to write them to.
+        #[arg(value_name = "DIR", value_parser = paths::path)]
+        folder: PathBuf,
     },
 }

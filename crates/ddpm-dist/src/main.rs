@@ -13,28 +13,25 @@ mod failure;
 mod model_data;
 mod output;
 mod plan;
+mod shell;
 mod signals;
 
 use std::panic;
 use std::process::exit;
 
-use clap::{CommandFactory, Parser};
 use ddpm_comm::{World, abort, current_step};
 use ddpm_model::{Error, ErrorKind, Failure};
 use tracing::level_filters::LevelFilter;
 
-use cli::{Cli, Command};
+use cli::Cli;
 use failure::{Exit, end_all, worded};
 use signals::Signals;
 
 fn main() {
     let signals = Signals::listen().unwrap_or_else(|error| end_all(&error));
-    let typed = Cli::try_parse();
-    if let Ok(Cli { command: Command::Completions { shell }, .. }) = typed {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "ddpm-dist", &mut script);
-        let printed = output::print(String::from_utf8_lossy(&script).trim_end());
-        exit(ended(printed.map(|()| 0).map_err(Failure::from)));
+    let typed = Cli::of_process();
+    if let Some(done) = typed.as_ref().ok().and_then(|cli| shell::run(&cli.command)) {
+        exit(ended(done.map(|()| 0).map_err(Failure::from)));
     }
     let world = World::init().unwrap_or_else(|error| abort(Exit::Internal.code(), &error.to_string()));
     let cli = match typed {

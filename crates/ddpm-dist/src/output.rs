@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use ddpm_model::{Error, ErrorKind};
+use ddpm_telemetry::fit_terminal;
 
 /// Prints a result on stdout, and a newline.
 ///
@@ -12,6 +13,15 @@ use ddpm_model::{Error, ErrorKind};
 pub fn print(result: impl Display) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     printed(writeln!(stdout, "{result}").and_then(|()| stdout.flush()))
+}
+
+/// Prints rows of text on stdout, whose last column begins `indent` characters from the left. On a terminal, they are
+/// broken to fit it.
+///
+/// # Errors
+/// Those of [`printed`].
+pub fn print_rows(rows: impl Display, indent: usize) -> Result<(), Error> {
+    print(fit_terminal(&rows.to_string(), indent))
 }
 
 /// Whether a write to stdout fails the command. It does not if the reader has gone (`| head -1`), because that reader

@@ -38,16 +38,21 @@ pub fn find_snapshots(checkpoints: &Store) -> Result<Option<(Store, Vec<u64>)>, 
     Ok((!steps.is_empty()).then_some((store, steps)))
 }
 
-/// Copies the snapshots up to `step` from beside one store of checkpoints to beside another; damaged ones are left out
-/// with a warning.
+/// Copies the snapshots up to `step` from beside one store of checkpoints to beside another, each with `copy`; damaged
+/// ones are left out with a warning.
 ///
 /// # Errors
 /// A store fails, or the other one has different snapshots.
-pub fn copy_snapshots(from: &Store, step: u64, to: &Store) -> Result<(), Error> {
+pub fn copy_snapshots(
+    from: &Store,
+    step: u64,
+    to: &Store,
+    copy: impl Fn(&Store, u64, &Store) -> Result<Manifest, CheckpointError>,
+) -> Result<(), Error> {
     let Some((from, steps)) = find_snapshots(from)? else { return Ok(()) };
     let to = Store::open(&snapshots_of(to.uri()))?;
     for step in steps.into_iter().filter(|held| *held <= step) {
-        match from.copy_checkpoint(step, &to) {
+        match copy(&from, step, &to) {
             Ok(_) => {}
             // Damaged, or deleted since they were listed.
             Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFound { .. })) => {

@@ -31,8 +31,10 @@ impl Limits {
     /// Retries are bounded by time; the limit on their number only guards against a store that always refuses
     /// immediately.
     fn retry(&self) -> RetryConfig {
-        let backoff =
-            BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(10), base: 3.0 };
+        let init_backoff = Duration::from_millis(100);
+        // The time is checked before a pause, so that a long one exceeds it.
+        let max_backoff = (self.retry_timeout / 6).clamp(init_backoff, Duration::from_secs(10));
+        let backoff = BackoffConfig { init_backoff, max_backoff, base: 3.0 };
         RetryConfig { backoff, max_retries: 100, retry_timeout: self.retry_timeout }
     }
 }

@@ -1,12 +1,14 @@
 //! The HTTP client underneath object_store's: it sees each request before retries hide what is wrong.
 //!
 //! Permanent errors are not retried: a host that does not exist, missing credentials, a request that was refused.
-//! Retries are logged. And a response is accepted only if it comes from an object store: object_store parses any XML as
-//! an empty listing, even a list of buckets or an error page.
+//! Retries are logged, and at once if somebody waits; so is a server that is silent. And a response is accepted only if
+//! it comes from an object store: object_store parses any XML as an empty listing, even a list of buckets or an error
+//! page.
 
 use std::{
     collections::BTreeSet,
-    pin::Pin,
+    io,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,10 +23,12 @@ use reqwest::{
     Method, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
 };
+use tokio::time::timeout;
 
 use crate::{
     diagnosis::{Diagnosis, Provider, deepest},
     endpoint::CredentialServices,
+    patience::is_interactive,
 };
 
 /// Consecutive failures count as an outage once they have lasted this long, and so does a single one that took
@@ -32,6 +36,11 @@ use crate::{
 const OUTAGE: Duration = Duration::from_secs(1);
 const SINGLE_FAILURE: Duration = Duration::from_secs(4);
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
+/// If somebody waits, failures count as an outage after this long, and so does silence after [`SILENCE`].
+const PROMPT: Duration = Duration::from_millis(300);
+const SILENCE: Duration = Duration::from_millis(1500);
+/// The least time that a silent server is given: connecting may take as long.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Builds the HTTP clients of one store.
 #[derive(Clone, Debug)]
@@ -44,6 +53,7 @@ struct Watch {
     provider: Provider,
     retry_timeout: Duration,
     services: CredentialServices,
+    interactive: bool,
     state: Mutex<State>,
 }
 
@@ -72,7 +82,8 @@ struct Client {
 impl Connector {
     /// For the store at `uri`, whose requests are retried for `retry_timeout` and whose credentials come from `services`.
     pub fn new(uri: &str, provider: Provider, retry_timeout: Duration, services: CredentialServices) -> Self {
-        Self(Arc::new(Watch { uri: uri.into(), provider, retry_timeout, services, state: Mutex::default() }))
+        let (uri, interactive, state) = (uri.into(), is_interactive(), Mutex::default());
+        Self(Arc::new(Watch { uri, provider, retry_timeout, services, interactive, state }))
     }
 }
 
@@ -102,7 +113,7 @@ impl Client {
         let host = request.uri().authority().map_or(String::new(), |host| host.to_string());
         let (watch, service) = (&self.watch, self.watch.credential_service(&host));
         let lists = request.method() == Method::GET && is_listing(request.uri().query().unwrap_or_default());
-        let response = match self.inner.execute(request).await {
+        let response = match self.execute(request, started, &host).await {
             Ok(response) => response,
             Err(error) => {
                 let diagnosis = match service {
@@ -174,6 +185,25 @@ impl Client {
             false => Err(permanent(diagnosis)),
         }
     }
+
+    /// Sends the request. If somebody waits, silence is reported, and ends with the time for retries: the limit on the
+    /// whole request is meant for the transfer of a large part.
+    async fn execute(&self, request: HttpRequest, started: Instant, host: &str) -> Result<HttpResponse, HttpError> {
+        // A server responds to a request with a body only once it has the body.
+        let awaited = self.watch.interactive && request.body().content_length() == 0;
+        let mut response = pin!(self.inner.execute(request));
+        if !awaited {
+            return response.await;
+        }
+        if let Ok(response) = timeout(SILENCE, &mut response).await {
+            return response;
+        }
+        let patience = self.watch.record_silence(started, host);
+        timeout(patience.saturating_sub(SILENCE), response).await.unwrap_or_else(|_| {
+            let silent = format!("no response within {:.0} s", started.elapsed().as_secs_f64());
+            Err(HttpError::new(HttpErrorKind::Timeout, io::Error::new(io::ErrorKind::TimedOut, silent)))
+        })
+    }
 }
 
 /// Where credentials come from that are not in the environment.
@@ -202,12 +232,29 @@ impl Watch {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let outage = state.outage.get_or_insert(Outage { since: started, failures: 0, reported: None });
         outage.failures += 1;
-        let least = if outage.failures > 1 { OUTAGE } else { SINGLE_FAILURE };
-        if outage.since.elapsed() >= least
-            && outage.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL)
-        {
+        let least = match outage.failures {
+            _ if self.interactive => PROMPT,
+            1 => SINGLE_FAILURE,
+            _ => OUTAGE,
+        };
+        if outage.since.elapsed() >= least {
+            self.report(outage, &diagnosis.summary());
+        }
+    }
+
+    /// Reports that a request has had no response yet; returns how long it may take in all.
+    fn record_silence(&self, started: Instant, host: &str) -> Duration {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let outage = state.outage.get_or_insert(Outage { since: started, failures: 0, reported: None });
+        self.report(outage, &format!("no response from {host} yet"));
+        let before = started.saturating_duration_since(outage.since);
+        self.retry_timeout.saturating_sub(before).max(LEAST_PATIENCE)
+    }
+
+    fn report(&self, outage: &mut Outage, what: &str) {
+        if outage.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL) {
             outage.reported = Some(Instant::now());
-            tracing::warn!("{}: {}; retrying for up to {:?}", self.uri, diagnosis.summary(), self.retry_timeout);
+            tracing::warn!("{}: {what}; retrying for up to {:?}", self.uri, self.retry_timeout);
         }
     }
 

@@ -7,6 +7,8 @@ mod address;
 mod client;
 mod diagnosis;
 mod endpoint;
+mod patience;
 
 pub use address::{Limits, Location, environment, resolve};
 pub use diagnosis::explain;
+pub use patience::{be_interactive, patience_or};

@@ -12,7 +12,7 @@
 //! MetricsLog::open(&path, None).append(&metrics);
 //! assert_eq!(read_metrics(&path)?[0]["loss_q1"], 0.3);
 //!
-//! let mut board = TensorBoard::open(&dir.path().join("tb"), None);
+//! let mut board = TensorBoard::open(dir.path(), None);
 //! board.metrics(&metrics);
 //! // Two grey images of 2x2 pixels, side by side.
 //! board.picture(10, "samples", &grid(&[0, 64, 128, 255, 9, 9, 9, 9], [2, 1, 2, 2], 2, Scale::Exact)?);
@@ -36,9 +36,11 @@ mod metrics;
 mod picture;
 mod progress;
 mod resident;
+mod table;
 mod tensorboard;
 #[cfg(test)]
 mod testing;
+mod work;
 
 pub use chart::{Chart, Series, loss_by_timestep, panel};
 pub use error::DrawError;
@@ -49,4 +51,6 @@ pub use metrics::{Metrics, MetricsLog, read_metrics};
 pub use picture::Picture;
 pub use progress::{Progress, init_logging};
 pub use resident::{peak_rss_mb, rss_mb};
+pub use table::fit_terminal;
 pub use tensorboard::TensorBoard;
+pub use work::{Unit, Work};

@@ -17,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::metrics::Metrics;
 
 /// The single owner of the terminal: it draws bars at the bottom and log lines above them.
-static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+pub(crate) static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// The progress and speed of a run.
 pub struct Progress(ProgressBar);
@@ -80,7 +80,7 @@ fn figures(metrics: &Metrics) -> String {
 }
 
 /// The remaining time in its two leading units; empty at the end and as long as there is no estimate.
-struct Eta(Duration);
+pub(crate) struct Eta(pub Duration);
 
 impl fmt::Display for Eta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

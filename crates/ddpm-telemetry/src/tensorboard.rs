@@ -23,6 +23,10 @@ use crate::picture::Picture;
 
 const PREFIX: &str = "events.out.tfevents.";
 
+/// The folder in `dir` in which earlier versions kept the files: TensorBoard, which names runs by their folders, shows
+/// it as a run of its own.
+const FORMER: &str = "tb";
+
 /// The event file of one start of the run. Writing never fails; see the crate documentation.
 pub struct TensorBoard {
     records: BestEffort<RecordWriter<BufWriter<File>>>,
@@ -31,8 +35,13 @@ pub struct TensorBoard {
 
 impl TensorBoard {
     /// Creates an event file in `dir` for a run that resumes after `resume_step`, or starts at step 0 if that is
-    /// `None`. TensorBoard then discards events of later steps in the earlier files of `dir`.
+    /// `None`. TensorBoard then discards events of later steps in the earlier files of `dir`, among which are those
+    /// that an earlier version wrote to `dir/tb`.
     pub fn open(dir: &Path, resume_step: Option<u64>) -> Self {
+        if let Err(error) = move_former(dir) {
+            let former = dir.join(FORMER);
+            tracing::warn!("{}: event files stay here ({error}), which TensorBoard shows apart", former.display());
+        }
         Self::begin(dir, create(dir), resume_step)
     }
 
@@ -135,6 +144,24 @@ fn create(dir: &Path) -> io::Result<File> {
     File::create_new(dir.join(format!("{PREFIX}{seconds:010}.ddpm-dist")))
 }
 
+/// Moves the files of an earlier version to where they are written now.
+fn move_former(dir: &Path) -> io::Result<()> {
+    let former = dir.join(FORMER);
+    let entries = match fs::read_dir(&former) {
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+            fs::rename(former.join(&name), dir.join(&name))?;
+        }
+    }
+    // It stays if something else is in it.
+    let _ = fs::remove_dir(former);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +254,24 @@ mod tests {
         let starts: Vec<i64> =
             events(dir.path()).iter().filter(|event| event.has_session_log()).map(Event::get_step).collect();
         assert_eq!(starts, [0, 21]);
+    }
+
+    #[test]
+    fn the_files_of_an_earlier_version_are_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(TensorBoard::open(&dir.path().join("tb"), None));
+        fs::write(dir.path().join("tb/notes"), b"mine").unwrap();
+        drop(TensorBoard::open(dir.path(), Some(20)));
+        assert_eq!(fs::read(dir.path().join("tb/notes")).unwrap(), b"mine");
+        fs::remove_dir_all(dir.path().join("tb")).unwrap();
+        let starts: Vec<i64> =
+            events(dir.path()).iter().filter(|event| event.has_session_log()).map(Event::get_step).collect();
+        assert_eq!(starts, [0, 21]);
+
+        let dir = tempfile::tempdir().unwrap();
+        drop(TensorBoard::open(&dir.path().join("tb"), None));
+        drop(TensorBoard::open(dir.path(), None));
+        assert!(!dir.path().join("tb").exists() && fs::read_dir(dir.path()).unwrap().count() == 2);
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Outputs {
             let kept = preview::timesteps(settings, diffusion)?;
             steps::warn_of_visible_signal(diffusion, &kept, "raise monitor.sample_steps");
         }
-        let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory.join("tb"), resumed));
+        let mut tensorboard = settings.monitor.tensorboard.then(|| TensorBoard::open(&directory, resumed));
         if let Some(board) = &mut tensorboard {
             let step = board.first_step();
             board.text("config", &config);

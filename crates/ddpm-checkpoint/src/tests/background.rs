@@ -34,7 +34,9 @@ fn expired_checkpoints_are_deleted_in_the_background() {
         let keep_one = Retention { keep_last: 1, ..KEEP_TWO };
         assert_eq!(store.prunable(&keep_one).unwrap(), (vec![20], vec![]));
         assert_eq!(store.list().unwrap(), [30, 20]);
+        let before = store.objects_deleted();
         assert_eq!(store.prune(&keep_one, None).unwrap().deleted, [20]);
+        assert!(store.objects_deleted() > before);
     });
 }
 
@@ -74,6 +76,7 @@ fn a_copy_is_complete_or_absent() {
         let elsewhere = Store::open("memory://").unwrap();
         let ours = save(store, 10, 3);
         assert_eq!(store.copy_checkpoint(10, &elsewhere).unwrap(), ours);
+        assert_eq!([store.bytes_read(), elsewhere.bytes_read()], [ours.bytes(); 2]);
         assert_eq!(store.copy_checkpoint(10, &elsewhere).unwrap(), ours, "repeated");
         assert_eq!(elsewhere.read_manifest(10).unwrap(), ours);
         assert_eq!(bits(&elsewhere.load_buffer(&ours, "weights").unwrap()), bits(&values(10, 10)));

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parquet::errors::ParquetError;
 
@@ -33,10 +34,11 @@ pub struct Packing {
 
 /// Packs all images into files in `folder`, in the order of their ids, with a manifest. The same data set gives the
 /// same bytes, for any number of processors. Unusable images are left out if the source [`skips`](Source::skips) them.
+/// `done` counts the images that have been begun so far.
 ///
 /// # Errors
 /// Those of [`Source::read`]; [`DataError::Write`] if something cannot be written, or `folder` is not empty.
-pub fn pack(source: &dyn Source, folder: &Path, packing: &Packing) -> Result<Manifest, DataError> {
+pub fn pack(source: &dyn Source, folder: &Path, packing: &Packing, done: &AtomicU64) -> Result<Manifest, DataError> {
     fs::create_dir_all(folder).map_err(DataError::write(folder))?;
     if fs::read_dir(folder).map_err(DataError::io(folder))?.next().is_some() {
         return Err(DataError::format(folder, "this folder is not empty; empty it, or give another one"));
@@ -53,7 +55,7 @@ pub fn pack(source: &dyn Source, folder: &Path, packing: &Packing) -> Result<Man
             PackFormat::Webdataset => "tar",
         };
         let name = format!("{}-{number:05}-of-{:05}.{ending}", packing.split, numbered.len());
-        shard(source, folder, name, ids.clone(), packing, &classes)
+        shard(source, folder, name, ids.clone(), packing, &classes, done)
     })?;
     let (shards, empty): (Vec<_>, Vec<_>) = shards.into_iter().partition(|shard| shard.images > 0);
     if shards.is_empty() {
@@ -87,6 +89,7 @@ fn shard(
     ids: Range<u64>,
     packing: &Packing,
     classes: &[Class],
+    done: &AtomicU64,
 ) -> Result<PackedShard, DataError> {
     let path = folder.join(&name);
     let unwritable = || DataError::write(&path);
@@ -100,6 +103,7 @@ fn shard(
     let mut values = vec![0; image_bytes(source)];
     let mut images = 0;
     for id in ids {
+        done.fetch_add(1, Ordering::Relaxed);
         let record = match (record(source, id, packing.resized, &mut values), source.skips()) {
             (Err(error @ DataError::Image { .. }), Some(_)) => {
                 tracing::warn!("left out: {}", error.fault());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ddpm_store::{Limits, Location, environment, resolve};
+use ddpm_store::{Limits, Location, environment, patience_or, resolve};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -35,7 +35,7 @@ const SHARES: u64 = 16;
 const HORIZON: u64 = 512 << 20;
 /// A request transfers at most 4 MiB, and is sent again after this long.
 const REQUEST: Duration = Duration::from_secs(30);
-/// Longer than a store needs to be restarted.
+/// Longer than a store needs to be restarted; a person may have less patience.
 const RETRY: Duration = Duration::from_secs(120);
 
 /// A bucket.
@@ -62,7 +62,7 @@ impl Bucket {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", &text));
         let name = rest.split('/').next().unwrap_or(rest);
         let root = format!("{scheme}://{name}/");
-        let limits = Limits { request_timeout: REQUEST, retry_timeout: RETRY };
+        let limits = Limits { request_timeout: REQUEST, retry_timeout: patience_or(RETRY) };
         let store = match resolve(&root, limits, &environment()) {
             Ok(Location::Objects(store)) => store,
             Ok(Location::Directory(_)) => return Err(DataError::format(address, "this is not an address in a store")),

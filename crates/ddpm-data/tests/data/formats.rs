@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use ddpm_data::{
     Alpha, DataSpec, Depth, Fit, FolderLabels, ImageShape, Packing, ShardFormat, ShardLabels, ShardSpec, Source,
@@ -308,7 +309,7 @@ fn files_inside_shards_and_packed_images_read_as_in_a_folder() {
                 for resized in [false, true] {
                     let folder = dir.path().join(format!("{format:?}-{resized}"));
                     let packing = Packing { format, split: Split::Train, per_shard: 10, resized };
-                    pack(source(&spec).as_ref(), &folder, &packing).expect("an empty folder");
+                    pack(source(&spec).as_ref(), &folder, &packing, &AtomicU64::new(0)).expect("an empty folder");
                     // Values that were packed are from -1 to 1.
                     let range = range.map(|range| if resized { [-1.0, 1.0] } else { range });
                     assert_eq!(read(reads, folder, range), expected, "{name} in {format:?}, resized: {resized}");

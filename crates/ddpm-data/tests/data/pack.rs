@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
 use ddpm_data::{
     DataSpec, Extent, FolderLabels, Manifest, OnCorrupt, PackFormat, Packing, ShardFormat, ShardLabels, ShardSpec,
@@ -22,7 +23,10 @@ fn packing(format: PackFormat, per_shard: u64, resized: bool) -> Packing {
 }
 
 fn packed(source: &dyn Source, folder: &Path, packing: &Packing) -> Manifest {
-    pack(source, folder, packing).expect("an empty folder")
+    let done = AtomicU64::new(0);
+    let manifest = pack(source, folder, packing, &done).expect("an empty folder");
+    assert_eq!(done.into_inner(), source.len());
+    manifest
 }
 
 #[test]
@@ -104,14 +108,15 @@ fn folder(dir: &TempDir, on_corrupt: OnCorrupt) -> std::sync::Arc<dyn Source> {
 fn unusable_images_are_left_out_if_allowed() {
     let dir = tempdir().expect("temporary folder");
     let out = dir.path().join("packed");
-    let refused = pack(&*folder(&dir, OnCorrupt::Error), &out, &packing(PackFormat::Webdataset, 10, false));
+    let tars = packing(PackFormat::Webdataset, 10, false);
+    let refused = pack(&*folder(&dir, OnCorrupt::Error), &out, &tars, &AtomicU64::new(0));
     check_refused(refused, &["b.png", "data.on_corrupt = \"skip\""]);
     check_refused(
-        pack(&*folder(&dir, OnCorrupt::Skip), &out, &packing(PackFormat::Webdataset, 10, false)),
+        pack(&*folder(&dir, OnCorrupt::Skip), &out, &tars, &AtomicU64::new(0)),
         &["packed: this folder is not empty"],
     );
     fs::remove_dir_all(&out).expect("remove");
-    let manifest = packed(&*folder(&dir, OnCorrupt::Skip), &out, &packing(PackFormat::Webdataset, 10, false));
+    let manifest = packed(&*folder(&dir, OnCorrupt::Skip), &out, &tars);
     assert_eq!((manifest.images, manifest.left_out), (2, 1));
     // A shard of which nothing is left is not written.
     for (format, reads) in FORMATS {

@@ -3,15 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store, Want};
-use ddpm_config::{DifferenceKind, Settings};
-use ddpm_model::{Error, ErrorKind, copy_snapshots, find_snapshots, store_of};
+use ddpm_model::{Error, ErrorKind, copy_snapshots, find_snapshots, refuse_other_run, store_of};
+use ddpm_telemetry::{Unit, Work};
 use serde_json::{Value, json};
 
 use crate::cli::CheckpointsCommand;
-use crate::output::print;
+use crate::output::{print, print_rows};
 
 /// How long a command that changes a store keeps other writers out, at most, if it is killed.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// Where the column after the step begins, and the column after the names of what a manifest holds.
+const STEP_COLUMN: usize = 16;
+const NAME_COLUMN: usize = 12;
 
 /// Runs one of the commands.
 pub fn run(command: &CheckpointsCommand, json: bool) -> Result<(), Error> {
@@ -51,14 +55,14 @@ fn list(store: &Store, json: bool) -> Result<(), Error> {
             Ok(m) => json!({ "step": step, "images": m.position, "bytes": m.bytes(), "ranks": m.world() }),
             Err(error) => json!({ "step": step, "error": error.to_string() }),
         };
-        say(json, value, || match &row {
+        say(json, value, STEP_COLUMN, || match &row {
             Ok(m) => format!("step {step:>9}  {:>12} images  {:>10}  {} ranks", m.position, megabytes(m), m.world()),
             Err(error) => format!("step {step:>9}  {error}"),
         })?;
     }
     let Some((_, steps)) = find_snapshots(store)? else { return Ok(()) };
     let (newest, oldest) = (steps[0], steps[steps.len() - 1]);
-    say(json, json!({ "snapshots": steps }), || {
+    say(json, json!({ "snapshots": steps }), 0, || {
         format!("{} snapshots of averages, of steps {oldest} to {newest}", steps.len())
     })
 }
@@ -67,19 +71,18 @@ fn show(manifest: &Manifest, json: bool) -> Result<(), Error> {
     if json {
         return print(serde_json::to_string(manifest).map_err(Error::internal)?);
     }
-    print(format_args!(
-        "step        {} (epoch {}, {} images, seed {})",
-        manifest.step, manifest.epoch, manifest.position, manifest.seed
-    ))?;
-    print(format_args!("written by  {}, attempt {}, lease {}", manifest.program, manifest.attempt, manifest.lease))?;
+    let row = |name: &str, text: String| print_rows(format_args!("{name:<NAME_COLUMN$}{text}"), NAME_COLUMN);
+    let Manifest { step, epoch, position, seed, .. } = manifest;
+    row("step", format!("{step} (epoch {epoch}, {position} images, seed {seed})"))?;
+    row("written by", format!("{}, attempt {}, lease {}", manifest.program, manifest.attempt, manifest.lease))?;
     // Equal for two checkpoints that were trained with equal settings.
-    print(format_args!("settings    hash {}", manifest.config_hash))?;
-    print(format_args!("parameters  {} tensors", manifest.tensors.len()))?;
+    row("settings", format!("hash {}", manifest.config_hash))?;
+    row("parameters", format!("{} tensors", manifest.tensors.len()))?;
     for buffer in &manifest.buffers {
-        print(format_args!("buffer      {:<16} {} numbers", buffer.name, buffer.len))?;
+        row("buffer", format!("{:<16} {} numbers", buffer.name, buffer.len))?;
     }
     for shard in &manifest.shards {
-        print(format_args!("shard       {}  {} bytes  sha256 {}", shard.path, shard.size, shard.sha256))?;
+        row("shard", format!("{}  {} bytes  sha256 {}", shard.path, shard.size, shard.sha256))?;
     }
     Ok(())
 }
@@ -90,12 +93,15 @@ fn verify(store: &Store, step: Option<u64>, json: bool) -> Result<(), Error> {
     let steps = step.map_or_else(|| store.list(), |step| Ok(vec![step]))?;
     let mut damaged = Vec::new();
     for step in &steps {
-        let faults = match store.verify(*step) {
+        let total = store.read_manifest(*step).ok().map(|manifest| manifest.bytes());
+        let work = Work { name: format!("verifying step {step}"), total, unit: Unit::Bytes };
+        let before = store.bytes_read();
+        let faults = match work.show(|| store.bytes_read() - before, || store.verify(*step)) {
             Ok(report) => report.faults,
             Err(error @ ddpm_checkpoint::CheckpointError::Damaged { .. }) => vec![error.to_string()],
             Err(error) => return Err(error.into()),
         };
-        say(json, json!({ "step": step, "faults": faults }), || match faults.as_slice() {
+        say(json, json!({ "step": step, "faults": faults }), STEP_COLUMN, || match faults.as_slice() {
             [] => format!("step {step:>9}  every byte is as it was written"),
             faults => format!("step {step:>9}  DAMAGED: {}", faults.join("; ")),
         })?;
@@ -114,11 +120,13 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
     let (deleted, warnings) = if dry_run {
         store.prunable(retention)?
     } else {
-        let pruned = holding(store, "checkpoints prune", |lease| Ok(store.prune(retention, Some(lease))?))?;
+        let work = Work { name: "pruning".into(), total: None, unit: Unit::Of("files deleted") };
+        let prune = |lease: &Lease| work.show(|| store.objects_deleted(), || store.prune(retention, Some(lease)));
+        let pruned = holding(store, "checkpoints prune", |lease| Ok(prune(lease)?))?;
         (pruned.deleted, pruned.warnings)
     };
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    say(json, json!({ "deleted": deleted, "dry_run": dry_run, "warnings": warnings }), || {
+    say(json, json!({ "deleted": deleted, "dry_run": dry_run, "warnings": warnings }), 0, || {
         let steps: Vec<String> = deleted.iter().map(u64::to_string).collect();
         let verb = if dry_run { "would delete" } else { "deleted" };
         let what = if steps.is_empty() { "nothing".into() } else { format!("step {}", steps.join(", ")) };
@@ -150,7 +158,7 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Er
         store.drop_checkpoint(step, lease)?;
         Ok(other)
     })?;
-    say(json, json!({ "dropped": step, "newest": before }), || match before {
+    say(json, json!({ "dropped": step, "newest": before }), 0, || match before {
         Some(newest) => {
             format!("dropped step {step}; the newest valid checkpoint in {} is of step {newest}", store.uri())
         }
@@ -177,39 +185,28 @@ fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Error> {
         if let Some(run) = &run {
             to.adopt_run(run)?;
         }
-        copy_snapshots(from, step, to)?;
-        Ok(from.copy_checkpoint(step, to)?.bytes())
+        copy_snapshots(from, step, to, copy_bytes)?;
+        Ok(copy_bytes(from, step, to)?.bytes())
     })?;
-    say(json, json!({ "step": step, "bytes": bytes, "to": to.uri() }), || {
+    say(json, json!({ "step": step, "bytes": bytes, "to": to.uri() }), 0, || {
         format!("copied step {step} to {} and verified it: {}", to.uri(), megabytes(&manifest))
     })
 }
 
-/// What a run learns is determined by its settings, so a checkpoint with the same settings counts as the same run's,
-/// wherever it was stored.
-fn refuse_other_run(manifest: &Manifest, there: &Value, uri: &str) -> Result<(), Error> {
-    let refuse = |how: String| {
-        let message = format!(
-            "step {} belongs to another run than the checkpoints in {uri} ({how}), and no run could resume there; copy \
-             it to a folder of its own",
-            manifest.step
-        );
-        Err(Error::new(ErrorKind::ResumeRefused, message))
-    };
-    let read = |config: &Value| serde_json::from_value::<Settings>(config.clone());
-    let (Ok(theirs), Ok(ours)) = (read(&manifest.config), read(there)) else {
-        return if manifest.config == *there { Ok(()) } else { refuse("by another version of the program".into()) };
-    };
-    let differences = ours.diff(&theirs).into_iter().filter(|d| d.kind == DifferenceKind::Learned);
-    let list: Vec<String> = differences.map(|d| format!("{}: {} there, {} here", d.key, d.ours, d.theirs)).collect();
-    if list.is_empty() { Ok(()) } else { refuse(list.join("; ")) }
+/// Copies a checkpoint, of which every byte is read in both stores.
+fn copy_bytes(from: &Store, step: u64, to: &Store) -> Result<Manifest, CheckpointError> {
+    let total = Some(2 * from.read_manifest(step)?.bytes());
+    let read = || from.bytes_read() + to.bytes_read();
+    let before = read();
+    let work = Work { name: format!("copying step {step}"), total, unit: Unit::Bytes };
+    work.show(|| read() - before, || from.copy_checkpoint(step, to))
 }
 
 /// Breaks a lease that was left behind; one whose owner may still be alive only with `force`.
 fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
     const BY: &str = "nobody (freed by checkpoints unlock)";
     let uri = store.uri();
-    let done = |owner: Option<&str>, text: String| say(json, json!({ "store": uri, "freed_from": owner }), || text);
+    let done = |owner: Option<&str>, text: String| say(json, json!({ "store": uri, "freed_from": owner }), 0, || text);
     let lease_status = match store.lease_status() {
         Err(CheckpointError::DamagedLease { .. }) if force => {
             store.replace_damaged_lease(BY)?;
@@ -263,8 +260,9 @@ fn span(time: Duration) -> String {
     }
 }
 
-fn say(json: bool, value: serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Error> {
-    if json { print(value) } else { print(text()) }
+/// Prints a value, or its text, whose last column begins at `indent`.
+fn say(json: bool, value: Value, indent: usize, text: impl FnOnce() -> String) -> Result<(), Error> {
+    if json { print(value) } else { print_rows(text(), indent) }
 }
 
 fn megabytes(manifest: &Manifest) -> String {

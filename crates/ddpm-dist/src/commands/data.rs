@@ -1,14 +1,16 @@
 //! `data`: inspecting a data set before training on it, and packing it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ddpm_config::{OnCorrupt, Settings};
 use ddpm_data::{Extent, Manifest, Packing, Source, Split, Survey};
 use ddpm_model::{Error, ErrorKind, data, pictures};
+use ddpm_telemetry::{Unit, Work};
 use serde_json::json;
 
 use crate::cli::{ConfigArgs, DataCommand};
-use crate::output::print;
+use crate::output::{print, print_rows};
 
 /// Columns of the grid.
 const COLUMNS: usize = 8;
@@ -21,14 +23,17 @@ pub fn run(command: &DataCommand, as_json: bool) -> Result<(), Error> {
             let settings = Settings::load(&config.config, &config.overrides)?;
             let source = data::open(&settings, *split)?;
             let survey = survey(source.as_ref(), Extent::Statistics)?;
-            print(ddpm_data::statistics(source.as_ref(), &survey, as_json))?;
+            show(&ddpm_data::statistics(source.as_ref(), &survey, as_json), as_json)?;
             conclude(&settings, &survey)
         }
         DataCommand::Pack { config, out, format, per_shard, resize, split } => {
             let settings = Settings::load(&config.config, &config.overrides)?;
             let source = data::open(&settings, *split)?;
             let packing = Packing { format: *format, split: *split, per_shard: *per_shard, resized: *resize };
-            let manifest = ddpm_data::pack(source.as_ref(), out, &packing)?;
+            let done = AtomicU64::new(0);
+            let (name, unit) = (format!("packing into {}", out.display()), Unit::Of("images"));
+            let manifest = Work { name, total: Some(source.len()), unit }
+                .show(|| done.load(Ordering::Relaxed), || ddpm_data::pack(source.as_ref(), out, &packing, &done))?;
             print(if as_json { json!(manifest).to_string() } else { packed(&manifest, out) })
         }
     }
@@ -42,11 +47,15 @@ fn info(config: &ConfigArgs, split: Split, check: bool, out: Option<&Path>, as_j
         let grid = pictures::grid_u8(&survey.preview, source.image(), COLUMNS)?;
         grid.save_png(path).map_err(|e| Error::file(path, e))?;
     }
-    print(ddpm_data::info(source.as_ref(), &survey, as_json))?;
+    show(&ddpm_data::info(source.as_ref(), &survey, as_json), as_json)?;
     if check && let Some(fault) = ddpm_data::verify(Path::new(&settings.data.path))?.into_iter().flatten().next() {
         return Err(Error::new(ErrorKind::Storage, fault));
     }
     conclude(&settings, &survey)
+}
+
+fn show(text: &str, as_json: bool) -> Result<(), Error> {
+    if as_json { print(text) } else { print_rows(text, 9) }
 }
 
 fn survey(source: &dyn Source, extent: Extent) -> Result<Survey, Error> {

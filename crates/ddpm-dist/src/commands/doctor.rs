@@ -8,7 +8,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use tch_ext::Gpus;
 
-use crate::output::print;
+use crate::output::{print, print_rows};
 
 struct Finding {
     what: &'static str,
@@ -46,7 +46,7 @@ pub fn run(world: &World, json: bool) -> Result<(), Error> {
         if json {
             print(json!({ "check": what, "ok": ok, "detail": text }))?;
         } else {
-            print(format_args!("{}  {what:<14} {text}", if ok { "ok  " } else { "FAIL" }))?;
+            print_rows(format_args!("{}  {what:<14} {text}", if ok { "ok  " } else { "FAIL" }), 21)?;
         }
     }
     let failed: Vec<&str> = findings.iter().filter(|f| f.result.is_err()).map(|f| f.what).collect();

@@ -14,7 +14,7 @@ mod plot;
 mod sample;
 mod train;
 
-use ddpm_comm::{World, agree};
+use ddpm_comm::{Agreed, World, agree};
 use ddpm_model::{Error, Failure, Learner};
 
 use crate::cli::{Cli, Command};
@@ -24,6 +24,9 @@ use crate::signals::Signals;
 pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> {
     if !matches!(cli.command, Command::Train(_) | Command::TrainClassifier(_) | Command::Bench(_)) {
         signals.end_at_once();
+    }
+    if let Some(patience) = cli.patience().map_err(Agreed::known_to_all)? {
+        ddpm_store::be_interactive(patience);
     }
     match &cli.command {
         Command::Train(args) => train::run(args, Learner::Diffusion, world, signals.stop(), cli.json),
@@ -39,7 +42,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Plot(command) => plot::run(command, world).map(|()| 0),
         Command::Bench(command) => bench::run(command, world, signals.stop(), cli.json),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
-        Command::Completions { .. } => unreachable!("answered before the ranks meet"),
+        Command::Completions { .. } | Command::Man { .. } => unreachable!("answered before the ranks meet"),
     }
 }
 

@@ -36,6 +36,10 @@ fn main() {
         let printed = output::print(String::from_utf8_lossy(&script).trim_end());
         exit(ended(printed.map(|()| 0).map_err(Failure::from)));
     }
+    if let Ok(Cli { command: Command::Supervise(args), .. }) = &typed {
+        ddpm_telemetry::init_logging(LevelFilter::INFO, 0, false);
+        exit(ended(commands::supervise::run(args, &signals).map_err(Failure::from)));
+    }
     let world = World::init().unwrap_or_else(|error| abort(Exit::Internal.code(), &error.to_string()));
     let cli = match typed {
         Ok(cli) => cli,

@@ -37,6 +37,10 @@ struct State {
     asked: AtomicI32,
     /// Whether there is nothing to save.
     at_once: AtomicBool,
+    /// Whether the command itself ends the program after a second Ctrl-C or SIGTERM.
+    deferred: AtomicBool,
+    /// The signal that asked to end at once; 0 while none has.
+    insisted: AtomicI32,
 }
 
 impl Signals {
@@ -61,6 +65,16 @@ impl Signals {
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
+    /// For a command that has a job to end: from now on [`Signals::insisted`] reports a second Ctrl-C or SIGTERM.
+    pub fn defer_end(&self) {
+        self.0.deferred.store(true, Ordering::Relaxed);
+    }
+
+    /// The second Ctrl-C or SIGTERM, if it has come.
+    pub fn insisted(&self) -> Option<i32> {
+        Some(self.0.insisted.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+    }
+
     /// The request to stop, which a trainer honours.
     pub fn stop(&self) -> &StopRequest {
         &self.0.stop
@@ -74,7 +88,10 @@ impl State {
             for signal in signals.pending() {
                 self.ask(signal);
                 if [SIGINT, SIGTERM].contains(&signal) && insisted.get_or_insert_with(Instant::now).elapsed() >= APART {
-                    low_level::exit(128 + signal);
+                    if !self.deferred.load(Ordering::Relaxed) {
+                        low_level::exit(128 + signal);
+                    }
+                    self.insisted.store(signal, Ordering::Relaxed);
                 }
             }
             if file.take_if(|file| is_empty(file)).is_some() {

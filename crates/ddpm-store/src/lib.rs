@@ -9,4 +9,4 @@ mod diagnosis;
 mod endpoint;
 
 pub use address::{Limits, Location, environment, resolve};
-pub use diagnosis::explain;
+pub use diagnosis::{explain, is_outage};

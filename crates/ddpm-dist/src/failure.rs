@@ -22,10 +22,6 @@ pub enum Exit {
     Diverged = 5,
     /// There is not enough memory, on the machine or on a GPU.
     OutOfMemory = 6,
-    /// The job that is supervised failed twice in the same way.
-    Repeated = 7,
-    /// The job that is supervised used up its restarts, or its hosts did not answer.
-    GaveUp = 8,
     /// Stopped on request after saving.
     Stopped = 75,
 }

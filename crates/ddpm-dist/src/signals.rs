@@ -39,8 +39,8 @@ struct State {
     at_once: AtomicBool,
     /// Whether the command itself ends the program after a second Ctrl-C or SIGTERM.
     deferred: AtomicBool,
-    /// The signal that asked to end at once; 0 while none has.
-    insisted: AtomicI32,
+    /// Whether that came.
+    insisted: AtomicBool,
 }
 
 impl Signals {
@@ -70,9 +70,9 @@ impl Signals {
         self.0.deferred.store(true, Ordering::Relaxed);
     }
 
-    /// The second Ctrl-C or SIGTERM, if it has come.
-    pub fn insisted(&self) -> Option<i32> {
-        Some(self.0.insisted.load(Ordering::Relaxed)).filter(|&signal| signal != 0)
+    /// Whether a second Ctrl-C or SIGTERM has come.
+    pub fn insisted(&self) -> bool {
+        self.0.insisted.load(Ordering::Relaxed)
     }
 
     /// The request to stop, which a trainer honours.
@@ -91,7 +91,7 @@ impl State {
                     if !self.deferred.load(Ordering::Relaxed) {
                         low_level::exit(128 + signal);
                     }
-                    self.insisted.store(signal, Ordering::Relaxed);
+                    self.insisted.store(true, Ordering::Relaxed);
                 }
             }
             if file.take_if(|file| is_empty(file)).is_some() {

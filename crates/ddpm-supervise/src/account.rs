@@ -1,6 +1,6 @@
 //! What a job says on its output: how far it came, and why it failed.
 
-use crate::decide::Ending;
+use crate::ending::Ending;
 
 /// Signals that a program's own fault raises: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
 const FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];

@@ -24,8 +24,8 @@ impl Template {
                  --hostfile {hosts}` after mpirun"
             }
             (false, _, true) => {
-                "{ranks} and {hosts} in the command stand for a choice of hosts. Name a file of hosts to choose from with \
-                 --hosts"
+                "{ranks} and {hosts} in the command stand for a choice of hosts. Name a file of hosts to choose from \
+                 with --hosts"
             }
             _ => return Ok(Self(words)),
         };

@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::account::Failure;
+use crate::ending::Ending;
 use crate::fleet::{Change, Fleet, Layout};
 use crate::restarts::{Backoff, Restarts};
+use crate::verdict::Verdict;
 
 /// The limits within which a job is restarted.
 #[derive(Clone, Copy, Debug)]
@@ -25,23 +27,9 @@ pub struct Policy {
     pub settle: Duration,
 }
 
-/// How a job ended, according to its exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// It did all of its steps.
-    Done,
-    /// It was stopped on request and saved its state.
-    Stopped,
-    /// Its command line or configuration is wrong.
-    BadUsage,
-    /// Anything else.
-    Failed,
-}
-
 /// The end of a job.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// How it ended.
     pub ending: Ending,
     /// The last step that is known of.
@@ -52,7 +40,7 @@ pub struct Exit {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Ask these hosts whether they answer, and report each result by [`Decider::answered`].
     Probe(Vec<String>),
     /// Start the job, on these hosts if it has a choice, and report its end by [`Decider::exited`].
@@ -68,7 +56,7 @@ pub enum Action {
 /// Why the job is asked to save and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The user wants it.
     Asked,
     /// More ranks have become possible.
@@ -77,7 +65,7 @@ pub enum Reason {
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
+pub(crate) enum Pause {
     /// The end of the job.
     Job,
     /// The answers of hosts.
@@ -88,28 +76,9 @@ pub enum Pause {
     Hosts(Duration),
 }
 
-/// How supervision ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The job did all of its steps.
-    Done,
-    /// It was stopped on request and has saved its state.
-    Stopped,
-    /// It was stopped on request, and failed before it had saved its state.
-    Unsaved,
-    /// Its command line or configuration is wrong.
-    BadUsage,
-    /// It failed twice at the same step with the same message, while all its hosts answered.
-    Repeated(Failure),
-    /// It failed after the last restart that is allowed.
-    Exhausted,
-    /// Its hosts did not answer.
-    NoHosts,
-}
-
 /// Decides what to do next.
 #[derive(Clone, Debug)]
-pub struct Decider {
+pub(crate) struct Decider {
     policy: Policy,
     fleet: Option<Fleet>,
     restarts: Restarts,

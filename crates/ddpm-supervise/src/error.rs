@@ -57,6 +57,14 @@ pub enum Error {
     /// There is nowhere to put the stop file and the hostfile.
     #[error("a temporary file cannot be written: {0}. Free space there, or set TMPDIR to another folder.")]
     Scratch(io::Error),
+    /// The file for events cannot be opened.
+    #[error("events cannot be written to {}: {source}. Name another file with --events.", .file.display())]
+    Events {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The system does not tell whether the job still runs.
     #[error("cannot watch the job: {0}.")]
     Watch(io::Error),

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::decide::{Ending, Reason};
+use crate::decide::Reason;
+use crate::ending::Ending;
 use crate::hosts::Host;
 
 /// What happened.

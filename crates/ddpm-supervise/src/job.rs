@@ -189,6 +189,7 @@ fn relay(pipe: impl Read, account: &Mutex<Account>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ending::Ending;
 
     fn run(script: &str, act: impl FnOnce(&mut Job)) -> (i32, Account) {
         let folder = tempfile::tempdir().unwrap();
@@ -209,7 +210,7 @@ mod tests {
     fn both_streams_are_read_to_their_end() {
         let (code, account) = run("echo 'step 3/9  loss 1'; echo 'error: broken' >&2; exit 4", |_| {});
         assert_eq!((code, account.reached()), (4, Some(3)));
-        let failure = account.failure(crate::Ending::Failed, code, 3).unwrap();
+        let failure = account.failure(Ending::Failed, code, 3).unwrap();
         assert_eq!(failure.message, "broken");
         assert_eq!(run("kill -SEGV $$", |_| {}).0, 128 + 11);
     }

@@ -8,6 +8,8 @@
 mod account;
 mod command;
 mod decide;
+mod duration;
+mod ending;
 mod error;
 mod events;
 mod fleet;
@@ -17,13 +19,13 @@ mod probe;
 mod restarts;
 mod supervise;
 mod tally;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
 
-pub use account::Failure;
-pub use decide::{Ending, Policy, Verdict};
+pub use decide::Policy;
+pub use duration::duration;
 pub use error::Error;
-pub use hosts::{Host, read_hosts};
 pub use restarts::Backoff;
 pub use supervise::{Report, Request, Task, supervise};

@@ -1,8 +1,8 @@
 //! Carrying out the decisions: the loop that starts the job, watches it and its hosts, and reports what happens.
 
-use std::fs;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,14 +11,16 @@ use ddpm_config::Settings;
 use tempfile::TempDir;
 
 use crate::command::Template;
-use crate::decide::{Action, Decider, Ending, Exit, Pause, Policy, Reason, Verdict};
+use crate::decide::{Action, Decider, Exit, Pause, Policy, Reason};
+use crate::ending::Ending;
 use crate::error::Error;
 use crate::events::{Event, Events, Summary, rounded};
 use crate::fleet::{Change, Fleet, Layout};
-use crate::hosts::{Host, hostfile};
+use crate::hosts::{hostfile, read_hosts};
 use crate::job::Job;
 use crate::probe::{Answer, Prober};
 use crate::tally::Tally;
+use crate::verdict::Verdict;
 
 /// How often the job, the hosts and the user are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -30,20 +32,18 @@ pub struct Task<'a> {
     pub command: Vec<String>,
     /// The settings with which it trains.
     pub settings: &'a Settings,
-    /// The hosts to choose from, if there is a choice.
-    pub hosts: Option<Vec<Host>>,
+    /// A hostfile of the hosts to choose from, if there is a choice.
+    pub hosts: Option<PathBuf>,
     /// The smallest number of ranks to run on.
     pub min_ranks: usize,
     /// A shell's command that succeeds if `{host}` answers; else ssh is tried.
     pub probe: Option<String>,
     /// The limits of restarting.
     pub policy: Policy,
-    /// What an exit code of the job means.
-    pub meaning: fn(i32) -> Ending,
     /// What the user wants by now.
     pub request: &'a dyn Fn() -> Request,
-    /// Where events go, one line of JSON each.
-    pub events: Box<dyn Write + 'a>,
+    /// The file to which events are appended, one line of JSON each; else they go to stdout.
+    pub events: Option<PathBuf>,
 }
 
 /// What the user wants.
@@ -60,12 +60,10 @@ pub enum Request {
 /// How supervision ended.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Why.
-    pub verdict: Verdict,
-    /// The exit code of the last job; 128 + n after signal n.
-    pub exit_code: Option<i32>,
-    /// What was trained and lost, in one sentence.
-    pub summary: String,
+    /// With which code to exit.
+    pub exit_code: i32,
+    /// What the user is told: how it ended, and what was trained and lost on the way.
+    pub message: String,
 }
 
 /// Keeps a job running until it is done, it cannot be, or the user has had enough.
@@ -77,14 +75,13 @@ pub fn supervise(task: Task<'_>) -> Result<Report, Error> {
     let template = Template::new(task.command, task.hosts.is_some())?;
     let settings = task.settings;
     let fits = |ranks| settings.check_world(ranks).is_ok();
-    let fleet = task.hosts.map(|hosts| Fleet::new(hosts, task.min_ranks, settings.train.global_batch, fits));
+    let fleet = |file: PathBuf| Fleet::new(read_hosts(&file)?, task.min_ranks, settings.train.global_batch, fits);
     let tally = Tally::begin(Path::new(&settings.run.dir).join("metrics.jsonl"));
     let driver = Driver {
         template,
-        meaning: task.meaning,
-        decider: Decider::new(task.policy, fleet.transpose()?, tally.step().unwrap_or(0)),
+        decider: Decider::new(task.policy, task.hosts.map(fleet).transpose()?, tally.step().unwrap_or(0)),
         prober: Prober::new(task.probe),
-        events: Events::new(task.events, begun),
+        events: Events::new(open_events(task.events)?, begun),
         scratch: Scratch::new()?,
         tally,
         job: None,
@@ -98,12 +95,11 @@ pub fn supervise(task: Task<'_>) -> Result<Report, Error> {
     driver.run(task.request)
 }
 
-struct Driver<'a> {
+struct Driver {
     template: Template,
-    meaning: fn(i32) -> Ending,
     decider: Decider,
     prober: Prober,
-    events: Events<'a>,
+    events: Events<'static>,
     scratch: Scratch,
     tally: Tally,
     job: Option<Job>,
@@ -117,7 +113,7 @@ struct Driver<'a> {
     pause: Pause,
 }
 
-impl Driver<'_> {
+impl Driver {
     fn run(mut self, request: &dyn Fn() -> Request) -> Result<Report, Error> {
         loop {
             let request = request();
@@ -167,7 +163,7 @@ impl Driver<'_> {
 
     fn start(&mut self, layout: Option<Layout>) -> Result<(), Error> {
         if let Some(layout) = &layout {
-            fs::write(self.scratch.hosts(), hostfile(&layout.hosts)).map_err(Error::Scratch)?;
+            std::fs::write(self.scratch.hosts(), hostfile(&layout.hosts)).map_err(Error::Scratch)?;
         }
         let hosts_file = self.scratch.hosts();
         let command = self.template.filled(layout.as_ref().map(|layout| (layout.ranks, hosts_file.as_path())));
@@ -177,7 +173,7 @@ impl Driver<'_> {
         self.waited += now.saturating_sub(self.down_since);
         self.starts += 1;
         let (ranks, hosts) = layout.map_or((None, Vec::new()), |layout| (Some(layout.ranks), layout.hosts));
-        let shares: Vec<String> = hosts.iter().map(|host| format!(", {} on {}", host.slots, host.name)).collect();
+        let shares: Vec<String> = hosts.iter().map(|host| format!(", {} ranks on {}", host.slots, host.name)).collect();
         tracing::info!("start {} of the job{}", self.starts, shares.concat());
         self.events.emit(&Event::Started { attempt: self.starts, ranks, hosts: &hosts, pid: job.pid() });
         self.job = Some(job);
@@ -200,10 +196,10 @@ impl Driver<'_> {
         let Some(job) = self.job.take() else { return };
         let age = job.age();
         let account = job.into_account();
-        let ending = (self.meaning)(code);
+        let ending = Ending::of(code);
         self.tally.update();
         let reached = account.reached().max(self.tally.step()).unwrap_or(0);
-        // A job that never began to train has not cut the file back to where it would have resumed.
+        // Before training begins, the file still shows the steps of the start before.
         let failure = account.failure(ending, code, account.reached().unwrap_or(reached));
         let (failed_step, message) = failure.as_ref().map(|failure| (failure.step, failure.message.as_str())).unzip();
         match (ending, message) {
@@ -258,7 +254,7 @@ impl Driver<'_> {
         let (wall, waited) = (now.as_secs_f64(), self.waited.as_secs_f64());
         let to_ms = |seconds: f64| (seconds * 1e3).round() / 1e3;
         let summary = Summary {
-            outcome: outcome(&verdict),
+            outcome: verdict.name(),
             exit_code: self.exit_code,
             step: self.tally.step().unwrap_or(0),
             starts: self.starts,
@@ -272,9 +268,10 @@ impl Driver<'_> {
             other_s: to_ms((wall - waited - kept.seconds - lost.seconds).max(0.0)),
             goodput: to_ms(if wall > 0.0 { kept.seconds / wall } else { 0.0 }),
         };
-        let sentence = format!(
-            "{:.0} s, of which {:.0} s trained {} steps, {:.0} s were lost with {} steps that were computed again, and \
-             {:.0} s were waiting; {} restarts; goodput {:.1} %",
+        let message = format!(
+            "{}\n{:.0} s: {:.0} s trained {} steps, {:.0} s were lost with {} steps that were computed again, {:.0} s \
+             were spent waiting; {} restarts; goodput {:.1}%",
+            verdict.sentence(self.exit_code),
             wall,
             kept.seconds,
             kept.steps,
@@ -285,19 +282,16 @@ impl Driver<'_> {
             summary.goodput * 100.0
         );
         self.events.emit(&Event::Summary(summary));
-        Report { verdict, exit_code: self.exit_code, summary: sentence }
+        Report { exit_code: verdict.exit_code(self.exit_code), message }
     }
 }
 
-fn outcome(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Done => "done",
-        Verdict::Stopped => "stopped",
-        Verdict::Unsaved => "unsaved",
-        Verdict::BadUsage => "bad_usage",
-        Verdict::Repeated(_) => "repeated_failure",
-        Verdict::Exhausted => "restarts_exhausted",
-        Verdict::NoHosts => "no_hosts",
+/// Where events go.
+fn open_events(file: Option<PathBuf>) -> Result<Box<dyn Write>, Error> {
+    let Some(file) = file else { return Ok(Box::new(io::stdout())) };
+    match File::options().append(true).create(true).open(&file) {
+        Ok(opened) => Ok(Box::new(opened)),
+        Err(source) => Err(Error::Events { file, source }),
     }
 }
 

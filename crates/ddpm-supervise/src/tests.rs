@@ -5,10 +5,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::account::Failure;
-use crate::decide::{Action, Decider, Ending, Exit, Pause, Policy, Reason, Verdict};
+use crate::decide::{Action, Decider, Exit, Pause, Policy, Reason};
+use crate::ending::Ending;
 use crate::fleet::{Change, Fleet, Layout};
 use crate::hosts::Host;
 use crate::restarts::Backoff;
+use crate::verdict::Verdict;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 

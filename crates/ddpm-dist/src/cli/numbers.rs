@@ -1,28 +1,12 @@
 //! Numbers, as typed, each within its range.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use ddpm_model::NoiseInterval;
 
 pub(super) fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
     let count = text.parse().ok().filter(|count| *count >= N::from(1));
     count.ok_or_else(|| "give a whole number of at least 1".into())
-}
-
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len()));
-    let unit = match unit {
-        "ms" => Some(1e-3),
-        "s" => Some(1.0),
-        "m" => Some(60.0),
-        "h" => Some(3600.0),
-        "d" => Some(86_400.0),
-        _ => None,
-    };
-    let seconds = unit.and_then(|unit| Some(number.parse::<f64>().ok()? * unit));
-    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    time.ok_or_else(|| "give a number and a unit, such as 500ms, 30s, 5m, 1h or 2d".into())
 }
 
 pub(super) fn seed(text: &str) -> Result<u64, String> {

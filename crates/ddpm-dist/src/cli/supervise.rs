@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ddpm_supervise::duration;
 
-use super::numbers::{at_least_one, duration};
+use super::numbers::at_least_one;
 use super::paths::path;
 
 const EXAMPLES: &str = "\

@@ -83,7 +83,7 @@ fn a_killed_rank_costs_a_restart_and_not_a_bit() {
     let job = words(&train(2, dir.path(), STEPS, &options));
     let child = start(&mut supervise(dir.path(), &[], &job));
     // Between two saves, so that steps are computed again.
-    wait_for(|| last_logged(dir.path()) > 55.max(newest_manifest(&dir.path().join("checkpoints"))));
+    wait_for(|| last_logged(dir.path()) > newest_manifest(&dir.path().join("checkpoints")).max(55));
     let local = events(dir.path(), "started")[0]["pid"].as_u64().unwrap() as u32;
     assert!(kill_rank(local, 1));
     let outcome = finish(child);
@@ -191,8 +191,8 @@ fn a_job_follows_its_hosts_and_saves_when_asked_to_stop() {
 #[test]
 fn a_failure_that_repeats_ends_after_two_tries() {
     let dir = TempDir::new().unwrap();
-    let options = ["--set", "train.lr=1e30", "--set", "train.grad_clip=0", "--set", "train.skip_nonfinite=3", "--set"];
-    let options = [&QUIET[..], &options, &["checkpoint.every=1000"]].concat();
+    let diverging = ["train.lr=1e30", "train.grad_clip=0", "train.skip_nonfinite=3", "checkpoint.every=1000"];
+    let options: Vec<&str> = QUIET.into_iter().chain(diverging.into_iter().flat_map(|set| ["--set", set])).collect();
     let job = words(&train(2, dir.path(), 1000, &options));
     let outcome = run(&mut supervise(dir.path(), &[], &job));
     assert_eq!(outcome.code, 7, "{}", outcome.stderr);

@@ -203,7 +203,7 @@ impl Driver {
         let failure = account.failure(ending, code, account.reached().unwrap_or(reached));
         let (failed_step, message) = failure.as_ref().map(|failure| (failure.step, failure.message.as_str())).unzip();
         match (ending, message) {
-            (Ending::Done, _) => tracing::info!("the job is done"),
+            (Ending::Done, _) => {}
             (Ending::Stopped, _) => tracing::info!("the job has saved step {reached} and stopped"),
             (_, Some(message)) => tracing::warn!("the job failed with exit code {code}: {message}"),
             (_, None) => tracing::warn!("the job failed with exit code {code}"),

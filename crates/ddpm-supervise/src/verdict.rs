@@ -72,8 +72,8 @@ impl Verdict {
                 failure.step, failure.message
             ),
             Self::Exhausted => format!(
-                "error: the job has failed, with exit code {code}, and used up its restarts. Remove the cause, or allow \
-                 more with --max-restarts; the same command resumes"
+                "error: the job failed with exit code {code}, and its restarts are used up. Remove the cause, or allow \
+                 more by --max-restarts; the same command resumes"
             ),
             Self::NoHosts => {
                 "error: the hosts that answered had no room for the job for the whole of --window. Bring more of them \

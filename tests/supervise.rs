@@ -209,7 +209,7 @@ fn a_failure_that_repeats_ends_after_two_tries() {
 
 /// A job that a shell pretends to be.
 fn pretended(script: &str) -> Vec<String> {
-    ["bash", "-c", script, "train", "train", "--config", "smoke"].map(Into::into).to_vec()
+    ["bash", "-c", script, "train", "train", "--config", "smoke"].map(String::from).to_vec()
 }
 
 #[test]

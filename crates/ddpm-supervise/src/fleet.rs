@@ -63,7 +63,7 @@ impl Fleet {
     /// # Errors
     /// It can run on none from `least` up to the sum of slots.
     pub fn new(hosts: Vec<Host>, least: usize, batch: usize, fits: impl Fn(usize) -> bool) -> Result<Self, Error> {
-        let slots = hosts.iter().map(|host| host.slots).sum();
+        let slots: usize = hosts.iter().map(|host| host.slots).sum();
         let sizes: Vec<usize> = (least.max(1)..=slots).filter(|&ranks| fits(ranks)).collect();
         if sizes.is_empty() {
             return Err(Error::NoSize { least, slots, batch });
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_batch_that_no_number_of_ranks_divides_is_refused() {
         let hosts = vec![Host { name: "a".into(), slots: 3 }];
-        let message = Fleet::new(hosts, 2, 7, |ranks| 7 % ranks == 0).unwrap_err().to_string();
+        let message = Fleet::new(hosts, 2, 7, |ranks| 7usize.is_multiple_of(ranks)).unwrap_err().to_string();
         assert!(message.starts_with("no number of ranks from 2 to 3"), "{message}");
     }
 }

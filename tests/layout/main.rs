@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use modules::Sources;
 
 /// Crates that are built and tested without libtorch; one that does not exist is passed over.
-const WITHOUT_TORCH: [&str; 9] = [
+const WITHOUT_TORCH: [&str; 10] = [
     "ddpm-spec",
     "ddpm-config",
     "ddpm-data",
     "ddpm-comm",
     "ddpm-store",
     "ddpm-checkpoint",
+    "ddpm-supervise",
     "ddpm-telemetry",
     "nccl-rs",
     "torch-pickle",

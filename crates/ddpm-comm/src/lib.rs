@@ -80,4 +80,4 @@ pub use error::CommError;
 pub use nccl_rs::{DType, DeviceSlice, StreamHandle};
 pub use partition::partition;
 pub use select::{Memory, Selected, Transport, Wanted};
-pub use world::World;
+pub use world::{World, is_rank};

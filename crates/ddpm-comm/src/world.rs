@@ -162,6 +162,11 @@ impl Drop for World {
     }
 }
 
+/// Whether a launcher of MPI programs started this process as one of its ranks.
+pub fn is_rank() -> bool {
+    !matches!(launch(|name| std::env::var(name).ok()), Ok(Launch::Alone))
+}
+
 /// How this process was started.
 #[derive(Debug)]
 enum Launch {

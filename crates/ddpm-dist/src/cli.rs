@@ -19,6 +19,7 @@ mod numbers;
 mod paths;
 mod plot;
 mod sample;
+mod supervise;
 mod train;
 mod words;
 
@@ -41,11 +42,12 @@ pub use images::DataArgs;
 pub use import::ImportArgs;
 pub use plot::PlotCommand;
 pub use sample::{ClassChoice, SampleArgs};
+pub use supervise::SuperviseArgs;
 pub use train::TrainArgs;
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 2 bad usage or configuration, 3 refused to resume, 4 the store or the data failed, 5 training \
-diverged, 6 out of memory, 75 stopped on request after saving.
+diverged, 6 out of memory, 75 stopped on request after saving; of `supervise` also 7 and 8, see its --help.
 Start here: ddpm-dist train --config smoke";
 
 /// How long a store that does not respond is retried while somebody waits, in seconds.
@@ -106,6 +108,11 @@ pub enum Command {
     Train(TrainArgs),
     /// Train a classifier of noised images, the U-Net's encoder, for `sample --classifier`; same options as `train`.
     TrainClassifier(TrainArgs),
+    /// Keep a job that trains running: restart it when it fails, on the hosts that answer, until it is done.
+    ///
+    /// Exit status: that of the job; 7 if it failed twice at the same step with the same message, 8 if it used up its
+    /// restarts or its hosts did not answer.
+    Supervise(SuperviseArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
     /// Encode images into the noise from which deterministic DDIM reconstructs them.

@@ -33,6 +33,10 @@ fn main() {
     if let Some(done) = typed.as_ref().ok().and_then(|cli| shell::run(&cli.command)) {
         exit(ended(done.map(|()| 0).map_err(Failure::from)));
     }
+    if let Ok(Cli { command: cli::Command::Supervise(args), .. }) = &typed {
+        ddpm_telemetry::init_logging(LevelFilter::INFO, 0, false);
+        exit(ended(commands::supervise::run(args, &signals).map_err(Failure::from)));
+    }
     let world = World::init().unwrap_or_else(|error| abort(Exit::Internal.code(), &error.to_string()));
     let cli = match typed {
         Ok(cli) => cli,

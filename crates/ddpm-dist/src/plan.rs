@@ -34,7 +34,8 @@ pub fn settings(comm: &dyn Collective, config: &ConfigArgs, more: &[String]) -> 
     Ok(agree::on_root(comm, || resolve(comm.size(), config, more))?)
 }
 
-fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Settings, Error> {
+/// The settings with which `args` train on `world` ranks.
+pub fn resolve_for(world: usize, args: &TrainArgs, learner: Learner) -> Result<Settings, Error> {
     let mut config = args.config.clone();
     if learner == Learner::Classifier {
         // Inserted first: a classifier can be trained from a diffusion model's file, and a --set that contradicts it

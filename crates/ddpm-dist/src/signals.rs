@@ -37,6 +37,10 @@ struct State {
     asked: AtomicI32,
     /// Whether there is nothing to save.
     at_once: AtomicBool,
+    /// Whether the command itself ends the program after a second Ctrl-C or SIGTERM.
+    deferred: AtomicBool,
+    /// Whether that came.
+    insisted: AtomicBool,
 }
 
 impl Signals {
@@ -61,6 +65,16 @@ impl Signals {
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
+    /// For a command that has a job to end: from now on [`Signals::insisted`] reports a second Ctrl-C or SIGTERM.
+    pub fn defer_end(&self) {
+        self.0.deferred.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a second Ctrl-C or SIGTERM has come.
+    pub fn insisted(&self) -> bool {
+        self.0.insisted.load(Ordering::Relaxed)
+    }
+
     /// The request to stop, which a trainer honours.
     pub fn stop(&self) -> &StopRequest {
         &self.0.stop
@@ -74,7 +88,10 @@ impl State {
             for signal in signals.pending() {
                 self.ask(signal);
                 if [SIGINT, SIGTERM].contains(&signal) && insisted.get_or_insert_with(Instant::now).elapsed() >= APART {
-                    low_level::exit(128 + signal);
+                    if !self.deferred.load(Ordering::Relaxed) {
+                        low_level::exit(128 + signal);
+                    }
+                    self.insisted.store(true, Ordering::Relaxed);
                 }
             }
             if file.take_if(|file| is_empty(file)).is_some() {

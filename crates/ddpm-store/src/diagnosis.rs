@@ -4,6 +4,10 @@ use std::{error::Error, fmt, io};
 
 use reqwest::StatusCode;
 
+/// Words of an outage, by which [`is_outage`] recognises it.
+const NO_CONNECTION: &str = "no connection to";
+const KEEPS: &str = ", and keeps doing so";
+
 /// The provider, which decides the variables that a remedy mentions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Provider {
@@ -134,7 +138,7 @@ impl Diagnosis {
             Kind::Unreachable { cause, failure: ConnectFailure::Tls } => {
                 format!("no encrypted connection to {host} ({})", clip(cause))
             }
-            Kind::Unreachable { cause, .. } => format!("no connection to {host} ({})", clip(cause)),
+            Kind::Unreachable { cause, .. } => format!("{NO_CONNECTION} {host} ({})", clip(cause)),
             Kind::NoCredentials { cause } => {
                 format!("no credentials: {} not set, and {host} has none ({})", self.are_keys(), clip(cause))
             }
@@ -254,7 +258,7 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
     // The last of several retries; the body was written by our own client.
     if let Some((_, answer)) = whole.split_once("Server returned non-2xx status code: ") {
         let answer = answer.split_once(": ").map_or(answer, |(_, text)| text);
-        return format!("{}, and keeps doing so. Check the server, and try again", clip(answer));
+        return format!("{}{KEEPS}. Check the server, and try again", clip(answer));
     }
     let whole =
         whole.split_once(" error: ").filter(|(start, _)| start.starts_with("Generic ")).map_or(&*whole, |(_, w)| w);
@@ -266,6 +270,12 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
         _ => "Check that it is reachable, grants access and has space",
     };
     format!("{}. {remedy}", clip(whole.trim_end_matches('.')))
+}
+
+/// Whether a message says, in the words of [`explain`], that a store could not be reached or kept refusing, which may
+/// end by itself.
+pub fn is_outage(message: &str) -> bool {
+    [NO_CONNECTION, KEEPS].iter().any(|words| message.contains(words))
 }
 
 /// The root cause of an error.

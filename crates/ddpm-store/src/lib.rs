@@ -10,5 +10,5 @@ mod endpoint;
 mod patience;
 
 pub use address::{Limits, Location, environment, resolve};
-pub use diagnosis::explain;
+pub use diagnosis::{explain, is_outage};
 pub use patience::{be_interactive, patience_or};

@@ -12,6 +12,7 @@ mod import;
 mod patience;
 mod plot;
 mod sample;
+pub mod supervise;
 mod train;
 
 use ddpm_comm::{Agreed, World, agree};
@@ -42,7 +43,9 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Plot(command) => plot::run(command, world).map(|()| 0),
         Command::Bench(command) => bench::run(command, world, signals.stop(), cli.json),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
-        Command::Completions { .. } | Command::Man { .. } => unreachable!("answered before the ranks meet"),
+        Command::Completions { .. } | Command::Man { .. } | Command::Supervise(_) => {
+            unreachable!("answered before the ranks meet")
+        }
     }
 }
 

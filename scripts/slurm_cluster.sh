@@ -6,8 +6,8 @@
 #                                                 says `ready`; keeps its files and logs in DIR
 #   scripts/slurm_cluster.sh on DIR COMMAND...    runs a command on its head node: sbatch, squeue, bash, ...
 #
-# For Slurm each node (node1, node2, ...) has 4 processors and 2 GPUs, whose device files are copies of /dev/null. A job in
-# the partition `urgent` preempts those in `main`: they have 20 s to save, and are requeued. Cgroups and accounting are off.
+# To Slurm, each node (node1, node2, ...) has 4 processors and 2 GPUs, whose device files are copies of /dev/null. A job
+# in the partition `urgent` preempts those in `main`, which get 20 s to save. Cgroups and accounting are off.
 #
 # Needs root; Debian's slurmctld, slurmd, slurm-client, munge and iproute2, which scripts/setup.sh --tests installs.
 set -euo pipefail
@@ -91,7 +91,7 @@ head_node() {
     done
     local waited=0
     until [[ $(sinfo -h -N -t idle -p main -o %N 2>/dev/null | wc -l) = "$nodes" ]]; do
-        ((waited++ < 300)) || fail "the nodes are not idle after 30 s: $(sinfo -h -N -p main -o '%N %T' 2>&1); see $dir/log"
+        ((waited++ < 300)) || fail "nodes are not ready after 30 s: $(sinfo -h -N -p main -o '%N %T' 2>&1). See $dir/log"
         sleep 0.1
     done
     echo ready
@@ -113,6 +113,7 @@ compute_node() {
 network=10.78.0
 command=${1:-} dir=${2:-}
 [[ $dir ]] || fail "usage: slurm_cluster.sh up DIR [NODES], or slurm_cluster.sh on DIR COMMAND..."
+dir=$(realpath -m "$dir")
 export PATH=$PATH:/usr/sbin:/sbin SLURM_CONF=$dir/slurm.conf
 shift 2
 
@@ -123,8 +124,6 @@ case $command in
         for tool in slurmctld slurmd sbatch munged ip; do
             command -v $tool >/dev/null || fail "$tool is missing. Run scripts/setup.sh --tests"
         done
-        mkdir -p "$dir"
-        dir=$(realpath "$dir")
         [[ ! -e $dir/slurm.conf ]] || fail "$dir is in use by another cluster. Give a new folder"
         configure
         exec unshare --mount --uts --net --ipc --pid --fork --kill-child "$0" head_node "$dir" "$nodes"

@@ -91,7 +91,7 @@ head_node() {
     done
     local waited=0
     until [[ $(sinfo -h -N -t idle -p main -o %N 2>/dev/null | wc -l) = "$nodes" ]]; do
-        ((waited++ < 300)) || fail "nodes are not ready after 30 s: $(sinfo -h -N -p main -o '%N %T' 2>&1). See $dir/log"
+        ((waited++ < 300)) || fail "not all nodes are idle after 30 s. See the logs in $dir/log"
         sleep 0.1
     done
     echo ready

@@ -12,12 +12,15 @@ use std::process::{Child, Command, Stdio};
 
 use common::kill::{listens, ranks_below, suspended};
 use common::{
-    buffers, check_same_bits, last_logged, losses, newest_manifest, program, root, run, signal, succeed, train, wait_for,
-    wait_for_step,
+    buffers, check_same_bits, last_logged, losses, mpirun, newest_manifest, program, root, run, signal, succeed,
+    wait_for, wait_for_step,
 };
 use tempfile::TempDir;
 
-const STEPS: u64 = 400;
+const STEPS: u64 = 100;
+
+/// The arguments that jobs have in common with the run that nothing disturbs; as many steps.
+const ARGUMENTS: &[&str] = &["--steps", "100", "--set", "monitor.sample_every=0"];
 
 /// Two ranks, on two nodes.
 const TWO_NODES: &[&str] = &["--nodes=2", "--ntasks-per-node=1"];
@@ -62,14 +65,13 @@ impl Cluster {
         succeed(&mut self.command(words)).stdout.trim().into()
     }
 
-    /// Submits `launch/slurm.sbatch` with these options of sbatch, which trains for `STEPS` steps with these settings.
-    fn submit(&self, name: &str, options: &[&str], set: &[&str], environment: &[(&str, &str)]) -> Job<'_> {
+    /// Submits `launch/slurm.sbatch` with these options of sbatch, to train with these arguments.
+    fn submit(&self, name: &str, options: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Job<'_> {
         let output = self.dir.path().join(name.to_owned() + ".out");
         let run = self.dir.path().join(name);
         let mut command = self.command(&["sbatch", "--parsable", "--output"]);
-        command.arg(&output).args(options).args(["launch/slurm.sbatch", "train", "--config", "smoke", "--steps"]);
-        command.arg(STEPS.to_string()).arg("--set").arg(format!("run.dir={}", run.display()));
-        command.args(set.iter().flat_map(|option| ["--set", option])).envs(environment.iter().copied());
+        command.arg(&output).args(options).args(["launch/slurm.sbatch", "train", "--config", "smoke", "--set"]);
+        command.arg(format!("run.dir={}", run.display())).args(arguments).envs(environment.iter().copied());
         let id = succeed(&mut command).stdout.trim().to_owned();
         Job { cluster: self, logs: self.dir.path().join("logs").join(&id), id, run, output }
     }
@@ -105,7 +107,7 @@ impl Job<'_> {
     }
 
     /// Suspends its two ranks in the midst of training, so that it cannot finish before something happens to it.
-    fn suspend(&self) -> Vec<u32> {
+    fn suspend(&self) -> [u32; 2] {
         wait_for_step(&self.run, 5);
         let mine = format!("SLURM_JOB_ID={}", self.id);
         let is_mine = |pid: &u32| {
@@ -113,7 +115,7 @@ impl Job<'_> {
             environment.split(|byte| *byte == 0).any(|variable| variable == mine.as_bytes())
         };
         let ranks: Vec<u32> = ranks_below(self.cluster.child.id()).into_iter().filter(is_mine).collect();
-        assert_eq!(ranks.len(), 2, "{}", self.said());
+        let ranks: [u32; 2] = ranks.try_into().unwrap_or_else(|ranks| panic!("{ranks:?}: {}", self.said()));
         for rank in &ranks {
             assert!(listens(*rank) && signal("STOP", *rank));
         }
@@ -144,31 +146,42 @@ impl Job<'_> {
 /// A run of as many ranks that nothing disturbs.
 fn undisturbed() -> TempDir {
     let dir = TempDir::new().unwrap();
-    succeed(&mut train(2, dir.path(), STEPS, &[]));
+    let mut command = mpirun(2);
+    command.args(["train", "--config", "smoke", "--set"]).arg(format!("run.dir={}", dir.path().display()));
+    succeed(command.args(ARGUMENTS));
     dir
 }
 
-/// Whether a process has been sent this signal, and is suspended or has not had time to handle it.
+const SIGUSR1: u32 = 10;
+
+/// Whether a process, such as a suspended one, has been sent this signal and has not handled it yet.
 fn is_pending(signal: u32, pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
     masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Slurm compares jobs with their limits twice a minute; the second start must end before that happens to it again.
+/// Slurm compares jobs with their limits twice a minute, and waits for half a minute for a rank that has lost another.
 #[test]
-fn a_job_at_its_time_limit_saves_and_goes_on_in_a_requeued_one() {
+fn a_job_at_its_time_limit_goes_on_in_a_requeued_one_and_a_failed_job_does_not() {
     let cluster = Cluster::start();
-    let options = [TWO_NODES, &["--time=1", "--signal=B:USR1@10"]].concat();
-    let by = |launcher| cluster.submit(launcher, &options, &[], &[("DDPM_LAUNCHER", launcher)]);
-    let jobs = [by("srun"), by("mpirun")];
+    let limited = [TWO_NODES, &["--time=1", "--signal=B:USR1@10"]].concat();
+    let submit = |name: &str, options: &[&str], launcher: &str| {
+        cluster.submit(name, options, ARGUMENTS, &[("DDPM_LAUNCHER", launcher)])
+    };
+    let launchers = ["srun", "mpirun"];
+    let jobs = launchers.map(|launcher| submit(launcher, &limited, launcher));
     let ranks = jobs.each_ref().map(Job::suspend);
+    let failing = launchers.map(|launcher| submit(&format!("failing-{launcher}"), TWO_NODES, launcher));
+    for job in &failing {
+        let [one, other] = job.suspend();
+        assert!(signal("KILL", other) && signal("CONT", one));
+    }
     let undisturbed = undisturbed();
-    for ((job, ranks), launcher) in jobs.iter().zip(&ranks).zip(["srun", "mpirun"]) {
+    for ((job, ranks), launcher) in jobs.iter().zip(&ranks).zip(launchers) {
         job.wait_for("the time limit is near: asked the ranks to save");
         assert!(job.said().contains(&format!("ranks by {launcher} on node[1-2]; ")), "{}", job.said());
-        // SIGUSR1, on every rank.
-        wait_for(|| ranks.iter().all(|rank| is_pending(10, *rank)));
+        wait_for(|| ranks.iter().all(|rank| is_pending(SIGUSR1, *rank)));
         for rank in ranks {
             assert!(signal("CONT", *rank));
         }
@@ -177,12 +190,17 @@ fn a_job_at_its_time_limit_saves_and_goes_on_in_a_requeued_one() {
         job.wait_for("the ranks ended with exit code 75");
         job.check_finished(undisturbed.path());
     }
+    for job in &failing {
+        job.wait_for("the ranks ended with exit code 137");
+        let state = cluster.ask(&["scontrol", "show", "job", &job.id]);
+        assert!(state.contains("JobState=FAILED") && state.contains("Restarts=0"), "{state}");
+    }
 }
 
 #[test]
 fn a_preempted_job_saves_and_goes_on_when_the_nodes_are_free() {
     let (cluster, undisturbed) = (Cluster::start(), undisturbed());
-    let job = cluster.submit("job", &[TWO_NODES, &["--exclusive"]].concat(), &[], &[]);
+    let job = cluster.submit("job", &[TWO_NODES, &["--exclusive"]].concat(), ARGUMENTS, &[]);
     job.suspend();
     // Slurm continues suspended processes when it preempts a job.
     let urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 1"];
@@ -195,7 +213,7 @@ fn a_preempted_job_saves_and_goes_on_when_the_nodes_are_free() {
 #[test]
 fn a_job_whose_node_is_set_down_goes_on_when_it_is_back() {
     let (cluster, undisturbed) = (Cluster::start(), undisturbed());
-    let job = cluster.submit("job", TWO_NODES, &[], &[]);
+    let job = cluster.submit("job", TWO_NODES, ARGUMENTS, &[]);
     job.suspend();
     cluster.ask(&["scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=test"]);
     job.wait_for("DUE TO NODE FAILURE");
@@ -205,7 +223,7 @@ fn a_job_whose_node_is_set_down_goes_on_when_it_is_back() {
 #[test]
 fn a_cancelled_job_saves_and_does_not_come_back() {
     let (cluster, undisturbed) = (Cluster::start(), undisturbed());
-    let job = cluster.submit("job", TWO_NODES, &[], &[]);
+    let job = cluster.submit("job", TWO_NODES, ARGUMENTS, &[]);
     wait_for_step(&job.run, 5);
     cluster.ask(&["scancel", &job.id]);
     job.wait_for("the ranks ended with exit code 75");
@@ -214,25 +232,10 @@ fn a_cancelled_job_saves_and_does_not_come_back() {
     wait_for(|| cluster.ask(&["squeue", "--noheader"]).is_empty());
     assert!(!job.said().contains("requeue"), "{}", job.said());
     // The same command goes on from there.
-    let again = cluster.submit("job", TWO_NODES, &[], &[]);
+    let again = cluster.submit("job", TWO_NODES, ARGUMENTS, &[]);
     again.wait_for("the ranks ended with exit code 0");
     assert!(again.log(0, 0).contains(&format!("resuming from step {saved},")), "{}", again.log(0, 0));
     check_same_bits("again", &buffers(&again.run, STEPS), &buffers(undisturbed.path(), STEPS));
-}
-
-/// A rank that is killed ends the job, which is not requeued: it might fail again.
-#[test]
-fn a_failed_job_ends_on_all_nodes() {
-    for launcher in ["srun", "mpirun"] {
-        let cluster = Cluster::start();
-        let job = cluster.submit("job", TWO_NODES, &[], &[("DDPM_LAUNCHER", launcher)]);
-        let ranks = job.suspend();
-        assert!(signal("KILL", ranks[1]) && signal("CONT", ranks[0]));
-        job.wait_for("the ranks ended with exit code 137");
-        wait_for(|| cluster.ask(&["squeue", "--noheader"]).is_empty());
-        let show = cluster.ask(&["scontrol", "show", "job", &job.id]);
-        assert!(show.contains("JobState=FAILED") && show.contains("Restarts=0"), "{show}");
-    }
 }
 
 /// The fake library's GPUs are those that Slurm lets each rank see.
@@ -241,27 +244,31 @@ fn each_rank_computes_on_a_gpu_of_its_own() {
     let cluster = Cluster::start();
     let library = fake::library(env!("CARGO_TARGET_TMPDIR"), &["-DHOST_MEMORY"]);
     let library = library.to_str().unwrap();
-    let fakes = [("DDPM_NCCL_LIB", library), ("DDPM_CUDART_LIB", library), ("FAKE_GPUS", "visible")];
-    let unidentified = [&fakes[..], &[("FAKE_FAIL", "cudaGetDeviceProperties:1")]].concat();
-    let by_mpirun = |more: &[(&'static str, &'static str)]| [&fakes[..], &[("DDPM_LAUNCHER", "mpirun")], more].concat();
     let (task, node) = ("--gpus-per-task=1", "--gpus-per-node=2");
-    for (name, gpus, environment, seen) in [
-        ("task", task, &fakes[..], ["0 of the 1 ", "0 of the 1 "]),
-        ("node", node, &fakes[..], ["0 of the 2 ", "1 of the 2 "]),
-        ("unidentified", task, &unidentified[..], ["0 of the 1 ", "0 of the 1 "]),
-        ("mpirun-task", task, &by_mpirun(&[])[..], ["0 of the 2 ", "1 of the 2 "]),
-        ("mpirun-node", node, &by_mpirun(&[])[..], ["0 of the 2 ", "1 of the 2 "]),
-    ] {
-        let options = ["--nodes=1", "--ntasks=2", "--comment=all-ranks", gpus];
-        let job = cluster.submit(name, &options, &["train.device=cuda"], environment);
+    let (one_each, shared) = (["0 of the 1 ", "0 of the 1 "], ["0 of the 2 ", "1 of the 2 "]);
+    let cases = [
+        ("srun-task", task, ("DDPM_LAUNCHER", "srun"), one_each),
+        ("srun-node", node, ("DDPM_LAUNCHER", "srun"), shared),
+        ("mpirun-task", task, ("DDPM_LAUNCHER", "mpirun"), shared),
+        ("mpirun-node", node, ("DDPM_LAUNCHER", "mpirun"), shared),
+        ("without-uuids", task, ("FAKE_FAIL", "cudaGetDeviceProperties:1"), one_each),
+    ];
+    let jobs = cases.map(|(name, gpus, variable, _)| {
+        let options = ["--nodes=1", "--ntasks=2", gpus];
+        let arguments = ["--steps", "5", "--all-ranks", "--set", "train.device=cuda"];
+        let fakes = [("DDPM_NCCL_LIB", library), ("DDPM_CUDART_LIB", library), ("FAKE_GPUS", "visible"), variable];
+        cluster.submit(name, &options, &arguments, &fakes)
+    });
+    for (job, (name, _, _, takes)) in jobs.iter().zip(cases) {
         job.wait_for("the ranks ended with exit code ");
-        for (rank, seen) in seen.iter().enumerate() {
+        for (rank, takes) in takes.iter().enumerate() {
             let log = job.log(0, rank);
-            assert!(job.said().contains("exit code 0"), "{name}: {log}");
-            if rank == 0 {
-                assert!(log.contains(&format!("computing on GPU {seen}")), "{name}: {log}");
-            }
+            assert!(log.contains(&format!("computing on GPU {takes}")), "{name}: {log}");
+            assert!(log.contains("each of 2 rank(s) has a GPU"), "{name}: {log}");
+            let label = format!(", number {rank} on node");
+            assert_eq!(log.contains(&label), name == "without-uuids", "{name}: {log}");
         }
+        assert!(job.said().contains("exit code 0"), "{name}: {}", job.said());
     }
 }
 
@@ -274,7 +281,7 @@ fn an_array_is_a_sweep() {
     let line = |task: usize| format!("--set train.lr=1e-{} --set run.dir={}\n", 3 + task, dir(task).display());
     fs::write(&lines, line(0) + &line(1)).unwrap();
     let sweep = [("DDPM_SWEEP", lines.to_str().unwrap())];
-    let array = cluster.submit("array", &[TWO_NODES, &["--array=0-2"]].concat(), &["train.steps=5"], &sweep);
+    let array = cluster.submit("array", &[TWO_NODES, &["--array=0-2"]].concat(), &["--steps", "5"], &sweep);
     wait_for(|| cluster.ask(&["squeue", "--noheader"]).is_empty());
     for task in 0..2 {
         let settings = fs::read_to_string(dir(task).join("config.toml")).unwrap();
@@ -283,7 +290,7 @@ fn an_array_is_a_sweep() {
             assert!(logs.join(format!("{}_{task}/start-0/rank-{rank}.log", array.id)).is_file());
         }
     }
-    assert!(array.said().contains("has 2 line(s), so there is none for task 2. "), "{}", array.said());
+    assert!(array.said().contains("has 2 line(s), so none for task 2. "), "{}", array.said());
     assert!(!logs.join(format!("{}_2", array.id)).exists());
 }
 
@@ -295,7 +302,7 @@ fn the_batch_script_refuses_what_cannot_work() {
         command
     };
     let refused_with = |command: &mut Command, part: &str| {
-        let outcome = run(command.stdin(Stdio::null()));
+        let outcome = run(command);
         assert_eq!(outcome.code, 2, "{}", outcome.stderr);
         assert!(outcome.stderr.contains(part) && outcome.stderr.lines().count() == 1, "{}", outcome.stderr);
     };

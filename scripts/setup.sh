@@ -53,6 +53,9 @@ have cmake || need+=(cmake)
 have nasm || [ "$(uname -m)" != x86_64 ] || need+=(nasm)
 have pip3 || need+=(python3-pip)
 have curl || need+=(curl)
+# The cluster of scripts/slurm_cluster.sh. The daemons are where only root looks.
+[ -z "$wanted" ] || PATH=$PATH:/usr/sbin:/sbin have slurmd || need+=(slurmctld slurmd slurm-client munge)
+[ -z "$wanted" ] || PATH=$PATH:/usr/sbin:/sbin have ip || need+=(iproute2)
 if [ ${#need[@]} -gt 0 ]; then
     have apt-get || die "missing (Debian package names): ${need[*]}. Install the equivalents with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"
     as_root=

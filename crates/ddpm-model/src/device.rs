@@ -139,12 +139,12 @@ fn compile_kernels(world: &World, device: Device) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A unique identifier of each GPU. If CUDA does not provide any, all ranks of a machine are assumed to see the same
-/// GPUs.
+/// A unique identifier of each GPU. If CUDA does not provide any, the names of GPUs in the environment distinguish those
+/// of a machine.
 fn names(gpus: Gpus, host: &str) -> Vec<String> {
     gpus.identities().unwrap_or_else(|error| {
-        tracing::debug!("GPUs are identified by their numbers: {error}");
-        (0..gpus.count()).map(|index| format!("number {index} on {host}")).collect()
+        tracing::debug!("GPUs are identified by their names in the environment: {error}");
+        gpus.labels().into_iter().map(|label| format!("number {label} on {host}")).collect()
     })
 }
 

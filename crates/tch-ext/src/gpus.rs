@@ -26,7 +26,9 @@ unsafe extern "C" {
 const DRIVER: [&str; 3] = ["/dev/nvidiactl", "/proc/driver/nvidia/version", "libcuda.so.1"];
 /// The environment variable that selects the GPUs that a process sees.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
-/// The prefix of the name of a slice of a GPU there.
+/// The environment variable with Slurm's numbers of a task's GPUs.
+const OF_TASK: &str = "SLURM_STEP_GPUS";
+/// The prefix of the name of a slice of a GPU in [`VISIBLE`].
 const SLICE: &str = "MIG-";
 
 /// Why no GPU can be used; each message is one clause.
@@ -113,6 +115,26 @@ impl Gpus {
         let cuda = Cuda::load()?;
         let uuids = (0..self.count).map(|index| cuda.uuid(index)).collect::<Result<_, _>>()?;
         Ok(with_slices(uuids, &std::env::var(VISIBLE).unwrap_or_default()))
+    }
+
+    /// What the environment calls each GPU, unique on this machine, for when CUDA does not identify them.
+    pub fn labels(self) -> Vec<String> {
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        labels(self.count, &variable(VISIBLE), &variable(OF_TASK))
+    }
+}
+
+/// The names in `CUDA_VISIBLE_DEVICES` or, if it does not name all of them, their numbers. With Slurm's `--gpus-per-task`
+/// the name may be 0 for every task, if the task's control group hides the other GPUs: Slurm's own number comes first.
+fn labels(count: usize, visible: &str, of_task: &str) -> Vec<String> {
+    let named = |list: &str| list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+    let (visible, of_task): (Vec<String>, Vec<String>) = (named(visible), named(of_task));
+    if count == 1 && of_task.len() == 1 {
+        of_task
+    } else if visible.len() >= count {
+        visible.into_iter().take(count).collect()
+    } else {
+        (0..count).map(|index| index.to_string()).collect()
     }
 }
 
@@ -290,6 +312,18 @@ mod tests {
         assert_eq!(with_slices(uuids(), ""), uuids());
         assert_eq!(with_slices(uuids(), "0,1"), uuids());
         assert_eq!(with_slices(vec!["GPU-1".into()], "MIG-a, MIG-b"), ["MIG-a"]);
+    }
+
+    #[test]
+    fn gpus_are_labelled_by_what_the_environment_calls_them() {
+        assert_eq!(labels(2, "", ""), ["0", "1"]);
+        assert_eq!(labels(1, "3", ""), ["3"]);
+        assert_eq!(labels(2, "GPU-a, GPU-b,GPU-c", ""), ["GPU-a", "GPU-b"]);
+        assert_eq!(labels(2, "0", ""), ["0", "1"]);
+        // A task of Slurm's with one GPU; its daemons for mpirun, and tasks that divide up the GPUs of a node.
+        assert_eq!(labels(1, "0", "3"), ["3"]);
+        assert_eq!(labels(2, "0,1", "2,3"), ["0", "1"]);
+        assert_eq!(labels(1, "1", "2,3"), ["1"]);
     }
 
     #[test]

@@ -156,7 +156,11 @@ typedef struct { int gpu, slice; } visible; // slice is -1 for a whole GPU
 static int visible_gpus(visible *list) {
     const char *text = getenv("FAKE_GPUS"), *rank = getenv("OMPI_COMM_WORLD_RANK");
     int count = 0;
-    if (!text || !strpbrk(text, ",./")) {
+    bool named = text && !strcmp(text, "visible");
+    if (named) {
+        text = getenv("CUDA_VISIBLE_DEVICES");
+        if (!text || !*text) return 0;
+    } else if (!text || !strpbrk(text, ",./")) {
         for (; count < (text ? atoi(text) : 8); count++) list[count] = (visible){count, -1};
         return count;
     }

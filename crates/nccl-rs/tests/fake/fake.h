@@ -9,6 +9,7 @@
 // Environment:
 //   FAKE_GPUS=N           the number of GPUs (8)
 //   FAKE_GPUS=1,0/2.0     the GPUs that each rank sees, in this order: rank 0 GPUs 1 and 0, rank 1 slice 0 of GPU 2
+//   FAKE_GPUS=visible     those that CUDA_VISIBLE_DEVICES names by their numbers
 //   FAKE_FAIL=CALL:N      the N-th call of that function fails
 //   FAKE_HANG=CALL:N      that call never returns or, for a collective, is enqueued and never finishes
 //   FAKE_ASYNC=CALL:N     that collective is enqueued and never finishes, and ncclCommGetAsyncError reports a lost peer

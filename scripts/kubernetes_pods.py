@@ -2,11 +2,11 @@
 """Runs the pods of launch/kubernetes on this machine, without a cluster: sudo scripts/kubernetes_pods.py IMAGE
 
 IMAGE is the root file system of the image: buildah mount "$(buildah from ddpm-dist)". This script plays the parts of the
-kubelet (crun, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks, grace
+kubelet (runc, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks, grace
 period), of mpi-operator (keys, hostfile, host names, environment; as in its version 0.8.2) and of the Job controller
 (new pods after exit code 75). The checkpoints are in moto's S3 server, from scripts/setup.sh --tests.
 
-Each pod has its own network namespace and address. There are no cgroups: limits of CPU and memory do not apply.
+Each pod has its own network namespace and address.
 """
 
 import json
@@ -133,6 +133,9 @@ class Pod:
             env |= secrets[source["secretRef"]["name"]]
         env |= self.env
         shm = {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["size=64m", "mode=1777"]}
+        limits = self.container["resources"]["limits"]
+        memory = int(limits["memory"][:-2]) << {"Mi": 20, "Gi": 30}[limits["memory"][-2:]]
+        cpu = {"cpu": {"quota": int(limits["cpu"]) * 100_000, "period": 100_000}} if "cpu" in limits else {}
         specification = {
             "ociVersion": "1.0.0",
             "process": {
@@ -160,20 +163,21 @@ class Pod:
                     {"type": "network", "path": f"/run/netns/{self.space}"},
                 ],
                 "seccomp": seccomp(),
+                "resources": {"memory": {"limit": memory}, **cpu},
             },
         }
         (bundle / "config.json").write_text(json.dumps(specification))
         self.id = f"{self.space}-{self.starts}"
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                ["nice", "crun", "--cgroup-manager=disabled", "run", "--bundle", bundle, self.id],
+                ["nice", "runc", "run", "--bundle", bundle, self.id],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
         return self
 
     def run(self, *command, **options):
         """A command in the container, as kubelet runs hooks."""
-        return subprocess.run(["crun", "exec", self.id, *command], capture_output=True, text=True, **options)
+        return subprocess.run(["runc", "exec", self.id, *command], capture_output=True, text=True, **options)
 
     def wait(self, timeout=300):
         return self.process.wait(timeout)
@@ -194,7 +198,7 @@ class Pod:
         if hook and self.process.poll() is None:
             self.run(*hook["exec"]["command"], timeout=self.grace)
         if self.process.poll() is None:
-            call("crun", "kill", self.id, "TERM")
+            call("runc", "kill", self.id, "TERM")
         try:
             code = self.wait(max(end - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
@@ -205,7 +209,7 @@ class Pod:
         return code
 
     def kill(self):
-        subprocess.run(["crun", "kill", self.id, "KILL"], check=False, capture_output=True)
+        subprocess.run(["runc", "kill", self.id, "KILL"], check=False, capture_output=True)
 
     def confined(self):
         """What the first process of the container may do, and that the root cannot be written."""
@@ -230,8 +234,11 @@ def config(run, steps=STEPS):
 
 def shards(run):
     """The hashes of what the last checkpoint consists of."""
-    content = urllib.request.urlopen(f"{STORE}/bucket/{run}/manifest/{STEPS:012}.json").read()
-    return [shard["sha256"] for shard in json.loads(content)["shards"]]
+    manifest_of = urllib.request.Request(
+        f"{STORE}/bucket/{run}/manifest/{STEPS:012}.json",
+        headers={"Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request"},
+    )
+    return [shard["sha256"] for shard in json.loads(urllib.request.urlopen(manifest_of).read())["shards"]]
 
 
 def step_of(pod, least):
@@ -396,9 +403,9 @@ try:
         {"job": try_job, "mpijob": try_mpijob}[name]()
     say("all as expected")
 finally:
-    for line in call("crun", "list", "-q").split():
+    for line in call("runc", "list", "-q").split():
         if re.fullmatch(r"pod\d+-\d+", line):
-            subprocess.run(["crun", "delete", "-f", line], check=False, capture_output=True)
+            subprocess.run(["runc", "delete", "-f", line], check=False, capture_output=True)
     store.send_signal(signal.SIGTERM)
     store.wait()
     if os.environ.get("KEEP"):

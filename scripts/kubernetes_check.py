@@ -151,8 +151,9 @@ for file, documents in files.items():
             templates = {"": document["spec"]["template"]} if document["kind"] == "Job" else {}
         for role, template in templates.items():
             pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
-            check_schema(pod, f"{title} {role}")
-            check_pod(template["spec"], f"{title} {role}", objects)
+            place = f"{title} {role}".strip()
+            check_schema(pod, place)
+            check_pod(template["spec"], place, objects)
 check_job(objects["Job", "ddpm-dist"])
 check_mpijob(objects["MPIJob", "ddpm-dist"], objects["PodDisruptionBudget", "ddpm-dist"])
 

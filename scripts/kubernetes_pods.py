@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the pods of launch/kubernetes on this machine, without a cluster: sudo scripts/kubernetes_pods.py IMAGE
 
-IMAGE is the root file system of the image: buildah mount "$(buildah from ddpm-dist)". This script plays the parts of the
-kubelet (runc, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks, grace
+IMAGE is the root file system of the image: buildah mount "$(buildah from ddpm-dist)". This script plays the parts of
+the kubelet (runc, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks, grace
 period), of mpi-operator (keys, hostfile, host names, environment; as in its version 0.8.2) and of the Job controller
 (new pods after exit code 75). The checkpoints are in moto's S3 server, from scripts/setup.sh --tests.
 
@@ -264,7 +264,7 @@ def try_job():
     say(f"the pod is deleted at step {step_of(pod, 15)}")
     expect(pod.stop(), 75, pod)
     pod = job("job-stopped")
-    say(f"a new pod: {pod.until('resum.*')}")
+    say(f"a new pod: {pod.until('resuming from.*')}")
     expect(pod.wait(), 0, pod)
     assert shards("job-stopped") == undisturbed
     say("the weights are those of the run that was not stopped")
@@ -337,8 +337,13 @@ def try_mpijob():
     job = MpiJob("mpijob-stopped")
     say(f"the launcher is deleted at step {step_of(job.launcher, 10)}")
     expect(job.launcher.stop(), 75, job.launcher)
+    for delay in [0.1, 0.5, 1, 1.5, 2]:
+        job.launcher.start()
+        time.sleep(delay)
+        say(f"the launcher is deleted {delay} s after its start")
+        expect(job.launcher.stop(), 75, job.launcher)
     job.launcher.start()
-    say(f"the launcher again: {job.launcher.until('resum.*')}")
+    say(f"the launcher again: {job.launcher.until('resuming from.*')}")
 
     say(f"worker 1 is evicted at step {step_of(job.launcher, 25)}")
     job.workers[1].stop()

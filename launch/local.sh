@@ -108,6 +108,10 @@ fi
 
 # Otherwise each rank would start one thread per core. (nproc obeys OMP_NUM_THREADS, hence the env.)
 cores=$(env -u OMP_NUM_THREADS nproc)
+# A container's CPU limit is a quota of time, which nproc does not know.
+if read -r quota period 2>/dev/null </sys/fs/cgroup/cpu.max && [[ $quota != max ]] && ((quota < cores * period)); then
+    cores=$((quota / period))
+fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > ranks ? cores / ranks : 1))}
 export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
 

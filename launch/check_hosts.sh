@@ -103,6 +103,28 @@ check_same() { # HOST...
     done
 }
 
+# Whether mpirun can start something: it would wait forever for a host that cannot connect back to it.
+check_mpirun() {
+    local host
+    ! try_mpirun "$(IFS=, && echo "${hosts[*]}")" "${#hosts[@]}" || return 0
+    for host in "${hosts[@]}"; do
+        try_mpirun "$host" 1 || fail "mpirun cannot start anything on $host within 30 s$(why_not). Let every host connect to \
+every other and to this machine, $(hostname), on any port, or give -i the network that they share"
+    done
+}
+
+try_mpirun() { # HOST,... NUMBER
+    [[ ! $asked ]] || exit
+    timeout -k 5 30 "${launcher[@]}" -np "$2" --host "$1" true </dev/null >"$folder/trial" 2>&1
+}
+
+# The first thing that mpirun said, if anything.
+why_not() {
+    local line
+    line=$(grep -m 1 -v '^-*$' "$folder/trial" || true)
+    echo "${line:+: $line}"
+}
+
 # Runs a script on hosts, on all at once. It reports `fact NAME VALUE`, or `wrong WHAT`, which ends the launch.
 ask_hosts() { # SCRIPT HOST...
     local host pids=() code wrong

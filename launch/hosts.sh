@@ -142,8 +142,6 @@ for i in "${!hosts[@]}"; do echo "${hosts[i]} slots=${slots[i]}"; done >"$folder
 limit=$((timeout * 9 / 10 < 120 ? timeout * 9 / 10 : 120))
 launcher=(
     mpirun
-    -np "$ranks"
-    --hostfile "$folder/hosts"
     --map-by slot
     --bind-to none                # as in local.sh
     --mca mpi_yield_when_idle 1   # likewise
@@ -157,7 +155,8 @@ launcher=(
 [[ ! $network ]] || launcher+=(
     --mca pml ob1 --mca btl self,vader,tcp --mca btl_tcp_if_include "$network" --mca oob_tcp_if_include "$network"
 )
+check_mpirun
 for name in $(compgen -e | grep -E "$forwarded"); do launcher+=(-x "$name"); done
-run_ranks "${launcher[@]}" "$program" "${args[@]}"
+run_ranks "${launcher[@]}" -np "$ranks" --hostfile "$folder/hosts" "$program" "${args[@]}"
 ((code != 205)) || code=1 # a host was lost
 end_as "$code"

@@ -99,9 +99,13 @@ reword() { # MESSAGE
     elif [[ $1 =~ "process rank "([0-9]+)" with PID "[0-9]+" on node "([^ ]+)" exited on signal "([0-9]+) ]]; then
         echo "$self: rank ${BASH_REMATCH[1]} on ${BASH_REMATCH[2]} was killed by signal $(kill -l "${BASH_REMATCH[3]}")." \
             "Out of memory? See dmesg there"
-    elif [[ $1 != *"exited with non-zero status"* && $1 != "Primary job  terminated normally"* ]]; then
-        printf '%s' "$1"
-    fi # else the rank has reported its failure itself
+    else
+        case $1 in
+            # Consequences of what has been reported, here or by a rank.
+            *"exited with non-zero status"* | "Primary job  terminated normally"* | *"unexpectedly disconnected"*) ;;
+            *) printf %s "$1" ;;
+        esac
+    fi
 }
 
 network= interface= ranks= option=

@@ -5,9 +5,9 @@
 #
 #   scripts/netns_hosts.sh up DIR [HOSTS]             runs them, by default 2, until stdin ends or Ctrl-C; says `ready`
 #   scripts/netns_hosts.sh on DIR NODE COMMAND...     runs a command on `login` or a host, in the current folder
-#   scripts/netns_hosts.sh links DIR RATE [DELAY [LOSS]]
-#                                                     limits each host's link to RATE (1gbit) each way; packets that a
-#                                                     host sends arrive DELAY later (25ms), or are lost (0.1%)
+#   scripts/netns_hosts.sh links DIR RATE [DELAY_MS [LOSS_PERCENT]]
+#                                                     replaces the links of all hosts by ones of RATE (1gbit) each way,
+#                                                     on which packets take DELAY_MS each way and LOSS_PERCENT are lost
 #
 # What can happen to a host, by `on DIR h2 COMMAND`:
 #
@@ -91,8 +91,7 @@ login_node() {
     done
     for host in $(seq "$hosts"); do
         await "h$host" test -s "$dir/pid/h$host"
-        ip link add "link$host" type veth peer name eth0 netns "$(<"$dir/pid/h$host")"
-        ip link set "link$host" master switch up
+        link "$host"
     done
     for host in $(seq "$hosts"); do
         await "h$host" answers "h$host"
@@ -103,10 +102,38 @@ login_node() {
 
 answers() { (: <"/dev/tcp/$1/22") 2>/dev/null; }
 
+# On the login node: connects a host to the switch.
+link() { # NUMBER [RATE [DELAY_MS LOSS_PERCENT]]
+    local port=link$1 pid
+    pid=$(<"$dir/pid/h$1")
+    local inside=(nsenter --target "$pid" --net)
+    if [[ -s $dir/link$1.pid ]]; then
+        kill "$(<"$dir/link$1.pid")"
+        rm "$dir/link$1.pid"
+        while [[ -e /sys/class/net/$port ]]; do sleep 0.02; done
+    fi
+    ip link del "$port" 2>/dev/null || true
+    if [[ ${3:-} ]]; then
+        : >"$dir/link$1.out"
+        setsid python3 "$(dirname "$0")/slow_link.py" "$port" "$pid" eth0 "$3" "$4" >"$dir/link$1.out" 2>&1 </dev/null &
+        echo $! >"$dir/link$1.pid"
+        until grep -q ready "$dir/link$1.out"; do
+            kill -0 $! || fail "no link: $(cat "$dir/link$1.out")"
+            sleep 0.02
+        done
+    else
+        ip link add "$port" type veth peer name eth0 netns "$pid"
+    fi
+    ip link set "$port" master switch up
+    "${inside[@]}" ip addr add "$network.$1/24" dev eth0
+    "${inside[@]}" ip link set eth0 up
+    [[ ${2:-} ]] || return 0
+    tc qdisc add dev "$port" root tbf rate "$2" burst 128kb latency 20ms
+    "${inside[@]}" tc qdisc add dev eth0 root tbf rate "$2" burst 128kb latency 20ms
+}
+
 host() { # NUMBER
     become "h$1"
-    await "h$1" ip addr add "$network.$1/24" dev eth0
-    ip link set eth0 up
     /usr/sbin/sshd -f "$dir/sshd_config"
     # The first process survives `kill -KILL -1`, and reaps those whose parents have died.
     while :; do
@@ -124,19 +151,16 @@ on() { # NODE COMMAND...
     "${into[@]}" "${@:2}"
 }
 
-links() { # RATE [DELAY [LOSS]]
-    local file host
+links() { # RATE [DELAY_MS [LOSS_PERCENT]]
+    local file
     for file in "$dir"/pid/h*; do
-        host=${file##*/h}
-        # Longer than a second's worth of packets at 100 Mbit/s: only LOSS loses some.
-        on "h$host" tc qdisc replace dev eth0 root netem limit 10000 rate "$1" ${2:+delay "$2"} ${3:+loss "$3"}
-        on login tc qdisc replace dev "link$host" root netem limit 10000 rate "$1"
+        on login "$(realpath "$0")" link "$dir" "${file##*/h}" "$1" ${2:+"$2" "${3:-0}"}
     done
 }
 
 network=10.77.0
 command=${1:-} dir=${2:-}
-[[ $dir ]] || fail "usage: netns_hosts.sh up DIR [HOSTS] | on DIR NODE COMMAND... | links DIR RATE [DELAY [LOSS]]"
+[[ $dir ]] || fail "usage: netns_hosts.sh up DIR [HOSTS] | on DIR NODE COMMAND... | links DIR RATE [DELAY_MS [LOSS_PERCENT]]"
 export PATH=$PATH:/usr/sbin:/sbin
 shift 2
 
@@ -157,5 +181,6 @@ case $command in
     links) links "$@" ;;
     login_node) hosts=$1 login_node ;;
     host) host "$1" ;;
+    link) link "$@" ;;
     *) fail "unknown command '$command'; it can be up, on or links" ;;
 esac

@@ -142,8 +142,9 @@ checked=yes
 check_hosts
 
 for i in "${!hosts[@]}"; do echo "${hosts[i]} slots=${slots[i]}"; done >"$folder/hosts"
-# mpirun gives up a host that does not answer in this many seconds: before the ranks do, which cannot tell which it is.
-limit=$((timeout * 9 / 10 < 120 ? timeout * 9 / 10 : 120))
+# mpirun gives up a host that has been silent for that many seconds: before the ranks do, which cannot tell which it is.
+limit=$((timeout * 3 / 4 < 120 ? timeout * 3 / 4 : 120))
+idle=$((limit > 1 ? limit / 2 : 1)) interval=$((limit > 9 ? limit / 10 : 1))
 launcher=(
     mpirun
     --map-by slot
@@ -151,9 +152,9 @@ launcher=(
     --mca mpi_yield_when_idle 1   # likewise
     --mca plm_rsh_agent "${ssh[*]}"
     --mca plm_rsh_no_tree_spawn 1 # hosts need not let each other in
-    --mca oob_tcp_keepalive_time $((limit > 1 ? limit / 2 : 1))
-    --mca oob_tcp_keepalive_intvl $((limit > 9 ? limit / 10 : 1))
-    --mca oob_tcp_keepalive_probes 5
+    --mca oob_tcp_keepalive_time $idle
+    --mca oob_tcp_keepalive_intvl $interval
+    --mca oob_tcp_keepalive_probes $((limit > idle + interval ? (limit - idle) / interval : 1))
 )
 ((EUID != 0)) || launcher+=(--allow-run-as-root)
 [[ ! $network ]] || launcher+=(

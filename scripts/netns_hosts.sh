@@ -7,7 +7,8 @@
 #   scripts/netns_hosts.sh on DIR NODE COMMAND...     runs a command on `login` or a host, in the current folder
 #   scripts/netns_hosts.sh links DIR RATE [DELAY_MS [LOSS_PERCENT]]
 #                                                     replaces the links of all hosts by ones of RATE (1gbit) each way,
-#                                                     on which packets take DELAY_MS each way and LOSS_PERCENT are lost
+#                                                     on which packets take DELAY_MS and LOSS_PERCENT of them are lost;
+#                                                     there and back between two hosts are four such ways
 #
 # What can happen to a host, by `on DIR h2 COMMAND`:
 #

@@ -118,7 +118,7 @@ link() { # NUMBER [RATE [DELAY_MS LOSS_PERCENT]]
         : >"$dir/link$1.out"
         setsid python3 "$(dirname "$0")/slow_link.py" "$port" "$pid" eth0 "$3" "$4" >"$dir/link$1.out" 2>&1 </dev/null &
         echo $! >"$dir/link$1.pid"
-        until grep -q ready "$dir/link$1.out"; do
+        until grep -q ready "$dir/link$1.out" 2>/dev/null; do
             kill -0 $! || fail "no link: $(cat "$dir/link$1.out")"
             sleep 0.02
         done

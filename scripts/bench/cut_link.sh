@@ -32,7 +32,9 @@ await() {
 }
 steps_done() { (($(lines) >= $1)); }
 gone() { # NODE PROGRAM
-    ! on "$1" bash -c 'cat /proc/[0-9]*/comm 2>/dev/null' | grep -qx "$2"
+    local names
+    names=$(on "$1" bash -c 'cat /proc/[0-9]*/comm 2>/dev/null' || true)
+    [[ $'\n'$names$'\n' != *$'\n'$2$'\n'* ]]
 }
 
 # Output of a rank on the cut-off host no longer reaches mpirun, so each rank writes to its own file.

@@ -13,9 +13,10 @@ program=${DDPM_DIST:-${CARGO_TARGET_DIR:-$PWD/target}/release/ddpm-dist}
 work=$(mktemp -d)
 net=$work/net
 coproc hosts { exec scripts/netns_hosts.sh up "$net"; }
-up=$hosts_PID # bash unsets that one
+up=$hosts_PID input=${hosts[1]} # bash unsets those
 finish() {
-    kill "$up" 2>/dev/null && wait "$up" 2>/dev/null || true
+    exec {input}>&- # they end with their stdin
+    wait "$up" 2>/dev/null || true
     rm -rf "$work"
 }
 trap finish EXIT

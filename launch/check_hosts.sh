@@ -8,14 +8,14 @@ forwarded+='|^(LD_LIBRARY_PATH|NO_COLOR|(HTTP|HTTPS|ALL|NO)_PROXY|(http|https|al
 # Each host by itself.
 script_alone() {
     cat <<'END'
-[[ -e $its_program ]] || wrong "has no $its_program. Copy it there, or set DDPM_DIST to a path at which every host has it"
+[[ -e $its_program ]] || wrong "has no $its_program. Copy it there, or set DDPM_DIST to where every host has it"
 [[ -x $its_program ]] || wrong "may not run $its_program. Make it executable there"
 mkdir -p -m 700 "$its_folder" 2>/dev/null && echo run 2>/dev/null >"$its_folder/stop" ||
     wrong "cannot write $its_folder. Free space there, or set TMPDIR to a folder that every host has"
 version=$("$its_program" --version 2>&1) || wrong "cannot run $its_program: ${version##*$'\n'}. Fix this there"
 command -v orted >/dev/null || wrong "has no orted on the PATH of its ssh. Install Open MPI there (Debian: openmpi-bin)"
 if [[ $its_interface && ! -e /sys/class/net/$its_interface ]]; then
-    wrong "has no network interface $its_interface, but $(cd /sys/class/net && echo *). Give -i another, or an address range"
+    wrong "has no network interface $its_interface, but $(cd /sys/class/net && echo *). Give -i an address range"
 fi
 echo "fact program $(sha256sum <"$its_program")"
 # Hashing all of libtorch would take seconds; its start contains the linker's identifier of the build.
@@ -61,7 +61,7 @@ for ((tick = 0; tick < 50; tick++)); do
     sleep 0.1
 done
 [[ ! $its_token || -e $its_token ]] ||
-    wrong "does not share $its_store with the other hosts. Give checkpoint.uri a folder that all share, or an object store"
+    wrong "does not share $its_store with $its_rank0. Give checkpoint.uri a folder that all share, or an object store"
 [[ ! $its_token || -w ${its_token%/*} ]] ||
     wrong "may not write ${its_token%/*}. Make it writable there, or give checkpoint.uri another folder"
 END
@@ -96,7 +96,7 @@ check_same() { # HOST...
             case $name in
                 program) what="builds of $program. Copy it from one host to all others" ;;
                 libtorch) what="builds of libtorch. Install the same on all hosts" ;;
-                mpi) what="versions of Open MPI, $(fact "$host" mpi) and $(fact "$rank0" mpi). Install the same on all hosts" ;;
+                mpi) what="Open MPIs, $(fact "$host" mpi) and $(fact "$rank0" mpi). Install the same on all hosts" ;;
             esac
             fail "$host and $rank0 have different $what"
         done
@@ -108,8 +108,8 @@ check_mpirun() {
     local host
     ! try_mpirun "$(IFS=, && echo "${hosts[*]}")" "${#hosts[@]}" || return 0
     for host in "${hosts[@]}"; do
-        try_mpirun "$host" 1 || fail "mpirun cannot start anything on $host within 30 s$(why_not). Let every host connect to \
-every other and to this machine, $(hostname), on any port, or give -i the network that they share"
+        try_mpirun "$host" 1 || fail "mpirun cannot start anything on $host within 30 s$(why_not). \
+Let every host connect to every other and to this machine, $(hostname), on any port, or give -i the network they share"
     done
 }
 
@@ -153,7 +153,9 @@ Make \`ssh $host true\` work without a question, or take $host out of $file"
 preamble() {
     local name
     for name in $(compgen -e | grep -E "$forwarded"); do printf 'export %s=%q\n' "$name" "${!name}"; done
-    for name in program folder interface config data store token; do printf 'its_%s=%q\n' "$name" "${!name:-}"; done
+    for name in program folder interface rank0 config data store token; do
+        printf 'its_%s=%q\n' "$name" "${!name:-}"
+    done
     printf 'here=%q args=(' "$PWD"
     printf ' %q' "${args[@]}"
     printf ')\n'

@@ -28,7 +28,8 @@ read_hosts() {
         ((${#words[@]} > 0)) || continue
         [[ ${#words[@]} = 2 && ${words[0]} =~ ^[A-Za-z0-9][A-Za-z0-9._:-]*$ && ${words[1]} =~ ^slots=[1-9][0-9]*$ ]] ||
             fail "line $number of $file is '$line'. Write 'HOST slots=N', with N the number of ranks that it is to run"
-        [[ " ${hosts[*]:-} " != *" ${words[0]} "* ]] || fail "$file names ${words[0]} twice. Keep one line, with all its slots"
+        [[ " ${hosts[*]:-} " != *" ${words[0]} "* ]] ||
+            fail "$file names ${words[0]} twice. Keep one line, with all its slots"
         hosts+=("${words[0]}") slots+=("${words[1]#slots=}") before+=("$total")
         ((total += slots[-1]))
     done <"$file"
@@ -94,11 +95,11 @@ translate() {
 
 reword() { # MESSAGE
     if [[ $1 =~ "lost communication with a remote daemon".*"Remote daemon:"[^$'\n']*" on node "([^$'\n']+) ]]; then
-        echo "$self: lost $(with_ranks "${BASH_REMATCH[1]}"): the host or its network failed. Take it out of $file, and run" \
-            "this again to resume from the last checkpoint"
+        echo "$self: lost $(with_ranks "${BASH_REMATCH[1]}"): the host or its network failed. Take it out of $file," \
+            "and run this again to resume from the last checkpoint"
     elif [[ $1 =~ "process rank "([0-9]+)" with PID "[0-9]+" on node "([^ ]+)" exited on signal "([0-9]+) ]]; then
-        echo "$self: rank ${BASH_REMATCH[1]} on ${BASH_REMATCH[2]} was killed by signal $(kill -l "${BASH_REMATCH[3]}")." \
-            "Out of memory? See dmesg there"
+        echo "$self: rank ${BASH_REMATCH[1]} on ${BASH_REMATCH[2]} was killed by signal" \
+            "$(kill -l "${BASH_REMATCH[3]}"). Out of memory? See dmesg there"
     else
         case $1 in
             # Consequences of what has been reported, here or by a rank.

@@ -1,6 +1,6 @@
 # Sourced by launch/local.sh and launch/hosts.sh: starts ranks, forwards requests to stop, and relays what they print.
 #
-# Their order: listen ARGS..., find_program, take_config ARGS..., prepare_stop, run_ranks COMMAND...; then `end_as CODE`.
+# In this order: listen ARGS..., find_program, take_config ARGS..., prepare_stop, run_ranks COMMAND..., end_as CODE.
 
 asked=      # whether the ranks were asked to stop
 since=      # when the first SIGINT or SIGTERM came, in $SECONDS

@@ -161,7 +161,8 @@ links() { # RATE [DELAY_MS [LOSS_PERCENT]]
 
 network=10.77.0
 command=${1:-} dir=${2:-}
-[[ $dir ]] || fail "usage: netns_hosts.sh up DIR [HOSTS] | on DIR NODE COMMAND... | links DIR RATE [DELAY_MS [LOSS_PERCENT]]"
+[[ $dir ]] ||
+    fail "usage: netns_hosts.sh up DIR [HOSTS] | on DIR NODE COMMAND... | links DIR RATE [DELAY_MS [LOSS_PERCENT]]"
 export PATH=$PATH:/usr/sbin:/sbin
 shift 2
 

@@ -1,5 +1,5 @@
-//! launch/hosts.sh on hosts of their own, in network namespaces of this machine: a run equals that of launch/local.sh, a
-//! lost host ends it and the others resume it, and whatever is wrong with a host is said before anything starts.
+//! launch/hosts.sh on hosts in network namespaces of this machine: a run equals that of launch/local.sh, a lost host ends
+//! it and the others resume it, and whatever is wrong with a host is said before anything starts.
 
 mod common;
 

@@ -1,7 +1,7 @@
 # Sourced by scripts that need two hosts on one machine: h1 and h2 of scripts/netns_hosts.sh.
 #
 # Sets `program`, the release build or $DDPM_DIST; `launch`, an mpirun with one rank of one thread on each; `net`, the
-# folder of the hosts; `work`, a folder deleted at the end. Needs root, Open MPI, and what scripts/setup.sh --tests installs.
+# folder of the hosts; `work`, a folder deleted at the end. Needs root and what scripts/setup.sh --tests installs.
 fail() {
     echo "$(basename "$0"): $1" >&2
     exit 2

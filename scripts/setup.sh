@@ -53,9 +53,13 @@ have cmake || need+=(cmake)
 have nasm || [ "$(uname -m)" != x86_64 ] || need+=(nasm)
 have pip3 || need+=(python3-pip)
 have curl || need+=(curl)
-# The cluster of scripts/slurm_cluster.sh. The daemons are where only root looks.
-[ -z "$wanted" ] || PATH=$PATH:/usr/sbin:/sbin have slurmd || need+=(slurmctld slurmd slurm-client munge)
-[ -z "$wanted" ] || PATH=$PATH:/usr/sbin:/sbin have ip || need+=(iproute2)
+if [ -n "$wanted" ]; then
+    # Slurm clusters and hosts in network namespaces. The daemons are where only root looks.
+    PATH=$PATH:/usr/sbin:/sbin have slurmd || need+=(slurmctld slurmd slurm-client munge)
+    PATH=$PATH:/usr/sbin:/sbin have ip || need+=(iproute2)
+    have ssh || need+=(openssh-client)
+    PATH=$PATH:/usr/sbin have sshd || need+=(openssh-server)
+fi
 if [ ${#need[@]} -gt 0 ]; then
     have apt-get || die "missing (Debian package names): ${need[*]}. Install the equivalents with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"
     as_root=
@@ -65,9 +69,16 @@ if [ ${#need[@]} -gt 0 ]; then
     fi
     say "installing Debian packages: ${need[*]}"
     $as_root apt-get -o DPkg::Lock::Timeout=300 -qq update
+    # Tests start the servers that they need: installing one must not let anybody log in to this machine.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+        $as_root chmod +x $policy
+        trap '$as_root rm -f $policy' EXIT
+    fi
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "${need[@]}" >/dev/null
 else
-    say "compiler, MPI, libclang, cmake, nasm, pip and curl: installed"
+    say "Debian packages: installed"
 fi
 
 # --- libtorch --------------------------------------------------------------------------------------------------

@@ -16,9 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 alternations=${1:-5} steps=${2:-40} every=4
 rate=${RATE:-1gbit}
-for space in "$a" "$b"; do
-    ip netns exec "$space" tc qdisc add dev ddpm0 root tbf rate "$rate" burst 128kb latency 20ms
-done
+scripts/netns_hosts.sh links "$net" "$rate"
 
 # 3.7 million parameters, 14.8 MB of gradients.
 options=()

@@ -30,7 +30,7 @@ mkdir -p "$to/bin" "$to/python"
 # --- the program and the scripts -----------------------------------------------------------------------------------
 strip -o "$to/bin/ddpm-dist" "$built/ddpm-dist"
 [ ! -x "$built/examples/gpu" ] || strip -o "$to/bin/gpu" "$built/examples/gpu"
-cp --parents -r configs launch/local.sh scripts/gpu "$to"
+cp --parents -r configs launch/{local,ranks}.sh scripts/gpu "$to"
 rm -rf "$to/scripts/gpu/__pycache__"
 torch=${TORCH_VERSION:-$(sed -n 's/^TORCH_VERSION=//p' scripts/setup.sh)}
 { git rev-parse HEAD || echo "not a git checkout"; echo "libtorch $torch"; } >"$to/VERSION"

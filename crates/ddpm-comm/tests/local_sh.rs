@@ -101,7 +101,9 @@ fn a_symlink_to_the_script_finds_the_program() {
     for folder in ["launch", "target/release", "bin"] {
         fs::create_dir_all(checkout.join(folder)).unwrap();
     }
-    fs::copy(format!("{here}/../../launch/local.sh"), checkout.join("launch/local.sh")).unwrap();
+    for script in ["launch/local.sh", "launch/ranks.sh"] {
+        fs::copy(format!("{here}/../../{script}"), checkout.join(script)).unwrap();
+    }
     symlink(format!("{here}/tests/trainer.sh"), checkout.join("target/release/ddpm-dist")).unwrap();
     symlink("../launch/local.sh", checkout.join("bin/train")).unwrap();
     symlink("train", checkout.join("bin/again")).unwrap();

@@ -19,5 +19,5 @@ if [ "$(cat "$folder/.complete" 2>/dev/null)" != "$VALIDATE_VERSION" ]; then
     }
     echo "$VALIDATE_VERSION" >"$folder/.complete"
 fi
-for script in launch/local.sh launch/kubernetes/*.sh; do bash -n "$script"; done
+for script in launch/local.sh launch/ranks.sh launch/kubernetes/*.sh; do bash -n "$script"; done
 PYTHONPATH=$folder exec python3 scripts/kubernetes_check.py

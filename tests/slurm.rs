@@ -198,6 +198,7 @@ fn a_job_at_its_time_limit_goes_on_in_a_requeued_one_and_a_failed_job_does_not()
 }
 
 #[test]
+#[ignore = "long; docs/launching.md says how to run it"]
 fn a_preempted_job_saves_and_goes_on_when_the_nodes_are_free() {
     let (cluster, undisturbed) = (Cluster::start(), undisturbed());
     let job = cluster.submit("job", &[TWO_NODES, &["--exclusive"]].concat(), ARGUMENTS, &[]);
@@ -211,6 +212,7 @@ fn a_preempted_job_saves_and_goes_on_when_the_nodes_are_free() {
 }
 
 #[test]
+#[ignore = "long; docs/launching.md says how to run it"]
 fn a_job_whose_node_is_set_down_goes_on_when_it_is_back() {
     let (cluster, undisturbed) = (Cluster::start(), undisturbed());
     let job = cluster.submit("job", TWO_NODES, ARGUMENTS, &[]);

@@ -6,10 +6,10 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
-use common::kill::{alive, kill_rank};
+use common::kill::{alive, kill_rank, tree};
 use common::{
     buffers, check_same_bits, finish, last_logged, losses, newest_manifest, program, refused, run, signal, start,
     succeed, train, wait_for,
@@ -44,6 +44,17 @@ fn supervise(dir: &Path, options: &[&str], job: &[String]) -> Command {
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command.args(options).arg("--").args(job);
     command
+}
+
+/// Ends a job if its test fails: nobody else does.
+struct Guard(u32);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tree(self.0).into_iter().for_each(|pid| _ = signal("KILL", pid));
+        }
+    }
 }
 
 /// The words of a command.
@@ -82,10 +93,11 @@ fn a_killed_rank_costs_a_restart_and_not_a_bit() {
     succeed(&mut train(2, straight.path(), STEPS, &options));
     let job = words(&train(2, dir.path(), STEPS, &options));
     let child = start(&mut supervise(dir.path(), &[], &job));
+    let _guard = Guard(child.id());
     // Between two saves, so that steps are computed again.
     wait_for(|| last_logged(dir.path()) > newest_manifest(&dir.path().join("checkpoints")).max(55));
     let local = events(dir.path(), "started")[0]["pid"].as_u64().unwrap() as u32;
-    assert!(kill_rank(local, 1));
+    wait_for(|| kill_rank(local, 1));
     let outcome = finish(child);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     check_same_bits("after a kill", &buffers(dir.path(), STEPS), &buffers(straight.path(), STEPS));
@@ -162,6 +174,7 @@ fn a_job_follows_its_hosts_and_saves_when_asked_to_stop() {
     cluster.set_up("b", false);
     cluster.set_up("c", false);
     let child = cluster.start(1_000_000);
+    let _guard = Guard(child.id());
     cluster.wait_for_start(1);
     assert_eq!(cluster.hosts("host_dropped"), ["b", "c"]);
     // Of two and three ranks, two divide the batch of eight.
@@ -173,7 +186,8 @@ fn a_job_follows_its_hosts_and_saves_when_asked_to_stop() {
     assert_eq!(events(cluster.dir(), "started")[1]["hosts"][1]["name"], "b");
     // The third takes the place of one that is lost.
     cluster.set_up("b", false);
-    assert!(kill_rank(child.id(), 1));
+    // It may not have executed the program yet.
+    wait_for(|| kill_rank(child.id(), 1));
     cluster.wait_for_start(3);
     assert_eq!(events(cluster.dir(), "started")[2]["hosts"][1]["name"], "c");
     assert_eq!(cluster.ranks(), [1, 2, 2]);
@@ -229,6 +243,7 @@ fn restarts_are_limited() {
 fn a_request_between_two_starts_ends_it() {
     let dir = TempDir::new().unwrap();
     let child = start(&mut supervise(dir.path(), &["--max-backoff", "1h", "--backoff", "1h"], &pretended("exit 9")));
+    let _guard = Guard(child.id());
     wait_for(|| !events(dir.path(), "waiting").is_empty());
     assert!(signal("TERM", child.id()));
     assert_eq!(finish(child).code, 75);
@@ -239,6 +254,7 @@ fn a_request_between_two_starts_ends_it() {
 fn a_second_request_ends_a_job_that_does_not_save() {
     let dir = TempDir::new().unwrap();
     let child = start(&mut supervise(dir.path(), &[], &pretended("while :; do sleep 0.05; done")));
+    let _guard = Guard(child.id());
     wait_for(|| !events(dir.path(), "started").is_empty());
     let job = events(dir.path(), "started")[0]["pid"].as_u64().unwrap() as u32;
     assert!(signal("TERM", child.id()));

@@ -48,8 +48,10 @@ fn info(config: &ConfigArgs, split: Split, check: bool, out: Option<&Path>, as_j
         grid.save_png(path).map_err(|e| Error::file(path, e))?;
     }
     show(&ddpm_data::info(source.as_ref(), &survey, as_json), as_json)?;
-    if check && let Some(fault) = ddpm_data::verify(Path::new(&settings.data.path))?.into_iter().flatten().next() {
-        return Err(Error::new(ErrorKind::Storage, fault));
+    if check {
+        let faults = ddpm_data::verify(Path::new(&settings.data.path))?.unwrap_or_default();
+        faults.iter().skip(1).for_each(|fault| tracing::warn!("{fault}"));
+        faults.into_iter().next().map_or(Ok(()), |fault| Err(Error::new(ErrorKind::Storage, fault)))?;
     }
     conclude(&settings, &survey)
 }

@@ -3,8 +3,8 @@
 
 IMAGE is the root file system of the image: buildah mount "$(buildah from ddpm-dist)". This script plays the parts of
 the kubelet (runc, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks,
-grace period), of mpi-operator (keys, hostfile, host names, environment; as in its version 0.8.2) and of the Job controller
-(new pods after exit code 75). The checkpoints are in moto's S3 server, from scripts/setup.sh --tests.
+grace period), of mpi-operator (keys, hostfile, host names, environment; as in its version 0.8.2) and of the Job
+controller (new pods after exit code 75). The checkpoints are in moto's S3 server, from scripts/setup.sh --tests.
 
 Each pod has its own network namespace and address.
 """

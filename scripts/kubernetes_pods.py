@@ -2,9 +2,9 @@
 """Runs the pods of launch/kubernetes on this machine, without a cluster: sudo scripts/kubernetes_pods.py IMAGE
 
 IMAGE is the root file system of the image: buildah mount "$(buildah from ddpm-dist)". This script plays the parts of
-the kubelet (runc, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks, grace
-period), of mpi-operator (keys, hostfile, host names, environment; as in its version 0.8.2) and of the Job controller
-(new pods after exit code 75). The checkpoints are in moto's S3 server, from scripts/setup.sh --tests.
+the kubelet (runc, with the manifests' user, read-only root, no capabilities, seccomp, volumes, environment, hooks,
+grace period), of mpi-operator (keys, hostfile, host names, environment; as in its version 0.8.2) and of the Job
+controller (new pods after exit code 75). The checkpoints are in moto's S3 server, from scripts/setup.sh --tests.
 
 Each pod has its own network namespace and address.
 """
@@ -30,6 +30,7 @@ BRIDGE = "ddpm-pods"
 SUBNET = "10.88.7"
 STORE = f"http://{SUBNET}.1:5557"
 STEPS = 60
+PREFIX = f"p{os.getpid()}n"  # of the names of network namespaces and containers
 
 
 def call(*command, **options):
@@ -80,7 +81,7 @@ class Pod:
         self.folder = work / f"{name}-{Pod.count}"
         self.log = self.folder / "log"
         self.grace = spec["terminationGracePeriodSeconds"]
-        space = self.space = f"pod{Pod.count}"
+        space = self.space = f"{PREFIX}{Pod.count}"
         (self.folder / "volumes").mkdir(parents=True)
         call("ip", "netns", "add", space)
         call("ip", "link", "add", f"v{space}", "type", "veth", "peer", "name", "eth0", "netns", space)
@@ -370,7 +371,9 @@ def try_mpijob():
 
 
 def finish():
-    for space in re.findall(r"^pod\d+", call("ip", "netns", "list"), re.MULTILINE):
+    for space in re.findall(rf"^{PREFIX}\d+", call("ip", "netns", "list"), re.MULTILINE):
+        # The kernel deletes the links of a namespace late.
+        subprocess.run(["ip", "link", "del", f"v{space}"], check=False, capture_output=True)
         call("ip", "netns", "del", space)
     subprocess.run(["ip", "link", "del", BRIDGE], check=False, capture_output=True)
     for line in reversed(Path("/proc/mounts").read_text().splitlines()):
@@ -409,11 +412,8 @@ try:
     say("all as expected")
 finally:
     for line in call("runc", "list", "-q").split():
-        if re.fullmatch(r"pod\d+-\d+", line):
+        if line.startswith(PREFIX):
             subprocess.run(["runc", "delete", "-f", line], check=False, capture_output=True)
     store.send_signal(signal.SIGTERM)
     store.wait()
-    if os.environ.get("KEEP"):
-        print(work)
-    else:
-        finish()
+    finish()

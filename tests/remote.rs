@@ -150,7 +150,7 @@ fn data_sets_are_found_in_a_store_as_on_a_disk() {
     for (kind, path, more, phrase) in [
         ("webdataset", "s3://bucket/set", &[][..], "12 images of the train split in 2 tar files at s3://bucket/set,"),
         ("webdataset", "s3://bucket/set/", &["--split", "test"], "4 images of the test split in 1 tar file"),
-        ("webdataset", "s3://bucket/set/*/a-{000..007}.tar", &[], "12 images of the train split in 2 tar files"),
+        ("webdataset", "s3://bucket/set/*/a-{000..001}.tar", &[], "12 images of the train split in 2 tar files"),
         ("webdataset", "s3://bucket/set/test/a-000.tar", &[], "4 images in 1 tar file"),
         ("webdataset", "s3://bucket/set/packed/named.tar.gz", &[], "12 images in 1 tar file"),
         ("zip", "s3://bucket/zips", &[], "12 images in 1 ZIP file"),
@@ -166,6 +166,7 @@ fn data_sets_are_found_in_a_store_as_on_a_disk() {
     for (kind, path, code, parts) in [
         ("webdataset", "s3://bucket/none", 4, &["s3://bucket/none: there is no tar file", "below this folder"][..]),
         ("webdataset", "s3://bucket/none.tar", 4, &["s3://bucket/none.tar: there is no such file"]),
+        ("webdataset", "s3://bucket/set/*/a-{000..007}.tar", 4, &["a-002.tar: no file matches this pattern"]),
         ("webdataset", "s3://bucket/set/*.tar", 4, &["no file matches this pattern"]),
         ("parquet", "s3://elsewhere/x.parquet", 4, &["s3://elsewhere/x.parquet: ", "."]),
         ("parquet", "s3a://bucket/tables", 2, &["Write s3://bucket/tables"]),
@@ -192,7 +193,8 @@ fn a_request_to_stop_is_honoured_while_the_store_is_down() {
     let [at, messages] = ["run", "messages"].map(|name| dir.path().join(name));
     let cache = format!("data.cache_dir={}", dir.path().join("cache").display());
     let start = |steps| {
-        let more = [cache.clone(), "data.cache_gb=0".into()];
+        // The forward process of some images, which TensorBoard shows first, is drawn in any case.
+        let more = [cache.clone(), "data.cache_gb=0".into(), "monitor.tensorboard=false".into()];
         let mut command = training(1, &at, steps, "parquet", "s3://bucket/set/parquet", &more);
         rig.serve(&mut command);
         command

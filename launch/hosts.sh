@@ -59,21 +59,24 @@ with_ranks() { # HOST
 
 # One rank suffices: all stop at the same step.
 ask_elsewhere() {
-    local host
+    local host ask
+    printf -v ask ': >%q' "$DDPM_STOP_FILE"
     {
         ignore_requests
         for host in "${hosts[@]}"; do
-            ! "${ssh[@]}" -n "$host" ": >$DDPM_STOP_FILE" || break
+            ! "${ssh[@]}" -n "$host" "$ask" || break
         done
     } >/dev/null 2>&1 &
 }
 
 # Nothing waits for it.
 tidy_elsewhere() {
-    local host
+    local host tidy
     [[ ${checked:-} ]] || return 0
+    # The token may be relative to this folder.
+    printf -v tidy 'cd %q && rm -f %q; rm -rf %q' "$PWD" "${token:-}" "$folder"
     for host in "${hosts[@]}"; do
-        setsid "${ssh[@]}" -n "$host" "rm -rf $folder ${token:-}" >/dev/null 2>&1 </dev/null &
+        setsid "${ssh[@]}" -n "$host" "$tidy" >/dev/null 2>&1 </dev/null &
     done
 }
 

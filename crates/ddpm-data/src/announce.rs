@@ -1,4 +1,4 @@
-//! Which coming batches a source has been told of, so that it can fetch their images in time.
+//! Which coming batches have been announced to a source, so that it can fetch their images in time.
 
 use std::collections::VecDeque;
 

@@ -69,6 +69,7 @@ mod source;
 mod survey;
 mod synthetic;
 mod unread;
+mod user_caches;
 mod windows;
 
 pub use classes::{Class, class_phrases};
@@ -89,3 +90,4 @@ pub use report::{info, statistics};
 pub use skip::Skips;
 pub use source::{Encoded, Source, Traffic, image_bytes};
 pub use survey::{Extent, PREVIEW, Survey};
+pub use user_caches::user_caches;

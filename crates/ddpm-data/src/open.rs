@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
 
 use ddpm_spec::{DataSpec, Depth, Naming, SourceKind};
 
@@ -12,6 +10,7 @@ use crate::error::DataError;
 use crate::folder::Folder;
 use crate::idx::Idx;
 use crate::loader::{Batch, label};
+use crate::parallel;
 use crate::pixels::Reader;
 use crate::replace::read_or_next;
 use crate::shards::Sharded;
@@ -51,21 +50,12 @@ pub fn levels(depth: Depth, images: &[u8]) -> Cow<'_, [u8]> {
 /// images.
 ///
 /// # Errors
-/// Those of [`Source::read`], of the first image that has one; ids beyond the end are an error. [`DataError::Thread`] if
-/// a thread cannot be started.
+/// Those of [`Source::read`], of the first image that has one; ids beyond the end are an error.
 pub fn preview(source: &dyn Source, first: u64, n: usize, threads: usize) -> Result<Batch, DataError> {
     let part = n.div_ceil(threads.max(1)).max(1);
-    let parts = thread::scope(|scope| {
-        let start = |at: usize| {
-            let ids = first + at as u64..first + (at + part).min(n) as u64;
-            thread::Builder::new().name("preview".into()).spawn_scoped(scope, move || read(source, ids))
-        };
-        let started: Vec<_> = (0..n).step_by(part).map(start).collect();
-        let ended = started
-            .into_iter()
-            .map(|thread| thread.map_err(DataError::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        ended.collect::<Result<Vec<Batch>, DataError>>()
-    })?;
+    let ids = |at: usize| first + at as u64..first + (at + part).min(n) as u64;
+    let ranges: Vec<Range<u64>> = (0..n).step_by(part).map(ids).collect();
+    let parts = parallel::map_on(threads, &ranges, |ids| read(source, ids.clone()))?;
     let mut whole = Batch { first_position: first, ..Batch::default() };
     for part in parts {
         whole.images.extend(part.images);

@@ -14,7 +14,7 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
     map_on(thread::available_parallelism().map_or(1, NonZero::get), items, work)
 }
 
-/// [`map`] on this many threads: for work that waits more than it computes.
+/// [`map`] on this many threads, of which the caller's is one: for work that waits more than it computes.
 pub(crate) fn map_on<T: Sync, R: Send, E: Send>(
     threads: usize,
     items: &[T],
@@ -22,19 +22,22 @@ pub(crate) fn map_on<T: Sync, R: Send, E: Send>(
 ) -> Result<Vec<R>, E> {
     let threads = threads.min(items.len());
     let (next, failed, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    // Items are begun in order: whatever precedes an item that failed will be finished.
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(number) else { return };
-                    let result = work(item);
-                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
-                }
-            });
+    let take_part = || {
+        while !failed.load(Ordering::Relaxed) {
+            // Items are begun in order: whatever precedes an item that failed will be finished.
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(number) else { return };
+            let result = work(item);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
         }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Those that cannot be started are not needed.
+            let _ = thread::Builder::new().name("parallel".into()).spawn_scoped(scope, take_part);
+        }
+        take_part();
     });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(number, _)| *number);

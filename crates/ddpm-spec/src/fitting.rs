@@ -28,7 +28,7 @@ pub enum Alpha {
 }
 
 impl Alpha {
-    /// The colour behind transparent pixels, unless told otherwise.
+    /// The colour behind transparent pixels, by default.
     pub const BLACK: Self = Self::Over([0; 3]);
     /// White behind transparent pixels.
     pub const WHITE: Self = Self::Over([255; 3]);

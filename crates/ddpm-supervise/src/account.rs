@@ -137,32 +137,32 @@ fn cause(line: &str) -> Option<Cause> {
 mod tests {
     use super::*;
 
-    fn told(lines: &[&str]) -> Account {
+    fn heard(lines: &[&str]) -> Account {
         let mut account = Account::default();
         lines.iter().for_each(|line| account.hear(line));
         account
     }
 
     fn failure(lines: &[&str], code: i32) -> Option<(u64, String)> {
-        let account = told(lines);
+        let account = heard(lines);
         let reached = account.reached().unwrap_or(7);
         account.failure(Ending::Failed, code, reached).map(|failure| (failure.step, failure.message))
     }
 
     #[test]
     fn progress_is_read_from_the_log() {
-        assert!(!told(&["model: 5 parameters"]).has_begun());
-        let resumed = told(&["resuming from step 20, saved in runs/a/checkpoints", "warning: slow", "step up"]);
+        assert!(!heard(&["model: 5 parameters"]).has_begun());
+        let resumed = heard(&["resuming from step 20, saved in runs/a/checkpoints", "warning: slow", "step up"]);
         assert_eq!((resumed.has_begun(), resumed.reached()), (true, Some(20)));
-        let tagged = told(&["[1,0]<stderr>:starting at step 0 in runs/a", "[1,0]<stderr>:step 30/100  loss 0.5"]);
+        let tagged = heard(&["[1,0]<stderr>:starting at step 0 in runs/a", "[1,0]<stderr>:step 30/100  loss 0.5"]);
         assert_eq!((tagged.has_begun(), tagged.reached()), (true, Some(30)));
-        assert_eq!(told(&["[rank 0] step 4/5  loss 0.1"]).reached(), Some(4));
+        assert_eq!(heard(&["[rank 0] step 4/5  loss 0.1"]).reached(), Some(4));
     }
 
     #[test]
     fn the_first_message_of_failure_counts() {
-        let at_its_step = ["step 10/20  loss 1", "rank 1 step 12: error: it broke. Mend it.", "rank 0 step 12: lost"];
-        assert_eq!(failure(&at_its_step, 4), Some((12, "it broke. Mend it.".into())));
+        let at_its_step = ["step 10/20  loss 1", "rank 1 step 12: error: it broke. Fix it.", "rank 0 step 12: lost"];
+        assert_eq!(failure(&at_its_step, 4), Some((12, "it broke. Fix it.".into())));
         let agreed = ["step 10/20  loss 1", "error: the data is gone"];
         assert_eq!(failure(&agreed, 4), Some((10, "the data is gone".into())));
         assert_eq!(failure(&["rank 3: panicked (at x.rs:1)"], 101), Some((7, "panicked (at x.rs:1)".into())));

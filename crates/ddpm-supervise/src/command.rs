@@ -12,7 +12,7 @@ const HOSTS: &str = "{hosts}";
 pub(crate) struct Template(Vec<String>);
 
 impl Template {
-    /// The command as typed; `with_hosts` tells whether there are hosts to choose from.
+    /// The command with its placeholders; `with_hosts` says whether there are hosts to choose from.
     ///
     /// # Errors
     /// A placeholder is missing, or there is nothing to put in its place.
@@ -32,7 +32,7 @@ impl Template {
         Err(Error::Placeholders(fault))
     }
 
-    /// The command for `ranks` ranks on the hosts in `hostfile`; without them, as typed.
+    /// The command for `ranks` ranks on the hosts in `hostfile`; without them, unchanged.
     pub fn filled(&self, chosen: Option<(usize, &Path)>) -> Vec<String> {
         let Some((ranks, hostfile)) = chosen else { return self.0.clone() };
         let (ranks, hostfile) = (ranks.to_string(), hostfile.to_string_lossy());

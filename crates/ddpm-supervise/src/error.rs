@@ -65,7 +65,7 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// The system does not tell whether the job still runs.
+    /// The state of the job's process cannot be read.
     #[error("cannot watch the job: {0}.")]
     Watch(io::Error),
 }

@@ -123,7 +123,7 @@ impl Job {
     /// Sends the signals that are due; returns the exit code if the job has ended, 128 + n after signal n.
     ///
     /// # Errors
-    /// The system does not tell.
+    /// The state of the process cannot be read.
     pub fn poll(&mut self) -> io::Result<Option<i32>> {
         self.send_due_signals();
         let Some(status) = self.child.try_wait()? else { return Ok(None) };

@@ -62,7 +62,7 @@ pub enum Request {
 pub struct Report {
     /// With which code to exit.
     pub exit_code: i32,
-    /// What the user is told: how it ended, and what was trained and lost on the way.
+    /// The message for the user: how it ended, and what was trained and lost on the way.
     pub message: String,
 }
 

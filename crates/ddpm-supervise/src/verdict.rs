@@ -1,4 +1,4 @@
-//! How supervision ends: its exit code, and what the user is told.
+//! How supervision ends: its exit code, and the message for the user.
 
 use crate::account::Failure;
 use crate::ending::{BAD_USAGE, STOPPED};
@@ -52,7 +52,7 @@ impl Verdict {
         }
     }
 
-    /// What the user is told: what happened, and what to do.
+    /// The message for the user: what happened, and what to do.
     pub fn sentence(&self, job: Option<i32>) -> String {
         let code = job.unwrap_or_default();
         match self {

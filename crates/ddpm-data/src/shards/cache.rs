@@ -1,15 +1,16 @@
 //! The folder of indexes: each shard is scanned once, by one process, and again only if it has changed.
 
 use std::fs::{self, File};
+use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::{env, io};
 
 use super::index::{decode, encode};
 use super::record::Records;
 use super::stamp::Stamp;
 use crate::hash::Fingerprint;
 use crate::remote::is_address;
+use crate::user_caches::user_caches;
 use crate::{DataError, atomic};
 
 /// Where indexes and decompressed files are kept.
@@ -106,7 +107,5 @@ impl Slot {
 }
 
 fn default_folder() -> Option<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(caches.join("ddpm-dist/data"))
+    Some(user_caches()?.join("ddpm-dist/data"))
 }

@@ -26,38 +26,45 @@ pub(super) fn is_pattern(text: &str) -> bool {
 /// [`DataError::Format`] if one of the patterns that it stands for matches none, as a list of shards that lacks one
 /// would be another data set; [`DataError::Io`] if a folder cannot be read.
 pub(super) fn files(path: &Path, text: &str) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = BTreeSet::new();
-    for pattern in patterns(path, text)? {
-        let found = glob::glob_with(pattern.as_str(), OPTIONS).map_err(|error| not_a_pattern(path, &error))?;
-        let before = files.len();
-        let mut repeated = false;
-        for file in found {
+    all(path, text, |pattern| {
+        let mut files = Vec::new();
+        for file in glob::glob_with(pattern.as_str(), OPTIONS).map_err(|error| not_a_pattern(path, &error))? {
             let file = file.map_err(|error| {
                 let path = error.path().to_path_buf();
                 DataError::io(&path)(error.into())
             })?;
-            repeated |= !file.is_dir() && !files.insert(file);
+            if !file.is_dir() {
+                files.push(file);
+            }
         }
-        if files.len() == before && !repeated {
-            return Err(no_match(&pattern));
-        }
-    }
-    Ok(files.into_iter().collect())
+        Ok(files)
+    })
 }
 
 /// The same among `listed` addresses, which are sorted.
 pub(super) fn addresses(path: &Path, text: &str, listed: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+    all(path, text, |pattern| {
+        // Most patterns with braces name one file each.
+        Ok(match pattern.as_str().contains(SPECIAL) {
+            true => listed.iter().filter(|file| pattern.matches_path_with(file, OPTIONS)).cloned().collect(),
+            false => listed.binary_search(&pattern.as_str().into()).map(|at| listed[at].clone()).into_iter().collect(),
+        })
+    })
+}
+
+/// What any of the patterns that a pattern stands for matches, sorted; each must match something.
+fn all(
+    path: &Path,
+    text: &str,
+    matched: impl Fn(&Pattern) -> Result<Vec<PathBuf>, DataError>,
+) -> Result<Vec<PathBuf>, DataError> {
     let mut files = BTreeSet::new();
     for pattern in patterns(path, text)? {
-        // Most patterns with braces name one file each.
-        let matched: Vec<&PathBuf> = match pattern.as_str().contains(SPECIAL) {
-            true => listed.iter().filter(|file| pattern.matches_path_with(file, OPTIONS)).collect(),
-            false => listed.binary_search(&pattern.as_str().into()).map(|at| &listed[at]).into_iter().collect(),
-        };
+        let matched = matched(&pattern)?;
         if matched.is_empty() {
             return Err(no_match(&pattern));
         }
-        files.extend(matched.into_iter().cloned());
+        files.extend(matched);
     }
     Ok(files.into_iter().collect())
 }

@@ -2,7 +2,7 @@
 
 use clap::Command;
 
-/// Commands as typed, each followed by its examples, which are indented.
+/// Commands with all of their names, each followed by its examples, which are indented.
 const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Adds the examples to the help of the commands below `command`, which is typed as `path`.

@@ -1,4 +1,4 @@
-//! `supervise`, as typed.
+//! The arguments of `supervise`.
 
 use std::path::PathBuf;
 use std::time::Duration;

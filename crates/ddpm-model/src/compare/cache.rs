@@ -52,8 +52,7 @@ pub fn store(path: &Path, statistics: &Gaussian) -> Result<(), Error> {
 
 /// The user's cache folder, as the scripts choose it.
 fn folder() -> Option<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let ours = set("DDPM_CACHE").or_else(|| Some(caches()?.join("ddpm-dist")))?;
+    let ours = env::var_os("DDPM_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let ours = ours.or_else(|| Some(ddpm_data::user_caches()?.join("ddpm-dist")))?;
     Some(ours.join("statistics"))
 }

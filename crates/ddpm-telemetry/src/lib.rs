@@ -35,6 +35,7 @@ mod heatmap;
 mod metrics;
 mod picture;
 mod progress;
+mod records;
 mod resident;
 mod table;
 mod tensorboard;

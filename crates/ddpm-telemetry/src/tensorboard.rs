@@ -1,9 +1,9 @@
 //! TensorBoard event files: scalars, pictures and text. Each step appears once, no matter how often the run was
 //! resumed.
 //!
-//! Only the record framing of tensorboard-rs is used. Its `FileWriter` writes from a thread that panics on a full
-//! disk, and then also panics the caller when it is dropped; it swaps the height and width of images, and it does not
-//! support text.
+//! The messages are those of tensorboard-proto. The writer of tensorboard-rs is not used: it writes from a thread that
+//! panics on a full disk, and then also panics the caller when it is dropped; it swaps the height and width of images,
+//! it does not support text, and it depends on `image` 0.23.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -15,11 +15,11 @@ use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
 use tensorboard_proto::summary::{Summary, Summary_Image, Summary_Value};
 use tensorboard_proto::tensor::TensorProto;
 use tensorboard_proto::types::DataType;
-use tensorboard_rs::record_writer::RecordWriter;
 
 use crate::best_effort::BestEffort;
 use crate::metrics::Metrics;
 use crate::picture::Picture;
+use crate::records::RecordWriter;
 
 const PREFIX: &str = "events.out.tfevents.";
 

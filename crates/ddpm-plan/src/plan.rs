@@ -120,7 +120,8 @@ impl Plan {
             restart_s: workload.restart_s + transfer_s,
         };
         let goodput = |every: u64| saving.goodput(every as f64 * step_s);
-        let best_save_every = (saving.best() / step_s).round().max(1.0) as u64;
+        // Rounded down, each save would wait for the last one.
+        let best_save_every = (saving.best() / step_s).ceil().max(1.0) as u64;
         Self {
             gpu: machine.name,
             gpus: cluster.ranks,

@@ -8,7 +8,8 @@
 #   scripts/netns_hosts.sh links DIR RATE [DELAY_MS [LOSS_PERCENT]]
 #                                                     replaces the links of all hosts by ones of RATE (1gbit) each way,
 #                                                     on which packets take DELAY_MS and LOSS_PERCENT of them are lost;
-#                                                     there and back between two hosts are four such ways
+#                                                     there and back between two hosts are four such ways. After a
+#                                                     pause, $BURST (128kb) pass at once
 #
 # What can happen to a host, by `on DIR h2 COMMAND`:
 #
@@ -129,8 +130,8 @@ link() { # NUMBER [RATE [DELAY_MS LOSS_PERCENT]]
     "${inside[@]}" ip addr add "$network.$1/24" dev eth0
     "${inside[@]}" ip link set eth0 up
     [[ ${2:-} ]] || return 0
-    tc qdisc add dev "$port" root tbf rate "$2" burst 128kb latency 20ms
-    "${inside[@]}" tc qdisc add dev eth0 root tbf rate "$2" burst 128kb latency 20ms
+    tc qdisc add dev "$port" root tbf rate "$2" burst "${BURST:-128kb}" latency 20ms
+    "${inside[@]}" tc qdisc add dev eth0 root tbf rate "$2" burst "${BURST:-128kb}" latency 20ms
 }
 
 host() { # NUMBER

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use modules::Sources;
 
 /// Crates that are built and tested without libtorch; one that does not exist is passed over.
-const WITHOUT_TORCH: [&str; 10] = [
+const WITHOUT_TORCH: [&str; 11] = [
     "ddpm-spec",
     "ddpm-config",
     "ddpm-data",
     "ddpm-comm",
+    "ddpm-plan",
     "ddpm-store",
     "ddpm-checkpoint",
     "ddpm-supervise",

@@ -102,6 +102,25 @@ fn benchmarks() {
 }
 
 #[test]
+fn plans() {
+    let dir = TempDir::new().unwrap();
+    let cases = [
+        ("--gpus 8", 2, "not provided", "--gpu <NAME>"),
+        ("--gpus 0 --gpu h100", 2, "'0' for '--gpus", "at least 1"),
+        ("--gpus 8 --gpu h1000", 2, "no GPU `h1000`", "h100, h100-pcie"),
+        ("--gpus 8 --gpu cpu", 2, "the speed of a CPU", "give --tflops"),
+        ("--gpus 8 --gpu cpu --tflops 0", 2, "'0' for '--tflops", "above 0"),
+        ("--gpus 8 --gpu h100 --tflops 90 --mfu 0.2", 2, "cannot be used with", "--help"),
+        ("--gpus 8 --gpu h100 --mfu 1.5", 2, "'1.5' for '--mfu", "at most 1"),
+        ("--gpus 8 --gpu v100 --set train.precision=bf16", 2, "has no bf16", "set train.precision to \"fp32\""),
+        ("--gpus 8 --gpu h100 --network-gbit fast", 2, "'fast' for '--network-gbit", "a number above 0"),
+        ("--gpus 8 --gpu h100 --jitter=-1", 2, "'-1' for '--jitter", "0 or above"),
+        ("--gpus 3 --gpu h100", 2, "16 does not divide among 3 ranks", "Use 15 or 18"),
+    ];
+    check(dir.path(), "plan --config smoke", &cases);
+}
+
+#[test]
 fn among_ranks() {
     let dir = TempDir::new().unwrap();
     let smoke = "--config smoke --set run.dir=DIR/run";

@@ -89,7 +89,7 @@ impl Averager {
         bucket_len: usize,
         lend: impl FnMut(Range<usize>, &mut dyn FnMut(Buffer<'_>)) + Send + 'static,
     ) -> Self {
-        let (buckets, bucket_of) = cut(lens, bucket_len);
+        let (buckets, bucket_of) = cut_into_buckets(lens, bucket_len);
         let state = State {
             marked: vec![false; lens.len()],
             missing: vec![0; buckets.len()],
@@ -251,8 +251,9 @@ impl Shared {
     }
 }
 
-/// Splits the parameters into buckets: the elements of each bucket, and the bucket of each parameter.
-fn cut(lens: &[usize], bucket_len: usize) -> (Vec<Range<usize>>, Vec<usize>) {
+/// Splits consecutive parameters of these lengths into buckets of at most `bucket_len` elements, or of one longer parameter:
+/// the elements of each bucket, and the bucket of each parameter.
+pub fn cut_into_buckets(lens: &[usize], bucket_len: usize) -> (Vec<Range<usize>>, Vec<usize>) {
     let mut buckets: Vec<Range<usize>> = Vec::new();
     let mut bucket_of = Vec::with_capacity(lens.len());
     for &len in lens {
@@ -294,10 +295,10 @@ mod tests {
 
     #[test]
     fn buckets_tile_the_buffer_at_the_bounds_of_parameters() {
-        let (buckets, bucket_of) = cut(&[3, 3, 4, 11, 0, 1, 9, 1], 10);
+        let (buckets, bucket_of) = cut_into_buckets(&[3, 3, 4, 11, 0, 1, 9, 1], 10);
         assert_eq!(buckets, [0..10, 10..21, 21..31, 31..32]);
         assert_eq!(bucket_of, [0, 0, 0, 1, 2, 2, 2, 3]);
-        assert_eq!(cut(&[], 10), (vec![], vec![]));
+        assert_eq!(cut_into_buckets(&[], 10), (vec![], vec![]));
     }
 
     #[test]

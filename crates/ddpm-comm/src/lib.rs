@@ -74,7 +74,7 @@ mod world;
 
 pub use abort::{abort, current_step, exit_now, install_panic_hook, set_step};
 pub use agree::Agreed;
-pub use average::Averager;
+pub use average::{Averager, cut_into_buckets};
 pub use collective::{Bucket, Buffer, Collective, Reduce};
 pub use error::CommError;
 pub use nccl_rs::{DType, DeviceSlice, StreamHandle};

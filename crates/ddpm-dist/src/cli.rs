@@ -17,6 +17,7 @@ mod import;
 mod model;
 mod numbers;
 mod paths;
+mod plan;
 mod plot;
 mod sample;
 mod supervise;
@@ -40,6 +41,7 @@ pub use eval::{ClassesArgs, EvalCommand, FidArgs, KidArgs, NllArgs, PrArgs};
 pub use export::ExportArgs;
 pub use images::DataArgs;
 pub use import::ImportArgs;
+pub use plan::PlanArgs;
 pub use plot::PlotCommand;
 pub use sample::{ClassChoice, SampleArgs};
 pub use supervise::SuperviseArgs;
@@ -138,6 +140,10 @@ pub enum Command {
     /// Measure what a configuration costs on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Predict what a run would cost on a cluster, up to 1,024 GPUs: memory, time of a step and an epoch, checkpoints.
+    ///
+    /// Nothing is trained, and no GPU is needed. docs/scaling.md explains the model, and how far it has been checked.
+    Plan(PlanArgs),
     /// Check this machine: libtorch, GPUs, MPI, a writable folder.
     Doctor,
     /// Print completions for a shell.

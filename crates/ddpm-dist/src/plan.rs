@@ -68,7 +68,8 @@ fn check_learner(settings: &Settings, learner: Learner) -> Result<(), Error> {
     )))
 }
 
-fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Settings, Error> {
+/// Resolves a configuration for `world` ranks, with `more` overrides after the user's.
+pub fn resolve(world: usize, config: &ConfigArgs, more: &[String]) -> Result<Settings, Error> {
     let settings = Settings::load(&config.config, &[&config.overrides, more].concat())?;
     settings.check_world(world)?;
     if settings.checkpoint_uri().starts_with("memory:") {

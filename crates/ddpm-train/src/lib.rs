@@ -59,6 +59,7 @@ mod terms;
 mod tests;
 mod threads;
 mod trainer;
+mod workload;
 
 pub use adopt::adopt;
 pub use ahead::{Ahead, Prepared};
@@ -83,3 +84,4 @@ pub use stop::StopRequest;
 pub use task::Task;
 pub use threads::limit_threads;
 pub use trainer::{Ending, Trainer};
+pub use workload::workload;

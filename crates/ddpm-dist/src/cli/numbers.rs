@@ -26,6 +26,15 @@ pub(super) fn not_negative(text: &str) -> Result<f64, String> {
     scale.ok_or_else(|| "give a number, 0 or above".into())
 }
 
+pub(super) fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "give a number above 0".into())
+}
+
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    above_zero(text).ok().filter(|number| *number <= 1.0).ok_or_else(|| "give a number above 0, at most 1".into())
+}
+
 pub(super) fn percentile(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| (50.0..=100.0).contains(number));
     number.ok_or_else(|| "give a percentile from 50 to 100, such as 99.5".into())

@@ -10,6 +10,7 @@ mod eval;
 mod export;
 mod import;
 mod patience;
+mod plan;
 mod plot;
 mod sample;
 pub mod supervise;
@@ -42,6 +43,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
         Command::Plot(command) => plot::run(command, world).map(|()| 0),
         Command::Bench(command) => bench::run(command, world, signals.stop(), cli.json),
+        Command::Plan(args) => on_one_rank(world, || plan::run(args, cli.json)),
         Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
         Command::Completions { .. } | Command::Man { .. } | Command::Supervise(_) => {
             unreachable!("answered before the ranks meet")

@@ -1,8 +1,6 @@
 //! Runs that are killed at every step of the save and resume protocol, and at random. Whatever was killed, all
 //! checkpoints verify, none is lost, and the finished run equals an undisturbed one bit for bit.
 
-mod common;
-
 use std::fmt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -11,13 +9,14 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::kill::{alive, kill_mpirun, kill_rank};
-use common::rig::Rig;
-use common::{
-    Outcome, buffers_in, check_same_bits, finish, last_logged, losses, start, succeed, train, verified, wait_for,
-};
 use ddpm_checkpoint::Failpoint;
 use tempfile::TempDir;
+
+use crate::common::kill::{alive, kill_mpirun, kill_rank};
+use crate::common::rig::Rig;
+use crate::common::{
+    Outcome, buffers_in, check_same_bits, finish, last_logged, losses, start, succeed, train, verified, wait_for,
+};
 
 /// Steps between saves.
 const EVERY: u64 = 2;

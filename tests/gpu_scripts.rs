@@ -1,19 +1,17 @@
 //! The scripts for a machine with a GPU, on one without: every line of scripts/gpu/check.sh runs, each verdict can
 //! be WRONG, and the archive of scripts/gpu/bundle.sh needs neither cargo nor an installed Open MPI.
 
-mod common;
-#[path = "../crates/nccl-rs/tests/fake/mod.rs"]
-mod fake;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Outcome, root, run, succeed};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common::{Outcome, root, run, succeed};
+use crate::fake;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ddpm-dist");
 

@@ -1,8 +1,6 @@
 //! Requests to stop: honoured from the start of a run to its end, whether or not its output is read, and however often
 //! they are repeated.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::{Write, pipe};
 use std::path::Path;
@@ -10,12 +8,13 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::kill::{alive, listens, ranks_below, suspended, tree};
-use common::{
+use tempfile::TempDir;
+
+use crate::common::kill::{alive, listens, ranks_below, suspended, tree};
+use crate::common::{
     finish, in_bash, last_logged, mpirun, newest_manifest, program, signal, start, succeed, train_on, wait, wait_for,
     wait_for_step,
 };
-use tempfile::TempDir;
 
 /// The program by itself, and by the launcher on one rank and on two.
 const STARTS: [Option<usize>; 3] = [None, Some(1), Some(2)];

@@ -6,10 +6,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::runs::train_smoke;
+use super::{Case, PLAIN, check, check_each};
 use crate::common::rig::Rig;
 use crate::common::{program, run};
-use crate::runs::train_smoke;
-use crate::{Case, PLAIN, check, check_each};
 
 #[test]
 fn addresses_and_paths() {

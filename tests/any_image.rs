@@ -1,16 +1,16 @@
 //! Images that are neither square nor of 8 bits nor grey or RGB: through training, sampling, evaluation and export.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::golden::tensor;
-use common::tensorboard::event_files;
-use common::{Outcome, buffers, check_same_bits, losses, metrics, mpirun, program, run, sets, succeed};
 use image::{ImageBuffer, Luma, Rgba, RgbaImage};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::golden::tensor;
+use crate::common::tensorboard::event_files;
+use crate::common::{Outcome, buffers, check_same_bits, losses, metrics, mpirun, program, run, sets, succeed};
 
 /// `count` arrays `[channels, height, width]` of bytes, `00.npy` and so on, below `folder`.
 fn arrays(folder: &Path, count: u32, shape: [u32; 3]) {

@@ -1,14 +1,13 @@
 //! Averages of any width after training: from snapshots of power-function averages.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::golden::{largest_distance, tensor};
-use common::{Outcome, buffers, check_same_bits, mpirun, program, run, succeed, train_on};
 use ddpm_checkpoint::Store;
 use tempfile::TempDir;
+
+use crate::common::golden::{largest_distance, tensor};
+use crate::common::{Outcome, buffers, check_same_bits, mpirun, program, run, succeed, train_on};
 
 const STEPS: u64 = 60;
 

@@ -1,10 +1,9 @@
 //! Averaging gradients over ranks while backward runs: bit-exactness, and ranks that stop responding.
 
-mod common;
-
-use common::kill::signal_rank;
-use common::{Outcome, buffers, check_same_bits, finish, losses, metrics, start, succeed, train, wait_for_step};
 use tempfile::TempDir;
+
+use crate::common::kill::signal_rank;
+use crate::common::{Outcome, buffers, check_same_bits, finish, losses, metrics, start, succeed, train, wait_for_step};
 
 #[test]
 fn overlap_does_not_change_a_bit() {

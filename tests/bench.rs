@@ -1,14 +1,13 @@
 //! The reports of `bench` are correct on any number of ranks, and it leaves nothing behind.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{mpirun, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common::{mpirun, succeed, train};
 
 /// The keys that every benchmark reports; null if not measured.
 const HEAD: [&str; 14] = [

@@ -1,17 +1,17 @@
 //! Complete runs that save to an S3 server behind a proxy that fails by rule, and compete; and the commands for
 //! checkpoints.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::kill::kill_rank;
-use common::rig::{Rig, train_to_s3};
-use common::{
+use tempfile::TempDir;
+
+use crate::common;
+use crate::common::kill::kill_rank;
+use crate::common::rig::{Rig, train_to_s3};
+use crate::common::{
     buffers, buffers_in, check_same_bits, finish, losses, metrics, mpirun, newest_manifest, program, run, signal,
     start, succeed, train, verified, wait_for,
 };
-use tempfile::TempDir;
 
 fn undisturbed(ranks: usize, steps: u64) -> TempDir {
     let dir = TempDir::new().unwrap();

@@ -1,14 +1,14 @@
 //! A classifier of noised images: trained like any model, it guides samples to their class and classifies images.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{buffers, check_same_bits, metrics, mpirun, program, run, succeed, train};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::{buffers, check_same_bits, metrics, mpirun, program, run, succeed, train};
 
 /// `train-classifier` on the drawn digits: down to 2x2 pixels, where the mean over positions learns fast.
 fn train_classifier(ranks: usize, dir: &Path, steps: u64, more: &[&str]) -> Command {

@@ -1,14 +1,13 @@
 //! Comparing sets of images from the command line.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{mpirun, program, root, run, succeed};
 use serde_json::Value;
 use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
+
+use crate::common::{mpirun, program, root, run, succeed};
 
 const MODEL: &str = "tests/golden/pipeline-digits";
 

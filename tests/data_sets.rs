@@ -1,17 +1,17 @@
 //! Realistic data sets: with unreadable files, files that are added and removed, or unrelated files.
 
-mod common;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{buffers, check_same_bits, losses, metrics, mpirun, program, refused, sets, succeed, verified};
 use ddpm_data::Order;
 use image::{GrayImage, Luma};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::{buffers, check_same_bits, losses, metrics, mpirun, program, refused, sets, succeed, verified};
 
 /// `count` small images, `00.png` and so on, below `folder`.
 fn pictures(folder: &Path, count: u32) {

@@ -1,17 +1,16 @@
 //! Non-finite weights and images: refused by name wherever they occur, without any output.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{mpirun, program, root, run, succeed, train};
 use ddpm_checkpoint::{Manifest, OwnedSlice, Pending, Store, nonce};
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
+
+use crate::common::{mpirun, program, root, run, succeed, train};
 
 const QUIET: [&str; 4] = ["--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
 

@@ -1,12 +1,11 @@
 //! The likelihood of images from the command line.
 
-mod common;
-
 use std::path::Path;
 
-use common::{mpirun, program, root, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common::{mpirun, program, root, succeed, train};
 
 /// The output of `eval nll --json` for a model on `ranks` ranks.
 fn nll(ranks: usize, model: &Path, more: &[&str]) -> Value {

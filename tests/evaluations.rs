@@ -1,14 +1,14 @@
 //! Evaluations during training: the same figures on any number of ranks, after a resume, and from the command line.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::tensorboard::{event_files, events};
-use common::{metrics, mpirun, program, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::tensorboard::{event_files, events};
+use crate::common::{metrics, mpirun, program, succeed, train};
 
 const KEYS: [&str; 3] = ["eval_loss", "eval_bits_per_dim", "fid"];
 

@@ -1,14 +1,9 @@
 //! Exporting: the files that diffusers and other programs read, and that nothing is lost on the way.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::golden::{largest_distance, tensor};
-use common::numbers::{self, fill};
-use common::{buffers, in_bash, mpirun, program, root, run, succeed, train};
 use ddpm_comm::World;
 use ddpm_diffusion::{Clip, Ddim, Direction, SampleOptions, Sampler, kept_timesteps};
 use ddpm_model::{Model, WeightChoice, steps};
@@ -16,6 +11,11 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::golden::{largest_distance, tensor};
+use crate::common::numbers::{self, fill};
+use crate::common::{buffers, in_bash, mpirun, program, root, run, succeed, train};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 /// The steps of the samplers in tests/golden/exports.safetensors.

@@ -1,19 +1,18 @@
 //! diffusers' UNet2DModel with every argument of its constructor varied: into a run, and out again.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::golden::{largest_distance, tensor};
-use common::numbers::{noise, write_weights};
-use common::{program, root, run, succeed};
 use ddpm_comm::World;
 use ddpm_diffusion::{Clip, Ddim, Direction, SampleOptions, Sampler, Spacing, kept_timesteps};
 use ddpm_model::{Model, WeightChoice};
 use serde_json::Value;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
+
+use crate::common::golden::{largest_distance, tensor};
+use crate::common::numbers::{noise, write_weights};
+use crate::common::{program, root, run, succeed};
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 

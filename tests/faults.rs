@@ -1,8 +1,6 @@
 //! Complete runs whose store fails: an outage, broken connections, refused credentials, a full disk, damaged bytes, and
 //! a second job that takes over the store.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +8,13 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::kill::tree;
-use common::rig::{Rig, train_to_s3};
-use common::{finish, last_logged, metrics, newest_manifest, run, signal, start, succeed, train, verified, wait_for};
 use tempfile::TempDir;
+
+use crate::common::kill::tree;
+use crate::common::rig::{Rig, train_to_s3};
+use crate::common::{
+    finish, last_logged, metrics, newest_manifest, run, signal, start, succeed, train, verified, wait_for,
+};
 
 /// Every request fails with 503.
 const OUTAGE: &str = r#"[{"fault": {"refuse": {"status": 503, "code": "SlowDown"}}}]"#;

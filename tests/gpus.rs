@@ -1,19 +1,16 @@
 //! Training on GPUs, as far as it can be tested without one: with the fake NCCL and CUDA library, which treats host
 //! memory as GPU memory. Everything else is real, except that libtorch computes on the CPU.
 
-mod common;
-#[path = "../crates/nccl-rs/tests/fake/mod.rs"]
-mod fake;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ddpm_config::Settings;
 use ddpm_nn::{Network, Weights};
 use tch::Device;
-
-use common::{Outcome, buffers, check_same_bits, losses, metrics, program, run, succeed, train};
 use tempfile::TempDir;
+
+use crate::common::{Outcome, buffers, check_same_bits, losses, metrics, program, run, succeed, train};
+use crate::fake;
 
 fn library(options: &[&str]) -> PathBuf {
     fake::library(env!("CARGO_TARGET_TMPDIR"), &[&["-DHOST_MEMORY"], options].concat())

@@ -1,13 +1,12 @@
 //! Guidance away from a weaker model, within an interval of noise levels and rescaled; models of zero terminal SNR.
 
-mod common;
-
 use std::f64::consts::FRAC_PI_2;
 use std::path::Path;
 
-use common::golden::{largest_distance, tensor};
-use common::{metrics, mpirun, program, run, succeed, train};
 use tempfile::TempDir;
+
+use crate::common::golden::{largest_distance, tensor};
+use crate::common::{metrics, mpirun, program, run, succeed, train};
 
 /// Draws four images with options separated by blanks, on some ranks; returns a tensor of the file.
 fn draw(dir: &Path, ranks: usize, name: &str, options: &str) -> Vec<f32> {

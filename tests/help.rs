@@ -1,11 +1,10 @@
 //! The help of the commands, the man pages, and the completions.
 
-mod common;
-
 use std::fs;
 
-use common::{program, run, succeed};
 use tempfile::TempDir;
+
+use crate::common::{program, run, succeed};
 
 #[test]
 fn the_help_of_every_command_ends_with_examples() {

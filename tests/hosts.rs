@@ -1,20 +1,19 @@
 //! launch/hosts.sh on hosts in network namespaces of this machine: a run equals that of launch/local.sh, a lost host ends
 //! it and the others resume it, and whatever is wrong with a host is said before anything starts.
 
-mod common;
-
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use common::kill::{ranks_below, tree};
-use common::{
+use tempfile::TempDir;
+
+use crate::common::kill::{ranks_below, tree};
+use crate::common::{
     Outcome, buffers, check_same_bits, finish, last_logged, newest_manifest, root, run, signal, start, succeed, train,
     verified, wait_for,
 };
-use tempfile::TempDir;
 
 /// A login node, which has the launcher, and hosts `h1`, `h2`, ..., which end with it.
 struct Network {

@@ -1,13 +1,12 @@
 //! Sampling from models saved by other programs: diffusers directories of any version and layout.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::golden::follows_diffusers;
-use common::{program, root, run};
 use tempfile::TempDir;
+
+use crate::common::golden::follows_diffusers;
+use crate::common::{program, root, run};
 
 fn golden(name: &str) -> PathBuf {
     root().join("tests/golden").join(name)

@@ -1,18 +1,17 @@
 //! `import`: runs that hold models from elsewhere can be evaluated, sampled, and trained further.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::golden::{follows_diffusers, largest_distance, tensor};
-use common::{Outcome, buffers, check_same_bits, losses, mpirun, program, root, run, succeed, verified};
 use ddpm_config::Settings;
 use ddpm_nn::{Inputs, Network, Weights};
 use image::{Rgb, RgbImage};
 use safetensors::SafeTensors;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
+
+use crate::common::golden::{follows_diffusers, largest_distance, tensor};
+use crate::common::{Outcome, buffers, check_same_bits, losses, mpirun, program, root, run, succeed, verified};
 
 fn golden(name: &str) -> PathBuf {
     root().join("tests/golden").join(name)

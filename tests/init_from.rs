@@ -1,17 +1,16 @@
 //! `train --init-from`: a run that starts from the weights of a trained model.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use common::golden::largest_distance;
-use common::{Outcome, buffers, mpirun, program, root, run, succeed, train_on};
 use ddpm_config::Settings;
 use ddpm_nn::Network;
 use tempfile::TempDir;
+
+use crate::common::golden::largest_distance;
+use crate::common::{Outcome, buffers, mpirun, program, root, run, succeed, train_on};
 
 /// One step that changes no bit of a weight.
 const STILL: [&str; 6] =

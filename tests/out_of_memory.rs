@@ -1,13 +1,12 @@
 //! Running out of memory ends a command with one line that says what to do, and a documented exit code; never with a
 //! panic or a hang.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Outcome, mpirun, program, run, sets, succeed, train};
 use tempfile::TempDir;
+
+use crate::common::{Outcome, mpirun, program, run, sets, succeed, train};
 
 /// The documented exit code.
 const OUT_OF_MEMORY: i32 = 6;

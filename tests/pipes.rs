@@ -1,16 +1,15 @@
 //! Standard streams: closed or full stdout and stderr, streams that are closed from the start, and configurations on
 //! stdin.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::{Write, pipe};
 use std::process::{Command, Stdio};
 
-use common::{
+use tempfile::TempDir;
+
+use crate::common::{
     Outcome, finish, in_bash, metrics, mpirun, program, run, start, succeed, train, train_on, verified, wait,
 };
-use tempfile::TempDir;
 
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()

@@ -1,8 +1,6 @@
 //! `plan` predicts the cost of a run from its configuration, with the parameters and the memory of `train --dry-run`.
 
-mod common;
-
-use common::{mpirun, program, succeed};
+use crate::common::{mpirun, program, succeed};
 use serde_json::Value;
 
 /// What `plan` prints for the smoke preset.

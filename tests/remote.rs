@@ -1,17 +1,16 @@
 //! Training from an object store: the same results as from local files, whatever the store and the cache do.
 
-mod common;
-
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::rig::Rig;
-use common::{
+use tempfile::TempDir;
+
+use crate::common::rig::Rig;
+use crate::common::{
     buffers, check_same_bits, losses, metrics, newest_manifest, program, root, run, sets, signal, succeed, train, wait,
     wait_for,
 };
-use tempfile::TempDir;
 
 /// Every tenth request is refused, some are slow, some responses end in the middle.
 const FAULTS: &str = r#"[

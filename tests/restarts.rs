@@ -1,24 +1,23 @@
 //! One run with many restarts: on different numbers of ranks, stopped and killed, with the logs and curves of a single
 //! run.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::kill::kill_rank;
-use common::tensorboard::{event_files, events};
-use common::{
-    buffers, check_same_bits, finish, last_logged, losses, metrics, newest_manifest, signal, start, succeed, train,
-    verified, wait_for,
-};
 use ddpm_checkpoint::{Manifest, OwnedSlice, Pending, Store, nonce};
 use ddpm_comm::partition;
 use tempfile::TempDir;
 use tensorboard_proto::event::SessionLog_SessionStatus;
+
+use crate::common::kill::kill_rank;
+use crate::common::tensorboard::{event_files, events};
+use crate::common::{
+    buffers, check_same_bits, finish, last_logged, losses, metrics, newest_manifest, signal, start, succeed, train,
+    verified, wait_for,
+};
 
 const QUIET: [&str; 4] = ["--set", "monitor.sample_every=0", "--set", "monitor.tensorboard=false"];
 

@@ -1,15 +1,14 @@
 //! The location of a run's files: from another working directory, after a move, and where they could be overlooked.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Outcome, program, run, succeed, verified};
 use ddpm_config::Settings;
 use image::{GrayImage, Luma};
 use tempfile::TempDir;
+
+use crate::common::{Outcome, program, run, succeed, verified};
 
 /// The program in a folder.
 fn within(folder: &Path, line: &str) -> Command {

@@ -1,14 +1,14 @@
 //! Sampling, plots and data inspection from the command line.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::golden::{follows_diffusers, largest_distance, tensor};
-use common::tensorboard::event_files;
-use common::{mpirun, program, root, run, succeed, train};
 use tempfile::TempDir;
+
+use crate::common;
+use crate::common::golden::{follows_diffusers, largest_distance, tensor};
+use crate::common::tensorboard::event_files;
+use crate::common::{mpirun, program, root, run, succeed, train};
 
 #[test]
 fn ho_pipeline_samples_as_diffusers_does() {

@@ -1,14 +1,13 @@
 //! Training from Parquet, WebDataset and ZIP, and the commands that pack and describe data sets.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{buffers, check_same_bits, losses, program, refused, root, sets, succeed, train};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common::{buffers, check_same_bits, losses, program, refused, root, sets, succeed, train};
 
 /// Options of a short class-conditional run on the twelve images of tests/golden/data, without sample grids.
 const PLAIN: [&str; 8] = [

@@ -1,21 +1,19 @@
 //! Jobs of `launch/slurm.sbatch`, on a Slurm cluster that `scripts/slurm_cluster.sh` runs on this machine: whatever
 //! interrupts a job, it goes on by itself, and ends with the weights of a job that was not interrupted.
 
-mod common;
-#[path = "../crates/nccl-rs/tests/fake/mod.rs"]
-mod fake;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use common::kill::{listens, ranks_below, suspended};
-use common::{
+use tempfile::TempDir;
+
+use crate::common::kill::{listens, ranks_below, suspended};
+use crate::common::{
     buffers, check_same_bits, last_logged, losses, mpirun, newest_manifest, program, root, run, signal, succeed,
     wait_for, wait_for_step,
 };
-use tempfile::TempDir;
+use crate::fake;
 
 const STEPS: u64 = 100;
 

@@ -1,21 +1,20 @@
 //! Requests to stop: honoured from the start of a run to its end, whether or not its output is read, and however often
 //! they are repeated.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::{Write, pipe};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use common::kill::{alive, listens, ranks_below, suspended, tree};
-use common::{
+use tempfile::TempDir;
+
+use crate::common::kill::{alive, listens, ranks_below, suspended, tree};
+use crate::common::{
     finish, in_bash, last_logged, mpirun, newest_manifest, program, signal, start, succeed, train_on, wait, wait_for,
     wait_for_step,
 };
-use tempfile::TempDir;
 
 /// The program by itself, and by the launcher on one rank and on two.
 const STARTS: [Option<usize>; 3] = [None, Some(1), Some(2)];
@@ -40,13 +39,13 @@ fn check_stopped(what: &str, code: i32, dir: &Path, steps: u64) {
 #[test]
 fn a_signal_at_any_time_is_honoured() {
     const STEPS: u64 = 40;
-    const TIMES: u32 = 6;
-    for ranks in STARTS {
+    const TIMES: u32 = 4;
+    for (shift, ranks) in STARTS.into_iter().enumerate() {
         let (dir, begun) = (TempDir::new().unwrap(), Instant::now());
         succeed(&mut train_on(ranks, dir.path(), STEPS, UNSAVED));
         let whole = begun.elapsed();
         for time in 0..=TIMES {
-            let name = ["USR1", "TERM", "INT", "HUP"][time as usize % 4];
+            let name = ["USR1", "TERM", "INT", "HUP"][(time as usize + shift) % 4];
             let (dir, after) = (TempDir::new().unwrap(), whole * time / TIMES);
             let child = start(&mut train_on(ranks, dir.path(), STEPS, UNSAVED));
             // Before that it just ends, because nothing has started.
@@ -111,6 +110,16 @@ fn a_terminal_hangup_is_a_request() {
     }
 }
 
+/// Checks all cases at once: each waits for most of its time.
+fn at_once<T: Send>(cases: [T; 3], check: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for case in cases {
+            let check = &check;
+            scope.spawn(move || check(case));
+        }
+    });
+}
+
 /// Starts the program on a configuration that is sent by calling the returned function, so that it is busy until then.
 fn busy(dir: &Path) -> (std::process::Child, impl FnOnce(&str)) {
     let config = dir.join("config");
@@ -143,7 +152,7 @@ fn a_repeated_request_counts_once() {
 
 #[test]
 fn a_second_ctrl_c_ends_the_program_at_once() {
-    for (first, second, code) in [("TERM", "TERM", 143), ("INT", "TERM", 143), ("TERM", "INT", 130)] {
+    let check = |(first, second, code): (&str, &str, i32)| {
         let dir = TempDir::new().unwrap();
         let (child, _) = busy(dir.path());
         // Other signals before it do not count.
@@ -156,7 +165,8 @@ fn a_second_ctrl_c_ends_the_program_at_once() {
         assert!(signal(second, child.id()));
         let outcome = finish(child);
         assert_eq!(outcome.code, code, "{first}, {second}: {}", outcome.stderr);
-    }
+    };
+    at_once([("TERM", "TERM", 143), ("INT", "TERM", 143), ("TERM", "INT", 130)], check);
 }
 
 #[test]
@@ -183,7 +193,7 @@ fn a_request_ends_the_wait_for_a_lease() {
 
 #[test]
 fn nohup_ignores_hangups_but_not_other_requests() {
-    for ranks in STARTS {
+    at_once(STARTS, |ranks| {
         let dir = TempDir::new().unwrap();
         let training = train_on(ranks, dir.path(), 1_000_000, UNSAVED);
         let child = start(&mut in_bash(r#"exec nohup "$@""#, &training));
@@ -195,7 +205,7 @@ fn nohup_ignores_hangups_but_not_other_requests() {
         let outcome = finish(child);
         assert_eq!(outcome.code, 75, "{}", outcome.stderr);
         check_stopped(&outcome.stderr, 75, dir.path(), 1_000_000);
-    }
+    });
 }
 
 #[test]

@@ -1,21 +1,20 @@
 //! `supervise`: jobs that are killed, that lose and regain hosts, that fail in the same way again, and that are asked
 //! to stop.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use common::kill::{alive, kill_rank, tree};
-use common::{
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::kill::{alive, kill_rank, tree};
+use crate::common::{
     buffers, check_same_bits, finish, last_logged, losses, newest_manifest, program, refused, run, signal, start,
     succeed, train, wait_for,
 };
-use serde_json::Value;
-use tempfile::TempDir;
 
 /// What all jobs here are trained with: short leases, so that a restart after a kill is quick.
 const QUIET: [&str; 8] = [

@@ -1,13 +1,14 @@
 //! Training from the command line: the same curve on any number of ranks, reproducible bits, stopping and resuming.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::tensorboard::event_files;
-use common::{buffers, check_same_bits, finish, losses, metrics, run, signal, start, succeed, train, wait_for_step};
 use tempfile::TempDir;
+
+use crate::common::tensorboard::event_files;
+use crate::common::{
+    buffers, check_same_bits, finish, losses, metrics, run, signal, start, succeed, train, wait_for_step,
+};
 
 fn check_close(what: &str, ours: &[(u64, f64)], theirs: &[(u64, f64)], relative: f64) {
     assert_eq!(ours.len(), theirs.len(), "{what}: another number of log steps");

@@ -1,9 +1,13 @@
 //! Compiles the shim against the libtorch that torch-sys links.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=cpp");
+    // Clippy runs the build scripts of the workspace once more, in folders of their own, and links nothing.
+    if std::env::var_os("RUSTC_WORKSPACE_WRAPPER").is_some_and(|wrapper| is_clippy(wrapper.as_ref())) {
+        return;
+    }
     let lib =
         PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect(
             "torch-sys did not report where libtorch is: run scripts/setup.sh, which writes .cargo/config.toml",
@@ -59,4 +63,8 @@ fn main() {
     // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their own threads.
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
+}
+
+fn is_clippy(wrapper: &Path) -> bool {
+    wrapper.file_stem().is_some_and(|name| name == "clippy-driver")
 }

@@ -1,5 +1,4 @@
 //! Helpers of the whole-program tests: running the program alone or on ranks, with a time limit, and reading its files.
-#![allow(dead_code, reason = "each test crate uses its part")]
 
 pub mod golden;
 pub mod kill;

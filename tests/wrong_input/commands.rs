@@ -4,8 +4,8 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use super::{check, check_each};
 use crate::common::mpirun;
-use crate::{check, check_each};
 
 #[test]
 fn configurations() {

@@ -7,9 +7,9 @@ use ddpm_data::Order;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 
+use super::runs::manifest;
+use super::{PLAIN, check, fault, text};
 use crate::common::{mpirun, program, run, succeed};
-use crate::runs::manifest;
-use crate::{PLAIN, check, fault, text};
 
 /// An IDX file with this header and `len` bytes after it.
 pub fn idx(path: &Path, magic: u32, dims: &[u32], len: usize) {

@@ -4,9 +4,9 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use super::runs::train_smoke;
+use super::{PLAIN, check, text};
 use crate::common::{program, succeed};
-use crate::runs::train_smoke;
-use crate::{PLAIN, check, text};
 
 #[test]
 fn exporting() {

@@ -4,9 +4,9 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use crate::check;
+use super::check;
+use super::runs::train_smoke;
 use crate::common::{program, root, succeed};
-use crate::runs::train_smoke;
 
 #[test]
 fn files_of_openais_code() {

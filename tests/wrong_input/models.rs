@@ -6,10 +6,10 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
 
+use super::data::{idx, pictures, truncate};
+use super::runs::{copy, train_smoke};
+use super::{check, check_each, text};
 use crate::common::{mpirun, program, root, run};
-use crate::data::{idx, pictures, truncate};
-use crate::runs::{copy, train_smoke};
-use crate::{check, check_each, text};
 
 #[test]
 fn sampling() {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::{Case, PLAIN, check, text};
 use crate::common::{program, succeed};
-use crate::{Case, PLAIN, check, text};
 
 /// A run of the smoke preset with checkpoints of steps 10 and 20.
 pub fn train_smoke(dir: &Path, more: &str) {

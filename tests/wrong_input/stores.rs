@@ -1,15 +1,16 @@
 //! Invalid paths and addresses, and stores that are misspelt, refuse requests, or do not exist.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::thread;
 
 use tempfile::TempDir;
 
+use super::runs::train_smoke;
+use super::{Case, PLAIN, check, check_each};
 use crate::common::rig::Rig;
 use crate::common::{program, run};
-use crate::runs::train_smoke;
-use crate::{Case, PLAIN, check, check_each};
 
 #[test]
 fn addresses_and_paths() {
@@ -152,7 +153,7 @@ fn commands_that_somebody_waits_for_report_an_unreachable_store_and_give_up() {
         // It accepts connections and never responds.
         (silent, "checkpoints list s3://bucket/run --retry-for 1", "1s", "no response from ", "no response within"),
     ];
-    for (address, line, time, what, cause) in cases {
+    let check_case = |(address, line, time, what, cause): (SocketAddr, &str, &str, &str, &str)| {
         let endpoint = format!("http://{address}");
         let words = line.replace("DIR", dir.path().to_str().unwrap());
         let outcome = run(with(&[("AWS_ENDPOINT_URL", endpoint.as_str())])().args(words.split_whitespace()));
@@ -162,7 +163,13 @@ fn commands_that_somebody_waits_for_report_an_unreachable_store_and_give_up() {
         assert!(warning.contains(&format!("s3://bucket/run: {what}")), "{line}: {warning}");
         assert!(warning.contains(&format!("retrying for up to {time}")), "{line}: {warning}");
         assert!(error.contains(cause) && error.contains("Check AWS_ENDPOINT_URL"), "{line}: {error}");
-    }
+    };
+    // They wait, and so need not wait for each other.
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || check_case(case));
+        }
+    });
     let cases = [
         ("train --config smoke --retry-for 5", 2, "--retry-for is for other commands", "--set checkpoint.retry_s=5"),
         ("checkpoints list runs/x --retry-for 4000", 2, "'4000' for '--retry-for", "--help"),

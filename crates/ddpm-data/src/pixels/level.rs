@@ -1,13 +1,21 @@
 //! The two kinds of values that pixels are worked on in: bytes, and floats with black at 0 and white at 1.
 
-use fast_image_resize::PixelType;
+use fast_image_resize::PixelTrait;
+use fast_image_resize::pixels::{F32, F32x2, F32x3, F32x4, U8, U8x2, U8x3, U8x4};
 
 /// A value of a pixel.
 pub(crate) trait Level: bytemuck::Pod + PartialEq {
     /// Full opacity, and white.
     const FULL: Self;
-    /// Pixels of 1 to 4 of these values.
-    const PIXELS: [PixelType; 4];
+
+    /// A pixel of one of these values.
+    type One: PixelTrait;
+    /// A pixel of two.
+    type Two: PixelTrait;
+    /// A pixel of three.
+    type Three: PixelTrait;
+    /// A pixel of four.
+    type Four: PixelTrait;
 
     /// The level of a byte.
     fn of_byte(byte: u8) -> Self;
@@ -24,7 +32,11 @@ const WEIGHTS: [u16; 3] = [19595, 38470, 7471];
 
 impl Level for u8 {
     const FULL: Self = u8::MAX;
-    const PIXELS: [PixelType; 4] = [PixelType::U8, PixelType::U8x2, PixelType::U8x3, PixelType::U8x4];
+
+    type One = U8;
+    type Two = U8x2;
+    type Three = U8x3;
+    type Four = U8x4;
 
     fn of_byte(byte: u8) -> Self {
         byte
@@ -44,7 +56,11 @@ impl Level for u8 {
 
 impl Level for f32 {
     const FULL: Self = 1.0;
-    const PIXELS: [PixelType; 4] = [PixelType::F32, PixelType::F32x2, PixelType::F32x3, PixelType::F32x4];
+
+    type One = F32;
+    type Two = F32x2;
+    type Three = F32x3;
+    type Four = F32x4;
 
     fn of_byte(byte: u8) -> Self {
         f32::from(byte) / 255.0

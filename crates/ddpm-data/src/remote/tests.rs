@@ -65,7 +65,19 @@ impl Server {
 
     /// One that has so many announced requests on their way at once.
     fn bucket_with(&self, memory: usize, concurrency: usize, disk: Option<(&Path, u64)>) -> Arc<Bucket> {
-        let limits = Limits { request_timeout: Duration::from_secs(30), retry_timeout: Duration::from_secs(60) };
+        self.bucket_retrying(60, memory, concurrency, disk)
+    }
+
+    /// One whose requests are repeated for so many seconds.
+    fn bucket_retrying(
+        &self,
+        seconds: u64,
+        memory: usize,
+        concurrency: usize,
+        disk: Option<(&Path, u64)>,
+    ) -> Arc<Bucket> {
+        let retry_timeout = Duration::from_secs(seconds);
+        let limits = Limits { request_timeout: Duration::from_secs(30), retry_timeout };
         let Ok(Location::Objects(store)) = resolve("s3://bucket/", limits, &self.rig.env()) else { panic!("no store") };
         let disk = disk.map(|(folder, limit)| Disk::open(folder.to_path_buf(), limit).unwrap());
         Arc::new(Bucket::over(store, "s3://bucket/".into(), memory, concurrency, disk).unwrap())
@@ -323,7 +335,7 @@ fn an_object_that_changes_or_vanishes_is_an_error() {
 #[test]
 fn an_object_that_is_replaced_in_the_middle_of_a_response_is_called_changed() {
     let server = Server::start(1000);
-    let bucket = server.bucket(0, None);
+    let bucket = server.bucket_retrying(5, 0, CONCURRENCY, None);
     let object = server.object(&bucket);
     // The client continues each response where it broke off.
     server.rules(json!([{ "op": "GetObject", "fault": { "cut_answer": { "at": 10 } } }]));

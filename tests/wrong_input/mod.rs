@@ -1,9 +1,6 @@
 //! Invalid input of any kind ends the program with the documented exit code and one message: what is wrong, then how to
 //! fix it.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod commands;
 mod comparing;
 mod data;
@@ -16,7 +13,7 @@ mod stores;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Outcome, program, run};
+use crate::common::{Outcome, program, run};
 
 /// Arguments, where DIR stands for the test's folder; the exit code; what is wrong; how to fix it.
 type Case = (&'static str, i32, &'static str, &'static str);

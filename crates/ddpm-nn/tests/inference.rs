@@ -34,7 +34,7 @@ const KINDS: [(Option<i64>, bool, bool); 4] =
 fn network(architecture: Architecture, precision: Kind) -> (Network, Weights) {
     let network = Network::new(architecture).unwrap().computing_in(precision);
     tch::manual_seed(5);
-    let flat = Tensor::randn([network.layout().len()], (Kind::Float, Device::Cpu)) * 0.1;
+    let flat = Tensor::randn([network.layout().len()], (Kind::Float, Device::Cpu)) * 0.2;
     let weights = Weights::over(network.layout(), flat).unwrap();
     (network, weights)
 }
@@ -57,7 +57,7 @@ fn prepared_weights_predict_the_same() {
     for (classes, scale_shift, resampling) in KINDS {
         let (network, weights) = network(unet(classes, scale_shift, resampling), Kind::Float);
         let expected = predict(&network, &weights, &[9, 70, 0]);
-        assert!(expected.norm().double_value(&[]) > 1.0, "a prediction that distinguishes something");
+        assert!(expected.norm().double_value(&[]) > 0.1, "a prediction that distinguishes something");
         let prepared = network.prepare(&weights).unwrap();
         let first = predict(&network, &prepared, &[9, 70, 0]);
         let error = distance(&first, &expected);

@@ -89,7 +89,8 @@ impl<'a> Generation<'a> {
 
     /// Draws images `0..count`, distributed over the ranks. Each of this rank's batches is passed to `take`, with the
     /// indices of its images, as soon as it is drawn. `progress` is called with (done, total) after each step of this
-    /// rank's share, in steps of single images. Ranks agree after each batch, so that a failure on one rank ends all of them.
+    /// rank's share, in steps of single images. Ranks agree after each batch, so that a failure on one rank ends all
+    /// of them.
     pub fn run(
         &self,
         comm: &dyn Collective,

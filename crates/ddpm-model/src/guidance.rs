@@ -93,9 +93,9 @@ impl<'a> Guidance<'a> {
         format!("scale {scale} away from {weaker}{within}{rescaled}")
     }
 
-    /// The guided prediction at images `x` `[B, C, H, W]` and original timesteps `t` `[B]`, which are all the same. `labels`
-    /// `[B]` are the images' classes, if there are any; `own` is the model's network as a function of all three. Its
-    /// predictions with and without a class come from one pass.
+    /// The guided prediction at images `x` `[B, C, H, W]` and original timesteps `t` `[B]`, which are all the same.
+    /// `labels` `[B]` are the images' classes, if there are any; `own` is the model's network as a function of all three.
+    /// Its predictions with and without a class come from one pass.
     ///
     /// # Errors
     /// A network fails.

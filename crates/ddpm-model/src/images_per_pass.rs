@@ -89,12 +89,12 @@ fn evaluate(model: &Model, guides: &Guides, images: usize) -> Result<(), ModelEr
     let labels = guides.classes(model).map(|_| t.shallow_clone());
     let labels_of = |other: &Model| labels.as_ref().filter(|_| other.network.classes().is_some());
     tch::no_grad(|| {
-        model.predict(&x, &t, labels_of(model))?;
+        let _ = model.predict(&x, &t, labels_of(model))?;
         if let Some(weaker) = &guides.weaker {
-            weaker.predict(&x, &t, labels_of(weaker))?;
+            let _ = weaker.predict(&x, &t, labels_of(weaker))?;
         }
         if let Some((classifier, scale)) = &guides.classifier {
-            classifier.gradient(&x, &t, &t, *scale)?;
+            let _ = classifier.gradient(&x, &t, &t, *scale)?;
         }
         Ok(())
     })

@@ -112,7 +112,7 @@ fn gradients_of_images_flow_through_prepared_weights() {
     let expected = gradient(&weights);
     let prepared = network.prepare(&weights).unwrap();
     // What a pass without gradients keeps must not disturb one with gradients.
-    predict(&network, &prepared, &[1, 2, 3]);
+    let _ = predict(&network, &prepared, &[1, 2, 3]);
     let error = distance(&gradient(&prepared), &expected);
     assert!(expected.norm().double_value(&[]) > 0.0 && error < 1e-6, "off by {error}");
 }

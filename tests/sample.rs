@@ -132,6 +132,48 @@ fn guidance_at_scale_1_is_the_plain_prediction() {
     }
 }
 
+/// bf16 carries 8 bits, so single pixels differ, and with them what later steps make of them; the images stay the same.
+/// Guided predictions, a learned variance and a classifier's gradient are computed in bf16 too.
+#[test]
+fn images_in_bf16_are_nearly_those_in_fp32() {
+    let dir = TempDir::new().unwrap();
+    let [conditional, classifier] = ["conditional", "classifier"].map(|name| dir.path().join(name));
+    let classes = ["--set", "model.classes=10", "--set", "diffusion.label_dropout=0.1"];
+    let hybrid = ["--set", "diffusion.variance=learned_range", "--set", "diffusion.loss=hybrid"];
+    succeed(&mut train(1, &conditional, 20, &[classes, hybrid].concat()));
+    let mut command = program();
+    command.args(["train-classifier", "--config", "smoke", "--set", "model.classes=10", "--steps", "10", "--set"]);
+    succeed(command.arg(format!("run.dir={}", classifier.display())));
+    let (conditional, by_classifier) =
+        (conditional.display().to_string(), format!("--classifier {} --class 3", classifier.display()));
+    let out = dir.path().join("out.safetensors");
+    let draw = |model: &str, more: &str, precision: &str| {
+        let mut command = program();
+        command.args(["sample", "--json", "-n", "3", "--steps", "10", "--precision", precision, "--model", model]);
+        let outcome = succeed(command.args(more.split_whitespace()).arg("--out").arg(&out));
+        let said: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert!(said["images_per_s"].as_f64().unwrap() > 0.0 && said["batch"] == 3, "{said}");
+        (tensor(&out, "samples").1, said["precision"].as_str().unwrap().to_owned(), outcome.stderr)
+    };
+    for (model, more) in [
+        ("tests/golden/pipeline-digits", ""),
+        (&conditional, "--sampler ddpm --class 3 --guidance 2"),
+        (&conditional, &by_classifier),
+    ] {
+        let (exact, precision, _) = draw(model, more, "fp32");
+        assert_eq!(precision, "fp32");
+        let (found, precision, _) = draw(model, more, "bf16");
+        assert_eq!(precision, "bf16");
+        let error = exact.iter().zip(&found).map(|(a, b)| (a - b).abs()).sum::<f32>() / exact.len() as f32;
+        assert!(error > 0.0, "{model} {more}: bf16 was not used");
+        // Eight grey levels are 0.06.
+        assert!(error < 0.06, "{model} {more}: a mean absolute error of {error}");
+    }
+    let (_, precision, log) = draw(&conditional, "", "auto");
+    let fp32 = log.contains("--precision is auto: fp32, since the CPU of rank 0 has no bf16 instructions");
+    assert_eq!(precision == "fp32", fp32, "{log}");
+}
+
 /// The names in a folder, in order.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -37,6 +37,7 @@ fn main() {
         .file("cpp/masked_scale.cpp")
         .file("cpp/operations.cpp")
         .file("cpp/winograd.cpp")
+        .file("cpp/winograd_planes.cpp")
         .file("cpp/processor.cpp")
         .file("cpp/profiler.cpp")
         .file("cpp/checkpoint.cpp")
@@ -46,6 +47,7 @@ fn main() {
         .file("cpp/snapshot.cpp")
         .file("cpp/memory_watch.cpp")
         .compile("tch_ext_shim");
+    let x86_64 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|target| target == "x86_64");
     for kernels in ["group_norm", "winograd"] {
         let compile = |processor: &str, flags: &[&str]| {
             let name = format!("{kernels}_{processor}");
@@ -55,10 +57,15 @@ fn main() {
             build.flag_if_supported("-Wno-psabi").flags(flags).compile(&name);
         };
         compile("any", &[]);
-        if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|target| target == "x86_64") {
+        if x86_64 {
             compile("avx2", &["-march=x86-64-v3"]);
             compile("avx512", &["-march=x86-64-v4"]);
         }
+    }
+    if x86_64 {
+        let mut build = sources();
+        build.file("cpp/winograd_bf16.cpp").flag_if_supported("-Wno-psabi").flag("-march=x86-64-v4");
+        build.flag_if_supported("-mavx512bf16").compile("winograd_bf16");
     }
     // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their own threads.
     println!("cargo:rustc-link-search=native={}", lib.display());

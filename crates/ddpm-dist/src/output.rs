@@ -3,8 +3,14 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use ddpm_comm::World;
 use ddpm_model::{Error, ErrorKind};
-use ddpm_telemetry::fit_terminal;
+use ddpm_telemetry::{Showing, fit_terminal};
+
+/// How far work is, rank 0 shows.
+pub fn shown(world: &World) -> Showing {
+    if world.rank() == 0 { Showing::Progress } else { Showing::Nothing }
+}
 
 /// Prints a result on stdout, and a newline.
 ///

@@ -57,11 +57,14 @@ impl BoundTask<'_> {
         let units = self.units(count);
         let mut sums = BoundSums::new(self.strata, count);
         let device = self.weights.flat().device();
+        let timesteps = &self.process.timestep_map;
+        let weights = self.network.at_timesteps(self.weights, timesteps).map_err(Error::from);
+        let weights = &agree::unanimous(comm, weights)?;
         let images = ShuffledImages::new(source, self.seed, self.batch, workers, device);
         let mut images = agree::unanimous(comm, images)?;
         for round in (0..units).step_by(comm.size()) {
             let unit = round + comm.rank();
-            let added = if unit < units { self.add(&mut sums, &mut images, unit, count) } else { Ok(()) };
+            let added = if unit < units { self.add(&mut sums, &mut images, weights, unit, count) } else { Ok(()) };
             // Exchanged in every round, so that all ranks end as soon as one fails.
             agree::unanimous(comm, added)?;
             progress((round + comm.size()).min(units));
@@ -70,14 +73,21 @@ impl BoundTask<'_> {
         Ok(sums)
     }
 
-    fn add(&self, sums: &mut BoundSums, images: &mut ShuffledImages, unit: usize, count: usize) -> Result<(), Error> {
+    fn add(
+        &self,
+        sums: &mut BoundSums,
+        images: &mut ShuffledImages,
+        weights: &Weights,
+        unit: usize,
+        count: usize,
+    ) -> Result<(), Error> {
         let (number, stratum) = (unit / self.strata.len(), unit % self.strata.len());
         let first = number * self.batch;
         let ImageBatch { ids, x_start, labels } = images.batch(number, self.batch.min(count - first))?;
         let evaluation = Evaluation { process: self.process, strata: self.strata, clip: self.clip, seed: self.seed };
         let labels = self.network.classes().map(|_| labels);
         let added = evaluation.add(sums, &Images { x_start, ids, first }, stratum, |x, t| {
-            Ok(self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None })?)
+            Ok(self.network.forward(weights, &Inputs { x, t, labels, dropout: None })?)
         });
         added.map_err(|error| match error {
             EvalError::NotFinite { .. } => Error::from(error).within(Path::new(self.name)),

@@ -3,9 +3,10 @@
 use ddpm_comm::Collective;
 use ddpm_diffusion::ModelError;
 use ddpm_nn::Inputs;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::agreement::disagreement;
+use crate::arithmetic::Arithmetic;
 use crate::error::{Error, Failure};
 use crate::finite;
 use crate::learner::Learner;
@@ -17,8 +18,13 @@ pub struct Classifier(Model);
 
 impl Classifier {
     /// Opens SRC, all ranks together; see [`Model::open`].
-    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
-        Model::open_as(Learner::Classifier, comm, source, choice, device).map(Self)
+    pub fn open(
+        comm: &dyn Collective,
+        source: &str,
+        choice: WeightChoice,
+        on: impl Into<Arithmetic>,
+    ) -> Result<Self, Failure> {
+        Model::open_as(Learner::Classifier, comm, source, choice, on).map(Self)
     }
 
     /// The network, its weights, and the settings it was trained with.

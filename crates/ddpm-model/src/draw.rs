@@ -39,7 +39,7 @@ pub struct Generation<'a> {
     pub guided: Guided<'a>,
     /// Initial noise `[N, C, H, W]` instead of drawn noise.
     pub init_noise: Option<&'a Tensor>,
-    /// Images per forward pass.
+    /// Images drawn at a time: of a forward pass, or half as many as it takes where it predicts with and without a class.
     pub batch: usize,
     /// Number of images, counted from the first, for which the state after every step is kept.
     pub trajectories: usize,
@@ -55,7 +55,7 @@ pub struct Drawn {
 }
 
 impl<'a> Generation<'a> {
-    /// Unguided images clipped to [-1, 1], drawn from noise with seed 0, 64 per forward pass, without trajectories.
+    /// Unguided images clipped to [-1, 1], drawn from noise with seed 0, 64 at a time, without trajectories.
     pub fn new(
         name: &'a str,
         network: &'a Network,
@@ -88,8 +88,9 @@ impl<'a> Generation<'a> {
     }
 
     /// Draws images `0..count`, distributed over the ranks. Each of this rank's batches is passed to `take`, with the
-    /// indices of its images, as soon as it is drawn. `progress` is called with (steps done, total steps) after each
-    /// step of this rank's share. Ranks agree after each batch, so that a failure on one rank ends all of them.
+    /// indices of its images, as soon as it is drawn. `progress` is called with (done, total) after each step of this
+    /// rank's share, in steps of single images. Ranks agree after each batch, so that a failure on one rank ends all
+    /// of them.
     pub fn run(
         &self,
         comm: &dyn Collective,
@@ -98,16 +99,18 @@ impl<'a> Generation<'a> {
         mut take: impl FnMut(Range<usize>, Drawn) -> Result<(), Error>,
     ) -> Result<(), Failure> {
         let range = partition(count, comm.rank(), comm.size());
-        let total = range.len().div_ceil(self.batch) * self.process.timesteps();
+        let weights = self.network.at_timesteps(self.weights, &self.process.timestep_map).map_err(Error::from);
+        let weights = agree::unanimous(comm, weights)?;
+        let total = range.len() * self.process.timesteps();
         let mut done = 0;
-        let mut report_step = || {
-            done += 1;
+        let mut report_step = |images: usize| {
+            done += images;
             progress(done, total);
         };
         let rounds = count.div_ceil(comm.size()).div_ceil(self.batch);
         for start in (range.start..).step_by(self.batch).take(rounds) {
             let batch = start.min(range.end)..(start + self.batch).min(range.end);
-            let drawn = if batch.is_empty() { Ok(()) } else { self.draw(batch, &mut report_step, &mut take) };
+            let drawn = if batch.is_empty() { Ok(()) } else { self.draw(&weights, batch, &mut report_step, &mut take) };
             agree::unanimous(comm, drawn)?;
         }
         Ok(())
@@ -132,14 +135,15 @@ impl<'a> Generation<'a> {
 
     fn draw(
         &self,
+        weights: &Weights,
         batch: Range<usize>,
-        report_step: &mut impl FnMut(),
+        report_step: &mut impl FnMut(usize),
         take: &mut impl FnMut(Range<usize>, Drawn) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let kept = self.trajectories.clamp(batch.start, batch.end) - batch.start;
         let mut states = Vec::new();
-        let images = self.draw_batch(batch.clone(), |step| {
-            report_step();
+        let images = self.draw_batch(weights, batch.clone(), |step| {
+            report_step(batch.len());
             if kept > 0 {
                 // Copied, because a view would keep the whole batch in memory.
                 states.push(step.x.narrow(0, 0, kept as i64).copy());
@@ -151,8 +155,8 @@ impl<'a> Generation<'a> {
         take(batch, Drawn { samples: floats(&images)?, trajectories })
     }
 
-    fn draw_batch(&self, batch: Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Error> {
-        let device = self.weights.flat().device();
+    fn draw_batch(&self, weights: &Weights, batch: Range<usize>, observe: impl FnMut(Step)) -> Result<Tensor, Error> {
+        let device = weights.flat().device();
         let indices: Vec<u64> = batch.clone().map(|i| i as u64).collect();
         let noise = match self.init_noise {
             Some(noise) => noise.narrow(0, batch.start as i64, batch.len() as i64),
@@ -171,18 +175,24 @@ impl<'a> Generation<'a> {
         };
         // With a classifier there may be labels even though the network is not conditioned on classes.
         let network_labels = labels.as_ref().filter(|_| self.network.classes().is_some());
-        let model = |x: &Tensor, t: &Tensor| self.predict(x, t, network_labels);
+        let model = |x: &Tensor, t: &Tensor| self.predict(weights, x, t, network_labels);
         Ok(self.process.sample(&options, noise.to_device(device), model, observe)?)
     }
 
     /// The network's output, guided if requested.
-    fn predict(&self, x: &Tensor, t: &Tensor, labels: Option<&Tensor>) -> Result<Tensor, ModelError> {
-        let forward =
-            |labels: Option<&Tensor>| self.network.forward(self.weights, &Inputs { x, t, labels, dropout: None });
-        let output = forward(labels)?;
+    fn predict(
+        &self,
+        weights: &Weights,
+        x: &Tensor,
+        t: &Tensor,
+        labels: Option<&Tensor>,
+    ) -> Result<Tensor, ModelError> {
+        let forward = |x: &Tensor, t: &Tensor, labels: Option<&Tensor>| {
+            self.network.forward(weights, &Inputs { x, t, labels, dropout: None })
+        };
         match &self.guided.guidance {
-            Some(guidance) => guidance.apply(self.process, output, (x, t), labels, forward),
-            None => Ok(output),
+            Some(guidance) => guidance.predict(self.process, (x, t), labels, forward),
+            None => Ok(forward(x, t, labels)?),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Guides each prediction of a model away from that of a weaker one: the same network without a class, or another model.
 
 use ddpm_diffusion::{Diffusion, Direction, ModelError, NoiseInterval};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use crate::agreement::disagreement;
 use crate::error::{Error, Remedy};
@@ -93,29 +93,33 @@ impl<'a> Guidance<'a> {
         format!("scale {scale} away from {weaker}{within}{rescaled}")
     }
 
-    /// The guided form of the model's `output` at images `x` `[B, C, H, W]` and original timesteps `t` `[B]`, which are all
-    /// the same. `labels` `[B]` are the images' classes, if there are any; `own` is the model's network as a function
-    /// of classes.
+    /// The guided prediction at images `x` `[B, C, H, W]` and original timesteps `t` `[B]`, which are all the same.
+    /// `labels` `[B]` are the images' classes, if there are any; `own` is the model's network as a function of all three.
+    /// Its predictions with and without a class come from one pass.
     ///
     /// # Errors
     /// A network fails.
-    pub(crate) fn apply(
+    pub(crate) fn predict(
         &self,
         process: &Diffusion,
-        output: Tensor,
         (x, t): (&Tensor, &Tensor),
         labels: Option<&Tensor>,
-        own: impl FnOnce(Option<&Tensor>) -> Result<Tensor, tch::TchError>,
+        own: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Result<Tensor, TchError>,
     ) -> Result<Tensor, ModelError> {
         if !self.acts_at(process, t) {
-            return Ok(output);
+            return Ok(own(x, t, labels)?);
         }
-        let weaker = match self.weaker {
-            Weaker::NullClass(null) => own(labels.map(|labels| labels.full_like(null)).as_ref())?,
+        let (output, weaker) = match self.weaker {
+            Weaker::NullClass(null) => {
+                let twice = |half: &Tensor| Tensor::f_cat(&[half, half], 0);
+                let with_and_without = |labels: &Tensor| Tensor::f_cat(&[labels, &labels.f_full_like(null)?], 0);
+                let both = own(&twice(x)?, &twice(t)?, labels.map(with_and_without).transpose()?.as_ref())?;
+                let count = x.size()[0];
+                (both.f_narrow(0, 0, count)?, both.f_narrow(0, count, count)?)
+            }
             Weaker::Model(guide) => {
-                let labels = labels.filter(|_| guide.classes.is_some());
-                let output = guide.predict(x, t, labels)?;
-                guide.diffusion.prediction_as(process.spec().prediction, &output, x, t)?
+                let weaker = guide.predict(x, t, labels.filter(|_| guide.classes.is_some()))?;
+                (own(x, t, labels)?, guide.diffusion.prediction_as(process.spec().prediction, &weaker, x, t)?)
             }
         };
         Ok(process.guide(&output, &weaker, self.options.scale, self.options.rescale)?)
@@ -150,6 +154,8 @@ fn check_guide(guide: &Model, model: &Model) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use ddpm_diffusion::{BetaSchedule, DiffusionSpec, Loss, Prediction, Variance, Weighting, betas};
     use tch::{Device, Kind};
 
@@ -173,15 +179,16 @@ mod tests {
         let mut counts = Vec::new();
         for index in 0..4 {
             let t = process.model_timesteps(&process.full_t(index, 2));
-            let mut count = 0;
-            let own = |labels: Option<&Tensor>| {
-                assert_eq!(labels, Some(&Tensor::from_slice(&[7i64, 7])));
-                count += 1;
-                Ok(x.zeros_like())
+            let images = Cell::new(0);
+            // 0 without a class.
+            let own = |x: &Tensor, _: &Tensor, labels: Option<&Tensor>| {
+                images.set(images.get() + x.size()[0]);
+                Ok(x * labels.unwrap().ne(7).to_kind(Kind::Float).view([-1, 1, 1, 1]))
             };
-            let guided = guidance.apply(&process, x.shallow_clone(), (&x, &t), Some(&labels), own).unwrap();
-            assert_eq!(guided, &x * (1.0 + f64::from(count)));
-            counts.push(count as usize);
+            let guided = guidance.predict(&process, (&x, &t), Some(&labels), own).unwrap();
+            let weaker = images.get() / 2 - 1;
+            assert_eq!(guided, &x * (1.0 + weaker as f64));
+            counts.push(weaker as usize);
         }
         counts
     }

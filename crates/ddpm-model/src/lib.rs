@@ -24,6 +24,7 @@
 //! also records whether all ranks return it, so that they can shut down together.
 
 mod agreement;
+mod arithmetic;
 mod bound;
 mod build;
 mod classifier;
@@ -41,6 +42,7 @@ mod guidance;
 mod guides;
 mod image_folder;
 pub mod images;
+mod images_per_pass;
 mod import;
 mod learner;
 mod libtorch;
@@ -58,6 +60,7 @@ mod transfer;
 mod unsaid;
 mod weights;
 
+pub use arithmetic::{Arithmetic, agree_on_kind, kind_name};
 pub use bound::BoundTask;
 pub use build::{current_folder, diffusion, store_options};
 pub use classifier::Classifier;
@@ -69,6 +72,7 @@ pub use export::{Export, ExportFolder, ExportOptions, Format};
 pub use guidance::GuidanceOptions;
 pub use guides::{Guided, Guides};
 pub use image_folder::ImageFolder;
+pub use images_per_pass::images_per_pass;
 pub use import::{Imported, NoiseSchedule, OpenAiArguments, import};
 pub use learner::Learner;
 pub use model::{Model, Origin};

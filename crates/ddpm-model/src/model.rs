@@ -10,8 +10,9 @@ use ddpm_data::{Source, Split};
 use ddpm_diffusion::{BetaSchedule, Diffusion};
 use ddpm_nn::{Architecture, Inputs, Network, Weights};
 use serde::{Deserialize, Serialize};
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
+use crate::arithmetic::Arithmetic;
 use crate::build;
 use crate::data;
 use crate::diffusers::{self, Pretrained};
@@ -28,7 +29,7 @@ pub struct Model {
     pub architecture: Architecture,
     /// The network.
     pub network: Network,
-    /// Its weights.
+    /// Its weights, prepared for many passes.
     pub weights: Weights,
     /// The diffusion process that it was trained on.
     pub diffusion: Diffusion,
@@ -80,8 +81,13 @@ impl Model {
     /// Opens SRC, all ranks together. Rank 0 chooses the checkpoint, reads the requested weights and broadcasts them.
     /// All ranks therefore get the same weights even while the run is still saving checkpoints, and the store is read
     /// only once.
-    pub fn open(comm: &dyn Collective, source: &str, choice: WeightChoice, device: Device) -> Result<Self, Failure> {
-        Self::open_as(Learner::Diffusion, comm, source, choice, device)
+    pub fn open(
+        comm: &dyn Collective,
+        source: &str,
+        choice: WeightChoice,
+        on: impl Into<Arithmetic>,
+    ) -> Result<Self, Failure> {
+        Self::open_as(Learner::Diffusion, comm, source, choice, on)
     }
 
     /// Like [`open`](Self::open), but for a model of kind `learner`; any other kind is refused.
@@ -90,8 +96,9 @@ impl Model {
         comm: &dyn Collective,
         source: &str,
         choice: WeightChoice,
-        device: Device,
+        on: impl Into<Arithmetic>,
     ) -> Result<Self, Failure> {
+        let Arithmetic { device, kind } = on.into();
         let mut flat = Vec::new();
         let found = agree::on_root(comm, || {
             let (found, weights) = find(learner, source, choice)?;
@@ -110,7 +117,14 @@ impl Model {
             }
         }?;
         agree::unanimous(comm, finite::check_weights(&model.weights, &model.description))?;
-        Ok(model)
+        Ok(agree::unanimous(comm, model.computing_in(kind))?)
+    }
+
+    /// The same model computing in `kind`, with its weights prepared for that.
+    fn computing_in(self, kind: Kind) -> Result<Self, Error> {
+        let network = self.network.computing_in(kind);
+        let weights = network.prepare(&self.weights)?;
+        Ok(Self { network, weights, ..self })
     }
 
     fn from_run(

@@ -9,6 +9,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::GradientSinks;
 
 use crate::NnError;
+use crate::prepared::{Form, Prepared, TimeTables};
 
 /// A handle to one parameter of a [`Layout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +99,12 @@ pub struct Weights {
     views: Vec<Tensor>,
     /// Where the gradients go, if the weights are trained.
     sinks: Option<Arc<GradientSinks>>,
-    /// The views of a copy in another kind, for one forward pass; otherwise none.
+    /// The views of a copy in another kind, for one forward pass or prepared for many; otherwise none.
     copies: Vec<Tensor>,
+    /// What inference makes of the weights once, if they do not change.
+    prepared: Option<Prepared>,
+    /// What the network computes from the timestep alone, for the timesteps that are known.
+    times: Option<TimeTables>,
 }
 
 impl Index<Param> for Weights {
@@ -125,7 +130,7 @@ impl Weights {
             )));
         }
         let views = layout.views(&flat);
-        Ok(Self { flat, views, sinks: None, copies: Vec::new() })
+        Ok(Self { flat, views, sinks: None, copies: Vec::new(), prepared: None, times: None })
     }
 
     /// Fresh weights: parameter `i` is drawn from a stream keyed by `(seed, i)`, so every rank and device starts equal.
@@ -164,7 +169,53 @@ impl Weights {
             views: clone(&self.views),
             sinks: self.sinks.clone(),
             copies: clone(&self.copies),
+            prepared: self.prepared.clone(),
+            times: self.times.as_ref().map(TimeTables::shallow_clone),
         }
+    }
+
+    /// The same values as long as they do not change, without gradients: what convolutions make of them is kept.
+    pub(crate) fn frozen(&self, layout: &Layout) -> Self {
+        let flat = self.flat.shallow_clone();
+        Self {
+            views: layout.views(&flat),
+            flat,
+            sinks: None,
+            copies: Vec::new(),
+            prepared: Some(Prepared::default()),
+            times: None,
+        }
+    }
+
+    /// The same weights with tables of what the network computes from the timestep alone.
+    pub(crate) fn with_times(&self, times: TimeTables) -> Self {
+        Self { times: Some(times), ..self.shallow_clone() }
+    }
+
+    /// These tables, if there are any.
+    pub(crate) fn times(&self) -> Option<&TimeTables> {
+        self.times.as_ref()
+    }
+
+    /// A parameter in the form in which inference reads it, in one part or several, made by `make` on first use. None if
+    /// the weights may change.
+    pub(crate) fn prepared(
+        &self,
+        param: Param,
+        form: Form,
+        make: impl FnOnce() -> Result<Vec<Tensor>, TchError>,
+    ) -> Result<Option<Vec<Tensor>>, TchError> {
+        self.prepared.as_ref().map(|prepared| prepared.get(param.0, form, make)).transpose()
+    }
+
+    /// Whether inference keeps what it makes of the weights.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.prepared.is_some()
+    }
+
+    /// Whether there is a copy in `kind`.
+    pub(crate) fn has_copy_in(&self, kind: Kind) -> bool {
+        self.copies.first().is_some_and(|copy| copy.kind() == kind)
     }
 
     /// The same weights with a copy of all of them in `kind`, made by one operation.

@@ -4,6 +4,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::{Activation, Normed, PerChannel};
 
 use crate::arena::{Init, Layout, Param, Weights};
+use crate::prepared::Form;
 
 /// Where a layer's parameters are declared: a layout and the prefix of their names.
 #[derive(Debug)]
@@ -79,29 +80,80 @@ impl Conv2d {
     /// # Errors
     /// libtorch fails: shapes do not fit, or memory runs out.
     pub fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
-        let (output, input, kernel, _) = w[self.weight].size4()?;
-        if (kernel, self.stride, self.padding) == (3, 1, 1) && tch_ext::winograd_applies(x, input, output) {
+        if let Some(planes) = self.planes(w, x)? {
+            return tch_ext::winograd_with_planes(x, &planes, &w[self.bias], None);
+        }
+        if self.channels_of_3x3(w)?.is_some_and(|(input, output)| tch_ext::winograd_applies(x, input, output)) {
             return tch_ext::winograd(x, &w[self.weight], &w[self.bias]);
         }
         let kind = kind_of_products(x);
-        self.convolve(&x.f_to_kind(kind)?, &w.in_kind(self.weight, kind)?, Some(&w.in_kind(self.bias, kind)?))?
-            .f_to_kind(x.kind())
+        let weight = self.parts(w, kind, || Ok(vec![w.in_kind(self.weight, kind)?]))?;
+        self.convolve(&x.f_to_kind(kind)?, &weight[0], Some(&w.in_kind(self.bias, kind)?))?.f_to_kind(x.kind())
+    }
+
+    /// The convolution of `x` plus `plus`, of its shape and kind: in one pass over memory where no gradient is needed.
+    pub(crate) fn forward_plus(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        plus: impl FnOnce() -> Result<Tensor, TchError>,
+    ) -> Result<Tensor, TchError> {
+        match self.planes(w, x)? {
+            Some(planes) => tch_ext::winograd_with_planes(x, &planes, &w[self.bias], Some(&plus()?)),
+            None => self.forward(w, x)?.f_add_(&plus()?),
+        }
     }
 
     /// The convolution of the concatenated `inputs`, computed as a sum of convolutions instead of copying them together.
     pub(crate) fn forward_all<const N: usize>(&self, w: &Weights, inputs: [&Tensor; N]) -> Result<Tensor, TchError> {
         let kind = kind_of_products(inputs[0]);
-        let (weight, bias) = (w.in_kind(self.weight, kind)?, w.in_kind(self.bias, kind)?);
+        let bias = w.in_kind(self.bias, kind)?;
+        let channels = inputs.map(|x| x.size()[1]);
+        let weights = self.parts(w, kind, || w.in_kind(self.weight, kind)?.f_split_with_sizes(channels, 1))?;
         let mut sum = None::<Tensor>;
-        for (x, weight) in inputs.iter().zip(weight.f_split_with_sizes(inputs.map(|x| x.size()[1]), 1)?) {
+        for (x, weight) in inputs.iter().zip(&weights) {
             let bias = sum.is_none().then_some(&bias);
-            let part = self.convolve(&x.f_to_kind(kind)?, &weight, bias)?.f_to_kind(x.kind())?;
+            let part = self.convolve(&x.f_to_kind(kind)?, weight, bias)?.f_to_kind(x.kind())?;
             sum = Some(match sum {
                 Some(mut sum) => sum.f_add_(&part)?,
                 None => part,
             });
         }
         Ok(sum.expect("there is an input"))
+    }
+
+    /// Input and output channels of a 3x3 convolution that keeps the size, which is what Winograd's algorithm computes.
+    fn channels_of_3x3(&self, w: &Weights) -> Result<Option<(i64, i64)>, TchError> {
+        let (output, input, kernel, _) = w[self.weight].size4()?;
+        Ok(((kernel, self.stride, self.padding) == (3, 1, 1)).then_some((input, output)))
+    }
+
+    /// The transformed weights for `x`, where they are the fastest choice and no gradient is needed.
+    fn planes(&self, w: &Weights, x: &Tensor) -> Result<Option<Tensor>, TchError> {
+        if !w.is_prepared() || x.requires_grad() {
+            return Ok(None);
+        }
+        let Some((input, output)) = self.channels_of_3x3(w)? else { return Ok(None) };
+        let Some(kind) = tch_ext::winograd_planes_for(x, input, output) else { return Ok(None) };
+        let planes =
+            w.prepared(self.weight, Form::Planes(kind), || Ok(vec![tch_ext::winograd_planes(&w[self.weight], kind)?]))?;
+        Ok(planes.and_then(|mut planes| planes.pop()))
+    }
+
+    /// The parts into which `split` divides the weights in `kind`, with the channels adjacent if they are prepared:
+    /// libtorch would copy them so in every pass.
+    fn parts(
+        &self,
+        w: &Weights,
+        kind: Kind,
+        split: impl Fn() -> Result<Vec<Tensor>, TchError>,
+    ) -> Result<Vec<Tensor>, TchError> {
+        let prepared =
+            w.prepared(self.weight, Form::Direct(kind), || split()?.iter().map(tch_ext::channels_last).collect());
+        match prepared? {
+            Some(parts) => Ok(parts),
+            None => split(),
+        }
     }
 
     fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
@@ -112,8 +164,13 @@ impl Conv2d {
 /// The kind in which products with `x` are computed: its own, except that bf16 is computed in f32 on a CPU without
 /// instructions for it, where libtorch would take ten times as long.
 pub(crate) fn kind_of_products(x: &Tensor) -> Kind {
-    match x.kind() {
-        Kind::BFloat16 if x.device() == Device::Cpu && !tch_ext::multiplies_bf16() => Kind::Float,
+    products_in(x.kind(), x.device())
+}
+
+/// The same for tensors of this kind on this device.
+pub(crate) fn products_in(kind: Kind, device: Device) -> Kind {
+    match kind {
+        Kind::BFloat16 if device == Device::Cpu && !tch_ext::multiplies_bf16() => Kind::Float,
         kind => kind,
     }
 }

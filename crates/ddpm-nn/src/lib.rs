@@ -86,6 +86,7 @@ mod noise_scale;
 mod openai;
 mod optim;
 mod power_average;
+mod prepared;
 mod small;
 mod stored;
 mod time;

@@ -18,6 +18,15 @@ pub trait Module: Debug + Send + Sync {
         None
     }
 
+    /// What the network computes from timesteps `t` (i64 `[N]`) alone: tables with a row for each, that inference computes
+    /// once. None by default.
+    ///
+    /// # Errors
+    /// libtorch fails.
+    fn time_tables(&self, _w: &Weights, _t: &Tensor) -> Result<Vec<Tensor>, TchError> {
+        Ok(Vec::new())
+    }
+
     /// Number of layers that drop activations, each with its own key in [`DropoutKeys`](crate::DropoutKeys).
     fn dropout_layers(&self) -> usize {
         0

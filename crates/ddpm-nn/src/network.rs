@@ -6,8 +6,9 @@ use tch::{Kind, TchError, Tensor};
 use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::inputs::Inputs;
-use crate::layers::kind_of_products;
+use crate::layers::{kind_of_products, products_in};
 use crate::module::Module;
+use crate::prepared::TimeTables;
 use crate::small::SmallUNet;
 use crate::unet::{Classifier, UNet};
 
@@ -78,6 +79,34 @@ impl Network {
         self.precision
     }
 
+    /// These weights for many passes without their gradients: what every pass would make of them, a copy in the precision
+    /// of the network and what convolutions read, is made once and kept. They must not change any more.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn prepare(&self, w: &Weights) -> Result<Weights, TchError> {
+        let frozen = w.frozen(&self.layout);
+        match products_in(self.precision, w.flat().device()) {
+            Kind::Float => Ok(frozen),
+            kind => frozen.with_copy_in(&self.layout, kind),
+        }
+    }
+
+    /// These weights for passes at some of `timesteps`: what the network computes from these alone is computed once.
+    ///
+    /// # Errors
+    /// libtorch fails.
+    pub fn at_timesteps(&self, w: &Weights, timesteps: &[i64]) -> Result<Weights, TchError> {
+        tch::no_grad(|| {
+            let t = Tensor::f_from_slice(timesteps)?.f_to_device(w.flat().device())?;
+            let tables = self.module.time_tables(w, &t)?;
+            if tables.is_empty() {
+                return Ok(w.shallow_clone());
+            }
+            Ok(w.with_times(TimeTables::new(timesteps, tables)?))
+        })
+    }
+
     /// Floating-point operations of the forward pass of one image: convolutions, linear maps and attention, with two for
     /// each multiply-add. Counted by applying the network once, on the device of the weights.
     ///
@@ -104,6 +133,7 @@ impl Network {
         let copied;
         let w = match kind_of_products(&x) {
             Kind::Float => w,
+            kind if w.has_copy_in(kind) => w,
             kind => {
                 copied = w.with_copy_in(self.layout(), kind)?;
                 &copied

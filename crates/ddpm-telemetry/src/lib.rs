@@ -54,4 +54,4 @@ pub use progress::{Progress, init_logging};
 pub use resident::{peak_rss_mb, rss_mb};
 pub use table::fit_terminal;
 pub use tensorboard::TensorBoard;
-pub use work::{Unit, Work};
+pub use work::{Showing, Unit, Work};

@@ -11,10 +11,10 @@ use ddpm_config::Settings;
 use ddpm_data::Source;
 use ddpm_diffusion::Clip;
 use ddpm_eval::Strata;
-use ddpm_model::compare::{Extractor, ImageSet, MOST_FEATURES, Progress, Reference, Statistics};
+use ddpm_model::compare::{Extractor, ImageSet, MOST_FEATURES, Reference, Statistics};
 use ddpm_model::{BoundTask, Error, ErrorKind, Failure, data};
 use ddpm_nn::Weights;
-use ddpm_telemetry::Metrics;
+use ddpm_telemetry::{Metrics, Showing};
 
 use crate::observer::Run;
 use crate::preview::{Preview, batch, step_name};
@@ -23,7 +23,7 @@ use crate::preview::{Preview, batch, step_name};
 const SEED: u64 = 0;
 
 /// The bar on the terminal shows the progress of training.
-const QUIETLY: Progress = &|_, _| ();
+const QUIETLY: Showing = Showing::Nothing;
 
 /// What the evaluations of a run need.
 pub struct Evaluations {

@@ -61,6 +61,7 @@ double flops_per_output(std::string_view name, c10::ArrayRef<const c10::IValue> 
     const auto sizes = [&](size_t input) { return inputs[input].toTensor().sizes(); };
     const auto product = [](c10::IntArrayRef all) { return static_cast<double>(c10::multiply_integers(all)); };
     if (name == "aten::convolution" || name == "tch_ext::winograd") return 2 * product(sizes(1).slice(1));
+    if (name == "tch_ext::winograd_with_planes") return 2.0 * 9.0 * static_cast<double>(sizes(0)[1]);
     if (name == "aten::mm" || name == "aten::bmm") return 2.0 * static_cast<double>(sizes(0).back());
     if (name == "aten::addmm" || name == "aten::baddbmm") return 2.0 * static_cast<double>(sizes(1).back());
     const bool attends = name.starts_with("aten::_scaled_dot_product_") && !name.ends_with("_math");

@@ -6,6 +6,10 @@
 #include <cstdlib>
 #include <string>
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 namespace tch_ext {
 
 Processor this_processor() {
@@ -29,21 +33,50 @@ Processor this_processor() {
 #endif
 }
 
+#ifdef __x86_64__
+namespace {
+
+// The most that oneDNN may use by its own setting, in capitals; empty if nothing is set. It exports no function that
+// reports this.
+std::string limit_of_onednn() {
+    for (const char *variable : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
+        const char *value = std::getenv(variable);
+        if (!value || !*value) continue;
+        std::string most = value;
+        for (char &letter : most) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
+        return most;
+    }
+    return {};
+}
+
+} // namespace
+#endif
+
 bool multiplies_bf16() {
 #ifdef __x86_64__
     static const bool multiplies = [] {
         if (this_processor() != Processor::avx512 || !__builtin_cpu_supports("avx512bf16")) return false;
-        // The limits set for oneDNN, which does not export a function that reports them.
-        for (const char *variable : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
-            const char *value = std::getenv(variable);
-            if (!value || !*value) continue;
-            std::string most = value;
-            for (char &letter : most) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
-            for (const char *lesser : {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"})
-                if (most == lesser) return false;
-            return true;
-        }
+        const std::string most = limit_of_onednn();
+        for (const char *lesser : {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"})
+            if (most == lesser) return false;
         return true;
+    }();
+    return multiplies;
+#else
+    return false;
+#endif
+}
+
+bool multiplies_bf16_in_tiles() {
+#ifdef __x86_64__
+    static const bool multiplies = [] {
+        // Not every compiler knows the feature's name.
+        unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+        const bool has_unit = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 22 & 1);
+        const std::string most = limit_of_onednn();
+        const bool allowed =
+            most.empty() || most == "ALL" || most == "DEFAULT" || most.find("AMX") != std::string::npos;
+        return has_unit && allowed && multiplies_bf16();
     }();
     return multiplies;
 #else

@@ -15,6 +15,9 @@ const char *name_of(Processor);
 // them it works at a tenth of its speed in f32.
 bool multiplies_bf16();
 
+// Whether it finds a matrix unit for bf16 here (AMX).
+bool multiplies_bf16_in_tiles();
+
 // The variant of `kernels` for this processor; those for x86-64 exist only there.
 #ifdef __x86_64__
 #define KERNELS_OF_THIS_PROCESSOR(kernels)                                                                                  \

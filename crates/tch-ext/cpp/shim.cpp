@@ -7,6 +7,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/types.h>
+#include <torch/version.h>
 
 #include <cstdlib>
 
@@ -60,6 +61,18 @@ char *tch_ext_gpu_memory(int index, int64_t *allocated, int64_t *reserved) {
         const auto total = static_cast<size_t>(at::CachingAllocator::StatType::AGGREGATE);
         *allocated = stats.allocated_bytes[total].peak;
         *reserved = stats.reserved_bytes[total].peak;
+    });
+}
+
+// Bytes of a GPU's memory in all, where libtorch can say so.
+char *tch_ext_gpu_total_memory(int index, int64_t *total) {
+    return guarded([&] {
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13
+        TORCH_CHECK(false, "this libtorch does not tell the memory of GPU ", index, " (", *total, " bytes known)");
+#else
+        auto *allocator = at::getDeviceAllocator(c10::DeviceType::CUDA);
+        *total = static_cast<int64_t>(allocator->getMemoryInfo(static_cast<c10::DeviceIndex>(index)).second);
+#endif
     });
 }
 

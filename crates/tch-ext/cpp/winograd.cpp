@@ -2,7 +2,7 @@
 // 2.25 times as many multiplications.
 #include "guarded.h"
 #include "processor.h"
-#include "winograd_kernels.h"
+#include "winograd_planes.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/record_function.h>
@@ -19,48 +19,19 @@
 namespace {
 
 using at::MemoryFormat;
-using tch_ext::Convolution;
+using tch_ext::CHANNELS, tch_ext::Convolution, tch_ext::winograd_kernels;
+using tch_ext::convolve, tch_ext::planes_of, tch_ext::shape_of, tch_ext::work_of;
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-const tch_ext::WinogradKernels &kernels() { return KERNELS_OF_THIS_PROCESSOR(tch_ext::winograd); }
-
-// A multiple of the vector length of all processors.
-constexpr int64_t CHANNELS = 16;
 // Maximum input channels of one part of a weight gradient: large enough that the upstream gradient is not transformed
 // too often.
 constexpr int64_t MAX_CHANNELS_OF_A_PART = 96;
 
-auto work_of(int64_t size) { return std::make_unique_for_overwrite<float[]>(size); }
-
-// Images [B, in, H, W] become [B, out, H, W].
-Convolution shape_of(const Tensor &x, int64_t out) { return {x.size(0), x.size(2), x.size(3), x.size(1), out}; }
-
 Convolution reversed(Convolution c) {
     std::swap(c.in, c.out);
     return c;
-}
-
-// The convolution `c` of x with the `weights` of the layer or, if `backward`, of the upstream gradient x with the
-// flipped weights.
-Tensor convolve(const Convolution &c, const Tensor &x, const Tensor &weights, const Tensor &bias, bool backward) {
-    auto u = at::empty({16, c.in, c.out}, weights.options());
-    auto *const planes = u.mutable_data_ptr<float>();
-    const auto *const values = weights.const_data_ptr<float>();
-    // Strides of the layer's weights [out, in, 3, 3].
-    const int64_t near = 9, far = 9 * weights.size(1);
-    at::parallel_for(0, c.in, CHANNELS, [&](int64_t begin, int64_t end) {
-        kernels().transform_weights(c, values, backward ? far : near, backward ? near : far, backward, planes, begin, end,
-                                    work_of(9 * c.out).get());
-    });
-    auto y = at::empty({c.batch, c.out, c.height, c.width}, x.options().memory_format(MemoryFormat::ChannelsLast));
-    const auto *const from = x.const_data_ptr<float>(), *const plus = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
-    auto *const to = y.mutable_data_ptr<float>();
-    at::parallel_for(0, c.tiles(), tiles_at_once(c), [&](int64_t begin, int64_t end) {
-        kernels().forward(c, from, planes, plus, to, begin, end, work_of(forward_work(c)).get());
-    });
-    return y;
 }
 
 Tensor weight_gradient(const Convolution &c, const Tensor &x, const Tensor &dy) {
@@ -76,13 +47,15 @@ Tensor weight_gradient(const Convolution &c, const Tensor &x, const Tensor &dy) 
         const auto work = work_of(weight_work(c, most));
         for (int64_t part = begin; part < end; ++part) {
             const int64_t first = part / 4 * most;
-            kernels().weight_gradient(c, from, upstream, planes, part % 4, first, std::min(first + most, c.in), work.get());
+            winograd_kernels().weight_gradient(c, from, upstream, planes, part % 4, first, std::min(first + most, c.in),
+                                               work.get());
         }
     });
     auto gradient = at::empty({c.out, c.in, 3, 3}, x.options().memory_format(MemoryFormat::Contiguous));
     auto *const values = gradient.mutable_data_ptr<float>();
-    at::parallel_for(0, c.in, CHANNELS,
-                     [&](int64_t begin, int64_t end) { kernels().restore_weights(c, planes, values, begin, end); });
+    at::parallel_for(0, c.in, CHANNELS, [&](int64_t begin, int64_t end) {
+        winograd_kernels().restore_weights(c, planes, values, begin, end);
+    });
     return gradient;
 }
 
@@ -93,7 +66,8 @@ struct Winograd : torch::autograd::Function<Winograd> {
         const std::array<const c10::IValue, 2> inputs{x, weights};
         if (guard.isActive()) guard.before("tch_ext::winograd", c10::ArrayRef<const c10::IValue>(inputs));
         ctx->save_for_backward({x, weights});
-        auto y = convolve(shape_of(x, weights.size(0)), x.to(at::kFloat), weights, bias, false).to(x.scalar_type());
+        const auto c = shape_of(x, weights.size(0));
+        auto y = convolve(c, x.to(at::kFloat), planes_of(c, weights, false), bias, Tensor()).to(x.scalar_type());
         if (guard.isActive()) guard.setOutputs(std::vector<c10::IValue>{y});
         return y;
     }
@@ -107,7 +81,8 @@ struct Winograd : torch::autograd::Function<Winograd> {
         variable_list d(3);
         if (ctx->needs_input_grad(0)) {
             RECORD_FUNCTION("tch_ext::winograd_backward", c10::ArrayRef<const c10::IValue>{});
-            d[0] = convolve(reversed(c), dy, weights, Tensor(), true).to(x.scalar_type());
+            const auto back = reversed(c);
+            d[0] = convolve(back, dy, planes_of(back, weights, true), Tensor(), Tensor()).to(x.scalar_type());
         }
         if (ctx->needs_input_grad(1)) {
             RECORD_FUNCTION("tch_ext::winograd_weights", c10::ArrayRef<const c10::IValue>{});
@@ -131,6 +106,14 @@ bool tch_ext_winograd_applies(const at::Tensor *x, int64_t in, int64_t out) {
     const auto kind = x->scalar_type();
     return allowed && x->is_cpu() && (kind == at::kFloat || (kind == at::kBFloat16 && !tch_ext::multiplies_bf16())) &&
            in % CHANNELS == 0 && out % CHANNELS == 0;
+}
+
+// The type of the transformed weights with which a convolution without gradients is fastest: 1 for f32, 2 for bf16, 0 if
+// it is faster in another way.
+int tch_ext_winograd_planes_for(const at::Tensor *x, int64_t in, int64_t out) {
+    if (tch_ext_winograd_applies(x, in, out)) return 1;
+    const bool fits = allowed && x->is_cpu() && in % CHANNELS == 0 && out % CHANNELS == 0;
+    return fits && x->scalar_type() == at::kBFloat16 && tch_ext::planes_in_bf16_are_fastest() ? 2 : 0;
 }
 
 // The convolution of x [B, in, H, W], f32 or bf16, with f32 weights [out, in, 3, 3] at stride 1 and padding 1, in the

@@ -27,16 +27,16 @@ INLINE void store(float *to, Lanes lanes) { *reinterpret_cast<Lanes *>(to) = lan
 // Subtracting zero changes no value, not even -0, so the compiler drops it; adding zero would need an instruction.
 INLINE Lanes all(float value) { return value - Lanes{}; }
 
+} // namespace
+} // namespace tch_ext
+
+#include "winograd_tiles.h"
+
+namespace tch_ext {
+namespace {
+
 void fill_zero(float *values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) values[i] = 0;
-}
-
-// B^T (d0, d1, d2, d3), by rows or by columns.
-INLINE void input_transform(const Lanes (&d)[4], Lanes (&to)[4]) {
-    to[0] = d[0] - d[2];
-    to[1] = d[1] + d[2];
-    to[2] = d[2] - d[1];
-    to[3] = d[1] - d[3];
 }
 
 // One tile of c (+)= a b, where a[r][k] is at `a + r * row_stride + k * k_stride`.
@@ -74,30 +74,6 @@ void multiply(const float *a, int64_t row_stride, int64_t k_stride, int64_t rows
                                          columns, depth);
 }
 
-// The position of a tile: the image, and its row and column in tiles.
-struct Place {
-    int64_t image, row, column;
-
-    Place(const Convolution &c, int64_t tile)
-        : image(tile / (c.tile_rows() * c.tile_columns())), row(tile / c.tile_columns() % c.tile_rows()),
-          column(tile % c.tile_columns()) {}
-
-    void next(const Convolution &c) {
-        if (++column < c.tile_columns()) return;
-        column = 0;
-        if (++row < c.tile_rows()) return;
-        row = 0;
-        ++image;
-    }
-};
-
-// The channels of pixel (row, column) of an image; `outside` if it has no such pixel.
-INLINE const float *pixel(const Convolution &c, const float *images, int64_t channels, int64_t image, int64_t row,
-                          int64_t column, const float *outside) {
-    const bool inside = row >= 0 && row < c.height && column >= 0 && column < c.width;
-    return inside ? images + ((image * c.height + row) * c.width + column) * channels : outside;
-}
-
 void transform_weights(const Convolution &c, const float *weights, int64_t in_stride, int64_t out_stride, bool turned,
                        float *u, int64_t begin, int64_t end, float *work) {
     for (int64_t i = begin; i < end; ++i) {
@@ -125,61 +101,8 @@ void transform_weights(const Convolution &c, const float *weights, int64_t in_st
     }
 }
 
-// v [16, tiles_at_once, in] of `count` tiles starting at `place`.
-void transform_inputs(const Convolution &c, const float *x, Place place, int64_t count, float *v, const float *zeros) {
-    const int64_t plane = tiles_at_once(c) * c.in;
-    for (int64_t t = 0; t < count; ++t, place.next(c)) {
-        const float *from[4][4];
-        for (int64_t i = 0; i < 4; ++i)
-            for (int64_t j = 0; j < 4; ++j)
-                from[i][j] = pixel(c, x, c.in, place.image, 2 * place.row - 1 + i, 2 * place.column - 1 + j, zeros);
-        for (int64_t channel = 0; channel < c.in; channel += LANES) {
-            Lanes rows[4][4];
-            UNROLL for (int64_t j = 0; j < 4; ++j) {
-                const Lanes d[4] = {load(from[0][j] + channel), load(from[1][j] + channel), load(from[2][j] + channel),
-                                    load(from[3][j] + channel)};
-                Lanes to[4];
-                input_transform(d, to);
-                UNROLL for (int64_t i = 0; i < 4; ++i) rows[i][j] = to[i];
-            }
-            float *to = v + t * c.in + channel;
-            UNROLL for (int64_t i = 0; i < 4; ++i) {
-                Lanes places[4];
-                input_transform(rows[i], places);
-                UNROLL for (int64_t j = 0; j < 4; ++j) store(to + (i * 4 + j) * plane, places[j]);
-            }
-        }
-    }
-}
-
-// The pixels of y of `count` tiles starting at `place`: A^T m A, for m [16, tiles_at_once, out], plus the bias.
-void transform_outputs(const Convolution &c, const float *m, const float *bias, Place place, int64_t count, float *y) {
-    const int64_t plane = tiles_at_once(c) * c.out;
-    for (int64_t t = 0; t < count; ++t, place.next(c)) {
-        float *const to = y + ((place.image * c.height + 2 * place.row) * c.width + 2 * place.column) * c.out;
-        const bool below = 2 * place.row + 1 < c.height, right = 2 * place.column + 1 < c.width;
-        for (int64_t channel = 0; channel < c.out; channel += LANES) {
-            const float *from = m + t * c.out + channel;
-            Lanes rows[2][4];
-            UNROLL for (int64_t j = 0; j < 4; ++j) {
-                const Lanes m0 = load(from + j * plane), m1 = load(from + (4 + j) * plane),
-                            m2 = load(from + (8 + j) * plane), m3 = load(from + (12 + j) * plane);
-                rows[0][j] = m0 + m1 + m2;
-                rows[1][j] = m1 - m2 - m3;
-            }
-            const Lanes plus = bias ? load(bias + channel) : Lanes{};
-            const auto put = [&](const Lanes(&row)[4], float *pixel) {
-                store(pixel, row[0] + row[1] + row[2] + plus);
-                if (right) store(pixel + c.out, row[1] - row[2] - row[3] + plus);
-            };
-            put(rows[0], to + channel);
-            if (below) put(rows[1], to + c.width * c.out + channel);
-        }
-    }
-}
-
-void forward(const Convolution &c, const float *x, const float *u, const float *bias, float *y, int64_t begin, int64_t end,
-             float *work) {
+void forward(const Convolution &c, const float *x, const float *u, const float *bias, const float *plus, float *y,
+             int64_t begin, int64_t end, float *work) {
     const int64_t at_once = tiles_at_once(c), v_plane = at_once * c.in, m_plane = at_once * c.out;
     float *const v = work, *const m = v + 16 * v_plane, *const zeros = m + 16 * m_plane;
     // Rows beyond the last tile are multiplied too, and their results ignored.
@@ -188,10 +111,10 @@ void forward(const Convolution &c, const float *x, const float *u, const float *
         const int64_t count = end - first < at_once ? end - first : at_once;
         const int64_t rows = (count + ROWS - 1) / ROWS * ROWS;
         const Place place(c, first);
-        transform_inputs(c, x, place, count, v, zeros);
+        transform_inputs<float>(c, x, place, count, v, zeros);
         for (int64_t k = 0; k < 16; ++k)
             multiply<ROWS, false>(v + k * v_plane, c.in, 1, rows, u + k * c.in * c.out, m + k * m_plane, c.out, c.in);
-        transform_outputs(c, m, bias, place, count, y);
+        transform_outputs<float>(c, m, bias, plus, place, count, y);
     }
 }
 
@@ -204,8 +127,8 @@ void transform_input_row(const Convolution &c, const float *x, int64_t channel, 
         const float *first[4], *second[4];
         for (int64_t j = 0; j < 4; ++j) {
             const int64_t top = 2 * place.row - 1, column = 2 * place.column - 1 + j;
-            first[j] = pixel(c, x + channel, c.in, place.image, top + plus[row], column, zeros);
-            second[j] = pixel(c, x + channel, c.in, place.image, top + other[row], column, zeros);
+            first[j] = pixel<float>(c, x + channel, c.in, place.image, top + plus[row], column, zeros);
+            second[j] = pixel<float>(c, x + channel, c.in, place.image, top + other[row], column, zeros);
         }
         for (int64_t at = 0; at < channels; at += LANES) {
             Lanes d[4], places[4];
@@ -227,7 +150,7 @@ void transform_gradient_row(const Convolution &c, const float *dy, Place place, 
         const float *from[2][2];
         for (int64_t i = 0; i < 2; ++i)
             for (int64_t j = 0; j < 2; ++j)
-                from[i][j] = pixel(c, dy, c.out, place.image, 2 * place.row + i, 2 * place.column + j, zeros);
+                from[i][j] = pixel<float>(c, dy, c.out, place.image, 2 * place.row + i, 2 * place.column + j, zeros);
         for (int64_t channel = 0; channel < c.out; channel += LANES) {
             Lanes sides[2];
             UNROLL for (int64_t j = 0; j < 2; ++j) {

@@ -26,9 +26,10 @@ struct WinogradKernels {
     // convolution in backward. `work` holds 9 * out values.
     void (*transform_weights)(const Convolution &, const float *weights, int64_t in_stride, int64_t out_stride, bool turned,
                               float *u, int64_t begin, int64_t end, float *work);
-    // Tiles [begin, end) of y, from x, u and the bias, which may be null. `work` holds forward_work() values.
-    void (*forward)(const Convolution &, const float *x, const float *u, const float *bias, float *y, int64_t begin,
-                    int64_t end, float *work);
+    // Tiles [begin, end) of y, from x, u, the bias, and `plus` of the shape of y, which is added; either may be null. `work`
+    // holds forward_work() values.
+    void (*forward)(const Convolution &, const float *x, const float *u, const float *bias, const float *plus, float *y,
+                    int64_t begin, int64_t end, float *work);
     // One of the four rows of positions of du [16, in, out], the gradient of u, for the input channels [begin, end),
     // from x and the gradient dy of y. Such parts do not share results. `work` holds weight_work() values.
     void (*weight_gradient)(const Convolution &, const float *x, const float *dy, float *du, int64_t row, int64_t begin,
@@ -55,8 +56,18 @@ static inline int64_t weight_work(const Convolution &c, int64_t channels) {
     return 4 * (WEIGHT_TILES * (channels + c.out) + channels * c.out) + (c.in > c.out ? c.in : c.out);
 }
 
+// WinogradKernels::forward for x, plus and y in bf16 and u [16, in / 2, out, 2] in bf16. `sums` holds bf16_sums_work()
+// values, `inputs` bf16_inputs_work().
+using Bf16Forward = void (*)(const Convolution &, const uint16_t *x, const uint16_t *u, const float *bias,
+                             const uint16_t *plus, uint16_t *y, int64_t begin, int64_t end, float *sums, uint16_t *inputs);
+
+static inline int64_t bf16_sums_work(const Convolution &c) { return 16 * tiles_at_once(c) * c.out; }
+static inline int64_t bf16_inputs_work(const Convolution &c) { return 16 * tiles_at_once(c) * c.in + c.in; }
+
 #ifdef __x86_64__
 extern const WinogradKernels winograd_avx512, winograd_avx2;
+// For AVX-512 with bf16; null if the compiler does not know these instructions.
+extern const Bf16Forward winograd_bf16;
 #endif
 extern const WinogradKernels winograd_any;
 

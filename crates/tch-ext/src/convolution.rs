@@ -1,9 +1,9 @@
 //! 3x3 convolutions by Winograd's algorithm, which is often faster than libtorch's own.
 
-use std::ffi::{CStr, c_char};
-use std::ptr::null_mut;
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr::{null, null_mut};
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
 use crate::message::check;
@@ -16,6 +16,15 @@ unsafe extern "C" {
         y: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn tch_ext_winograd_applies(x: *const C_tensor, input: i64, output: i64) -> bool;
+    fn tch_ext_winograd_planes_for(x: *const C_tensor, input: i64, output: i64) -> c_int;
+    fn tch_ext_winograd_planes(weights: *const C_tensor, bf16: bool, planes: *mut *mut C_tensor) -> *mut c_char;
+    fn tch_ext_winograd_with_planes(
+        x: *const C_tensor,
+        planes: *const C_tensor,
+        bias: *const C_tensor,
+        plus: *const C_tensor,
+        y: *mut *mut C_tensor,
+    ) -> *mut c_char;
     fn tch_ext_allow_winograd(allow: bool);
     fn tch_ext_multiplies_bf16() -> bool;
     fn tch_ext_processor() -> *const c_char;
@@ -45,8 +54,54 @@ pub fn winograd_applies(x: &Tensor, input: i64, output: i64) -> bool {
     unsafe { tch_ext_winograd_applies(x.as_ptr(), input, output) }
 }
 
-/// Allows or forbids Winograd convolutions in the whole process: if forbidden, [`winograd_applies`] returns false. They
-/// are allowed by default.
+/// The kind of [`winograd_planes`] with which a convolution of `x` from `input` to `output` channels is fastest where no
+/// gradient is needed; none if it is faster in another way.
+pub fn winograd_planes_for(x: &Tensor, input: i64, output: i64) -> Option<Kind> {
+    // SAFETY: `x` is a live tensor, of which only properties are read.
+    match unsafe { tch_ext_winograd_planes_for(x.as_ptr(), input, output) } {
+        1 => Some(Kind::Float),
+        2 => Some(Kind::BFloat16),
+        _ => None,
+    }
+}
+
+/// The f32 `weights` `[out, in, 3, 3]` as Winograd's algorithm multiplies them: transformed once, for many calls of
+/// [`winograd_with_planes`]. They take 16/9 of the weights' memory in f32, half of that in bf16.
+///
+/// # Errors
+/// If shape, type or device are not supported, or there is not enough memory.
+pub fn winograd_planes(weights: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+    let mut planes = null_mut();
+    // SAFETY: `weights` is a live tensor; on success `planes` is a new tensor, whose ownership from_ptr takes.
+    unsafe {
+        check(tch_ext_winograd_planes(weights.as_ptr(), kind == Kind::BFloat16, &mut planes))?;
+        Ok(Tensor::from_ptr(planes))
+    }
+}
+
+/// [`winograd`] without gradients, with weights that are transformed already, plus `plus` of the shape and type of the
+/// result. With planes in f32 the result is that of `winograd` and an addition, bit for bit for `x` in f32. Planes in bf16
+/// are for `x` in bf16: what is multiplied is rounded to bf16, sums are f32.
+///
+/// # Errors
+/// If shapes, types or devices are not supported, the processor has no instructions for planes in bf16, or there is not
+/// enough memory.
+pub fn winograd_with_planes(
+    x: &Tensor,
+    planes: &Tensor,
+    bias: &Tensor,
+    plus: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    let (mut y, plus) = (null_mut(), plus.map_or(null(), Tensor::as_ptr));
+    // SAFETY: all inputs are live tensors, `plus` or null; on success `y` is a new tensor, whose ownership from_ptr takes.
+    unsafe {
+        check(tch_ext_winograd_with_planes(x.as_ptr(), planes.as_ptr(), bias.as_ptr(), plus, &mut y))?;
+        Ok(Tensor::from_ptr(y))
+    }
+}
+
+/// Allows or forbids Winograd convolutions in the whole process: if forbidden, [`winograd_applies`] returns false,
+/// and [`winograd_planes_for`] none. They are allowed by default.
 pub fn allow_winograd(allow: bool) {
     // SAFETY: sets an atomic flag.
     unsafe { tch_ext_allow_winograd(allow) }

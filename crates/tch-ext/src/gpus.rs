@@ -18,6 +18,7 @@ unsafe extern "C" {
     fn tch_ext_make_current(index: c_int) -> *mut c_char;
     fn tch_ext_compute_stream(index: c_int, handle: *mut *mut c_void) -> *mut c_char;
     fn tch_ext_gpu_memory(index: c_int, allocated: *mut i64, reserved: *mut i64) -> *mut c_char;
+    fn tch_ext_gpu_total_memory(index: c_int, total: *mut i64) -> *mut c_char;
     fn tch_ext_pinned(like: *const C_tensor, index: c_int, pinned: *mut *mut C_tensor) -> *mut c_char;
 }
 
@@ -183,6 +184,15 @@ impl GpuMemory {
         unsafe { check(tch_ext_gpu_memory(index as c_int, &mut peak.allocated, &mut peak.reserved))? };
         Ok(Some(peak))
     }
+
+    /// Bytes of memory of the GPU `device` in all; `None` for the CPU, and if libtorch does not know.
+    pub fn total(device: Device) -> Option<i64> {
+        let Device::Cuda(index) = device else { return None };
+        let mut total = 0;
+        // SAFETY: any number is allowed; the shim writes the value unless it fails.
+        unsafe { check(tch_ext_gpu_total_memory(index as c_int, &mut total)).ok()? };
+        Some(total)
+    }
 }
 
 /// A new tensor of zeros in host memory, to be copied to `device`. For a GPU its memory is pinned, so that
@@ -332,6 +342,7 @@ mod tests {
         assert!(make_current(Device::Cuda(0)).is_err());
         assert!(GpuMemory::peak(Device::Cuda(0)).is_err());
         assert_eq!(GpuMemory::peak(Device::Cpu).unwrap(), None);
+        assert_eq!([Device::Cuda(0), Device::Cpu].map(GpuMemory::total), [None; 2]);
     }
 
     #[test]

@@ -44,7 +44,10 @@ pub use adamw::{AdamWBuffers, AdamWOptions, fused_adamw};
 pub use attempt::{attempt, is_attempt};
 pub use channels::channels_last;
 pub use checkpoint::checkpoint;
-pub use convolution::{allow_winograd, multiplies_bf16, processor, winograd, winograd_applies};
+pub use convolution::{
+    allow_winograd, multiplies_bf16, processor, winograd, winograd_applies, winograd_planes, winograd_planes_for,
+    winograd_with_planes,
+};
 pub use failure::TorchFailure;
 pub use gpu_kernels::{check_gpu_kernels, compile_gpu_kernels, forget_gpu_kernels, norm_of_the_gpu};
 pub use gpus::{GpuMemory, Gpus, NoGpu, load_cuda_backend, make_current, set_deterministic, staging, with_f32_on_gpu};

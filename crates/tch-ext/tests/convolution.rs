@@ -4,7 +4,10 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use tch::{Device, Kind, Tensor};
-use tch_ext::{allow_winograd, multiplies_bf16, winograd, winograd_applies};
+use tch_ext::{
+    allow_winograd, multiplies_bf16, winograd, winograd_applies, winograd_planes, winograd_planes_for,
+    winograd_with_planes,
+};
 
 /// The number of threads and the choice of the algorithm are process-wide, and the tests of a process run in parallel.
 static SETTINGS: Mutex<()> = Mutex::new(());
@@ -112,6 +115,64 @@ fn bf16_images_are_rounded_once() {
     assert!(error.double_value(&[]) < 4e-3, "the gradient is off by {error:?}");
 }
 
+/// Where no gradient is needed, weights are transformed once, and a residual is added in the same pass.
+#[test]
+fn transformed_weights_give_the_same_bits() {
+    let _settings = SETTINGS.lock().unwrap();
+    for (batch, size, channels) in CASES {
+        let [x, weights, bias, plus] = case(batch, size, channels);
+        let planes = winograd_planes(&weights, Kind::Float).unwrap();
+        let [y, planned] = [winograd(&x, &weights, &bias), winograd_with_planes(&x, &planes, &bias, None)];
+        let (y, planned) = (y.unwrap(), planned.unwrap());
+        assert_eq!(planned, y, "{batch} images of {size:?}, {channels:?} channels");
+        assert_eq!(winograd_with_planes(&x, &planes, &bias, Some(&plus)).unwrap(), &y + &plus);
+        let half = x.to_kind(Kind::BFloat16);
+        let rounded = winograd_with_planes(&half, &planes, &bias, None).unwrap();
+        assert_eq!(rounded, winograd(&half, &weights, &bias).unwrap());
+    }
+}
+
+/// What is multiplied is rounded to 8 bits, and sums are not: half a percent of the result at most, of which the rounding of
+/// the result itself is a quarter.
+#[test]
+fn planes_in_bf16_round_what_is_multiplied() {
+    let _settings = SETTINGS.lock().unwrap();
+    for (batch, size, channels) in CASES {
+        let [x, weights, bias, plus] = case(batch, size, channels);
+        let [x, plus] = [x, plus].map(|images| images.to_kind(Kind::BFloat16));
+        let planes = winograd_planes(&weights, Kind::BFloat16).unwrap();
+        let found = winograd_with_planes(&x, &planes, &bias, Some(&plus));
+        if !multiplies_bf16() {
+            assert!(found.unwrap_err().to_string().contains("no kernels"), "refused without instructions");
+            continue;
+        }
+        let found = found.unwrap();
+        assert_eq!(found.kind(), Kind::BFloat16);
+        let [x, weights, bias, plus] = [x, weights, bias, plus].map(|values| values.to_kind(Kind::Double));
+        let exact = reference(&x, &weights, &bias) + plus;
+        let error = ((found.to_kind(Kind::Double) - &exact).norm() / exact.norm()).double_value(&[]);
+        assert!(error < 0.01, "{batch} images of {size:?}, {channels:?} channels: off by {error}");
+    }
+}
+
+#[test]
+fn transformed_weights_that_do_not_fit_are_refused() {
+    let [x, weights, bias, plus] = case(2, [8, 8], [32, 48]);
+    let planes = winograd_planes(&weights, Kind::Float).unwrap();
+    let pairs = winograd_planes(&weights, Kind::BFloat16).unwrap();
+    for (what, refused) in [
+        ("narrow weights", winograd_planes(&weights.narrow(0, 0, 8), Kind::Float)),
+        ("weights of one pixel", winograd_planes(&weights.narrow(2, 0, 1), Kind::Float)),
+        ("other channels", winograd_with_planes(&x.narrow(1, 0, 16), &planes, &bias, None)),
+        ("another bias", winograd_with_planes(&x, &planes, &bias.narrow(0, 0, 16), None)),
+        ("f32 images, bf16 planes", winograd_with_planes(&x, &pairs, &bias, None)),
+        ("another type to add", winograd_with_planes(&x, &planes, &bias, Some(&plus.to_kind(Kind::BFloat16)))),
+        ("another shape to add", winograd_with_planes(&x, &planes, &bias, Some(&x))),
+    ] {
+        assert!(refused.is_err(), "{what}");
+    }
+}
+
 #[test]
 fn it_applies_where_it_is_fastest() {
     let _settings = SETTINGS.lock().unwrap();
@@ -120,10 +181,14 @@ fn it_applies_where_it_is_fastest() {
     assert!(!winograd_applies(&x, 3, 32) && !winograd_applies(&x, 32, 1), "few channels");
     assert!(!winograd_applies(&x.to_kind(Kind::Double), 32, 32), "f64");
     assert_eq!(winograd_applies(&x.to_kind(Kind::BFloat16), 32, 32), !multiplies_bf16());
+    assert_eq!(winograd_planes_for(&x, 32, 32), Some(Kind::Float));
+    assert_eq!(winograd_planes_for(&x, 3, 32), None);
+    let in_half = winograd_planes_for(&x.to_kind(Kind::BFloat16), 32, 32);
+    assert_eq!(in_half == Some(Kind::Float), !multiplies_bf16(), "{in_half:?}");
     allow_winograd(false);
-    let forbidden = winograd_applies(&x, 32, 32);
+    let forbidden = (winograd_applies(&x, 32, 32), winograd_planes_for(&x, 32, 32));
     allow_winograd(true);
-    assert!(!forbidden, "it is forbidden");
+    assert_eq!(forbidden, (false, None), "it is forbidden");
     for (what, result) in [
         ("other channels", winograd(&x.narrow(1, 0, 16), &weights, &bias)),
         ("another bias", winograd(&x, &weights, &bias.narrow(0, 0, 16))),

@@ -36,9 +36,9 @@ pub struct CompareArgs {
     /// Seed of the noise from which `--model` draws, and of any other draw.
     #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
-    pub batch: usize,
+    /// Images per forward pass. [default: as many as fit into half of the memory, at most 64, on a GPU 256]
+    #[arg(long, value_parser = at_least_one::<usize>)]
+    pub batch: Option<usize>,
     #[command(flatten)]
     pub on: DeviceArgs,
 }

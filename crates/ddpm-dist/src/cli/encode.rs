@@ -29,9 +29,9 @@ pub struct EncodeArgs {
     /// Where `--steps` puts the timesteps; decode with the same. [default: as for `sample`]
     #[arg(long, value_parser = spacing())]
     pub spacing: Option<Spacing>,
-    /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
-    pub batch: usize,
+    /// Images per forward pass. [default: as many as fit into half of the memory, at most 64, on a GPU 256]
+    #[arg(long, value_parser = at_least_one::<usize>)]
+    pub batch: Option<usize>,
     /// File for `noise` and the original `images`, f32 [N,C,H,W], and for their `labels` if the model has classes.
     #[arg(long, value_name = "FILE.safetensors", value_parser = safetensors)]
     pub out: PathBuf,

@@ -54,9 +54,9 @@ pub struct NllArgs {
     /// Seed of the noise, of the timesteps drawn, and of the choice of images.
     #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
-    pub batch: usize,
+    /// Images per forward pass. [default: as many as fit into half of the memory, at most 64, on a GPU 256]
+    #[arg(long, value_parser = at_least_one::<usize>)]
+    pub batch: Option<usize>,
     #[command(flatten)]
     pub on: DeviceArgs,
 }
@@ -121,9 +121,9 @@ pub struct ClassesArgs {
     /// `ema` (the slowest average), `raw`, the rate of an average, or the width of one (`width=0.1`).
     #[arg(long, default_value = "ema", value_name = "ema|raw|RATE|width=W")]
     pub weights: WeightChoice,
-    /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
-    pub batch: usize,
+    /// Images per forward pass. [default: as many as fit into half of the memory, at most 64, on a GPU 256]
+    #[arg(long, value_parser = at_least_one::<usize>)]
+    pub batch: Option<usize>,
     #[command(flatten)]
     pub on: DeviceArgs,
 }

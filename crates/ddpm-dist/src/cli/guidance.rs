@@ -2,8 +2,7 @@
 
 use clap::Args;
 use ddpm_comm::Collective;
-use ddpm_model::{Classifier, Failure, GuidanceOptions, Guides, Model, NoiseInterval, WeightChoice};
-use tch::Device;
+use ddpm_model::{Arithmetic, Classifier, Failure, GuidanceOptions, Guides, Model, NoiseInterval, WeightChoice};
 
 use super::numbers::{finite, from_0_to_1, noise_interval, not_negative};
 use super::paths::address;
@@ -35,11 +34,11 @@ pub struct GuidanceArgs {
 
 impl GuidanceArgs {
     /// Opens the models that guide, all ranks together; their slowest averages are used.
-    pub fn open(&self, comm: &dyn Collective, device: Device) -> Result<Guides, Failure> {
+    pub fn open(&self, comm: &dyn Collective, on: Arithmetic) -> Result<Guides, Failure> {
         let weights = WeightChoice::SlowestAverage;
-        let weaker = self.guide_model.as_ref().map(|source| Model::open(comm, source, weights, device));
+        let weaker = self.guide_model.as_ref().map(|source| Model::open(comm, source, weights, on));
         let classifier = self.classifier.as_ref().map(|source| {
-            Classifier::open(comm, source, weights, device).map(|classifier| (classifier, self.classifier_scale))
+            Classifier::open(comm, source, weights, on).map(|classifier| (classifier, self.classifier_scale))
         });
         let interval = self.guidance_interval.unwrap_or(NoiseInterval::ALL);
         let options = |scale| GuidanceOptions { scale, interval, rescale: self.guidance_rescale };

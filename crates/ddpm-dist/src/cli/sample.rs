@@ -68,9 +68,9 @@ pub struct SampleArgs {
     /// Start from tensor `noise` [N,C,H,W] of this safetensors file, as `encode` writes it.
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub init_noise: Option<PathBuf>,
-    /// Images per forward pass.
-    #[arg(long, default_value = "64", value_parser = at_least_one::<usize>)]
-    pub batch: usize,
+    /// Images per forward pass. [default: as many as fit into half of the memory, at most 64, on a GPU 256]
+    #[arg(long, value_parser = at_least_one::<usize>)]
+    pub batch: Option<usize>,
     /// Save every intermediate image too (safetensors output only).
     #[arg(long)]
     pub trajectory: bool,

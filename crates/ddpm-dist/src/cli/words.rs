@@ -1,7 +1,7 @@
 //! Options whose values are words of ddpm-spec's vocabulary, with the help for each word.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use ddpm_config::{Device, SamplerKind};
+use ddpm_config::{Device, Precision, SamplerKind};
 use ddpm_data::{PackFormat, Split};
 use ddpm_diffusion::Spacing;
 use ddpm_model::{Format, NoiseSchedule};
@@ -22,6 +22,14 @@ pub(super) fn device() -> impl TypedValueParser<Value = Device> {
         ("auto", "One GPU per rank if there are GPUs, else the CPU"),
         ("cpu", "The CPU"),
         ("cuda", "One GPU per rank"),
+    ])
+}
+
+pub(super) fn precision() -> impl TypedValueParser<Value = Precision> {
+    word(&[
+        ("fp32", "32-bit floats"),
+        ("bf16", "bfloat16 for convolutions, attention and what lies between them"),
+        ("auto", "bf16 where the GPU or the CPU of every rank has instructions for it, else fp32"),
     ])
 }
 

@@ -1,5 +1,6 @@
 //! `encode`: the noise from which deterministic DDIM reconstructs given images; the images are spread over the ranks.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use ddpm_comm::{World, agree, partition};
@@ -7,25 +8,24 @@ use ddpm_data::{ImageShape, Source};
 use ddpm_diffusion::{Diffusion, kept_timesteps};
 use ddpm_model::images::{Images, floats};
 use ddpm_model::tensor_file::{self, Entry};
-use ddpm_model::{Error, Failure, Model, data, finite, gather, images, steps};
-use indicatif::ProgressBar;
+use ddpm_model::{Error, Failure, Guides, Model, data, finite, gather, images, steps};
+use ddpm_telemetry::Work;
 use serde_json::json;
 use tch::Tensor;
 
 use crate::cli::EncodeArgs;
+use crate::commands::batch;
 use crate::commands::patience::PATIENCE;
-use crate::failure::relieve_by_batch;
 use crate::model_data;
-use crate::output::print;
+use crate::output::{print, shown};
 
 /// Encodes images and writes the noise.
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(PATIENCE);
-    relieve_by_batch(args.batch);
-    let device = args.model.on.resolve(world)?;
-    let model = Model::open(comm, &args.model.model, args.model.weights, device)?;
+    let on = args.model.on.resolve(world)?;
+    let model = Model::open(comm, &args.model.model, args.model.weights, on)?;
     let (source, process) = agree::unanimous(comm, prepare(args, &model))?;
     data::check_same(comm, source.as_ref())?;
     let steps = process.timesteps();
@@ -36,21 +36,24 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
         model.description,
     );
     let ours = partition(args.count, comm.rank(), comm.size());
-    let bar = if comm.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    bar.set_length((ours.len().div_ceil(args.batch) * steps) as u64);
-    let encode = || {
-        let mut noise = Vec::new();
-        for start in ours.clone().step_by(args.batch) {
-            let count = args.batch.min(ours.end - start);
+    let size = batch::resolve(args.batch, world, &model, &Guides::default(), args.count.div_ceil(comm.size()))?;
+    let encode = |progress: &dyn Fn(usize, usize)| {
+        let (mut noise, evaluations) = (Vec::new(), Cell::new(0));
+        for start in ours.clone().step_by(size) {
+            let count = size.min(ours.end - start);
             let batch = images::read(source.as_ref(), start as u64, count, process.device())?;
-            let encoded = encode(&model, &process, &batch, &bar)?;
+            let step = || {
+                evaluations.set(evaluations.get() + count);
+                progress(evaluations.get(), ours.len() * steps);
+            };
+            let encoded = encode(&model, &process, &batch, step)?;
             finite::check_images(&encoded, start, &format!("images encoded by {}", model.description))?;
             noise.extend(floats(&encoded)?);
         }
         Ok::<_, Error>(noise)
     };
-    let noise = gather(comm, agree::unanimous(comm, encode())?);
-    bar.finish_and_clear();
+    let noise = Work::on_images("encoding", args.count, shown(world), encode);
+    let noise = gather(comm, agree::unanimous(comm, noise)?);
     agree::act_on_root(comm, || write(args, &model, source.as_ref(), &noise))?;
     if comm.rank() == 0 {
         let out = args.out.display().to_string();
@@ -72,10 +75,10 @@ fn prepare(args: &EncodeArgs, model: &Model) -> Result<(Arc<dyn Source>, Diffusi
     Ok((source, model.diffusion.respaced(&kept)?))
 }
 
-fn encode(model: &Model, process: &Diffusion, batch: &Images, bar: &ProgressBar) -> Result<Tensor, Error> {
+fn encode(model: &Model, process: &Diffusion, batch: &Images, step: impl Fn()) -> Result<Tensor, Error> {
     let labels = model.classes.map(|_| Tensor::from_slice(&batch.labels).to_device(process.device()));
     let network = |x: &Tensor, t: &Tensor| {
-        bar.inc(1);
+        step();
         Ok(model.predict(x, t, labels.as_ref())?)
     };
     Ok(process.encode(&batch.x_start, network)?)

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::ExportArgs;
 use crate::commands::patience::PATIENCE;
 use crate::failure::relieve_with;
-use crate::output::print;
+use crate::output::{print, shown};
 
 /// Exports a model.
 pub fn run(args: &ExportArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -15,13 +15,12 @@ pub fn run(args: &ExportArgs, world: &World, json: bool) -> Result<(), Failure> 
     let comm = comm.as_ref();
     world.watch(PATIENCE);
     let folder = agree::unanimous(comm, ExportFolder::claim(&args.out, args.overwrite))?;
-    let device = args.on.resolve(world)?;
-    let model = Model::open(comm, &args.model, args.weights, device)?;
+    let model = Model::open(comm, &args.model, args.weights, args.on.resolve(world)?)?;
     let options = ExportOptions { format: args.format, variants: !args.no_variants, license: &args.license };
     let export = agree::unanimous(comm, Export::of(&model, options))?;
     tracing::info!("exporting {}", model.description);
     relieve_with("Leave out the sample images with --no-grid");
-    let samples = if args.no_grid { None } else { Some(export.draw(comm)?) };
+    let samples = if args.no_grid { None } else { Some(export.draw(comm, shown(world))?) };
     agree::act_on_root(comm, || {
         let variants = export.write(&folder, samples.as_deref())?;
         let out = args.out.display().to_string();

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod batch;
 mod bench;
 mod checkpoints;
 mod data;

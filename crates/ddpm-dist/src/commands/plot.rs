@@ -9,12 +9,13 @@ use ddpm_diffusion::{Ddim, Direction, Sampler, Variance, kept_timesteps};
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
-use ddpm_telemetry::{Chart, Picture, Series, loss_by_timestep, read_metrics};
+use ddpm_telemetry::{Chart, Picture, Series, Work, loss_by_timestep, read_metrics};
 use serde::Deserialize;
 use tch::Device;
 
 use crate::cli::PlotCommand;
 use crate::model_data;
+use crate::output::shown;
 
 /// Draws the requested picture.
 pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
@@ -38,17 +39,15 @@ pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
             pictures::forward_strip(source.as_ref(), &diffusion, settings.seed)
         }),
         PlotCommand::Reverse { model, sampler, steps, seed, out } => {
-            let device = model.on.resolve(world)?;
-            let model = Model::open(comm, &model.model, model.weights, device)?;
+            let model = Model::open(comm, &model.model, model.weights, model.on.resolve(world)?)?;
             let steps = steps::count(*steps, steps::DEFAULT_SAMPLING_STEPS, model.diffusion.timesteps());
-            let drawn =
-                reverse(comm, &model, sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel }), steps, *seed)?;
+            let sampler = sampler.with(Ddim { eta: 0.0, direction: Direction::FromModel });
+            let drawn = reverse(world, &model, sampler, steps, *seed)?;
             let strip = || pictures::reverse_strip(&drawn.trajectories, steps, model.network.image());
             save(comm, out, strip)
         }
         PlotCommand::Variance { model, data: args, count, out } => {
-            let device = model.on.resolve(world)?;
-            let model = Model::open(comm, &model.model, model.weights, device)?;
+            let model = Model::open(comm, &model.model, model.weights, model.on.resolve(world)?)?;
             let draw = || {
                 if model.diffusion.spec().variance != Variance::LearnedRange {
                     return process_charts::fixed_variance(&model.diffusion);
@@ -173,7 +172,9 @@ fn points(files: &[PathBuf], x_label: &str, y_label: &str) -> Result<Picture, Er
 }
 
 /// A few samples on their way from noise, drawn by all ranks together.
-fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
+fn reverse(world: &World, model: &Model, sampler: Sampler, steps: usize, seed: u64) -> Result<Drawn, Failure> {
+    let comm = world.collective();
+    let comm = comm.as_ref();
     let respace = || {
         let kept = kept_timesteps(steps::spacing(None, &model.diffusion), model.diffusion.timesteps(), steps)?;
         steps::warn_of_visible_signal(&model.diffusion, &kept, "take more --steps");
@@ -188,7 +189,7 @@ fn reverse(comm: &dyn Collective, model: &Model, sampler: Sampler, steps: usize,
         trajectories: STRIP_IMAGES,
         ..Generation::of(model, &process, sampler)
     };
-    generation.gather(comm, STRIP_IMAGES, |_, _| ())
+    Work::on_images("drawing", STRIP_IMAGES, shown(world), |progress| generation.gather(comm, STRIP_IMAGES, progress))
 }
 
 /// The part of `eval nll --json` that is drawn.

@@ -1,20 +1,21 @@
 //! `sample`: draws images from a model; the images are spread over the ranks.
 
 use std::path::Path;
+use std::time::Instant;
 
 use ddpm_comm::{World, agree};
 use ddpm_data::ImageShape;
 use ddpm_diffusion::{Clip, Ddim, Diffusion, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
-use ddpm_model::{Drawn, Error, Failure, Generation, Guided, Guides, ImageFolder, Model, pictures, steps};
-use indicatif::ProgressBar;
+use ddpm_model::{Drawn, Error, Failure, Generation, Guided, Guides, ImageFolder, Model, kind_name, pictures, steps};
+use ddpm_telemetry::Work;
 use serde_json::json;
 use tch::Tensor;
 
 use crate::cli::{ClassChoice, SampleArgs};
+use crate::commands::batch;
 use crate::commands::patience::PATIENCE;
-use crate::failure::relieve_by_batch;
-use crate::output::print;
+use crate::output::{print, shown};
 
 /// Where samples go.
 enum Output<'a> {
@@ -65,13 +66,13 @@ impl<'a> Order<'a> {
 pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     world.watch(PATIENCE);
-    relieve_by_batch(args.batch);
     let output = agree::unanimous(comm.as_ref(), Output::of(args))?;
-    let device = args.on.resolve(world)?;
-    let model = Model::open(comm.as_ref(), &args.model, args.weights, device)?;
-    let guides = args.guidance.open(comm.as_ref(), device)?;
+    let on = args.on.resolve(world)?;
+    let model = Model::open(comm.as_ref(), &args.model, args.weights, on)?;
+    let guides = args.guidance.open(comm.as_ref(), on)?;
     let order = agree::unanimous(comm.as_ref(), Order::of(args, output, model, &guides))?;
     let (model, count, steps) = (&order.model, order.count, order.process.timesteps());
+    let batch = batch::resolve(args.batch, world, model, &guides, count.div_ceil(world.size()))?;
     let sampler = args.sampler.with(Ddim { eta: args.eta, direction: order.guided.direction() });
     let generation = Generation {
         corrector: (args.corrector_steps > 0)
@@ -85,17 +86,18 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         labels: order.labels.as_deref(),
         guided: order.guided,
         init_noise: order.noise.as_ref(),
-        batch: args.batch,
+        batch,
         trajectories: if args.trajectory { count } else { 0 },
         ..Generation::of(model, &order.process, sampler)
     };
     let guidance = order.guided.describe();
     let guided = guidance.as_ref().map_or(String::new(), |guidance| format!(", guided: {guidance}"));
-    tracing::info!("{count} images from {} in {steps} steps{guided}", model.description);
-    let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let progress = |done: usize, total: usize| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
+    let precision = kind_name(on.kind);
+    tracing::info!("{count} images from {} in {steps} steps of {batch}, {precision}{guided}", model.description);
+    let began = Instant::now();
+    let gather = || {
+        let draw = |progress: &dyn Fn(usize, usize)| generation.gather(comm.as_ref(), count, progress);
+        Work::on_images("drawing", count, shown(world), draw)
     };
     let image = model.network.image();
     if image.channels != 1 && image.channels != 3 && !matches!(order.output, Output::Safetensors(_)) {
@@ -112,10 +114,11 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
         Output::Folder(folder) => {
             agree::unanimous(comm.as_ref(), folder.clear())?;
             let write = |indices, batch: Drawn| folder.write(indices, &batch.samples, image);
-            generation.run(comm.as_ref(), count, progress, write)?;
+            let draw = |progress: &dyn Fn(usize, usize)| generation.run(comm.as_ref(), count, progress, write);
+            Work::on_images("drawing", count, shown(world), draw)?;
         }
         Output::Grid(path) => {
-            let drawn = generation.gather(comm.as_ref(), count, progress)?;
+            let drawn = gather()?;
             let write = || {
                 let grid = pictures::grid(&drawn.samples, image, columns)?;
                 grid.save_png(path).map_err(|e| Error::file(path, e))
@@ -123,18 +126,20 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
             agree::act_on_root(comm.as_ref(), write)?;
         }
         Output::Safetensors(path) => {
-            let drawn = generation.gather(comm.as_ref(), count, progress)?;
+            let drawn = gather()?;
             let write = || write_tensors(path, &drawn, order.labels.as_deref(), [count, steps], image);
             agree::act_on_root(comm.as_ref(), write)?;
         }
     }
-    bar.finish_and_clear();
+    let rate = count as f64 / began.elapsed().as_secs_f64();
     if world.rank() == 0 {
         if json {
-            let model = &model.description;
-            print(json!({ "out": args.out, "count": count, "steps": steps, "model": model, "guidance": guidance }))?;
+            print(json!({
+                "out": args.out, "count": count, "steps": steps, "model": model.description, "guidance": guidance,
+                "precision": precision, "batch": batch, "images_per_s": rate,
+            }))?;
         } else {
-            tracing::info!("wrote {}", args.out);
+            tracing::info!("wrote {} ({rate:.2} images/s)", args.out);
         }
     }
     Ok(())

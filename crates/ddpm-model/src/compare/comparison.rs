@@ -8,13 +8,14 @@ use ddpm_config::Settings;
 use ddpm_data::{Depth, ImageShape, Source, Split};
 use ddpm_eval::{KernelDistance, Manifold, Subsets};
 use ddpm_spec::Features;
+use ddpm_telemetry::Showing;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 use super::distances::{PrecisionRecall, kernel_distance, precision_recall};
 use super::evaluated::Evaluated;
 use super::extractor::Extractor;
-use super::image_set::{ImageSet, Progress};
+use super::image_set::ImageSet;
 use super::reference::{Origin, Reference};
 use crate::data;
 use crate::error::{Error, Failure};
@@ -100,6 +101,11 @@ impl Comparison {
         Ok(Self { evaluated, against, extractor, batch })
     }
 
+    /// Images of which features are computed at once.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
     /// D, the number of features of an image.
     pub fn dim(&self) -> i64 {
         self.extractor.dim()
@@ -110,21 +116,16 @@ impl Comparison {
     ///
     /// # Errors
     /// Images cannot be read or drawn, the statistics are not usable, or a side has fewer than two images.
-    pub fn frechet_distance(
-        &self,
-        comm: &dyn Collective,
-        statistics: Option<&Path>,
-        progress: Progress,
-    ) -> Result<(f64, Origin), Failure> {
+    pub fn frechet_distance(&self, comm: &dyn Collective, statistics: Option<&Path>) -> Result<(f64, Origin), Failure> {
         let reference = match &self.against {
             Against::Data { source, count, .. } => Reference::Images { source: source.as_ref(), count: *count },
             Against::File(path) => Reference::File(path),
         };
-        let reference = reference.statistics(comm, &self.extractor, self.batch, progress)?;
+        let reference = reference.statistics(comm, &self.extractor, self.batch, Showing::Progress)?;
         if let Some(path) = statistics {
             reference.write(comm, path)?;
         }
-        let moments = |images: &ImageSet| images.moments(comm, &self.extractor, self.batch, progress);
+        let moments = |images: &ImageSet| images.moments(comm, &self.extractor, self.batch, Showing::Progress);
         let samples = self.evaluated.with_images(self.against.depth(), moments)?;
         Ok((reference.distance(comm, &samples)?, reference.origin))
     }
@@ -133,13 +134,8 @@ impl Comparison {
     ///
     /// # Errors
     /// Images cannot be read or drawn, or a side has too few images for a subset.
-    pub fn kernel_distance(
-        &self,
-        comm: &dyn Collective,
-        subsets: Subsets,
-        progress: Progress,
-    ) -> Result<KernelDistance, Failure> {
-        let (samples, reference) = self.rows(comm, progress, |count| Ok(subsets.check(count)?))?;
+    pub fn kernel_distance(&self, comm: &dyn Collective, subsets: Subsets) -> Result<KernelDistance, Failure> {
+        let (samples, reference) = self.rows(comm, |count| Ok(subsets.check(count)?))?;
         kernel_distance(comm, &samples, &reference, subsets, self.extractor.device())
     }
 
@@ -147,13 +143,8 @@ impl Comparison {
     ///
     /// # Errors
     /// Images cannot be read or drawn, or a side has too few images.
-    pub fn precision_recall(
-        &self,
-        comm: &dyn Collective,
-        neighbours: usize,
-        progress: Progress,
-    ) -> Result<PrecisionRecall, Failure> {
-        let (samples, reference) = self.rows(comm, progress, |count| Ok(Manifold::check(count, neighbours)?))?;
+    pub fn precision_recall(&self, comm: &dyn Collective, neighbours: usize) -> Result<PrecisionRecall, Failure> {
+        let (samples, reference) = self.rows(comm, |count| Ok(Manifold::check(count, neighbours)?))?;
         precision_recall(comm, &samples, &reference, neighbours, self.extractor.device())
     }
 
@@ -161,7 +152,6 @@ impl Comparison {
     fn rows(
         &self,
         comm: &dyn Collective,
-        progress: Progress,
         check: impl Fn(usize) -> Result<(), Error>,
     ) -> Result<(Tensor, Tensor), Failure> {
         let Against::Data { source, count, .. } = &self.against else {
@@ -169,7 +159,7 @@ impl Comparison {
             return Err(Agreed::known_to_all(Error::config(message)).into());
         };
         [self.evaluated.count(), *count].into_iter().try_for_each(check).map_err(Agreed::known_to_all)?;
-        let rows = |images: &ImageSet| images.rows(comm, &self.extractor, self.batch, progress);
+        let rows = |images: &ImageSet| images.rows(comm, &self.extractor, self.batch, Showing::Progress);
         let reference = rows(&ImageSet::Data { source: source.as_ref(), count: *count })?;
         Ok((self.evaluated.with_images(self.against.depth(), rows)?, reference))
     }

@@ -11,6 +11,7 @@ use ddpm_spec::SamplerKind;
 use serde_json::{Value, json};
 
 use super::image_set::ImageSet;
+use crate::arithmetic::kind_name;
 use crate::draw::Generation;
 use crate::error::{Error, Failure};
 use crate::guides::Guides;
@@ -57,7 +58,7 @@ pub struct DrawOptions {
     pub eta: f64,
     /// Seed of the noise.
     pub seed: u64,
-    /// Images per forward pass.
+    /// Images drawn at a time.
     pub batch: usize,
 }
 
@@ -200,6 +201,7 @@ impl Evaluated {
                     "guidance": guidance,
                     "classes": labels.as_ref().map(|_| "in turn"),
                     "clip": model.clips.then_some("predicted images to [-1, 1]"),
+                    "precision": kind_name(model.network.precision()),
                 })
             }
             Self::Samples { count, path, sha256, .. } => json!({ "samples": path, "sha256": sha256, "count": count }),

@@ -3,6 +3,7 @@
 use ddpm_comm::{Collective, Reduce, agree};
 use ddpm_data::{Depth, Source};
 use ddpm_eval::FeatureMoments;
+use ddpm_telemetry::{Showing, Work};
 use tch::{Device, Kind, Tensor};
 
 use super::extractor::Extractor;
@@ -40,9 +41,6 @@ pub enum ImageSet<'a> {
     },
 }
 
-/// Called with (done, total) of this rank's share of the work, in images read or in steps of drawing.
-pub type Progress<'a> = &'a dyn Fn(usize, usize);
-
 impl ImageSet<'_> {
     /// The number of images.
     pub fn count(&self) -> usize {
@@ -61,11 +59,11 @@ impl ImageSet<'_> {
         comm: &dyn Collective,
         extractor: &Extractor,
         batch: usize,
-        progress: Progress,
+        showing: Showing,
     ) -> Result<FeatureMoments, Failure> {
         let mut moments = agree::unanimous(comm, FeatureMoments::new(extractor.dim()).map_err(Error::from))?;
         let add = |_, images: &Tensor| Ok(moments.add(&extractor.features(images)?)?);
-        self.for_each(comm, extractor.device(), batch, progress, add)?;
+        self.for_each(comm, extractor.device(), batch, showing, add)?;
         moments.merge(|values| comm.all_reduce_f64(values, Reduce::Sum))?;
         Ok(moments)
     }
@@ -79,12 +77,12 @@ impl ImageSet<'_> {
         comm: &dyn Collective,
         extractor: &Extractor,
         batch: usize,
-        progress: Progress,
+        showing: Showing,
     ) -> Result<Tensor, Failure> {
         let (count, dim) = (self.count() as i64, extractor.dim());
         let rows =
             agree::unanimous(comm, Tensor::f_zeros([count, dim], (Kind::Float, Device::Cpu)).map_err(Error::from))?;
-        self.for_each(comm, extractor.device(), batch, progress, |first, images| {
+        self.for_each(comm, extractor.device(), batch, showing, |first, images| {
             let features = extractor.features(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
             rows.f_narrow(0, first as i64, images.size()[0])?.f_copy_(&features)?;
             Ok(())
@@ -98,13 +96,27 @@ impl ImageSet<'_> {
     }
 
     /// Passes each batch of this rank's share to `take`, with the index of its first image. Which images share a batch
-    /// does not depend on the number of ranks, unless they are drawn.
+    /// does not depend on the number of ranks, unless they are drawn. Rank 0 shows how far it is.
     fn for_each(
         &self,
         comm: &dyn Collective,
         device: Device,
         batch: usize,
-        progress: Progress,
+        showing: Showing,
+        take: impl FnMut(usize, &Tensor) -> Result<(), Error>,
+    ) -> Result<(), Failure> {
+        let what = if matches!(self, Self::Drawn { .. }) { "drawing" } else { "reading" };
+        let showing = if comm.rank() == 0 { showing } else { Showing::Nothing };
+        Work::on_images(what, self.count(), showing, |progress| self.pass_each(comm, device, batch, progress, take))
+    }
+
+    /// The same; `progress` gets (done, total) of this rank's share, in images read or in steps of drawing.
+    fn pass_each(
+        &self,
+        comm: &dyn Collective,
+        device: Device,
+        batch: usize,
+        progress: &dyn Fn(usize, usize),
         mut take: impl FnMut(usize, &Tensor) -> Result<(), Error>,
     ) -> Result<(), Failure> {
         let mut share = |count: usize, read: &dyn Fn(usize, usize) -> Result<Tensor, Error>| -> Result<(), Failure> {

@@ -14,5 +14,5 @@ pub use comparison::{Against, Comparison};
 pub use distances::PrecisionRecall;
 pub use evaluated::{DrawOptions, Drawing, Evaluated};
 pub use extractor::{Extractor, MOST_FEATURES};
-pub use image_set::{ImageSet, Progress};
+pub use image_set::ImageSet;
 pub use reference::{Origin, Reference, Statistics};

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use ddpm_comm::{Collective, agree};
 use ddpm_data::Source;
 use ddpm_eval::{FeatureMoments, Gaussian};
+use ddpm_telemetry::Showing;
 use serde::Serialize;
 
 use super::extractor::Extractor;
-use super::image_set::{ImageSet, Progress};
+use super::image_set::ImageSet;
 use super::{cache, npz};
 use crate::error::{Error, Failure};
 
@@ -55,7 +56,7 @@ impl Reference<'_> {
         comm: &dyn Collective,
         extractor: &Extractor,
         batch: usize,
-        progress: Progress,
+        showing: Showing,
     ) -> Result<Statistics, Failure> {
         match self {
             Self::File(path) => {
@@ -66,7 +67,7 @@ impl Reference<'_> {
                 })?;
                 Ok(Statistics { gaussian, origin: Origin::Given })
             }
-            Self::Images { source, count } => of_images(comm, *source, *count, extractor, batch, progress),
+            Self::Images { source, count } => of_images(comm, *source, *count, extractor, batch, showing),
         }
     }
 }
@@ -77,7 +78,7 @@ fn of_images(
     count: usize,
     extractor: &Extractor,
     batch: usize,
-    progress: Progress,
+    showing: Showing,
 ) -> Result<Statistics, Failure> {
     let mut gaussian = None;
     let (path, found) = agree::on_root(comm, || {
@@ -88,7 +89,7 @@ fn of_images(
     if let (Some(path), true) = (&path, found) {
         return Ok(Statistics { gaussian, origin: Origin::Cached(path.clone()) });
     }
-    let moments = ImageSet::Data { source, count }.moments(comm, extractor, batch, progress)?;
+    let moments = ImageSet::Data { source, count }.moments(comm, extractor, batch, showing)?;
     agree::act_on_root(comm, || {
         let computed = moments.gaussian()?;
         if let Some(path) = &path

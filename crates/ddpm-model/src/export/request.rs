@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ddpm_comm::Collective;
 use ddpm_diffusion::{Ddim, Direction, Sampler, kept_timesteps};
-use ddpm_telemetry::write_atomic;
+use ddpm_telemetry::{Showing, Work, write_atomic};
 
 use super::card::Card;
 use super::contents::{Contents, Format};
@@ -49,8 +49,8 @@ impl<'a> Export<'a> {
     }
 
     /// Draws the images of the model card, all ranks together: f32 `[16, C, H, W]` on rank 0, nothing on the others.
-    /// The classes take turns.
-    pub fn draw(&self, comm: &dyn Collective) -> Result<Vec<f32>, Failure> {
+    /// The classes take turns. Rank 0 shows how far it is, if it is to.
+    pub fn draw(&self, comm: &dyn Collective, showing: Showing) -> Result<Vec<f32>, Failure> {
         let model = self.model;
         let total = model.diffusion.timesteps();
         let kept = kept_timesteps(steps::spacing(None, &model.diffusion), total, self.steps())?;
@@ -59,7 +59,8 @@ impl<'a> Export<'a> {
         let labels: Option<Vec<i64>> =
             model.classes.map(|classes| (0..IMAGES as i64).map(|image| image % classes).collect());
         let generation = Generation { labels: labels.as_deref(), ..Generation::of(model, &process, sampler) };
-        Ok(generation.gather(comm, IMAGES, |_, _| ())?.samples)
+        let drawn = Work::on_images("drawing", IMAGES, showing, |progress| generation.gather(comm, IMAGES, progress))?;
+        Ok(drawn.samples)
     }
 
     /// Writes the export with the images of [`draw`](Self::draw), if any; returns the names of the variants.

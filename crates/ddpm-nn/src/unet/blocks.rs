@@ -8,16 +8,25 @@ use super::attention::Attention;
 use crate::arena::Weights;
 use crate::dropout::Dropout;
 use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
+use crate::prepared::TimeRows;
 
 /// What all blocks share in one forward pass.
 pub(super) struct Pass<'a> {
     pub(super) w: &'a Weights,
     /// SiLU of the time (and class) embedding, `[B, width]`.
     pub(super) embedding: Tensor,
+    /// What was computed before for the timesteps, if anything: in inference, the projections of the embedding for each
+    /// residual block, from [`FIRST_PROJECTION`] on.
+    pub(super) times: Option<TimeRows<'a>>,
     pub(super) dropout: Option<Dropout>,
     /// Whether each level keeps only its layers' inputs for backward.
     pub(super) checkpointed: &'a [bool],
 }
+
+/// The tables of what depends on the timestep alone: the embedding of the time, then its projections for each residual
+/// block, if no class is part of it.
+pub(super) const TIME_EMBEDDING: usize = 0;
+pub(super) const FIRST_PROJECTION: usize = 1;
 
 /// A change of the resolution, without weights.
 #[derive(Clone, Copy, Debug)]
@@ -53,15 +62,14 @@ struct ResBlock {
     /// What happens to the resolution before the first convolution, and around it.
     resample: Option<Resample>,
     dropout: f64,
-    dropout_layer: i64,
+    /// Which of the network's residual blocks it is.
+    number: usize,
 }
 
 impl ResBlock {
-    fn new(scope: &mut Scope, c: &UNetSpec, input: i64, output: i64, dropouts: &mut i64) -> Self {
-        let dropout_layer = *dropouts;
-        *dropouts += 1;
+    fn new(scope: &mut Scope, c: &UNetSpec, input: i64, output: i64, projections: &mut Vec<Linear>) -> Self {
         let projected = if c.time_scale_shift { 2 * output } else { output };
-        Self {
+        let block = Self {
             norm_1: GroupNorm::new(&mut scope.sub("norm1"), input, c.norm_groups, c.norm_eps),
             conv_1: Conv2d::new(&mut scope.sub("conv1"), input, output, 3, Start::Default),
             embedding: Linear::new(&mut scope.sub("time_emb_proj"), c.embedding(), projected, Start::Default),
@@ -72,13 +80,21 @@ impl ResBlock {
             scale_shift: c.time_scale_shift,
             resample: None,
             dropout: c.dropout,
-            dropout_layer,
-        }
+            number: projections.len(),
+        };
+        projections.push(block.embedding);
+        block
     }
 
     /// A block from one level to the next, of as many channels.
-    fn resampling(scope: &mut Scope, c: &UNetSpec, channels: i64, resample: Resample, dropouts: &mut i64) -> Self {
-        Self { resample: Some(resample), ..Self::new(scope, c, channels, channels, dropouts) }
+    fn resampling(
+        scope: &mut Scope,
+        c: &UNetSpec,
+        channels: i64,
+        resample: Resample,
+        projections: &mut Vec<Linear>,
+    ) -> Self {
+        Self { resample: Some(resample), ..Self::new(scope, c, channels, channels, projections) }
     }
 
     /// The output for `x`: one tensor, or that of the level below and a skip, concatenated along their channels.
@@ -92,7 +108,8 @@ impl ResBlock {
             }
         }
         let h = self.conv_1.forward(w, &y)?;
-        let embedding = self.embedding.forward(w, &pass.embedding)?;
+        let known = pass.times.as_ref().map(|times| times.of(FIRST_PROJECTION + self.number)).transpose()?.flatten();
+        let embedding = known.map_or_else(|| self.embedding.forward(w, &pass.embedding), Ok)?;
         let mut h = if self.scale_shift {
             let parts = embedding.f_chunk(2, 1)?;
             self.norm_2.silu_scaled_and_shifted(w, &h, &parts[0], &parts[1])?
@@ -100,14 +117,13 @@ impl ResBlock {
             self.norm_2.silu_of_sum(w, &h, &embedding)?
         };
         if let (Some(dropout), true) = (&pass.dropout, self.dropout > 0.0) {
-            h = dropout.apply(&h, self.dropout, self.dropout_layer)?;
+            h = dropout.apply(&h, self.dropout, self.number as i64)?;
         }
-        h = self.conv_2.forward(w, &h)?;
-        match (&self.shortcut, &inputs[..]) {
-            (Some(conv), _) => h.f_add_(&conv.forward_all(w, inputs.each_ref())?),
-            (None, [x]) => h.f_add_(x),
+        self.conv_2.forward_plus(w, &h, || match (&self.shortcut, &inputs[..]) {
+            (Some(conv), _) => conv.forward_all(w, inputs.each_ref()),
+            (None, [x]) => Ok(x.shallow_clone()),
             (None, _) => unreachable!("a block that joins two inputs has more input channels than output channels"),
-        }
+        })
     }
 }
 
@@ -137,18 +153,18 @@ impl Down {
         output: i64,
         attends: bool,
         shrinks: bool,
-        dropouts: &mut i64,
+        projections: &mut Vec<Linear>,
     ) -> Self {
         let layers = (0..c.layers_per_block)
             .map(|j| {
                 let from = if j == 0 { input } else { output };
-                layer(scope, c, j, from, output, attends, dropouts)
+                layer(scope, c, j, from, output, attends, projections)
             })
             .collect();
         let downsample = shrinks.then(|| {
             let scope = &mut scope.sub("downsamplers.0");
             if c.residual_resampling {
-                return Downsample::Residual(ResBlock::resampling(scope, c, output, Resample::Halve, dropouts));
+                return Downsample::Residual(ResBlock::resampling(scope, c, output, Resample::Halve, projections));
             }
             let conv = Conv2d::new(&mut scope.sub("conv"), output, output, 3, Start::Default)
                 .with_stride(2, c.downsample_padding);
@@ -191,15 +207,19 @@ pub(super) struct Mid {
 }
 
 impl Mid {
-    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, dropouts: &mut i64) -> Self {
-        let before = ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, dropouts);
+    pub(super) fn new(scope: &mut Scope, c: &UNetSpec, channels: i64, projections: &mut Vec<Linear>) -> Self {
+        let before = ResBlock::new(&mut scope.sub("resnets.0"), c, channels, channels, projections);
         let mut attention = |groups| Attention::new(&mut scope.sub("attentions.0"), c, channels, groups);
         let attention = match c.mid_attention {
             MidAttention::Absent => None,
             MidAttention::Unnormed => Some(attention(None)),
             MidAttention::Normed { groups } => Some(attention(Some(groups))),
         };
-        Self { before, attention, after: ResBlock::new(&mut scope.sub("resnets.1"), c, channels, channels, dropouts) }
+        Self {
+            before,
+            attention,
+            after: ResBlock::new(&mut scope.sub("resnets.1"), c, channels, channels, projections),
+        }
     }
 
     pub(super) fn forward(&self, pass: &Pass, level: usize, x: &Tensor) -> Result<Tensor, TchError> {
@@ -240,19 +260,19 @@ impl Up {
         sides: UpChannels,
         attends: bool,
         grows: bool,
-        dropouts: &mut i64,
+        projections: &mut Vec<Linear>,
     ) -> Self {
         let layers = (0..=c.layers_per_block)
             .map(|j| {
                 let from = if j == 0 { sides.from_below } else { sides.output };
                 let skip = if j == c.layers_per_block { sides.skip_of_last } else { sides.output };
-                layer(scope, c, j, from + skip, sides.output, attends, dropouts)
+                layer(scope, c, j, from + skip, sides.output, attends, projections)
             })
             .collect();
         let upsample = grows.then(|| {
             let (scope, channels) = (&mut scope.sub("upsamplers.0"), sides.output);
             if c.residual_resampling {
-                return Upsample::Residual(ResBlock::resampling(scope, c, channels, Resample::Double, dropouts));
+                return Upsample::Residual(ResBlock::resampling(scope, c, channels, Resample::Double, projections));
             }
             Upsample::Convolution(Conv2d::new(&mut scope.sub("conv"), channels, channels, 3, Start::Default))
         });
@@ -285,9 +305,9 @@ fn layer(
     input: i64,
     output: i64,
     attends: bool,
-    dropouts: &mut i64,
+    projections: &mut Vec<Linear>,
 ) -> (ResBlock, Option<Attention>) {
-    let residual = ResBlock::new(&mut scope.sub(format_args!("resnets.{index}")), c, input, output, dropouts);
+    let residual = ResBlock::new(&mut scope.sub(format_args!("resnets.{index}")), c, input, output, projections);
     let attention = attends
         .then(|| Attention::new(&mut scope.sub(format_args!("attentions.{index}")), c, output, Some(c.norm_groups)));
     (residual, attention)
@@ -319,7 +339,7 @@ fn forward_layer<const N: usize>(
     let again = move |inputs: &[Tensor]| {
         let embedding = inputs[0].shallow_clone();
         let dropout = dropout.as_ref().map(Dropout::shallow_clone);
-        let pass = Pass { w: &w, embedding, dropout, checkpointed: &[] };
+        let pass = Pass { w: &w, embedding, times: None, dropout, checkpointed: &[] };
         run(&pass, std::array::from_fn(|i| &inputs[1 + i]))
     };
     tch_ext::checkpoint(&inputs, again)

@@ -20,7 +20,8 @@ pub struct Classifier {
     encoder: Encoder,
     norm_out: GroupNorm,
     head: Linear,
-    dropouts: i64,
+    /// Of the embedding, for each residual block.
+    projections: Vec<Linear>,
 }
 
 impl Classifier {
@@ -33,13 +34,13 @@ impl Classifier {
         config.validate(Naming::PLAIN)?;
         let unet = &config.encoder;
         let mut root = Scope::root(layout);
-        let mut dropouts = 0;
-        let encoder = Encoder::new(&mut root, unet, &mut dropouts);
+        let mut projections = Vec::new();
+        let encoder = Encoder::new(&mut root, unet, &mut projections);
         let last = unet.channels[unet.channels.len() - 1];
         let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), last, unet.norm_groups, unet.norm_eps);
         // At zero, so that every class has the same probability at first.
         let head = Linear::new(&mut root.sub("classifier"), last, config.classes, Start::Zero);
-        Ok(Self { config, encoder, norm_out, head, dropouts })
+        Ok(Self { config, encoder, norm_out, head, projections })
     }
 
     /// What it was built from.
@@ -54,7 +55,7 @@ impl Module for Classifier {
     }
 
     fn dropout_layers(&self) -> usize {
-        self.dropouts as usize
+        self.projections.len()
     }
 
     fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {

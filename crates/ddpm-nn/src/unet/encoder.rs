@@ -3,7 +3,7 @@
 use ddpm_spec::UNetSpec;
 use tch::{Kind, TchError, Tensor};
 
-use super::blocks::{Down, Mid, Pass};
+use super::blocks::{Down, Mid, Pass, TIME_EMBEDDING};
 use crate::arena::Weights;
 use crate::dropout::{Dropout, IndexHashes};
 use crate::inputs::Inputs;
@@ -37,8 +37,9 @@ pub(super) struct Encoded<'a> {
 }
 
 impl Encoder {
-    /// Declares the parameters of a checked configuration; `dropouts` counts the layers that drop activations.
-    pub(super) fn new(root: &mut Scope, config: &UNetSpec, dropouts: &mut i64) -> Self {
+    /// Declares the parameters of a checked configuration; `projections` collects the projection of the embedding for each
+    /// residual block.
+    pub(super) fn new(root: &mut Scope, config: &UNetSpec, projections: &mut Vec<Linear>) -> Self {
         let channels = &config.channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let (sinusoids, width) = (config.sinusoids(), config.embedding());
@@ -53,10 +54,10 @@ impl Encoder {
                 let scope = &mut root.sub(format_args!("down_blocks.{level}"));
                 let input = channels[level.saturating_sub(1)];
                 let shrinks = level + 1 < channels.len();
-                Down::new(scope, config, input, channels[level], config.attention[level], shrinks, dropouts)
+                Down::new(scope, config, input, channels[level], config.attention[level], shrinks, projections)
             })
             .collect();
-        let mid = Mid::new(&mut root.sub("mid_block"), config, last, dropouts);
+        let mid = Mid::new(&mut root.sub("mid_block"), config, last, projections);
         Self {
             conv_in,
             time_width: sinusoids,
@@ -72,23 +73,31 @@ impl Encoder {
         }
     }
 
+    /// The embedding of timesteps `t` `[B]`, to which that of the class is added: `[B, width]`.
+    pub(super) fn time_embedding(&self, w: &Weights, t: &Tensor) -> Result<Tensor, TchError> {
+        let t = t.f_to_kind(Kind::Float)?.f_mul_scalar(self.time_scale)?;
+        let sinusoid = sinusoidal_embedding(&t, self.time_width, self.cos_first, self.freq_shift)?;
+        self.time_2.forward(w, &self.time_1.forward(w, &sinusoid)?.f_silu()?)
+    }
+
     pub(super) fn forward<'a>(
         &self,
         w: &'a Weights,
         inputs: &Inputs<'a>,
         checkpointed: &'a [bool],
     ) -> Result<Encoded<'a>, TchError> {
-        let t = inputs.t.f_to_kind(Kind::Float)?.f_mul_scalar(self.time_scale)?;
-        let sinusoid = sinusoidal_embedding(&t, self.time_width, self.cos_first, self.freq_shift)?;
-        let mut embedding = self.time_2.forward(w, &self.time_1.forward(w, &sinusoid)?.f_silu()?)?;
+        let times = w.times().map(|times| times.at(inputs.t)).transpose()?;
+        let known = times.as_ref().map(|times| times.of(TIME_EMBEDDING)).transpose()?.flatten();
+        let mut embedding = known.map_or_else(|| self.time_embedding(w, inputs.t), Ok)?;
         if let (Some(table), Some(labels)) = (&self.classes, inputs.labels) {
             embedding = embedding.f_add_(&table.forward(w, labels)?)?;
         }
         // Every residual block would begin with this SiLU: it is computed once here.
         let dropout = inputs.dropout.map(|keys| Dropout::new(keys, &self.hashes));
-        let pass = Pass { w, embedding: embedding.f_silu()?, dropout, checkpointed };
+        let pass = Pass { w, embedding: embedding.f_silu()?, times, dropout, checkpointed };
 
-        let mut x = self.conv_in.forward(w, inputs.x)?;
+        // From images of one channel the result may come with the pixels adjacent.
+        let mut x = tch_ext::channels_last(&self.conv_in.forward(w, inputs.x)?)?;
         let mut skips = vec![x.shallow_clone()];
         for (level, block) in self.down.iter().enumerate() {
             x = block.forward(&pass, level, x, &mut skips)?;

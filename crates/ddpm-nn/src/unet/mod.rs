@@ -15,7 +15,7 @@ pub use classifier::Classifier;
 use crate::NnError;
 use crate::arena::{Layout, Weights};
 use crate::inputs::Inputs;
-use crate::layers::{Conv2d, GroupNorm, Scope, Start};
+use crate::layers::{Conv2d, GroupNorm, Linear, Scope, Start};
 use crate::module::Module;
 use blocks::{Up, UpChannels};
 use encoder::{Encoded, Encoder};
@@ -28,7 +28,8 @@ pub struct UNet {
     up: Vec<Up>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
-    dropouts: i64,
+    /// Of the embedding, for each residual block.
+    projections: Vec<Linear>,
 }
 
 impl UNet {
@@ -39,8 +40,8 @@ impl UNet {
     pub fn new(config: UNetSpec, layout: &mut Layout) -> Result<Self, NnError> {
         config.validate(Naming::PLAIN)?;
         let mut root = Scope::root(layout);
-        let mut dropouts = 0;
-        let encoder = Encoder::new(&mut root, &config, &mut dropouts);
+        let mut projections = Vec::new();
+        let encoder = Encoder::new(&mut root, &config, &mut projections);
         let channels = &config.channels;
         let (first, levels) = (channels[0], channels.len());
         let mut up = Vec::new();
@@ -50,11 +51,11 @@ impl UNet {
             let skip_of_last = channels[level.saturating_sub(1)];
             let scope = &mut root.sub(format_args!("up_blocks.{step}"));
             let sides = UpChannels { from_below, output: channels[level], skip_of_last };
-            up.push(Up::new(scope, &config, sides, config.attention[level], level > 0, &mut dropouts));
+            up.push(Up::new(scope, &config, sides, config.attention[level], level > 0, &mut projections));
         }
         let norm_out = GroupNorm::new(&mut root.sub("conv_norm_out"), first, config.norm_groups, config.norm_eps);
         let conv_out = Conv2d::new(&mut root.sub("conv_out"), first, config.out_channels, 3, Start::Zero);
-        Ok(Self { config, encoder, up, norm_out, conv_out, dropouts })
+        Ok(Self { config, encoder, up, norm_out, conv_out, projections })
     }
 
     /// What it was built from.
@@ -72,8 +73,18 @@ impl Module for UNet {
         self.config.classes
     }
 
+    fn time_tables(&self, w: &Weights, t: &Tensor) -> Result<Vec<Tensor>, TchError> {
+        let embedding = self.encoder.time_embedding(w, t)?;
+        if self.config.classes.is_some() {
+            return Ok(vec![embedding]);
+        }
+        let activated = embedding.f_silu()?;
+        let projections = self.projections.iter().map(|projection| projection.forward(w, &activated));
+        std::iter::once(Ok(embedding)).chain(projections).collect()
+    }
+
     fn dropout_layers(&self) -> usize {
-        self.dropouts as usize
+        self.projections.len()
     }
 
     fn forward(&self, w: &Weights, inputs: &Inputs, checkpointed: &[bool]) -> Result<Tensor, TchError> {

@@ -4,24 +4,23 @@ use ddpm_comm::{World, agree};
 use ddpm_data::Split;
 use ddpm_diffusion::{Diffusion, Stream, noise_batch};
 use ddpm_model::samples::{self, Labelled, Samples};
-use ddpm_model::{Classifier, Error, Failure};
+use ddpm_model::{Classifier, Error, Failure, Guides};
 use serde_json::json;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::cli::ClassesArgs;
-use crate::failure::relieve_by_batch;
+use crate::commands::batch;
 use crate::output::print;
 
 /// Classifies the images, on rank 0 alone: a pass over a few thousand small images takes seconds.
 pub fn run(args: &ClassesArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
-    let device = args.on.resolve(world)?;
-    relieve_by_batch(args.batch);
-    let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, device)?;
-    Ok(agree::act_on_root(comm.as_ref(), || classify(args, &classifier, device, json))?)
+    let classifier = Classifier::open(comm.as_ref(), &args.classifier, args.weights, args.on.resolve(world)?)?;
+    let batch = batch::resolve(args.batch, world, classifier.model(), &Guides::default(), usize::MAX)?;
+    Ok(agree::act_on_root(comm.as_ref(), || classify(args, &classifier, batch, json))?)
 }
 
-fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: bool) -> Result<(), Error> {
+fn classify(args: &ClassesArgs, classifier: &Classifier, batch: usize, json: bool) -> Result<(), Error> {
     let model = classifier.model();
     let Labelled { images, labels } = match (&args.samples, args.split) {
         (Some(path), _) => {
@@ -38,9 +37,10 @@ fn classify(args: &ClassesArgs, classifier: &Classifier, device: Device, json: b
         Some(t) => noised(&images, t, &model.diffusion)?,
         None => images,
     };
-    let batches = images.split(args.batch as i64, 0);
+    let batches = images.split(batch as i64, 0);
+    let device = model.diffusion.device();
     let t = args.timestep.unwrap_or(0);
-    let classify = |(i, batch): (usize, &Tensor)| classifier.classify(&batch.f_to_device(device)?, t, i * args.batch);
+    let classify = |(i, images): (usize, &Tensor)| classifier.classify(&images.f_to_device(device)?, t, i * batch);
     let found = batches.iter().enumerate().map(classify).collect::<Result<Vec<_>, Error>>()?;
     let predicted: Vec<i64> = Vec::try_from(&Tensor::f_cat(&found, 0)?)?;
     let classes = classifier.classes() as usize;

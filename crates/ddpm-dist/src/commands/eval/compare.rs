@@ -4,12 +4,12 @@ use std::path::Path;
 
 use ddpm_comm::{World, agree};
 use ddpm_config::Settings;
-use ddpm_model::compare::{Against, Comparison, DrawOptions, Evaluated, Progress};
+use ddpm_model::compare::{Against, Comparison, DrawOptions, Evaluated};
 use ddpm_model::{Error, Failure, Guides, Model, Remedy};
-use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::cli::CompareArgs;
+use crate::commands::batch;
 use crate::commands::patience::PATIENCE;
 use crate::failure::relieve_by_batch;
 use crate::output::print;
@@ -17,22 +17,30 @@ use crate::output::print;
 /// Number of images that a model draws by default.
 const DRAWN: usize = 10_000;
 
+/// Images of which features are computed at once, if nobody says; a model may draw more or fewer.
+const BATCH: usize = 64;
+
 /// Opens both sides on all ranks; the images are compared with a file of `statistics`, or else with a data set.
 pub fn open(args: &CompareArgs, statistics: Option<&Path>, world: &World) -> Result<Comparison, Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(PATIENCE);
-    relieve_by_batch(args.batch);
-    let device = args.on.resolve(world)?;
-    let open = |source: &String| Model::open(comm, source, args.evaluated.weights, device);
+    relieve_by_batch(args.batch.unwrap_or(BATCH));
+    let on = args.on.resolve(world)?;
+    let open = |source: &String| Model::open(comm, source, args.evaluated.weights, on);
     let model = args.evaluated.from.model.as_ref().map(open).transpose()?;
-    let guides = args.evaluated.guidance.open(comm, device)?;
+    let guides = args.evaluated.guidance.open(comm, on)?;
+    let drawn = args.evaluated.count.unwrap_or(DRAWN).div_ceil(world.size());
+    let batch = match &model {
+        Some(model) => batch::resolve(args.batch, world, model, &guides, drawn)?,
+        None => args.batch.unwrap_or(BATCH),
+    };
     let sides = || {
         let against = against(args, statistics, model.as_ref())?;
-        Ok::<_, Error>((evaluated(args, model, guides, &against)?, against))
+        Ok::<_, Error>((evaluated(args, model, guides, &against, batch)?, against))
     };
     let (evaluated, against) = agree::unanimous(comm, sides())?;
-    Comparison::open(comm, evaluated, against, &args.features, device, args.batch)
+    Comparison::open(comm, evaluated, against, &args.features, on.device, args.batch.unwrap_or(batch.min(BATCH)))
 }
 
 fn against(args: &CompareArgs, statistics: Option<&Path>, model: Option<&Model>) -> Result<Against, Error> {
@@ -47,7 +55,13 @@ fn against(args: &CompareArgs, statistics: Option<&Path>, model: Option<&Model>)
     Against::data(&settings, args.split, args.reference_count)
 }
 
-fn evaluated(args: &CompareArgs, model: Option<Model>, guides: Guides, against: &Against) -> Result<Evaluated, Error> {
+fn evaluated(
+    args: &CompareArgs,
+    model: Option<Model>,
+    guides: Guides,
+    against: &Against,
+    batch: usize,
+) -> Result<Evaluated, Error> {
     let wanted = &args.evaluated;
     match (model, &wanted.from.samples, &wanted.from.images) {
         (Some(model), _, _) => {
@@ -57,7 +71,7 @@ fn evaluated(args: &CompareArgs, model: Option<Model>, guides: Guides, against: 
                 steps: wanted.steps,
                 eta: wanted.eta,
                 seed: args.seed,
-                batch: args.batch,
+                batch,
             };
             Evaluated::drawn(model, guides, options)
         }
@@ -67,17 +81,6 @@ fn evaluated(args: &CompareArgs, model: Option<Model>, guides: Guides, against: 
             Evaluated::data(&settings, wanted.images_split, wanted.count)
         }
     }
-}
-
-/// Calls `measure` with the progress of reading and of drawing, shown on rank 0.
-pub fn with_progress<T>(world: &World, measure: impl FnOnce(Progress) -> T) -> T {
-    let bar = if world.rank() == 0 { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let found = measure(&|done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    found
 }
 
 /// Prints a result and everything that it depends on, on rank 0: as one JSON object, or as text that starts with

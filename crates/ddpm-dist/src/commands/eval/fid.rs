@@ -2,10 +2,10 @@
 
 use ddpm_comm::World;
 use ddpm_model::Failure;
-use ddpm_model::compare::{MOST_FEATURES, Progress};
+use ddpm_model::compare::MOST_FEATURES;
 use serde_json::json;
 
-use super::compare::{open, report, with_progress};
+use super::compare::{open, report};
 use crate::cli::FidArgs;
 use crate::failure::relieve_with;
 
@@ -19,8 +19,7 @@ pub fn run(args: &FidArgs, world: &World, json: bool) -> Result<(), Failure> {
             "Give fewer features by --features FILE.pt: {dim} of them have {dim} x {dim} covariances"
         ));
     }
-    let measure = |progress: Progress| comparison.frechet_distance(comm.as_ref(), statistics, progress);
-    let (distance, origin) = with_progress(world, measure)?;
+    let (distance, origin) = comparison.frechet_distance(comm.as_ref(), statistics)?;
     let result = json!({ "frechet_distance": distance, "statistics": origin });
     Ok(report(world, &comparison, json, result, &format!("frechet   {distance:.4}"))?)
 }

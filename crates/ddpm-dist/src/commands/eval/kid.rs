@@ -5,7 +5,7 @@ use ddpm_eval::Subsets;
 use ddpm_model::Failure;
 use serde_json::json;
 
-use super::compare::{open, report, with_progress};
+use super::compare::{open, report};
 use crate::cli::KidArgs;
 use crate::failure::relieve_with;
 
@@ -17,9 +17,9 @@ pub fn run(args: &KidArgs, world: &World, json: bool) -> Result<(), Failure> {
     let subsets = Subsets { count, size, seed: args.compare.seed };
     relieve_with(format!(
         "Lower --subset-size, which is {size}, --batch, which is {}, or the numbers of images, -n and --reference-count",
-        args.compare.batch
+        comparison.batch()
     ));
-    let found = with_progress(world, |progress| comparison.kernel_distance(comm.as_ref(), subsets, progress))?;
+    let found = comparison.kernel_distance(comm.as_ref(), subsets)?;
     let (mean, std, seed) = (found.mean, found.std, subsets.seed);
     let result = json!({
         "kernel_distance": mean, "kernel_distance_std": std, "subsets": count, "subset_size": size, "seed": seed,

@@ -8,13 +8,13 @@ use ddpm_config::Settings;
 use ddpm_data::Source;
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
 use ddpm_eval::{Likelihood, Strata};
-use ddpm_model::{BoundTask, Error, Failure, Model, data};
-use indicatif::ProgressBar;
+use ddpm_model::{BoundTask, Error, Failure, Guides, Model, data, kind_name};
+use ddpm_telemetry::Work;
 use serde_json::{Value, json};
 
 use crate::cli::NllArgs;
-use crate::failure::relieve_by_batch;
-use crate::output::print;
+use crate::commands::batch;
+use crate::output::{print, shown};
 
 /// How long a rank waits for another at most: enough for a batch read from a slow disk, and a forward pass.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -29,7 +29,6 @@ struct Task {
     respaced: Option<Diffusion>,
     strata: Strata,
     seed: u64,
-    batch: usize,
 }
 
 /// Evaluates the bound and prints it.
@@ -37,12 +36,11 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comm = world.collective();
     let comm = comm.as_ref();
     world.watch(PATIENCE);
-    relieve_by_batch(args.batch);
-    let device = args.on.resolve(world)?;
-    let model = Model::open(comm, &args.model, args.weights, device)?;
+    let model = Model::open(comm, &args.model, args.weights, args.on.resolve(world)?)?;
     let task = agree::unanimous(comm, Task::of(args, model))?;
     data::check_same(comm, task.source.as_ref())?;
-    let bound = task.bound();
+    let batch = batch::resolve(args.batch, world, &task.model, &Guides::default(), task.count)?;
+    let bound = task.bound(batch.min(task.count));
     let (images, units) = (task.count, bound.units(task.count));
     tracing::info!(
         "{images} of {} under {}: {} in {units} forward passes",
@@ -50,15 +48,9 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
         task.model.description,
         task.kind(args),
     );
-    let bar = if world.rank() == 0 { ProgressBar::new(units as u64) } else { ProgressBar::hidden() };
-    let sums = bound.evaluate(comm, &task.source, images, task.settings.data.workers, |done| {
-        bar.set_position(done as u64);
-        let tenth = |done: usize| done * 10 / units;
-        if bar.is_hidden() && tenth(done) > tenth(done.saturating_sub(comm.size())) {
-            tracing::info!("{done} of {units} passes");
-        }
+    let sums = Work::on_images("evaluating", images, shown(world), |progress| {
+        bound.evaluate(comm, &task.source, images, task.settings.data.workers, |done| progress(done, units))
     })?;
-    bar.finish_and_clear();
     if world.rank() == 0 {
         let found = sums.likelihood();
         if json { print(task.to_json(args, &found))? } else { show(&found)? }
@@ -81,8 +73,7 @@ impl Task {
         let settings = model.data_settings(args.data.data.as_deref(), &args.data.overrides)?;
         let source = model.open_data(&settings, args.data.split)?;
         let count = data::count(args.count, source.len(), source.describe())?;
-        let batch = args.batch.min(count);
-        Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed, batch })
+        Ok(Self { model, settings, source, count, respaced, strata, seed: args.seed })
     }
 
     fn process(&self) -> &Diffusion {
@@ -99,7 +90,7 @@ impl Task {
         }
     }
 
-    fn bound(&self) -> BoundTask<'_> {
+    fn bound(&self, batch: usize) -> BoundTask<'_> {
         BoundTask {
             name: &self.model.description,
             network: &self.model.network,
@@ -108,7 +99,7 @@ impl Task {
             strata: &self.strata,
             clip: if self.model.clips { Clip::Unit } else { Clip::None },
             seed: self.seed,
-            batch: self.batch,
+            batch,
         }
     }
 
@@ -121,6 +112,7 @@ impl Task {
             "split": args.data.split.to_string(),
             "images": self.count,
             "seed": self.seed,
+            "precision": kind_name(self.model.network.precision()),
             "timesteps": self.strata.timesteps(),
             "timesteps_per_image": self.strata.len(),
             "respacing": args.respacing,

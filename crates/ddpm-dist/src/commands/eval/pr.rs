@@ -2,10 +2,9 @@
 
 use ddpm_comm::World;
 use ddpm_model::Failure;
-use ddpm_model::compare::Progress;
 use serde_json::json;
 
-use super::compare::{open, report, with_progress};
+use super::compare::{open, report};
 use crate::cli::PrArgs;
 use crate::failure::relieve_with;
 
@@ -15,10 +14,9 @@ pub fn run(args: &PrArgs, world: &World, json: bool) -> Result<(), Failure> {
     let comparison = open(&args.compare, None, world)?;
     relieve_with(format!(
         "Lower the numbers of images, -n and --reference-count, or --batch, which is {}",
-        args.compare.batch
+        comparison.batch()
     ));
-    let measure = |progress: Progress| comparison.precision_recall(comm.as_ref(), neighbours, progress);
-    let found = with_progress(world, measure)?;
+    let found = comparison.precision_recall(comm.as_ref(), neighbours)?;
     let result = json!({ "precision": found.precision, "recall": found.recall, "neighbours": neighbours });
     let text = format!("precision {:.4} (k = {neighbours})\nrecall    {:.4}", found.precision, found.recall);
     Ok(report(world, &comparison, json, result, &text)?)

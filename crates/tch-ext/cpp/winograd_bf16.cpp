@@ -1,0 +1,98 @@
+// The convolutions of winograd_kernels.h on images and transformed weights in bf16, by dot products of two channels at a
+// time, with sums in f32. Compiled once, for AVX-512 with these instructions.
+#include "winograd_kernels.h"
+
+#if defined __AVX512F__ && defined __AVX512BF16__
+#include <immintrin.h>
+
+namespace tch_ext {
+namespace {
+
+constexpr int64_t LANES = 16;
+// Tiles and vectors of output channels in a register block: 24 of 32 registers hold sums.
+constexpr int64_t ROWS = 12, VECTORS = 2;
+
+typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+INLINE Lanes load(const float *from) { return (Lanes)_mm512_loadu_ps(from); }
+INLINE Lanes load(const uint16_t *from) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
+    return (Lanes)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+INLINE void store(uint16_t *to, Lanes lanes) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), (__m256i)_mm512_cvtneps_pbh((__m512)lanes));
+}
+
+} // namespace
+} // namespace tch_ext
+
+#include "winograd_tiles.h"
+
+namespace tch_ext {
+namespace {
+
+// One block of c [.., out] = a b, for a [.., in] and b [in / 2, out, 2].
+template <int64_t vectors>
+INLINE void multiply_block(const uint16_t *__restrict a, const uint16_t *__restrict b, float *__restrict c, int64_t in,
+                           int64_t out) {
+    __m512 sums[ROWS][vectors];
+    UNROLL for (int64_t r = 0; r < ROWS; ++r) UNROLL for (int64_t v = 0; v < vectors; ++v) sums[r][v] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < in; k += 2) {
+        __m512bh right[vectors];
+        UNROLL for (int64_t v = 0; v < vectors; ++v)
+            right[v] = (__m512bh)_mm512_loadu_si512(b + k * out + v * 2 * LANES);
+        UNROLL for (int64_t r = 0; r < ROWS; ++r) {
+            int32_t pair;
+            __builtin_memcpy(&pair, a + r * in + k, sizeof pair);
+            const __m512bh left = (__m512bh)_mm512_set1_epi32(pair);
+            UNROLL for (int64_t v = 0; v < vectors; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], left, right[v]);
+        }
+    }
+    UNROLL for (int64_t r = 0; r < ROWS; ++r) UNROLL for (int64_t v = 0; v < vectors; ++v)
+        _mm512_storeu_ps(c + r * out + v * LANES, sums[r][v]);
+}
+
+// c [rows, out] = a b; rows are a multiple of ROWS, `out` of LANES.
+void multiply(const uint16_t *a, int64_t rows, const uint16_t *b, float *c, int64_t in, int64_t out) {
+    int64_t at = 0;
+    for (; at + VECTORS * LANES <= out; at += VECTORS * LANES)
+        for (int64_t r = 0; r < rows; r += ROWS) multiply_block<VECTORS>(a + r * in, b + 2 * at, c + r * out + at, in, out);
+    if (at < out)
+        for (int64_t r = 0; r < rows; r += ROWS) multiply_block<1>(a + r * in, b + 2 * at, c + r * out + at, in, out);
+}
+
+void forward(const Convolution &c, const uint16_t *x, const uint16_t *u, const float *bias, const uint16_t *plus,
+             uint16_t *y, int64_t begin, int64_t end, float *m, uint16_t *v) {
+    const int64_t at_once = tiles_at_once(c), v_plane = at_once * c.in, m_plane = at_once * c.out;
+    uint16_t *const zeros = v + 16 * v_plane;
+    // Rows beyond the last tile are multiplied too, and their results ignored.
+    __builtin_memset(v, 0, sizeof(uint16_t) * bf16_inputs_work(c));
+    for (int64_t first = begin; first < end; first += at_once) {
+        const int64_t count = end - first < at_once ? end - first : at_once;
+        const int64_t rows = (count + ROWS - 1) / ROWS * ROWS;
+        const Place place(c, first);
+        transform_inputs<uint16_t>(c, x, place, count, v, zeros);
+        for (int64_t k = 0; k < 16; ++k)
+            multiply(v + k * v_plane, rows, u + k * c.in * c.out, m + k * m_plane, c.in, c.out);
+        transform_outputs<uint16_t>(c, m, bias, plus, place, count, y);
+    }
+}
+
+} // namespace
+
+const Bf16Forward winograd_bf16 = forward;
+
+} // namespace tch_ext
+
+#else
+
+namespace tch_ext {
+
+const Bf16Forward winograd_bf16 = nullptr;
+
+} // namespace tch_ext
+
+#endif

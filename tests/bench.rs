@@ -223,7 +223,6 @@ fn checkpoints_are_saved_and_restored() {
             "read_s",
             "peak_above_state_mb",
             "snapshot_mb",
-            "parts_mb",
         ];
         let report = bench(ranks, "checkpoint --repeat 2", &[&HEAD[..], &own].concat());
         check_positive(&report, &own);

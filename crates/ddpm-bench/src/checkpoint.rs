@@ -70,16 +70,15 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
         let reload = || -> Result<f64, Failure> {
             let manifest = agree::on_root(comm, find)?;
             let started = Instant::now();
-            let shards = read_together(comm, settings, &manifest)??;
+            let buffers = read_together(comm, settings, Some(store), &manifest)??;
             let read = started.elapsed().as_secs_f64();
-            restore(&saver, comm, settings, &network, bench.place.device, &Checkpoint { manifest, shards })
+            restore(&saver, comm, settings, &network, bench.place.device, &Checkpoint { manifest, buffers })
                 .map(|_| read)
         };
         let (read, restored) = timed(comm, reload);
         reads.push(largest(comm, read?));
         restores.push(largest(comm, restored));
     }
-    let part = (u64::from(settings.checkpoint.part_mb) << 20) as f64 / 1e6;
     let [saved, restored] = [median(saves), median(restores)];
     let report = bench
         .report(Some(parameters))
@@ -92,7 +91,6 @@ fn round_trips(bench: &Bench, repeat: u64) -> Result<Option<Report>, Failure> {
         .with("restore_s", restored)
         .with("read_s", median(reads))
         .with("peak_above_state_mb", above)
-        .with("snapshot_mb", megabytes / comm.size() as f64)
-        .with("parts_mb", part * (settings.checkpoint.concurrency + 1) as f64);
+        .with("snapshot_mb", megabytes / comm.size() as f64);
     Ok(Some(report))
 }

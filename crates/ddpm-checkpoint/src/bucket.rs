@@ -15,6 +15,7 @@ use crate::{
     CheckpointError, Failpoint, Manifest, SCHEMA, StoreOptions,
     layout::{MANIFESTS, aside_path, manifest_path, step_of_manifest},
     manifest::{UnsealError, unseal},
+    pace::Learned,
 };
 
 /// Upper limit on the size of a manifest, so that a broken store cannot exhaust memory.
@@ -28,6 +29,9 @@ pub(crate) struct Bucket {
     /// The directory, if the store is one: operations that object_store does not offer for directories use it directly.
     pub root: Option<PathBuf>,
     pub options: StoreOptions,
+    /// How many parts to have in flight in each direction.
+    pub sending: Learned,
+    pub receiving: Learned,
     /// Bytes of shards read so far.
     pub read: AtomicU64,
     /// Objects deleted so far.

@@ -68,8 +68,8 @@
 //!
 //! To resume, rank 0 calls [`Store::probe`] and [`Store::acquire_lease`] (unless it is guaranteed to be the only
 //! writer), then goes through the checkpoints of a [`Store::search`], newest first; rank i of w reads the candidate's
-//! shards i, i+w, ... with [`Store::read_shard`], and if any is damaged, the next older candidate is tried; the ranks
-//! exchange what they have read, and rank 0 calls [`Store::rewind`].
+//! shards i, i+w, ... with [`Store::read_shard`] into the buffers that they fill, and if any is damaged, the next older
+//! candidate is tried; the ranks exchange what they have read, and rank 0 calls [`Store::rewind`].
 //!
 //! Calls block unless their names start with `start_`. They run on the store's own async runtime, so they must not be
 //! made from inside an async task.
@@ -78,21 +78,26 @@ mod backend;
 mod bucket;
 mod commit;
 mod copy;
+mod digest;
 mod discover;
+mod download;
 mod error;
 mod failpoint;
 mod layout;
 mod lease;
 mod manifest;
+mod pace;
 mod pending;
 mod probe;
 mod retain;
+mod scan;
 mod shard;
 mod store;
 #[cfg(test)]
 mod tests;
 mod unlock;
 mod upload;
+mod words;
 
 pub use backend::StoreOptions;
 pub use commit::Commit;
@@ -104,7 +109,6 @@ pub use lease::Lease;
 pub use manifest::{BufferEntry, Dtype, Manifest, Run, SCHEMA, ShardEntry, ShardRange, TensorEntry};
 pub use pending::Pending;
 pub use retain::{Retention, RetentionReport};
-pub use shard::{BufferSlice, ShardData};
 pub use store::Store;
 pub use unlock::LeaseStatus;
 pub use upload::{OwnedSlice, Upload, Values};

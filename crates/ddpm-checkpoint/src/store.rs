@@ -19,6 +19,7 @@ use crate::{
     bucket::{Bucket, store_error},
     layout::{nonce, run_path},
     manifest::seal,
+    pace::Learned,
 };
 
 /// A store that holds the checkpoints of one run.
@@ -95,7 +96,9 @@ impl Store {
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("checkpoint").enable_all().build();
         let (read, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
-        let bucket = Bucket { uri: uri.into(), objects, root, options, read, deleted };
+        let learned = || Learned::new(options.pace());
+        let (sending, receiving) = (learned(), learned());
+        let bucket = Bucket { uri: uri.into(), objects, root, options, sending, receiving, read, deleted };
         Ok(Self { bucket: Arc::new(bucket), runtime: Arc::new(runtime.map_err(failed)?) })
     }
 

@@ -7,9 +7,11 @@ mod faults;
 mod history;
 mod leases;
 mod moto;
+mod pace;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
 mod round_trip;
+mod transfer;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -196,6 +198,14 @@ fn manifest_name(step: u64) -> String {
     layout::manifest_path(step).to_string()
 }
 
+/// The values of a shard, range by range.
+fn read_shard(store: &Store, manifest: &Manifest, index: usize) -> Result<Vec<Vec<f32>>, CheckpointError> {
+    let holds = manifest.shards.get(index).map_or(&[][..], |shard| shard.holds.as_slice());
+    let mut values: Vec<_> = holds.iter().map(|hold| vec![f32::NAN; (hold.end - hold.start) as usize]).collect();
+    store.read_shard(manifest, index, values.iter_mut().map(Vec::as_mut_slice).collect())?;
+    Ok(values)
+}
+
 /// The step that a resume would use, and those that it would skip.
 fn latest(store: &Store) -> Option<(u64, Vec<u64>)> {
     discover(store, Want::Latest).unwrap()
@@ -205,7 +215,7 @@ fn latest(store: &Store) -> Option<(u64, Vec<u64>)> {
 fn discover(store: &Store, want: Want) -> Result<Option<(u64, Vec<u64>)>, CheckpointError> {
     let mut search = store.search(want)?;
     while let Some(manifest) = search.candidate()? {
-        match (0..manifest.shards.len()).try_for_each(|index| store.read_shard(&manifest, index).map(drop)) {
+        match (0..manifest.shards.len()).try_for_each(|index| read_shard(store, &manifest, index).map(drop)) {
             Ok(()) => return Ok(Some((manifest.step, search.skipped.iter().map(|(step, _)| *step).collect()))),
             Err(error) => search.reject(manifest.step, error)?,
         }

@@ -1,21 +1,19 @@
-//! Uploads: streams a shard to the store in parts of equal size and hashes it on the way.
+//! Uploads: sends a shard to the store in parts of equal size, from the memory that holds it, and hashes it meanwhile.
 
-use std::{mem, ops::Range, panic::resume_unwind, sync::Arc};
+use std::{iter, mem, ops::Range, panic::resume_unwind, sync::Arc, time::Instant};
 
-use object_store::{MultipartUpload, ObjectStoreExt, path::Path};
-use sha2::{Digest, Sha256};
+use bytes::Bytes;
+use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, path::Path};
 use tokio::{
     runtime::Handle,
     task::{JoinSet, spawn_blocking},
 };
 
 use crate::{
-    Attempt, BufferSlice, CheckpointError, Failpoint, Pending, ShardEntry, ShardRange, Store, bucket::Bucket,
-    layout::shard_path, manifest::hex, shard::header,
+    Attempt, CheckpointError, Failpoint, Pending, ShardEntry, ShardRange, Store, bucket::Bucket, digest::hash_beside,
+    layout::shard_path, pace::Pace, shard::header, words::Words,
 };
 
-/// Elements serialised at a time.
-const CHUNK: usize = 1 << 16;
 /// S3's limit on the number of parts.
 const MAX_PARTS: u64 = 10_000;
 
@@ -30,12 +28,6 @@ pub struct OwnedSlice {
     pub data: Vec<f32>,
 }
 
-impl OwnedSlice {
-    fn as_slice(&self) -> BufferSlice<'_> {
-        BufferSlice { name: &self.name, range: self.range.clone(), data: &self.data }
-    }
-}
-
 /// Provides the values of a shard when the upload begins, on a thread that may block, such as until a GPU has copied them.
 pub type Values = Box<dyn FnOnce() -> Result<Vec<OwnedSlice>, Box<dyn std::error::Error + Send + Sync>> + Send>;
 
@@ -44,20 +36,19 @@ pub type Upload = Pending<ShardEntry>;
 
 impl Store {
     /// Writes the shard of `rank` of `world` for one attempt at saving `step`, in the background. They are written
-    /// bit for bit, including NaNs; nothing takes effect until the commit. Memory: the values, until the upload has
-    /// finished, and the parts in flight. A failed upload has no effect; save again under a new [`Attempt`].
+    /// bit for bit, including NaNs; nothing takes effect until the commit. Memory: the values, from which the parts are
+    /// sent, until the upload has finished. A failed upload has no effect; save again under a new [`Attempt`].
     ///
     /// # Errors
-    /// Returned by the [`Upload`]: `Store` if the store failed, `NoValues` if `values` failed, `Invalid` if a range and its values differ in length, a
-    /// name occurs twice, or `rank` is not below `world`.
+    /// Returned by the [`Upload`]: `Store` if the store failed, `NoValues` if `values` failed, `Invalid` if a range and
+    /// its values differ in length, a name occurs twice, or `rank` is not below `world`.
     pub fn start_upload(&self, step: u64, attempt: &Attempt, rank: usize, world: usize, values: Values) -> Upload {
         let (bucket, attempt) = (Arc::clone(&self.bucket), *attempt);
         self.spawn(async move {
             let path = || shard_path(step, &attempt, rank, world).to_string();
             let taken = spawn_blocking(values).await.unwrap_or_else(|e| resume_unwind(e.into_panic()));
             let buffers = taken.map_err(|source| CheckpointError::NoValues { path: path(), source })?;
-            let slices: Vec<_> = buffers.iter().map(OwnedSlice::as_slice).collect();
-            bucket.write_shard(step, &attempt, rank, world, &slices).await
+            bucket.write_shard(step, &attempt, rank, world, buffers).await
         })
     }
 }
@@ -69,43 +60,47 @@ impl Bucket {
         attempt: &Attempt,
         rank: usize,
         world: usize,
-        buffers: &[BufferSlice<'_>],
+        buffers: Vec<OwnedSlice>,
     ) -> Result<ShardEntry, CheckpointError> {
         let path = shard_path(step, attempt, rank, world);
         let header = match rank < world {
-            true => header(buffers),
+            true => header_of(&buffers),
             false => Err(format!("rank {rank} is not one of {world}")),
         };
         let header = header.map_err(|reason| CheckpointError::Invalid { path: path.to_string(), reason })?;
-        let (size, sha256) = self.send(&path, &header, buffers).await.map_err(|e| self.failed("write", &path, e))?;
-        let hold = |b: &BufferSlice<'_>| ShardRange {
-            buffer: b.name.into(),
-            start: b.range.start as u64,
-            end: b.range.end as u64,
+        let hold = |buffer: &OwnedSlice| ShardRange {
+            buffer: buffer.name.clone(),
+            start: buffer.range.start as u64,
+            end: buffer.range.end as u64,
         };
-        Ok(ShardEntry { path: path.to_string(), size, sha256, holds: buffers.iter().map(hold).collect() })
+        let holds = buffers.iter().map(hold).collect();
+        let values = buffers.into_iter().map(|buffer| Bytes::from_owner(Words::new(buffer.data)));
+        let file: PutPayload = iter::once(Bytes::from(header)).chain(values).collect();
+        let size = file.content_length() as u64;
+        let sha256 = hash_beside(file.clone());
+        self.send(&path, file).await.map_err(|e| self.failed("write", &path, e))?;
+        let sha256 = sha256.await.expect("hashing ends only with a result as long as it is waited for");
+        Ok(ShardEntry { path: path.to_string(), size, sha256, holds })
     }
 
-    /// Streams header and values to `path`; returns the size and the SHA-256 of what was sent.
-    async fn send(
-        &self,
-        path: &Path,
-        header: &[u8],
-        buffers: &[BufferSlice<'_>],
-    ) -> object_store::Result<(u64, String)> {
-        let size = header.len() + buffers.iter().map(|buffer| 4 * buffer.data.len()).sum::<usize>();
-        let mut out = Writer::open(self, path, size as u64).await?;
-        out.write(header).await?;
-        let mut scratch = vec![0; 4 * CHUNK];
-        for values in buffers.iter().flat_map(|buffer| buffer.data.chunks(CHUNK)) {
-            let bytes = &mut scratch[..4 * values.len()];
-            for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                *place = value.to_le_bytes();
-            }
-            out.write(bytes).await?;
+    async fn send(&self, path: &Path, file: PutPayload) -> object_store::Result<()> {
+        let mut out = Writer::open(self, path, file.content_length() as u64).await?;
+        for piece in file {
+            out.write(piece).await?;
         }
         out.finish().await
     }
+}
+
+/// The header of a shard with these buffers.
+fn header_of(buffers: &[OwnedSlice]) -> Result<Vec<u8>, String> {
+    for OwnedSlice { name, range, data } in buffers {
+        if data.len() != range.len() {
+            return Err(format!("{} values were given for the range {range:?} of {name}", data.len()));
+        }
+    }
+    let given: Vec<_> = buffers.iter().map(|buffer| (buffer.name.as_str(), buffer.data.len())).collect();
+    header(&given)
 }
 
 /// An object being written in parts. If dropped before it is finished, it aborts the upload on the store; a process
@@ -116,15 +111,19 @@ pub(crate) struct Writer<'a> {
     /// `None` once the object is complete.
     upload: Option<Box<dyn MultipartUpload>>,
     part_bytes: usize,
-    part: Vec<u8>,
-    in_flight: JoinSet<object_store::Result<()>>,
-    hash: Sha256,
-    /// Bytes written so far, and in total.
+    /// The pieces of the next part, and their total length.
+    part: Vec<Bytes>,
+    filled: usize,
+    /// Parts being sent; the result is their length.
+    in_flight: JoinSet<object_store::Result<u64>>,
+    pace: Pace,
+    begun: Instant,
+    /// Bytes written so far.
     at: u64,
-    size: u64,
 }
 
 impl<'a> Writer<'a> {
+    /// Begins an object of `size` bytes.
     pub async fn open(bucket: &'a Bucket, path: &'a Path, size: u64) -> object_store::Result<Self> {
         let part_bytes = bucket.options.part_bytes.max(size.div_ceil(MAX_PARTS) as usize);
         let upload = bucket.objects.put_multipart(path).await?;
@@ -135,37 +134,35 @@ impl<'a> Writer<'a> {
             upload: Some(upload),
             part_bytes,
             part: Vec::new(),
+            filled: 0,
             in_flight: JoinSet::new(),
-            hash: Sha256::new(),
+            pace: bucket.sending.begin(),
+            begun: Instant::now(),
             at: 0,
-            size,
         })
     }
 
-    /// Appends to the object, and waits while too many parts are in flight.
-    pub async fn write(&mut self, mut bytes: &[u8]) -> object_store::Result<()> {
-        self.hash.update(bytes);
+    /// Appends to the object, without copying, and waits while too many parts are in flight.
+    pub async fn write(&mut self, mut bytes: Bytes) -> object_store::Result<()> {
         while !bytes.is_empty() {
-            if self.part.is_empty() {
-                self.part.reserve_exact(self.part_bytes.min((self.size - self.at) as usize));
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(self.part_bytes - self.part.len()));
-            self.part.extend_from_slice(now);
-            self.at += now.len() as u64;
-            bytes = later;
-            if self.part.len() == self.part_bytes {
+            let piece = bytes.split_to(bytes.len().min(self.part_bytes - self.filled));
+            self.filled += piece.len();
+            self.at += piece.len() as u64;
+            self.part.push(piece);
+            if self.filled == self.part_bytes {
                 self.send_part().await?;
             }
         }
         Ok(())
     }
 
-    /// Sends the rest and completes the object; returns its size and SHA-256.
-    pub async fn finish(mut self) -> object_store::Result<(u64, String)> {
-        if !self.part.is_empty() {
+    /// Sends the rest and completes the object.
+    pub async fn finish(mut self) -> object_store::Result<()> {
+        if self.filled > 0 {
             self.send_part().await?;
         }
         self.land(0).await?;
+        self.bucket.sending.keep(self.pace.clone());
         Failpoint::PartsSent.reach();
         let Some(upload) = &mut self.upload else { unreachable!("the upload is taken below, once") };
         if let Err(error) = upload.complete().await {
@@ -179,13 +176,15 @@ impl<'a> Writer<'a> {
         }
         Failpoint::UploadCompleted.reach();
         self.upload = None;
-        Ok((self.at, hex(&mem::take(&mut self.hash).finalize())))
+        Ok(())
     }
 
     async fn send_part(&mut self) -> object_store::Result<()> {
-        self.land(self.bucket.options.concurrency - 1).await?;
+        self.land(self.pace.limit() - 1).await?;
         if let Some(upload) = &mut self.upload {
-            self.in_flight.spawn(upload.put_part(mem::take(&mut self.part).into()));
+            let part = upload.put_part(mem::take(&mut self.part).into_iter().collect());
+            let len = mem::take(&mut self.filled) as u64;
+            self.in_flight.spawn(async move { part.await.map(|()| len) });
         }
         Ok(())
     }
@@ -194,7 +193,10 @@ impl<'a> Writer<'a> {
     async fn land(&mut self, limit: usize) -> object_store::Result<()> {
         while self.in_flight.len() > limit {
             match self.in_flight.join_next().await {
-                Some(part) => part.unwrap_or_else(|e| resume_unwind(e.into_panic()))?,
+                Some(part) => {
+                    let len = part.unwrap_or_else(|e| resume_unwind(e.into_panic()))?;
+                    self.pace.landed(len, self.begun.elapsed());
+                }
                 None => break,
             }
             Failpoint::PartSent.reach();

@@ -55,15 +55,17 @@ impl Ema {
     /// # Errors
     /// Memory runs out.
     pub fn new(weights: &Tensor, averaging: Averaging) -> Result<Self, NnError> {
-        Self::restore(averaging, 0, &weights.detach(), weights.device())
+        let weights = weights.detach();
+        Ok(Self { averaging, updates: 0, flat: weights.f_to_device_(weights.device(), weights.kind(), false, true)? })
     }
 
-    /// Continues an average from its saved buffer and counter.
+    /// Continues an average from its saved buffer and counter. The buffer is moved to `device`, and not copied if it is
+    /// there.
     ///
     /// # Errors
     /// Memory runs out.
-    pub fn restore(averaging: Averaging, updates: u64, flat: &Tensor, device: Device) -> Result<Self, NnError> {
-        Ok(Self { averaging, updates, flat: flat.f_to_device_(device, flat.kind(), false, true)? })
+    pub fn restore(averaging: Averaging, updates: u64, flat: Tensor, device: Device) -> Result<Self, NnError> {
+        Ok(Self { averaging, updates, flat: flat.f_to_device(device)? })
     }
 
     /// How it averages.

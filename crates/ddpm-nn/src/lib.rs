@@ -105,7 +105,7 @@ pub use module::Module;
 pub use network::Network;
 pub use noise_scale::GradientNoise;
 pub use openai::{AttentionOrder, OpenAiUNet};
-pub use optim::{AdamW, clip};
+pub use optim::{AdamW, Moments, clip};
 pub use power_average::{Profile, combination, exponent_of};
 pub use small::SmallUNet;
 pub use tch_ext::Activation;

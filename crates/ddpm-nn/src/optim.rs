@@ -16,6 +16,17 @@ pub struct AdamW {
     eps: f64,
 }
 
+/// The moments of the gradients that were saved with a run.
+#[derive(Debug)]
+pub struct Moments {
+    /// First moments, f32 flat.
+    pub exp_avg: Tensor,
+    /// Second moments, f32 flat.
+    pub exp_avg_sq: Tensor,
+    /// Number of steps taken.
+    pub steps: u64,
+}
+
 impl AdamW {
     /// Fresh moments for `weights` (f32 flat).
     ///
@@ -23,18 +34,35 @@ impl AdamW {
     /// Memory runs out.
     pub fn new(weights: &Tensor, betas: [f64; 2], weight_decay: f64, eps: f64) -> Result<Self, NnError> {
         let zeros = || weights.detach().f_zeros_like();
-        Ok(Self { exp_avg: zeros()?, exp_avg_sq: zeros()?, steps: 0, betas, weight_decay, eps })
+        let moments = Moments { exp_avg: zeros()?, exp_avg_sq: zeros()?, steps: 0 };
+        Self::continued(weights, moments, betas, weight_decay, eps)
     }
 
-    /// Replaces moments and step count by saved ones (f32 flat).
+    /// Continues with saved moments, which are moved to the device of `weights` (f32 flat) and not copied on the same one.
     ///
     /// # Errors
-    /// A buffer has another length.
-    pub fn restore(&mut self, exp_avg: &Tensor, exp_avg_sq: &Tensor, steps: u64) -> Result<(), NnError> {
-        self.exp_avg.f_copy_(exp_avg)?;
-        self.exp_avg_sq.f_copy_(exp_avg_sq)?;
-        self.steps = steps;
-        Ok(())
+    /// The moments do not fit the weights, or memory runs out.
+    pub fn continued(
+        weights: &Tensor,
+        moments: Moments,
+        betas: [f64; 2],
+        weight_decay: f64,
+        eps: f64,
+    ) -> Result<Self, NnError> {
+        let Moments { exp_avg, exp_avg_sq, steps } = moments;
+        for moment in [&exp_avg, &exp_avg_sq] {
+            if moment.size() != weights.size() || moment.kind() != weights.kind() {
+                return Err(NnError::Architecture(format!(
+                    "moments of {:?} {:?} do not fit {} weights; resume with the network that was saved",
+                    moment.kind(),
+                    moment.size(),
+                    weights.numel()
+                )));
+            }
+        }
+        let device = weights.device();
+        let (exp_avg, exp_avg_sq) = (exp_avg.f_to_device(device)?, exp_avg_sq.f_to_device(device)?);
+        Ok(Self { exp_avg, exp_avg_sq, steps, betas, weight_decay, eps })
     }
 
     /// First moments, f32 flat.

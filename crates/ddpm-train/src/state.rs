@@ -5,7 +5,7 @@ use ddpm_checkpoint::{BufferEntry, Dtype, Manifest, TensorEntry};
 use ddpm_config::Settings;
 use ddpm_diffusion::{BoundByTimestep, LossSecondMoment, TimestepSampler};
 use ddpm_model::{EMA_PREFIX, Error, ErrorKind, Remedy, WEIGHTS, average_buffer, averagings, slowest};
-use ddpm_nn::{AdamW, Ema, GradientNoise, Gradients, Network, Weights};
+use ddpm_nn::{AdamW, Averaging, Ema, GradientNoise, Gradients, Moments, Network, Weights};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -76,12 +76,23 @@ impl TrainState {
 
     /// The state at step 0 with these weights, on their device: the moments are zero, and the averages equal the
     /// weights.
-    pub fn starting_with(settings: &Settings, network: &Network, mut weights: Weights) -> Result<Self, Error> {
-        let gradients = Gradients::attach(network.layout(), &mut weights)?;
+    pub fn starting_with(settings: &Settings, network: &Network, weights: Weights) -> Result<Self, Error> {
         let t = &settings.train;
         let optimizer = AdamW::new(weights.flat(), t.betas, t.weight_decay, t.adam_eps)?;
         let averages =
             averagings(&settings.ema).map(|averaging| Ema::new(weights.flat(), averaging)).collect::<Result<_, _>>()?;
+        Self::assemble(settings, network, weights, optimizer, averages)
+    }
+
+    /// A state of these parts, with counters and histories as at step 0.
+    fn assemble(
+        settings: &Settings,
+        network: &Network,
+        mut weights: Weights,
+        optimizer: AdamW,
+        averages: Vec<Ema>,
+    ) -> Result<Self, Error> {
+        let gradients = Gradients::attach(network.layout(), &mut weights)?;
         let sampler = build::timestep_sampler(settings);
         Ok(Self {
             weights,
@@ -98,9 +109,10 @@ impl TrainState {
         })
     }
 
-    /// The state stored in a checkpoint; `buffer` returns each flat buffer by name. An average that the checkpoint
-    /// lacks (`ema.rates` and `ema.widths` may change if allowed) starts from the checkpoint's weights. If that is one of
-    /// the power-function averages, all of them do: only averages of the same weights can be combined.
+    /// The state stored in a checkpoint; `buffer` returns each flat buffer by name, which becomes part of the state if it is
+    /// on `device`. An average that the checkpoint lacks (`ema.rates` and `ema.widths` may change if allowed) starts from
+    /// the checkpoint's weights. If that is one of the power-function averages, all of them do: only averages of the same
+    /// weights can be combined.
     pub fn restore(
         settings: &Settings,
         network: &Network,
@@ -126,26 +138,26 @@ impl TrainState {
             .or(Remedy::OtherRunDir));
         }
         let weights = Weights::over(network.layout(), need(WEIGHTS)?.f_to_device(device)?)?;
-        let mut state = Self::starting_with(settings, network, weights)?;
-        state.optimizer.restore(&need(EXP_AVG)?, &need(EXP_AVG_SQ)?, counters.optimizer_steps)?;
+        let moments =
+            Moments { exp_avg: need(EXP_AVG)?, exp_avg_sq: need(EXP_AVG_SQ)?, steps: counters.optimizer_steps };
+        let t = &settings.train;
+        let optimizer = AdamW::continued(weights.flat(), moments, t.betas, t.weight_decay, t.adam_eps)?;
         let held: Vec<&str> =
             manifest.buffers.iter().map(|b| b.name.as_str()).filter(|n| n.starts_with(EMA_PREFIX)).collect();
-        let lacking = state
-            .averages
-            .iter()
-            .map(Ema::averaging)
-            .find(|averaging| averaging.is_power() && !held.contains(&average_buffer(*averaging).as_str()));
-        state.ema_begun = if lacking.is_some() { manifest.step } else { counters.ema_begun };
-        for average in &mut state.averages {
-            if lacking.is_some() && average.averaging().is_power() {
-                continue;
-            }
-            let name = average_buffer(average.averaging());
-            let Some(index) = held.iter().position(|held| *held == name) else { continue };
+        let saved = |averaging: Averaging| held.iter().position(|held| *held == average_buffer(averaging));
+        let lacking = averagings(&settings.ema).any(|averaging| averaging.is_power() && saved(averaging).is_none());
+        let average = |averaging: Averaging| -> Result<Ema, Error> {
+            let begins = lacking && averaging.is_power();
+            let Some(index) = saved(averaging).filter(|_| !begins) else {
+                return Ok(Ema::new(weights.flat(), averaging)?);
+            };
             let updates = counters.ema_updates.get(index).copied();
-            let updates = updates.ok_or_else(|| refuse(format!("has no counter for {name}")))?;
-            *average = Ema::restore(average.averaging(), updates, &need(&name)?, device)?;
-        }
+            let updates = updates.ok_or_else(|| refuse(format!("has no counter for {}", held[index])))?;
+            Ok(Ema::restore(averaging, updates, need(held[index])?, device)?)
+        };
+        let averages = averagings(&settings.ema).map(average).collect::<Result<_, _>>()?;
+        let mut state = Self::assemble(settings, network, weights, optimizer, averages)?;
+        state.ema_begun = if lacking { manifest.step } else { counters.ema_begun };
         if counters.bound.timesteps() == state.bound.timesteps() {
             state.bound = counters.bound;
             if let (TimestepSampler::LossSecondMoment(history), Some(saved)) =

@@ -58,5 +58,5 @@ pub use masked_scale::masked_scale;
 pub use memory_watch::MemoryWatch;
 pub use operations::{Operations, count_operations};
 pub use profiler::{Cost, CostKind, Profiler, in_range};
-pub use slice::{Lent, with_f32_mut, with_slice_mut};
+pub use slice::{Lent, with_f32_mut, with_f32_slices, with_slice_mut};
 pub use snapshot::Snapshot;

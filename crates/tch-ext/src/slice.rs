@@ -35,6 +35,27 @@ pub fn with_f32_mut<R>(tensor: &mut Tensor, body: impl FnOnce(&mut [f32]) -> R) 
     with_slice_mut(tensor, body)
 }
 
+/// The same for several tensors at once, in their order.
+///
+/// # Errors
+/// Those of [`with_slice_mut`], which apply if two of the tensors share memory.
+pub fn with_f32_slices<R>(tensors: &mut [Tensor], body: impl FnOnce(Vec<&mut [f32]>) -> R) -> Result<R, TchError> {
+    lend_all(tensors, Vec::new(), body)
+}
+
+fn lend_all<R, B: FnOnce(Vec<&mut [f32]>) -> R>(
+    tensors: &mut [Tensor],
+    lent: Vec<&mut [f32]>,
+    body: B,
+) -> Result<R, TchError> {
+    let Some((first, others)) = tensors.split_first_mut() else { return Ok(body(lent)) };
+    with_f32_mut(first, |values| {
+        let mut lent: Vec<&mut [f32]> = lent;
+        lent.push(values);
+        lend_all(others, lent, body)
+    })?
+}
+
 /// A type whose tensors are lent as slices.
 pub trait Lent: sealed::Sealed {
     /// The kind of such tensors.
@@ -103,6 +124,14 @@ mod tests {
         let mut view = flat.narrow(0, 2, 2);
         let twice = with_f32_mut(&mut flat, |_| with_f32_mut(&mut view, |_| ()).is_err());
         assert!(twice.unwrap(), "memory was borrowed twice");
+        let mut halves = [flat.narrow(0, 2, 2), flat.narrow(0, 0, 0), flat.narrow(0, 0, 2)];
+        with_f32_slices(&mut halves, |halves| {
+            let [to, _, from] = halves.try_into().unwrap();
+            to.copy_from_slice(from);
+        })
+        .unwrap();
+        assert_eq!(Vec::<f32>::try_from(&flat).unwrap(), [1.0, 20.0, 1.0, 20.0]);
+        assert!(with_f32_slices(&mut [flat.narrow(0, 0, 3), flat.narrow(0, 2, 1)], |_| ()).is_err());
         assert!(with_f32_mut(&mut flat.view([2, 2]).transpose(0, 1), |_| ()).is_err());
         assert!(with_f32_mut(&mut flat.to_kind(Kind::Double), |_| ()).is_err());
     }

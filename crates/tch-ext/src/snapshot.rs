@@ -4,10 +4,11 @@ use std::ffi::{c_char, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tch::{TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 use torch_sys::C_tensor;
 
 use crate::message::check;
+use crate::slice::with_f32_mut;
 
 unsafe extern "C" {
     fn tch_ext_take_snapshot(parts: *const *const C_tensor, count: usize, snapshot: *mut *mut c_void) -> *mut c_char;
@@ -56,7 +57,7 @@ impl Snapshot {
             }
             NO_MEMORY.store(true, Ordering::Relaxed);
         }
-        parts.iter().map(Vec::try_from).collect::<Result<_, _>>().map(Self::Ready)
+        parts.iter().map(copied).collect::<Result<_, _>>().map(Self::Ready)
     }
 
     /// The values of each part, in host memory; on a GPU they pass through pinned memory, on a stream of their own.
@@ -68,6 +69,14 @@ impl Snapshot {
             Self::Ready(values) => Ok(values),
             Self::OnGpu(copies) => copies.read(),
         }
+    }
+}
+
+/// The values of a tensor; those of a contiguous one on the CPU are copied into memory that is not cleared first.
+fn copied(part: &Tensor) -> Result<Vec<f32>, TchError> {
+    match part.device() == Device::Cpu && part.is_contiguous() {
+        true => with_f32_mut(&mut part.shallow_clone(), |values| values.to_vec()),
+        false => Vec::try_from(part),
     }
 }
 

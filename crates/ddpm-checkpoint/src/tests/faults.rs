@@ -204,7 +204,7 @@ fn a_bit_flipped_in_transit_is_detected() {
     let store = server.store();
     let manifest = save(&store, 10, 1);
     server.fail(json!([{ "op": "GetObject", "key": "ckpt/", "fault": { "flip": { "at": 95 } } }]));
-    assert!(matches!(store.read_shard(&manifest, 0), Err(CheckpointError::Damaged { .. })));
+    assert!(matches!(read_shard(&store, &manifest, 0), Err(CheckpointError::Damaged { .. })));
     assert_eq!(store.verify(10).unwrap().faults.len(), 1);
     server.fail(json!([{ "op": "GetObject", "key": "manifest/", "fault": { "flip": { "at": 95 } } }]));
     assert!(matches!(store.read_manifest(10), Err(CheckpointError::Damaged { .. })));

@@ -15,12 +15,16 @@ fn check_round_trip(store: &Store, step: u64, world: usize, n: usize) {
     assert_eq!(store.verify(step).unwrap().faults, [""; 0]);
     for (index, shard) in read.shards.iter().enumerate() {
         assert_eq!(shard.size, get(store, &shard.path).len() as u64);
-        let shard = store.read_shard(&read, index).unwrap();
-        let slices: Vec<_> = shard.slices().collect();
-        assert_eq!(slices.len(), buffers.len());
-        for (slice, (name, data)) in slices.iter().zip(&buffers) {
-            assert_eq!((slice.name, &slice.range), (*name, &share(n, index, world)));
-            assert_eq!(bits(slice.data), bits(&data[slice.range.clone()]), "{name}, shard {index}");
+        let range = share(n, index, world);
+        let hold = |(name, _): &(&str, _)| ShardRange {
+            buffer: name.to_string(),
+            start: range.start as u64,
+            end: range.end as u64,
+        };
+        assert_eq!(shard.holds, buffers.iter().map(hold).collect::<Vec<_>>());
+        let held = read_shard(store, &read, index).unwrap();
+        for (held, (name, data)) in held.iter().zip(&buffers) {
+            assert_eq!(bits(held), bits(&data[range.clone()]), "{name}, shard {index}");
         }
     }
     for (name, data) in &buffers {
@@ -63,8 +67,20 @@ fn a_missing_buffer_is_reported_with_the_existing_ones() {
         let error = store.load_buffer(&manifest, "ema/0.5").unwrap_err();
         assert!(matches!(error, CheckpointError::NotFound { .. }));
         assert!(error.to_string().contains("it holds weights, ema/0.9999"), "{error}");
-        assert!(matches!(store.read_shard(&manifest, 2), Err(CheckpointError::Invalid { .. })));
+        assert!(matches!(read_shard(store, &manifest, 2), Err(CheckpointError::Invalid { .. })));
     });
+}
+
+#[test]
+fn places_of_another_length_are_refused() {
+    let store = Store::open("memory://").unwrap();
+    let manifest = save(&store, 1, 2);
+    for lens in [&[5][..], &[5, 4], &[5, 6], &[5, 5, 5]] {
+        let mut values: Vec<_> = lens.iter().map(|len| vec![0.0; *len]).collect();
+        let places = values.iter_mut().map(Vec::as_mut_slice).collect();
+        let read = store.read_shard(&manifest, 0, places);
+        assert!(matches!(read, Err(CheckpointError::Invalid { .. })), "{lens:?}");
+    }
 }
 
 #[test]

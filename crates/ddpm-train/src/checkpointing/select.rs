@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardData, Store, Want};
+use ddpm_checkpoint::{CheckpointError, Failpoint, Manifest, Search, ShardEntry, ShardRange, Store, Want};
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_config::{DataKind, Difference, DifferenceKind, Settings};
 use ddpm_model::{Error, ErrorKind, Failure, Learner, Remedy, store_options};
 use ddpm_nn::{Layout, Network};
 use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpointing::overlooked::check_overlooked_checkpoints;
 use crate::data_record::DATA;
@@ -33,8 +34,9 @@ pub enum ResumeFrom {
 pub struct Checkpoint {
     /// Its manifest, the same on every rank.
     pub manifest: Manifest,
-    /// The shards that this rank has read and verified: with w ranks, rank i reads shards i, i+w, ...
-    pub shards: Vec<ShardData>,
+    /// The manifest's buffers, on the CPU. Each rank has read and verified its shards, with w ranks shards i, i+w, ... on
+    /// rank i; what belongs to other shards is undefined until it is restored.
+    pub buffers: Vec<Tensor>,
 }
 
 /// Finds the checkpoint to resume from, and the newest step in the store, valid or not. Refuses a checkpoint of
@@ -73,8 +75,8 @@ pub fn select(
         let (manifest, newest): (Option<Manifest>, Option<u64>) = agree::on_root(comm, next)?;
         let Some(manifest) = manifest else { return Ok((None, newest)) };
         Failpoint::ResumeChosen.reach();
-        match read_together(comm, settings, &manifest)? {
-            Ok(shards) => return Ok((Some(Checkpoint { manifest, shards }), newest)),
+        match read_together(comm, settings, store.as_ref(), &manifest)? {
+            Ok(buffers) => return Ok((Some(Checkpoint { manifest, buffers }), newest)),
             Err(damaged) => {
                 let rejected = search.as_mut().map_or(Ok(()), |search| search.reject(manifest.step, damaged));
                 agree::unanimous(comm, rejected.map_err(classify_store_error))?;
@@ -120,26 +122,53 @@ enum ShardReadReport {
     Failed(Error),
 }
 
-/// Reads a checkpoint together, each rank its own shards. If it is damaged, every rank returns the same damage.
+impl From<CheckpointError> for ShardReadReport {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Damaged { path, reason, .. } => Self::Damaged { path, reason },
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<TchError> for ShardReadReport {
+    fn from(error: TchError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Reads a checkpoint together, each rank its own shards into buffers for all; from `store`, or one opened for this if
+/// it is `None`. If the checkpoint is damaged, every rank returns the same damage.
 pub fn read_together(
     comm: &dyn Collective,
     settings: &Settings,
+    store: Option<&Store>,
     manifest: &Manifest,
-) -> Result<Result<Vec<ShardData>, CheckpointError>, Failure> {
+) -> Result<Result<Vec<Tensor>, CheckpointError>, Failure> {
     let uri = settings.checkpoint_uri();
-    let read = || -> Result<Vec<ShardData>, CheckpointError> {
-        let store = Store::open_existing_with(&uri, store_options(settings))?;
-        let ours = (comm.rank()..manifest.shards.len()).step_by(comm.size());
-        ours.map(|index| store.read_shard(manifest, index)).collect()
-    };
-    let (shards, report) = match read() {
-        Ok(shards) => (shards, None),
-        Err(CheckpointError::Damaged { path, reason, .. }) => {
-            (Vec::new(), Some(ShardReadReport::Damaged { path, reason }))
+    let read = || -> Result<Vec<Tensor>, ShardReadReport> {
+        let opened;
+        let store = match store {
+            Some(store) => store,
+            None => {
+                opened = Store::open_existing_with(&uri, store_options(settings))?;
+                &opened
+            }
+        };
+        // Not cleared: the shards fill the whole of it.
+        let empty = |len: u64| Tensor::f_empty([len as i64], (Kind::Float, Device::Cpu));
+        let buffers = manifest.buffers.iter().map(|b| empty(b.len)).collect::<Result<Vec<_>, _>>()?;
+        for (index, entry) in manifest.shards.iter().enumerate().skip(comm.rank()).step_by(comm.size()) {
+            let mut ranges = ranges(manifest, &buffers, entry);
+            tch_ext::with_f32_slices(&mut ranges, |places| store.read_shard(manifest, index, places))??;
         }
-        Err(error) => (Vec::new(), Some(ShardReadReport::Failed(error.into()))),
+        Ok(buffers)
     };
-    let mut read = Ok(shards);
+    let (buffers, report) = match read() {
+        Ok(buffers) => (buffers, None),
+        Err(report) => (Vec::new(), Some(report)),
+    };
+    let mut read = Ok(buffers);
     for (rank, report) in agree::exchange(comm, report.as_ref())?.into_iter().enumerate() {
         match report {
             Some(ShardReadReport::Failed(error)) => return Err(Agreed::of_rank(rank, error).into()),
@@ -150,6 +179,16 @@ pub fn read_together(
         }
     }
     Ok(read)
+}
+
+/// The parts of the manifest's `buffers` that a shard holds, in its order.
+pub(super) fn ranges(manifest: &Manifest, buffers: &[Tensor], entry: &ShardEntry) -> Vec<Tensor> {
+    let range = |hold: &ShardRange| {
+        let place = manifest.buffers.iter().position(|buffer| buffer.name == hold.buffer);
+        let place = place.expect("the manifest agrees with itself");
+        buffers[place].narrow(0, hold.start as i64, (hold.end - hold.start) as i64)
+    };
+    entry.holds.iter().map(range).collect()
 }
 
 /// Classifies an error: a missing or incompatible checkpoint refuses the resume; anything else is a failure of the

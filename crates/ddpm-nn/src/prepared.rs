@@ -15,10 +15,12 @@ pub(crate) enum Form {
     Planes(Kind),
 }
 
-/// Weights in these forms, each in one part or in several. They are made on first use, and all handles to the weights
-/// share them.
+/// A parameter's weights in one form, in one part or in several, by the parameter's number.
+type Forms = HashMap<(usize, Form), Vec<Tensor>>;
+
+/// Weights in these forms. They are made on first use, and all handles to the weights share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Prepared(Arc<Mutex<HashMap<(usize, Form), Vec<Tensor>>>>);
+pub(crate) struct Prepared(Arc<Mutex<Forms>>);
 
 impl Prepared {
     /// The parameter of this number in this form, as `make` makes it.

@@ -4,7 +4,7 @@ use ddpm_comm::{Collective, agree};
 use ddpm_config::Settings;
 use ddpm_model::Failure;
 use ddpm_nn::Network;
-use tch::{Device, Tensor};
+use tch::Device;
 
 use crate::checkpointing::saver::Saver;
 use crate::checkpointing::select::{Checkpoint, ranges};

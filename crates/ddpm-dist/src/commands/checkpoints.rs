@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store, Want};
-use ddpm_model::{Error, ErrorKind, copy_snapshots, find_snapshots, refuse_other_run, store_of};
+use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store};
+use ddpm_model::{Error, ErrorKind, adopt_run, copy_snapshots, find_snapshots, newest_besides, store_of};
 use ddpm_telemetry::{Unit, Work};
 use serde_json::{Value, json};
 
@@ -137,16 +137,7 @@ fn prune(store: &Store, retention: &Retention, dry_run: bool, json: bool) -> Res
 /// Deletes one checkpoint, and prints which one a run would resume from now.
 fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Error> {
     let before = holding(store, "checkpoints drop", |lease| {
-        // If all others are damaged, there is nothing left to resume from.
-        let mut others = store.search(Want::Latest)?;
-        let other = loop {
-            match others.candidate() {
-                Ok(Some(manifest)) if manifest.step == step => {}
-                Ok(found) => break found.map(|manifest| manifest.step),
-                Err(CheckpointError::NoneVerifies { .. }) => break None,
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let other = newest_besides(store, step)?;
         if other.is_none() && !force && store.list()?.contains(&step) {
             let message = format!(
                 "step {step} is the only valid checkpoint in {}, so a run there would have nothing to resume from; \
@@ -168,28 +159,13 @@ fn drop_step(store: &Store, step: u64, force: bool, json: bool) -> Result<(), Er
 
 /// Copies a checkpoint, unless the destination has another run's checkpoints.
 fn copy(from: &Store, step: u64, to: &Store, json: bool) -> Result<(), Error> {
-    let manifest = from.read_manifest(step)?;
-    let run = from.find_run()?;
-    let bytes = holding(to, "checkpoints copy", |_| {
-        let known = to.find_run()?;
-        let same = matches!((&run, &known), (Some(theirs), Some(ours)) if theirs.id == ours.id);
-        if !same {
-            let newest = match to.list()?.first().map(|newest| to.read_manifest(*newest)) {
-                Some(Err(CheckpointError::Damaged { .. } | CheckpointError::NotFound { .. })) | None => None,
-                Some(found) => Some(found?.config),
-            };
-            if let Some(there) = newest.or(known.map(|run| run.config)) {
-                refuse_other_run(&manifest, &there, to.uri())?;
-            }
-        }
-        if let Some(run) = &run {
-            to.adopt_run(run)?;
-        }
+    let copied = holding(to, "checkpoints copy", |_| {
+        adopt_run(from, step, to)?;
         copy_snapshots(from, step, to, copy_bytes)?;
-        Ok(copy_bytes(from, step, to)?.bytes())
+        Ok(copy_bytes(from, step, to)?)
     })?;
-    say(json, json!({ "step": step, "bytes": bytes, "to": to.uri() }), 0, || {
-        format!("copied step {step} to {} and verified it: {}", to.uri(), megabytes(&manifest))
+    say(json, json!({ "step": step, "bytes": copied.bytes(), "to": to.uri() }), 0, || {
+        format!("copied step {step} to {} and verified it: {}", to.uri(), megabytes(&copied))
     })
 }
 

@@ -73,7 +73,8 @@ impl Trainer {
     pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan, stop: &StopRequest) -> Result<Self, Failure> {
         // Reading the checkpoint, which came before, and opening the data, which follows, may each take minutes.
         stop.check_before_start(comm.as_ref())?;
-        let source = agree::unanimous(comm.as_ref(), data::open_unchecked(&plan.settings, Split::Train))?;
+        let opened = stop.heeded(|| data::open_unchecked(&plan.settings, Split::Train));
+        let source = agree::unanimous(comm.as_ref(), opened)?;
         Self::prepare_on(source, comm, place, plan, stop)
     }
 

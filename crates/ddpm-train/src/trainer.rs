@@ -87,7 +87,7 @@ impl Trainer {
         plan: Plan,
         stop: &StopRequest,
     ) -> Result<Self, Failure> {
-        let Plan { settings, resume, newest, allows_other_data, program } = plan;
+        let Plan { settings, resume, newest, data_change, program } = plan;
         let resumed = resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
         let Place { device, memory } = place;
         agree::unanimous(comm.as_ref(), data::check_fits(&settings, source.as_ref()))?;
@@ -97,7 +97,7 @@ impl Trainer {
         let task = agree::unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
         let window = settings.data.window();
         let record = match &resume {
-            Some(checkpoint) => DataRecord::resumed(source.as_ref(), window, &checkpoint.manifest, allows_other_data),
+            Some(checkpoint) => DataRecord::resumed(source.as_ref(), window, &checkpoint.manifest, data_change),
             None => Ok(DataRecord::new(source.as_ref(), window)),
         };
         let record = agree::unanimous(comm.as_ref(), record)?;

@@ -1,9 +1,12 @@
 # Sourced by launch/hosts.sh: what must be true of the hosts before ranks start there. Every failure is one sentence and
-# its remedy.
+# its remedy, and ends the launch with code 1.
 
 # Variables that change what ranks do or can reach, and DDPM_STOP_FILE. ssh does not pass them on.
 forwarded='^(AWS|AZURE|GOOGLE|DDPM|OMP|MKL|KMP|ONEDNN|ATEN|TORCH|CUDA|CUBLAS|NCCL|UCX|SSL_CERT|RUST)_'
 forwarded+='|^(LD_LIBRARY_PATH|NO_COLOR|(HTTP|HTTPS|ALL|NO)_PROXY|(http|https|all|no)_proxy)$'
+
+# Seconds that a script may take on a host.
+limit_s=120
 
 # Each host by itself.
 script_alone() {
@@ -75,7 +78,8 @@ check_hosts() {
     check_same "${others[@]}"
     [[ $saves && " ${args[*]} " != *" --dry-run "* ]] || return 0
 
-    ask_hosts script_plan "$rank0"
+    # The program may have to scan a data set.
+    limit_s=3600 ask_hosts script_plan "$rank0"
     if [[ $(fact "$rank0" code) ]]; then
         fact "$rank0" message >&2
         exit "$(fact "$rank0" code)"
@@ -98,7 +102,7 @@ check_same() { # HOST...
                 libtorch) what="builds of libtorch. Install the same on all hosts" ;;
                 mpi) what="Open MPIs, $(fact "$host" mpi) and $(fact "$rank0" mpi). Install the same on all hosts" ;;
             esac
-            fail "$host and $rank0 have different $what"
+            fail "$host and $rank0 have different $what" 1
         done
     done
 }
@@ -109,13 +113,27 @@ check_mpirun() {
     ! try_mpirun "$(IFS=, && echo "${hosts[*]}")" "${#hosts[@]}" || return 0
     for host in "${hosts[@]}"; do
         try_mpirun "$host" 1 || fail "mpirun cannot start anything on $host within 30 s$(why_not). \
-Let every host connect to every other and to this machine, $(hostname), on any port, or give -i the network they share"
+Let every host connect to every other and to this machine, $(hostname), on any port, or give -i the network they share" 1
     done
 }
 
 try_mpirun() { # HOST,... NUMBER
-    [[ ! $asked ]] || exit
-    timeout -k 5 30 "${launcher[@]}" -np "$2" --host "$1" true </dev/null >"$folder/trial" 2>&1
+    local code
+    timeout -k 5 30 "${launcher[@]}" -np "$2" --host "$1" true </dev/null >"$folder/trial" 2>&1 &
+    checks=($!)
+    await
+    ((code == 0))
+}
+
+# Waits for the first of `checks` and removes it; sets `code`. A request to stop ends the launch.
+await() {
+    while
+        interrupted= code=0
+        [[ ! $asked ]] || exit
+        wait "${checks[0]}" || code=$?
+        [[ $interrupted ]]
+    do :; done
+    checks=("${checks[@]:1}")
 }
 
 # The first thing that mpirun said, if anything.
@@ -127,25 +145,20 @@ why_not() {
 
 # Runs a script on hosts, on all at once. It reports `fact NAME VALUE`, or `wrong WHAT`, which ends the launch.
 ask_hosts() { # SCRIPT HOST...
-    local host pids=() code wrong
+    local host code wrong why
     for host in "${@:2}"; do
-        # A Ctrl-C must not look like a host that does not answer.
-        { ignore_requests; { preamble; "$1"; echo 'echo done'; } | on "$host"; } \
-            >"$folder/of-$host" 2>"$folder/error-of-$host" &
-        pids+=($!)
+        on "$host" < <(preamble; "$1"; echo 'echo done') >"$folder/of-$host" 2>"$folder/error-of-$host" &
+        checks+=($!)
     done
     for host in "${@:2}"; do
-        while
-            interrupted= code=0
-            wait "${pids[0]}" || code=$?
-            [[ $interrupted ]]
-        do :; done
-        pids=("${pids[@]:1}")
-        [[ ! $asked ]] || exit
-        if wrong=$(grep -m 1 '^wrong ' "$folder/of-$host"); then fail "$host ${wrong#wrong }"; fi
-        grep -qx 'done' "$folder/of-$host" ||
-            fail "$host does not answer: $(tail -n 1 "$folder/error-of-$host" | tr -d '\r'). \
-Make \`ssh $host true\` work without a question, or take $host out of $file"
+        await
+        if wrong=$(grep -m 1 '^wrong ' "$folder/of-$host"); then fail "$host ${wrong#wrong }" 1; fi
+        ! grep -qx 'done' "$folder/of-$host" || continue
+        # 137: it had to be killed.
+        [[ $code != 124 && $code != 137 ]] ||
+            fail "$host has not answered within $limit_s s. Look for what keeps it busy, or take $host out of $file" 1
+        why=$(tail -n 1 "$folder/error-of-$host" | tr -d '\r')
+        fail "$host does not answer: $why. Make \`ssh $host true\` work without a question, or take $host out of $file" 1
     done
 }
 
@@ -173,16 +186,23 @@ fact() { # HOST NAME
     sed -n "s/^fact $2 //p" "$folder/of-$1"
 }
 
-# Runs the script on stdin on a host.
+# Runs the script on stdin on a host, in place of this subshell. A Ctrl-C must not look like a host that does not
+# answer, so only `end_checks` ends it: by SIGTERM, which `timeout` passes on.
 on() { # HOST
-    if is_here "$1"; then bash -s; else "${ssh[@]}" "$1" bash -s; fi
+    local limit=(timeout -k 5 "$limit_s") remote=()
+    ignore_requests
+    trap - TERM
+    is_here "$1" || remote=("${limit[@]}" "${ssh[@]}" "$1")
+    exec "${remote[@]}" "${limit[@]}" bash -s
 }
 
+# Whether a host is this machine, by one of its names or addresses. ddpm-supervise's probe.rs decides alike.
 is_here() { # HOST
-    [[ $1 != localhost && $1 != "$(hostname)" ]] || return 0
-    local address
-    for address in $(getent ahosts "$1" | cut -d' ' -f1 | sort -u); do
-        [[ " $(hostname -I)" != *" $address "* ]] || return 0
+    local ours address
+    ours=$(hostname)
+    [[ $1 != "$ours" && $1 != "${ours%%.*}" ]] || return 0
+    for address in $(timeout 15 getent ahosts "$1" | cut -d' ' -f1 | sort -u); do
+        [[ $address != 127.* && $address != ::1 && " $(hostname -I)" != *" $address "* ]] || return 0
     done
     return 1
 }

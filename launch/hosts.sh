@@ -57,16 +57,14 @@ with_ranks() { # HOST
     echo "$1" # it calls itself something else
 }
 
-# One rank suffices: all stop at the same step.
+# For ranks that train, one would suffice, because all stop at the same step. A rank that waits for a store, before it
+# trains, does not hear of the others.
 ask_elsewhere() {
     local host ask
     printf -v ask ': >%q' "$DDPM_STOP_FILE"
-    {
-        ignore_requests
-        for host in "${hosts[@]}"; do
-            ! "${ssh[@]}" -n "$host" "$ask" || break
-        done
-    } >/dev/null 2>&1 &
+    for host in "${hosts[@]}"; do
+        { ignore_requests; "${ssh[@]}" -n "$host" "$ask"; } >/dev/null 2>&1 &
+    done
 }
 
 # Nothing waits for it.

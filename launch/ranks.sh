@@ -13,6 +13,7 @@ child=      # mpirun, or the program
 folder=     # for that file and the pipes below
 end=KILL      # the signal that ends the ranks immediately
 suspend=STOP  # the signal that suspends them
+checks=()     # what is waited for before the ranks start; a request ends it
 self=$(basename "$(readlink -f "$0")")
 
 # What a launcher of several hosts does in addition.
@@ -23,10 +24,13 @@ translate() { cat; }
 # The reader of our output may be gone: the Ctrl-C that asks for a stop also ends the tee at the end of a pipe.
 say() { echo "$self: $1" >&2 || true; }
 
-fail() {
+# Code 2 says that the same command will fail again; a machine may be repaired meanwhile, which is code 1.
+fail() { # MESSAGE [CODE]
     say "$1"
-    exit 2
+    exit "${2:-2}"
 }
+
+end_checks() { ((${#checks[@]} == 0)) || kill "${checks[@]}" 2>/dev/null || true; }
 
 ask() { # SIGNAL
     interrupted=yes
@@ -35,9 +39,11 @@ ask() { # SIGNAL
     : "${first:=$1}"
     if [[ ! $asked && $1 != QUIT ]]; then
         say "asked the ranks to ${saves:+save and }stop; a second Ctrl-C or SIGTERM, 2 s from now or later, ends them at once"
-        [[ ! $child ]] || ask_elsewhere
     fi
     asked=yes
+    end_checks
+    # Each time: the last one may not have come through.
+    [[ ! $child || $1 = QUIT ]] || ask_elsewhere
     case $1 in
         # Not a second request: a closing terminal sends several SIGHUP.
         HUP | USR1) return 0 ;;
@@ -68,6 +74,7 @@ leave() {
     elif [[ $child ]] && kill -0 "$child" 2>/dev/null; then
         : >"/dev/fd/$stop_file"
     fi
+    end_checks
     tidy_elsewhere
     [[ ! $folder ]] || rm -rf "$folder" || true
     exit "$code"
@@ -143,7 +150,7 @@ take_config() { # ARGS...
 # (Also, mpirun itself reacts to SIGINT and SIGTERM by killing the ranks within two seconds.)
 prepare_stop() {
     folder=$(mktemp -d "${TMPDIR:-/tmp}/ddpm-dist-XXXXXX" 2>/dev/null) && echo run 2>/dev/null >"$folder/stop" ||
-        fail "${TMPDIR:-/tmp} cannot be written. Free space there, or set TMPDIR to another folder"
+        fail "${TMPDIR:-/tmp} cannot be written. Free space there, or set TMPDIR to another folder" 1
     export DDPM_STOP_FILE=$folder/stop
     # While open, it can be emptied even after the folder was cleaned, and on a full disk.
     exec {stop_file}<"$DDPM_STOP_FILE"
@@ -170,6 +177,9 @@ run_ranks() { # COMMAND...
         { ignore_requests; translate | relay >&2; } <"$folder/err" &
         messages=$!
     fi
+    # A request may have come before `child` was known.
+    [[ ! $asked || $ended = QUIT ]] || ask_elsewhere
+    [[ ! $ended ]] || kill -"$end" "$child" 2>/dev/null || true
     # A signal interrupts `wait`, which then returns the signal's code, not the child's.
     while
         interrupted=

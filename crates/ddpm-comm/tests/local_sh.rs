@@ -143,6 +143,7 @@ fn bad_usage_is_refused() {
     let mut nowhere = Command::new(format!("{}/../../launch/local.sh", env!("CARGO_MANIFEST_DIR")));
     nowhere.arg("2").env("DDPM_DIST", "/bin/true").env("TMPDIR", "/nowhere");
     let (code, lines) = Job::start(&mut nowhere).end();
-    assert_eq!((code, lines.len()), (2, 1), "{lines:#?}");
+    // A full disk may have room again when it is started the next time.
+    assert_eq!((code, lines.len()), (1, 1), "{lines:#?}");
     assert!(lines[0].starts_with("local.sh: /nowhere cannot be written. Free space there"), "{lines:#?}");
 }

@@ -54,6 +54,9 @@ pub enum DataError {
         /// What is wrong, and what to do: sentences without the last full stop.
         reason: String,
     },
+    /// The program was asked to stop while it waited for files of an object store; see [`heeding`](crate::heeding).
+    #[error("stopped on request while waiting for the store of the data set; the same command starts again.")]
+    Stopped,
     /// One image is permanently unusable; this is what [`crate::OnCorrupt::Skip`] skips.
     #[error(
         "{}: {reason}. Replace or remove the file, or set data.on_corrupt = \"skip\".",
@@ -152,6 +155,7 @@ impl From<Unread> for DataError {
             Unread::Vanished(path) => DataError::Vanished { path },
             Unread::Changed(path) => DataError::Changed { path },
             Unread::Store { path, reason } => DataError::Store { path, reason },
+            Unread::Stopped => DataError::Stopped,
         }
     }
 }

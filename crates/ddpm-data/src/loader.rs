@@ -7,18 +7,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use crate::announce::Announced;
 use crate::hash::keyed;
-use crate::remote::heed;
+use crate::interrupt::{LOOK, heeding, is_stopped};
 use crate::replace::read_or_next;
 use crate::{DataError, Depth, ImageShape, Order, Source, image_bytes};
 
 /// The stream of [`keyed`] for flips.
 const STREAM: u64 = 3;
-/// How often a trainer that waits for a batch looks whether it was asked to stop.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What a rank loads, and how.
 #[derive(Clone, Debug)]
@@ -138,7 +135,8 @@ impl<P: Prepare> Loader<P> {
         let mut loader = Loader { shared, threads: Vec::with_capacity(workers) };
         for i in 0..workers {
             let shared = Arc::clone(&loader.shared);
-            let thread = thread::Builder::new().name(format!("loader-{i}")).spawn(move || shared.work());
+            let work = move || heeding(Arc::clone(&shared.stop), || shared.work());
+            let thread = thread::Builder::new().name(format!("loader-{i}")).spawn(work);
             loader.threads.push(thread.map_err(DataError::Thread)?);
         }
         Ok(loader)
@@ -148,13 +146,10 @@ impl<P: Prepare> Loader<P> {
     ///
     /// # Errors
     /// Those of [`Source::read`] and of [`Prepare`], at the step to which they belong and not before; the next call
-    /// returns the following step.
+    /// returns the following step. [`DataError::Stopped`] if the caller's thread [heeds](crate::heeding) a request that
+    /// comes while the batch is not ready.
     pub fn next(&self) -> Result<Batch<P::Prepared>, DataError> {
-        loop {
-            if let Some(batch) = self.next_unless(|| false)? {
-                return Ok(batch);
-            }
-        }
+        self.next_unless(is_stopped)?.ok_or(DataError::Stopped)
     }
 
     /// Like [`next`](Self::next), but returns `None` soon after `stopped` says so if the batch is not ready: an object
@@ -261,7 +256,6 @@ impl<P: Prepare> Shared<P> {
 
     /// A worker's loop: claims the next step while there is room, decodes it, stores the batch.
     fn work(&self) {
-        heed(Arc::clone(&self.stop));
         let mut queue = self.queue();
         while !self.stopped() {
             if queue.claimed - queue.wanted >= self.window {

@@ -79,7 +79,7 @@ impl Survey {
                     let skipped = source.skips().is_some() && matches!(error, DataError::Image { .. });
                     // Other images cannot be read either, each perhaps only after many attempts.
                     let lost = match error {
-                        DataError::Store { .. } | DataError::Changed { .. } => true,
+                        DataError::Store { .. } | DataError::Changed { .. } | DataError::Stopped => true,
                         DataError::Vanished { .. } => source.files().is_some(),
                         _ => false,
                     };

@@ -19,4 +19,7 @@ pub(crate) enum Unread {
         /// What is wrong, and what to do: sentences without the last full stop.
         reason: String,
     },
+    /// The thread was to [stop](crate::heeding).
+    #[error("stopped on request while waiting for the store of the data set")]
+    Stopped,
 }

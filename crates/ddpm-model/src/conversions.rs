@@ -36,6 +36,7 @@ impl From<DataError> for Error {
             DataError::MissingFile { .. } => (ErrorKind::Storage, Some(Remedy::FetchData)),
             DataError::Image { .. } => (ErrorKind::Storage, Some(Remedy::AllowRemoval)),
             DataError::Vanished { .. } => (ErrorKind::Storage, Some(Remedy::ResumeWithout)),
+            DataError::Stopped => (ErrorKind::Stopped, None),
             _ => (ErrorKind::Storage, None),
         };
         with_remedy(Self::caused_by(kind, error), remedy)

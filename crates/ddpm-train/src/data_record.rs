@@ -25,6 +25,17 @@ pub struct DataRecord {
     pub window: Option<u64>,
 }
 
+/// How the data set of a resumed run may differ from the one before; each includes what precedes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DataChange {
+    /// Not at all.
+    Nothing,
+    /// The same images in another order.
+    Order,
+    /// Other images or classes.
+    Images,
+}
+
 impl DataRecord {
     /// The record of a run that starts with `source`, shuffled in windows of this many files, or as a whole.
     pub fn new(source: &dyn Source, window: Option<u64>) -> Self {
@@ -50,10 +61,15 @@ impl DataRecord {
         })
     }
 
-    /// The record of a run that resumes from `manifest` with `source`. A data set or shuffle that differs from the checkpoint's
-    /// is refused unless the user `allows` it. If allowed, the current epoch is cut short, and a new epoch in a new
+    /// The record of a run that resumes from `manifest` with `source`. A data set or shuffle that differs from the
+    /// checkpoint's is refused unless it is `allowed`. If so, the current epoch is cut short, and a new epoch in a new
     /// order begins at the manifest's position.
-    pub fn resumed(source: &dyn Source, window: Option<u64>, manifest: &Manifest, allows: bool) -> Result<Self, Error> {
+    pub fn resumed(
+        source: &dyn Source,
+        window: Option<u64>,
+        manifest: &Manifest,
+        allowed: DataChange,
+    ) -> Result<Self, Error> {
         let refuse = |reason: String| Error::new(ErrorKind::ResumeRefused, reason);
         let step = manifest.step;
         let held = Self::read(step, &manifest.state)?;
@@ -66,6 +82,7 @@ impl DataRecord {
         if same_data && held.window == window {
             return Ok(Self { fingerprint: now.fingerprint, ..held });
         }
+        let needed = if same_data { DataChange::Order } else { DataChange::Images };
         let (before, after) = (held.images, now.images);
         let change = match before == after {
             true if same_data => format!("data.shuffle has changed since step {step} was saved"),
@@ -75,7 +92,7 @@ impl DataRecord {
             ),
             false => format!("the data set has {after} images, but had {before} when step {step} was saved"),
         };
-        if !allows {
+        if allowed < needed {
             let (because, restore) = match same_data {
                 true => ("follows from it", "set it and data.shuffle_window back"),
                 false => ("depends on the whole data set", "restore the data set"),

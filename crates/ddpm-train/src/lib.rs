@@ -66,7 +66,7 @@ pub use ahead::{Ahead, Prepared};
 pub use build::{loader, transport};
 pub use checkpointing::{Checkpoint, ResumeFrom, Saver, read_together, restore};
 pub use clock::Clock;
-pub use data_record::{DATA, DataRecord};
+pub use data_record::{DATA, DataChange, DataRecord};
 pub use footprint::{Footprint, relief};
 pub use gpu_usage::GpuUsage;
 pub use gradient_sync::{GradientSync, Norms};

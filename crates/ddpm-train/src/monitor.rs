@@ -10,7 +10,7 @@ use ddpm_config::Settings;
 use ddpm_diffusion::Variance;
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel, MIN_TIMESTEPS};
-use ddpm_model::{Drawn, Error, Failure, Learner, images, steps};
+use ddpm_model::{Drawn, Error, ErrorKind, Failure, Learner, images, steps};
 use ddpm_nn::Weights;
 use ddpm_telemetry::{Metrics, MetricsLog, Picture, Progress, TensorBoard, loss_by_timestep, rss_mb};
 
@@ -44,7 +44,7 @@ impl Monitor {
     /// Writes `config.toml`, opens the logs at the step from which the run was resumed, removes the grids of later
     /// steps, plots the forward process, and opens what evaluations need; collective over all ranks.
     pub fn open(run: &Run) -> Result<Self, Failure> {
-        let evaluations = Evaluations::open(run)?;
+        let evaluations = run.stop.heeded(|| Evaluations::open(run))?;
         let opened = match run.comm.rank() {
             0 => Outputs::open(run).map(Some),
             _ => Ok(None),
@@ -77,9 +77,15 @@ impl TrainObserver for Monitor {
         // Drawing may take longer than a stop request allows.
         if (grid || evaluations.any()) && !run.stop.requested_anywhere(run.comm.as_ref()) {
             let started = Instant::now();
-            evaluated = self.evaluations.run(run, evaluations)?;
-            if grid {
-                self.draw_samples(run)?;
+            match run.stop.heeded(|| self.evaluations.run(run, evaluations)) {
+                // Asked to stop, a rank no longer waits for images, which all ranks know. The next step stops.
+                Err(Failure::Agreed(error)) if error.error().kind() == ErrorKind::Stopped => {}
+                done => {
+                    evaluated = done?;
+                    if grid {
+                        self.draw_samples(run)?;
+                    }
+                }
             }
             run.clock.drawing += started.elapsed();
         }
@@ -168,7 +174,8 @@ impl Outputs {
             let step = board.first_step();
             board.text("config", &config);
             // An unreadable image is only a warning here. The step that needs it handles it by data.on_corrupt.
-            show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
+            let forward = || pictures::forward_strip(run.source, diffusion, settings.seed);
+            show(board, step, "forward", run.stop.heeded(forward));
             let timesteps = settings.diffusion.timesteps;
             show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(MIN_TIMESTEPS)));
             let width = settings.model.time_channels.unwrap_or(settings.model.channels[0]);
@@ -202,7 +209,8 @@ impl Outputs {
             return;
         }
         let count = STRIP_IMAGES.min(run.source.len() as usize);
-        let picture = images::read(run.source, 0, count, process.device()).and_then(|images| {
+        let read = run.stop.heeded(|| images::read(run.source, 0, count, process.device()));
+        let picture = read.and_then(|images| {
             process_charts::learned_variance(&EvaluatedModel { network, weights, process, images: &images })
         });
         show(board, step, "variance", picture);
@@ -230,10 +238,11 @@ impl Outputs {
     }
 }
 
-/// Adds `picture` to TensorBoard; if it could not be drawn, logs a warning.
+/// Adds `picture` to TensorBoard; if it could not be drawn, logs a warning, unless the run is to stop.
 fn show(board: &mut TensorBoard, step: u64, tag: &str, picture: Result<Picture, Error>) {
     match picture {
         Ok(picture) => board.picture(step, tag, &picture),
+        Err(error) if error.kind() == ErrorKind::Stopped => {}
         Err(error) => tracing::warn!("the picture `{tag}` of step {step} cannot be drawn: {error}"),
     }
 }

@@ -6,7 +6,8 @@ use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_model::Failure;
 
-use crate::checkpointing::{Checkpoint, ResumeFrom, allows_other_data, select};
+use crate::checkpointing::{Checkpoint, ResumeFrom, allowed_data_change, select};
+use crate::data_record::DataChange;
 use crate::program::Program;
 
 /// The starting point of a training run.
@@ -17,8 +18,8 @@ pub struct Plan {
     pub resume: Option<Checkpoint>,
     /// The newest step in the store, valid or not.
     pub newest: Option<u64>,
-    /// Whether a resume may continue with another data set.
-    pub allows_other_data: bool,
+    /// How the data set may differ from the one that the checkpoint records.
+    pub data_change: DataChange,
     /// The program that trains.
     pub program: Program,
 }
@@ -26,7 +27,7 @@ pub struct Plan {
 impl Plan {
     /// A run that starts at step 0, in a store without checkpoints.
     pub fn fresh(settings: Settings) -> Self {
-        Self { settings, resume: None, newest: None, allows_other_data: false, program: Program::default() }
+        Self { settings, resume: None, newest: None, data_change: DataChange::Nothing, program: Program::default() }
     }
 
     /// A run that starts from the checkpoint that `from` selects; collective over all ranks. `settings` must be the
@@ -44,8 +45,8 @@ impl Plan {
         recorded: Option<&Path>,
     ) -> Result<Self, Failure> {
         let (resume, newest) = select(comm, &settings, from, allowed, recorded)?;
-        let allows_other_data = allowed.iter().any(|name| allows_other_data(name));
-        Ok(Self { settings, resume, newest, allows_other_data, program: Program::default() })
+        let data_change = allowed_data_change(allowed);
+        Ok(Self { settings, resume, newest, data_change, program: Program::default() })
     }
 
     /// The same run, trained by `program`.

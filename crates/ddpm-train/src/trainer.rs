@@ -73,7 +73,8 @@ impl Trainer {
     pub fn prepare(comm: &Arc<dyn Collective>, place: Place, plan: Plan, stop: &StopRequest) -> Result<Self, Failure> {
         // Reading the checkpoint, which came before, and opening the data, which follows, may each take minutes.
         stop.check_before_start(comm.as_ref())?;
-        let source = agree::unanimous(comm.as_ref(), data::open_unchecked(&plan.settings, Split::Train))?;
+        let opened = stop.heeded(|| data::open_unchecked(&plan.settings, Split::Train));
+        let source = agree::unanimous(comm.as_ref(), opened)?;
         Self::prepare_on(source, comm, place, plan, stop)
     }
 
@@ -86,7 +87,7 @@ impl Trainer {
         plan: Plan,
         stop: &StopRequest,
     ) -> Result<Self, Failure> {
-        let Plan { settings, resume, newest, allows_other_data, program } = plan;
+        let Plan { settings, resume, newest, data_change, program } = plan;
         let resumed = resume.as_ref().map(|checkpoint| checkpoint.manifest.step);
         let Place { device, memory } = place;
         agree::unanimous(comm.as_ref(), data::check_fits(&settings, source.as_ref()))?;
@@ -96,7 +97,7 @@ impl Trainer {
         let task = agree::unanimous(comm.as_ref(), Task::of(&settings, device, precision))?;
         let window = settings.data.window();
         let record = match &resume {
-            Some(checkpoint) => DataRecord::resumed(source.as_ref(), window, &checkpoint.manifest, allows_other_data),
+            Some(checkpoint) => DataRecord::resumed(source.as_ref(), window, &checkpoint.manifest, data_change),
             None => Ok(DataRecord::new(source.as_ref(), window)),
         };
         let record = agree::unanimous(comm.as_ref(), record)?;

@@ -86,9 +86,16 @@ pub struct PackedShard {
 }
 
 /// The names of the classes of the packed data set that is in `folder`, of `bucket` if it is an address: tar files
-/// have none themselves. `None` if the folder has no manifest that can be read.
-pub(crate) fn class_names(folder: &Path, bucket: Option<&Arc<Bucket>>) -> Option<Vec<String>> {
+/// have none themselves. `None` if the folder has no manifest that can be used.
+///
+/// # Errors
+/// [`DataError::Store`] if the store does not say, or [`DataError::Stopped`]: without its names, the data set would count
+/// as another one.
+pub(crate) fn class_names(folder: &Path, bucket: Option<&Arc<Bucket>>) -> Result<Option<Vec<String>>, DataError> {
     let folder = Folder::new(folder, bucket.cloned());
-    let manifest = Manifest::find(&folder).inspect_err(|error| tracing::warn!("{error}")).ok()??;
-    Some(manifest.classes.into_iter().map(|(name, _)| name).collect())
+    let manifest = match Manifest::find(&folder) {
+        Err(error @ (DataError::Store { .. } | DataError::Stopped)) => return Err(error),
+        found => found.inspect_err(|error| tracing::warn!("{error}")).ok().flatten(),
+    };
+    Ok(manifest.map(|manifest| manifest.classes.into_iter().map(|(name, _)| name).collect()))
 }

@@ -16,10 +16,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::blocks::{Blocks, part};
 use super::disk::Disk;
 use super::fetch::{Fetcher, Target};
-use super::interrupt::unless_stopped;
 use super::plan::{self, BLOCK, LARGEST};
 use super::version::Version;
 use crate::DataError;
+use crate::interrupt::unless_stopped;
 use crate::source::Traffic;
 use crate::unread::Unread;
 
@@ -109,7 +109,7 @@ impl Bucket {
     /// The addresses of all objects below a folder, which is one too; sorted.
     pub(crate) fn list(&self, folder: &FilePath) -> Result<Vec<PathBuf>, DataError> {
         let prefix = self.key(folder)?;
-        let found = self.handle.block_on(self.blocks.fetcher.list(&prefix, folder))?;
+        let found = self.handle.block_on(unless_stopped(self.blocks.fetcher.list(&prefix, folder)))?;
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         listed.extend(found.iter().map(|meta| (self.address(&meta.location), Version::of(meta))));
         let mut files: Vec<PathBuf> = found.iter().map(|meta| self.address(&meta.location)).collect();
@@ -127,10 +127,13 @@ impl Bucket {
         // Some stores do not list the names of contents.
         let version = match known.filter(|version| version.tag.is_some()) {
             Some(version) => version,
-            None => self.handle.block_on(self.blocks.fetcher.head(&key, address)).map_err(|error| match error {
-                Unread::Vanished(_) => DataError::format(address, "there is no such file; correct data.path"),
-                error => error.into(),
-            })?,
+            None => {
+                let found = self.handle.block_on(unless_stopped(self.blocks.fetcher.head(&key, address)));
+                found.map_err(|error| match error {
+                    Unread::Vanished(_) => DataError::format(address, "there is no such file; correct data.path"),
+                    error => error.into(),
+                })?
+            }
         };
         let (number, path) = (self.next.fetch_add(1, Ordering::Relaxed), address.to_path_buf());
         Ok(Target { number, name: version.name(&address.to_string_lossy()), key, path, version })
@@ -171,7 +174,7 @@ impl Bucket {
             let end = plan::blocks(0..target.version.length).end;
             let more = last + 1..extended(from..last + 1).min(end);
             for (block, flight) in missing.iter().zip(self.blocks.demand(target, &missing, more)) {
-                let content = self.handle.block_on(unless_stopped(&target.path, flight.content))?;
+                let content = self.handle.block_on(unless_stopped(flight.content))?;
                 copy(part(&content, flight.start, *block), block * BLOCK, out, start);
                 self.blocks.read(target, *block);
             }

@@ -4,7 +4,6 @@ mod blocks;
 mod bucket;
 mod disk;
 mod fetch;
-mod interrupt;
 mod memory;
 mod object;
 mod plan;
@@ -14,5 +13,4 @@ mod version;
 mod waiting;
 
 pub(crate) use bucket::Bucket;
-pub(crate) use interrupt::heed;
 pub(crate) use object::{Object, is_address};

@@ -15,11 +15,11 @@ use walkdir::WalkDir;
 
 use super::bucket::{Bucket, CONCURRENCY};
 use super::disk::Disk;
-use super::interrupt::heed;
 use super::object::Object;
 use super::plan::BLOCK;
 use crate::DataError;
 use crate::hash::mix;
+use crate::interrupt::heeding;
 use crate::ranges::Ranges;
 
 #[path = "../../../ddpm-checkpoint/tests/rig/mod.rs"]
@@ -84,7 +84,11 @@ impl Server {
     }
 
     fn object(&self, bucket: &Arc<Bucket>) -> Object {
-        Object::open(bucket, Path::new("s3://bucket/set/a.bin")).unwrap()
+        self.try_object(bucket).unwrap()
+    }
+
+    fn try_object(&self, bucket: &Arc<Bucket>) -> Result<Object, DataError> {
+        Object::open(bucket, Path::new("s3://bucket/set/a.bin"))
     }
 
     fn gets(&self) -> usize {
@@ -258,17 +262,18 @@ fn a_thread_that_is_to_stop_does_not_wait_for_a_store_that_is_down() {
     let (started, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let error = thread::scope(|scope| {
         let (object, ours) = (&object, Arc::clone(&stop));
-        let reader = scope.spawn(move || {
-            heed(ours);
-            read(object, 10, 20)
-        });
+        let reader = scope.spawn(move || heeding(ours, || read(object, 10, 20)));
         while server.gets() == 0 {
             thread::sleep(Duration::from_millis(10));
         }
         stop.store(true, Ordering::Relaxed);
         reader.join().unwrap().unwrap_err()
     });
-    assert!(error.to_string().contains("was asked to stop"), "{error}");
+    assert!(matches!(error, DataError::Stopped), "{error}");
+    // So are listings, and questions whether there is an object.
+    let listed = heeding(Arc::clone(&stop), || bucket.list(Path::new("s3://bucket/set")));
+    assert!(matches!(listed, Err(DataError::Stopped)));
+    assert!(matches!(heeding(stop, || server.try_object(&bucket)), Err(DataError::Stopped)));
     drop((object, bucket));
     // It would be the time for which requests are repeated.
     assert!(started.elapsed() < Duration::from_secs(30));

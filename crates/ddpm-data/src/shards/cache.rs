@@ -1,14 +1,16 @@
 //! The folder of indexes: each shard is scanned once, by one process, and again only if it has changed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::index::{decode, encode};
 use super::record::Records;
 use super::stamp::Stamp;
 use crate::hash::Fingerprint;
+use crate::interrupt::{LOOK, is_stopped};
 use crate::remote::is_address;
 use crate::user_caches::user_caches;
 use crate::{DataError, atomic};
@@ -96,13 +98,24 @@ impl Cache {
 
 impl Slot {
     fn lock(path: PathBuf) -> Self {
-        let lock = File::create(path.with_extension("lock")).and_then(|file| file.lock().map(|()| file)).ok();
+        let lock = File::create(path.with_extension("lock")).ok().filter(wait_for_lock);
         Slot { path, _lock: lock }
     }
 
     /// Writes the file so that others see it complete or not at all.
     pub(super) fn replace(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         atomic::write(&self.path, write)
+    }
+}
+
+/// Whether the file is locked for this process; waits until no other holds the lock, unless this thread is to stop.
+fn wait_for_lock(file: &File) -> bool {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return true,
+            Err(TryLockError::WouldBlock) if !is_stopped() => thread::sleep(LOOK),
+            Err(_) => return false,
+        }
     }
 }
 

@@ -91,10 +91,10 @@ pub(super) fn first_folder(shard: &Path, name: &str) -> Result<String, DataError
 /// names of classes that are only numbered, if they are known.
 ///
 /// # Errors
-/// [`DataError::Format`] if a shard does not go with the first.
+/// [`DataError::Format`] if a shard does not go with the first; those of `known`.
 pub(super) fn unite(
     shards: &mut [(PathBuf, Records)],
-    known: impl FnOnce() -> Option<Vec<String>>,
+    known: impl FnOnce() -> Result<Option<Vec<String>>, DataError>,
 ) -> Result<Vec<Class>, DataError> {
     let Some((first, rest)) = shards.split_first() else { return Ok(Vec::new()) };
     for (path, records) in rest {
@@ -117,7 +117,7 @@ pub(super) fn unite(
         Classes::Numbered => {
             let last = shards.iter().flat_map(|(_, records)| &records.labels).max();
             let last = last.map_or(0, |last| *last as usize);
-            let known = known().filter(|names| last < names.len());
+            let known = known()?.filter(|names| last < names.len());
             known.unwrap_or_else(|| (0..=last).map(|class| class.to_string()).collect())
         }
         Classes::Found(_) => {

@@ -11,4 +11,4 @@ mod snapshots;
 
 pub use restore::restore;
 pub use saver::{SaveEvent, Saver};
-pub use select::{Checkpoint, ResumeFrom, allows_other_data, read_together, select};
+pub use select::{Checkpoint, ResumeFrom, allowed_data_change, read_together, select};

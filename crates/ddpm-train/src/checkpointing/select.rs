@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpointing::overlooked::check_overlooked_checkpoints;
-use crate::data_record::DATA;
+use crate::data_record::{DATA, DataChange};
 
-/// The keys that determine the images, their classes and their order. Allowing one of them to change allows another
-/// data set.
-const OTHER_DATA: [&str; 6] =
-    ["data.count", "data.kind", "data.labels", "data.path", "data.shuffle", "data.shuffle_window"];
+/// The keys that determine the images and their classes. Allowing one of them to change allows another data set.
+const OTHER_DATA: [&str; 4] = ["data.count", "data.kind", "data.labels", "data.path"];
+
+/// The keys that determine the order of the same images.
+const OTHER_ORDER: [&str; 2] = ["data.shuffle", "data.shuffle_window"];
 
 /// What to resume from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,9 +222,14 @@ fn check_store_is_not_lost(settings: &Settings, store: Option<&Store>) -> Result
     .or(Remedy::StartAfresh))
 }
 
-/// Whether allowing `name` to change allows another data set.
-pub fn allows_other_data(name: &str) -> bool {
-    name == DATA || OTHER_DATA.contains(&name)
+/// What allowing these names to change allows the data set to do.
+pub fn allowed_data_change(names: &[String]) -> DataChange {
+    let of = |name: &str| match name {
+        name if name == DATA || OTHER_DATA.contains(&name) => DataChange::Images,
+        name if OTHER_ORDER.contains(&name) => DataChange::Order,
+        _ => DataChange::Nothing,
+    };
+    names.iter().map(|name| of(name)).max().unwrap_or(DataChange::Nothing)
 }
 
 /// Whether `key` may change if the user allows `name` to change.

@@ -5,14 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// As in a listing: 2026-11-29T08:30:00Z.
+/// As in a listing: 2026-11-28T08:30:00Z.
 pub fn in_listings(time: SystemTime) -> String {
     let (days, clock) = split(time);
     let (year, month, day) = date(days);
     format!("{year:04}-{month:02}-{day:02}T{clock}Z")
 }
 
-/// As in a header: Sun, 29 Nov 2026 08:30:00 GMT.
+/// As in a header: Sat, 28 Nov 2026 08:30:00 GMT.
 pub fn in_headers(time: SystemTime) -> String {
     let (days, clock) = split(time);
     let (year, month, day) = date(days);

@@ -1,5 +1,6 @@
-//! An S3 server in memory that is faster than its clients, for the benchmark of checkpoints. It checks no signature, reads
-//! bodies into memory that it uses again and again, and sends ranges from there, without a copy in either direction.
+//! An S3 server in memory that is faster than its clients, for the benchmark of checkpoints. It checks no signature,
+//! reads bodies into memory that it uses again and again, and sends ranges from there, without a copy in either
+//! direction.
 #![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 
 use std::{
@@ -163,10 +164,10 @@ impl Contents {
                 Response::ok().header("ETag", etag)
             }
             ("POST", None) if request.query("uploads").is_some() => {
-                let name = state.name().replace('"', "u");
-                state.uploads.insert(name.clone(), BTreeMap::new());
+                let id = state.name().replace('"', "u");
+                state.uploads.insert(id.clone(), BTreeMap::new());
                 Response::xml(format!(
-                    "<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{key}</Key><UploadId>{name}</UploadId>\
+                    "<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{key}</Key><UploadId>{id}</UploadId>\
                      </InitiateMultipartUploadResult>"
                 ))
             }

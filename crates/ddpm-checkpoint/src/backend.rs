@@ -16,9 +16,9 @@ pub(crate) const MIN_PART: usize = 8 << 20;
 pub struct StoreOptions {
     /// Bytes per part of an upload and per request of a download: a multiple of 4, and 8 MiB (the default) or more.
     pub part_bytes: usize,
-    /// The most parts, or requests, in flight at once. A transfer begins with 4 parts, and has more in flight if that is
-    /// faster, fewer if parts take too long. Parts are sent from the values and received into the buffers that they fill,
-    /// so they take no memory; a copy from store to store holds as many parts. Default: 16.
+    /// The most parts, or requests, in flight at once. A transfer begins with 4 parts, and has more in flight if that
+    /// is faster, fewer if parts take too long. Parts are sent from the values and received into the buffers that they
+    /// fill, so they take no memory; a copy from store to store holds as many parts. Default: 16.
     pub concurrency: usize,
     /// Time limit of one request, from its first byte to the last byte of the response. A request transfers at most one
     /// part, so the default of 60 s lets the first four parts of 8 MiB share a link of 600 kB/s, and later ones take

@@ -31,8 +31,8 @@ impl Bucket {
         }
     }
 
-    /// Reads a shard block by block in order and checks its size and SHA-256, with a few blocks in memory. The data passed
-    /// to `each` can be trusted only if this succeeds.
+    /// Reads a shard block by block in order, with a few blocks in memory, and checks its size and SHA-256. The data
+    /// passed to `each` can be trusted only if this succeeds.
     pub async fn scan(
         &self,
         entry: &ShardEntry,

@@ -6,6 +6,8 @@ mod environment;
 mod faults;
 mod history;
 mod leases;
+#[path = "../tests/memory_s3/mod.rs"]
+mod memory_s3;
 mod moto;
 mod pace;
 #[path = "../tests/rig/mod.rs"]
@@ -34,6 +36,8 @@ fn on_each_store(check: impl Fn(&Store)) {
     check(&local(&dir));
     check(&Server::new().store());
     check(&Server::with(rig::Addressing::VirtualHost).store());
+    let memory = memory_s3::MemoryS3::start(0).unwrap();
+    check(&Store::open_in(&memory.env(), "s3://bucket/some/run", StoreOptions::default(), |_| Ok(())).unwrap());
 }
 
 /// A private S3 server, and the rules by which it fails.

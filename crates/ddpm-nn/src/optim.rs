@@ -38,7 +38,8 @@ impl AdamW {
         Self::continued(weights, moments, betas, weight_decay, eps)
     }
 
-    /// Continues with saved moments, which are moved to the device of `weights` (f32 flat) and not copied on the same one.
+    /// Continues with saved moments, which are moved to the device of `weights` (f32 flat), and not copied if they are
+    /// there.
     ///
     /// # Errors
     /// The moments do not fit the weights, or memory runs out.

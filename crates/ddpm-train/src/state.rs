@@ -109,10 +109,10 @@ impl TrainState {
         })
     }
 
-    /// The state stored in a checkpoint; `buffer` returns each flat buffer by name, which becomes part of the state if it is
-    /// on `device`. An average that the checkpoint lacks (`ema.rates` and `ema.widths` may change if allowed) starts from
-    /// the checkpoint's weights. If that is one of the power-function averages, all of them do: only averages of the same
-    /// weights can be combined.
+    /// The state stored in a checkpoint; `buffer` returns each flat buffer by name, which becomes part of the state if it
+    /// is on `device`. An average that the checkpoint lacks (`ema.rates` and `ema.widths` may change if allowed) starts
+    /// from the checkpoint's weights. If that is one of the power-function averages, all of them do: only averages of the
+    /// same weights can be combined.
     pub fn restore(
         settings: &Settings,
         network: &Network,

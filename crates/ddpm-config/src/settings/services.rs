@@ -47,7 +47,7 @@ pub struct CheckpointSettings {
     pub on_failure: OnFailure,
     /// Size of an upload part, in MiB, at least 8. Default 8.
     pub part_mb: u32,
-    /// Parts in flight per rank. Default 4.
+    /// The most parts in flight per rank; a transfer has as many as make it faster. Default 16.
     pub concurrency: usize,
     /// What happens when a save is due while the last one is in flight. Default `wait`.
     pub when_busy: WhenBusy,
@@ -70,7 +70,7 @@ impl Default for CheckpointSettings {
             keep_every: 0,
             on_failure: OnFailure::Warn,
             part_mb: 8,
-            concurrency: 4,
+            concurrency: 16,
             when_busy: WhenBusy::Wait,
             exclusive: false,
             lease_s: 30,

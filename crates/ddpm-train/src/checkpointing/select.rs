@@ -35,8 +35,8 @@ pub enum ResumeFrom {
 pub struct Checkpoint {
     /// Its manifest, the same on every rank.
     pub manifest: Manifest,
-    /// The manifest's buffers, on the CPU. Each rank has read and verified its shards, with w ranks shards i, i+w, ... on
-    /// rank i; what belongs to other shards is undefined until it is restored.
+    /// The manifest's buffers, on the CPU. Each rank has read and verified its shards, of w ranks rank i the shards i,
+    /// i+w, ...; what belongs to other shards is undefined until it is restored.
     pub buffers: Vec<Tensor>,
 }
 

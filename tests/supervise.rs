@@ -1,7 +1,8 @@
 //! `supervise`: jobs that are killed, that lose and regain hosts, that fail in the same way again, and that are asked
 //! to stop.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread::{self, sleep};
@@ -146,7 +147,7 @@ impl Cluster {
         job.extend([env!("CARGO_BIN_EXE_ddpm-dist").to_owned()].into_iter().chain(training));
         let hosts = self.dir().join("hosts").display().to_string();
         let probe = format!("test ! -e {}/{{host}}.down", self.dir().display());
-        let options = ["--hosts", &hosts, "--probe", &probe, "--probe-every", "100ms", "--settle", "500ms"];
+        let options = ["--hosts", &hosts, "--probe", &probe, "--probe-every", "1s", "--settle", "500ms"];
         start(&mut supervise(self.dir(), &options, &job))
     }
 
@@ -242,6 +243,30 @@ fn restarts_are_limited() {
 }
 
 #[test]
+fn a_start_that_fails_is_tried_again_unless_the_command_is_wrong_from_the_start() {
+    let dir = TempDir::new().unwrap();
+    let missing = ["/nowhere/mpirun", "train", "--config", "smoke"].map(String::from);
+    let outcome = run(&mut supervise(dir.path(), &[], &missing));
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("/nowhere/mpirun cannot be started"), "{}", outcome.stderr);
+    assert!(events(dir.path(), "started").is_empty());
+    assert_eq!(summary(dir.path())["outcome"], "bad_usage");
+
+    // It disappears with its first run, and so does the folder of the supervisor's files.
+    let launcher = dir.path().join("launcher");
+    let (temporary, script) = (dir.path().join("tmp"), "#!/bin/bash\nrm -r \"${DDPM_STOP_FILE%/*}\" \"$0\"\nexit 9\n");
+    fs::create_dir(&temporary).unwrap();
+    fs::write(&launcher, script).unwrap();
+    fs::set_permissions(&launcher, Permissions::from_mode(0o755)).unwrap();
+    let job = [launcher.to_str().unwrap(), "train", "--config", "smoke"].map(String::from);
+    let options = ["--max-restarts", "2"];
+    let outcome = run(supervise(dir.path(), &options, &job).env("TMPDIR", &temporary));
+    assert_eq!(outcome.code, 8, "{}", outcome.stderr);
+    let summary = summary(dir.path());
+    assert_eq!((&summary["outcome"], &summary["starts"]), (&"restarts_exhausted".into(), &3.into()));
+}
+
+#[test]
 fn a_request_between_two_starts_ends_it() {
     let dir = TempDir::new().unwrap();
     let child = start(&mut supervise(dir.path(), &["--max-backoff", "1h", "--backoff", "1h"], &pretended("exit 9")));
@@ -283,8 +308,8 @@ fn what_cannot_be_supervised_is_refused_before_it_starts() {
         ("--hosts HOSTS", "launch/local.sh 2 train --config smoke", &["`-np {ranks} --hostfile {hosts}`"]),
         ("--hosts HOSTS", smoke, &["HOSTS line 2", "b slots=N"]),
         ("--hosts nowhere", smoke, &["cannot read the hosts in nowhere"]),
-        ("", "/nowhere/mpirun train --config smoke", &["/nowhere/mpirun cannot be started"]),
         ("--backoff 5", "launch/local.sh 2 train --config smoke", &["--backoff", "5m"]),
+        ("--probe-every 0s", "launch/local.sh 2 train --config smoke", &["--probe-every", "at least 1s"]),
     ] {
         let options: Vec<String> = options.split_whitespace().map(|word| word.replace("HOSTS", &hosts)).collect();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();

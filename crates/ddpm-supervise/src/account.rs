@@ -5,6 +5,30 @@ use crate::ending::Ending;
 /// Signals that a program's own fault raises: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
 const FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
 
+/// What ranks say of an outage between them (ddpm-comm's watch.rs), and NCCL. Whatever is wrong may end by itself.
+const LOST_PEERS: [&str; 3] = [
+    "was killed or crashed",
+    "a peer is frozen or the network is down",
+    "remote process exited or there was a network error",
+];
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The run itself: the same would happen again.
+    Run,
+    /// What it depends on: a host, the network, a store, the launcher.
+    Surroundings,
+}
+
+impl Origin {
+    /// What a message of the ranks is about.
+    pub(crate) fn of(message: &str) -> Self {
+        let outage = ddpm_store::is_outage(message) || LOST_PEERS.iter().any(|words| message.contains(words));
+        if outage { Self::Surroundings } else { Self::Run }
+    }
+}
+
 /// A failure of the job: where it happened, and what the job said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -12,6 +36,8 @@ pub struct Failure {
     pub step: u64,
     /// Its first message of failure, without the rank.
     pub message: String,
+    /// What failed, by that message.
+    pub origin: Origin,
 }
 
 impl Failure {
@@ -19,11 +45,6 @@ impl Failure {
     /// buckets, names of attempts.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.step == other.step && pattern(&self.message) == pattern(&other.message)
-    }
-
-    /// Whether it says that the store could not be reached, which ends by itself.
-    pub(crate) fn is_outage(&self) -> bool {
-        ddpm_store::is_outage(&self.message)
     }
 }
 
@@ -69,8 +90,12 @@ impl Account {
         } else if let Some((step, _)) = line.strip_prefix("step ").and_then(|rest| rest.split_once('/')) {
             self.reached = number(step).or(self.reached);
         }
-        if self.cause.is_none() {
-            self.cause = cause(line);
+        // What one rank says of the others may come before what is wrong with these.
+        let blames_others = |cause: &Cause| Origin::of(&cause.message) == Origin::Surroundings;
+        if let Some(found) = cause(line)
+            && self.cause.as_ref().is_none_or(|earlier| blames_others(earlier) && !blames_others(&found))
+        {
+            self.cause = Some(found);
         }
         // Not the frame of mpirun's banners.
         if line.contains(|c: char| c.is_alphanumeric()) {
@@ -94,16 +119,21 @@ impl Account {
         if ending != Ending::Failed {
             return None;
         }
-        if let Some(cause) = &self.cause {
-            return Some(Failure { step: cause.step.unwrap_or(reached), message: cause.message.clone() });
-        }
+        let said = self.cause.as_ref().map(|cause| Failure {
+            step: cause.step.unwrap_or(reached),
+            message: cause.message.clone(),
+            origin: Origin::of(&cause.message),
+        });
         let signal = code - 128;
-        if FAULTS.contains(&signal) {
-            return Some(Failure { step: reached, message: format!("a rank was ended by signal {signal}") });
+        if FAULTS.contains(&signal) && said.as_ref().is_none_or(|said| said.origin != Origin::Run) {
+            let message = format!("a rank was ended by signal {signal}");
+            return Some(Failure { step: reached, message, origin: Origin::Run });
         }
         // The launcher failed, in words of its own.
         let launcher = self.last.as_ref().filter(|_| code < 128 && self.reached.is_none());
-        launcher.map(|line| Failure { step: reached, message: line.clone() })
+        let launcher =
+            launcher.map(|line| Failure { step: reached, message: line.clone(), origin: Origin::Surroundings });
+        said.or(launcher)
     }
 }
 
@@ -181,8 +211,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_surroundings_did_is_told_from_what_the_run_did() {
+        let watchdog = include_str!("../../ddpm-comm/src/watch.rs");
+        assert!(LOST_PEERS[..2].iter().all(|words| watchdog.contains(words)), "ddpm-comm has other words by now");
+        let frozen = "rank 0 step 12: waited 5 s in heartbeat: a peer is frozen or the network is down. Check it";
+        let origin = |lines: &[&str], code| heard(lines).failure(Ending::Failed, code, 7).unwrap().origin;
+        assert_eq!(origin(&[frozen], 1), Origin::Surroundings);
+        assert_eq!(origin(&["There are not enough slots"], 1), Origin::Surroundings);
+        let lost = "rank 0 step 12: rank 1 was killed or crashed. Its last status: busy";
+        assert_eq!(origin(&[lost], 137), Origin::Surroundings);
+        // A crash is the program's own, and so is what another rank says of itself.
+        assert_eq!(origin(&[lost], 139), Origin::Run);
+        let both = ["step 10/20  loss 1", frozen, "rank 1 step 12: error: it broke", "rank 2 step 11: late"];
+        assert_eq!(failure(&both, 1), Some((12, "it broke".into())));
+        assert_eq!(origin(&both, 1), Origin::Run);
+    }
+
+    #[test]
     fn messages_that_differ_in_words_with_digits_are_alike() {
-        let at = |step, message: &str| Failure { step, message: message.into() };
+        let at = |step, message: &str| Failure { step, message: message.into(), origin: Origin::Run };
         let first = at(12, "store of job 17 (on node3) holds shard-01ARZ3NDEK");
         assert!(first.is_like(&at(12, "store of job 4711 (on node12) holds shard-01BX5ZZKBK")));
         assert!(!first.is_like(&at(13, &first.message)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::account::Failure;
+use crate::account::{Failure, Origin};
 use crate::ending::Ending;
 use crate::fleet::{Change, Fleet, Layout};
 use crate::restarts::{Backoff, Restarts};
@@ -105,6 +105,9 @@ struct Down {
     since: Duration,
     /// The next start is not before this.
     ready: Duration,
+    /// Whether hosts were asked since the last look at the answers: however soon these count as old, each round of
+    /// questions is followed by a decision.
+    asked: bool,
     suspect: Option<Suspect>,
 }
 
@@ -126,7 +129,7 @@ struct Up {
 impl Decider {
     /// Before the first start of a job that has done `reached` steps; `fleet` are its hosts, if there is a choice.
     pub fn new(policy: Policy, fleet: Option<Fleet>, reached: u64) -> Self {
-        let start = Down { since: Duration::ZERO, ready: Duration::ZERO, suspect: None };
+        let start = Down { since: Duration::ZERO, ready: Duration::ZERO, asked: false, suspect: None };
         Self {
             policy,
             fleet,
@@ -157,7 +160,7 @@ impl Decider {
         self.fleet.iter_mut().for_each(Fleet::forget_answers);
         self.fruitless = if exit.reached > self.reached { 1 } else { self.fruitless + 1 };
         self.reached = self.reached.max(exit.reached);
-        let down = |pause, suspect| Phase::Down(Down { since: now, ready: now + pause, suspect });
+        let down = |pause, suspect| Phase::Down(Down { since: now, ready: now + pause, asked: false, suspect });
         let pause = self.policy.backoff.pause(self.fruitless, jitter);
         self.phase = match exit.ending {
             Ending::Done => Phase::Over(Verdict::Done),
@@ -169,7 +172,7 @@ impl Decider {
             Ending::Stopped => down(pause, None),
             Ending::Failed => {
                 let hosts = up.layout.iter().flat_map(|layout| &layout.hosts).map(|host| host.name.clone()).collect();
-                let blamed = exit.failure.filter(|failure| !failure.is_outage());
+                let blamed = exit.failure.filter(|failure| failure.origin == Origin::Run);
                 down(pause, blamed.map(|failure| Suspect { failure, hosts }))
             }
         };
@@ -215,15 +218,18 @@ impl Decider {
             return self.end(Verdict::Stopped);
         }
         if let Some(fleet) = &mut self.fleet {
-            let due = fleet.take_due(now.saturating_sub(self.policy.probe_every), |_| true);
-            if !due.is_empty() {
-                return Action::Probe(due);
-            }
             if fleet.is_waiting() {
                 return Action::Wait(Pause::Probes);
             }
+            let fresh = now.saturating_sub(self.policy.probe_every);
+            let due = if down.asked { Vec::new() } else { fleet.take_due(fresh, |_| true) };
+            if !due.is_empty() {
+                self.phase = Phase::Down(Down { asked: true, ..down });
+                return Action::Probe(due);
+            }
         }
         let (since, ready) = (down.since, down.ready);
+        self.phase = Phase::Down(Down { since, ready, asked: false, suspect: None });
         if let Some(Suspect { failure, hosts }) = down.suspect {
             let has_lost = |fleet: &Fleet| hosts.iter().any(|host| fleet.is_silent(host));
             if !self.fleet.as_ref().is_some_and(has_lost) {
@@ -232,7 +238,6 @@ impl Decider {
                 }
                 self.failures.push(failure);
             }
-            self.phase = Phase::Down(Down { since, ready, suspect: None });
         }
         if self.begun && self.restarts.left(now) == 0 {
             return self.end(Verdict::Exhausted);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The shortest time between two questions to a host.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// Reads a number with a unit: `500ms`, `30s`, `5m`, `1.5h`, `2d`.
 ///
 /// # Errors
@@ -21,6 +24,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "give a number and a unit, such as 500ms, 30s, 5m, 1h or 2d".into())
 }
 
+/// Reads a time between two questions to a host.
+///
+/// # Errors
+/// What to write instead.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < LEAST { Err("give at least 1s, so that hosts have time to answer".into()) } else { Ok(time) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +46,14 @@ mod tests {
         for text in ["", "30", "s", "-1s", "1e400s", "5 m", "1h30m", "nans", "1w"] {
             assert!(duration(text).unwrap_err().contains("5m"), "{text}");
         }
+    }
+
+    #[test]
+    fn hosts_have_time_to_answer() {
+        assert_eq!(interval("1s"), Ok(LEAST));
+        for text in ["0s", "999ms", "0.5s"] {
+            assert!(interval(text).unwrap_err().contains("at least 1s"), "{text}");
+        }
+        assert!(interval("1").unwrap_err().contains("5m"));
     }
 }

@@ -65,7 +65,4 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// The state of the job's process cannot be read.
-    #[error("cannot watch the job: {0}.")]
-    Watch(io::Error),
 }

@@ -1,13 +1,14 @@
 //! The running job: its process, its output, and the signals that end it.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::mem;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{fs, mem};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -27,20 +28,48 @@ const INSISTING: [(Duration, End); 3] =
 /// How long output is waited for once the job has ended: a process that it left behind may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// The exit code of a job whose own cannot be known.
+const UNWATCHED: i32 = 1;
+
 #[derive(Clone, Copy)]
 enum End {
     Terminate,
     Kill,
 }
 
+/// The file by which the ranks on this machine are asked to stop. While open, it can be emptied even after its folder
+/// was cleaned up.
+pub(crate) struct StopFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl StopFile {
+    /// Creates the file at `path`; nothing is requested yet.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn create(path: PathBuf) -> io::Result<Self> {
+        let mut file = File::create(&path)?;
+        file.write_all(b"run")?;
+        Ok(Self { path, file })
+    }
+
+    fn empty(&self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+}
+
 /// A running job. Dropped before its end, it is terminated.
 pub(crate) struct Job {
     child: Child,
     started: Instant,
-    stop_file: PathBuf,
+    stop_file: StopFile,
     account: Arc<Mutex<Account>>,
     relays: Vec<JoinHandle<()>>,
     save: Save,
+    /// After this time it counts as started even if its log does not say so.
+    quiet: Duration,
     /// Since when it is to end at once, and how many signals it got for that.
     ending: Option<(Instant, usize)>,
     exited: bool,
@@ -52,20 +81,21 @@ enum Save {
     NotAsked,
     /// Through the file; not yet by a signal.
     Asked,
+    /// By a signal too, before its log said that all ranks listen: not all may have.
+    SignalledEarly,
     Signalled,
 }
 
 impl Job {
-    /// Starts `command`, whose output goes to our stderr. `stop_file` is overwritten.
+    /// Starts `command`, whose output goes to our stderr.
     ///
     /// # Errors
-    /// The file cannot be written, or the program not be started.
-    pub fn start(command: &[String], stop_file: &Path) -> io::Result<Self> {
-        fs::write(stop_file, "run")?;
+    /// The program cannot be started.
+    pub fn start(command: &[String], stop_file: StopFile) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut child = Command::new(program)
             .args(arguments)
-            .env(STOP_FILE, stop_file)
+            .env(STOP_FILE, &stop_file.path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -85,9 +115,10 @@ impl Job {
             relays: relays.collect(),
             child,
             started: Instant::now(),
-            stop_file: stop_file.into(),
+            stop_file,
             account,
             save: Save::NotAsked,
+            quiet: STARTED,
             ending: None,
             exited: false,
         })
@@ -112,7 +143,7 @@ impl Job {
         if self.save == Save::NotAsked {
             self.save = Save::Asked;
         }
-        fs::write(&self.stop_file, "")
+        self.stop_file.empty()
     }
 
     /// Ends it without saving.
@@ -121,16 +152,20 @@ impl Job {
     }
 
     /// Sends the signals that are due; returns the exit code if the job has ended, 128 + n after signal n.
-    ///
-    /// # Errors
-    /// The state of the process cannot be read.
-    pub fn poll(&mut self) -> io::Result<Option<i32>> {
+    pub fn poll(&mut self) -> Option<i32> {
         self.send_due_signals();
-        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let code = match self.child.try_wait() {
+            Ok(None) => return None,
+            Ok(Some(status)) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()),
+            Err(error) => {
+                tracing::warn!("the job cannot be watched ({error}), so it is ended");
+                UNWATCHED
+            }
+        };
         self.exited = true;
         // What the command left behind must not train on beside its successor.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())))
+        Some(code)
     }
 
     /// What the job has said, once it has ended.
@@ -145,8 +180,12 @@ impl Job {
     fn send_due_signals(&mut self) {
         let pid = Pid::from_child(&self.child);
         // A process that has just ended cannot be signalled, and need not be.
-        if self.save == Save::Asked && (self.has_begun() || self.started.elapsed() >= STARTED) {
-            self.save = Save::Signalled;
+        let next = match self.save {
+            Save::Asked | Save::SignalledEarly if self.has_begun() => Save::Signalled,
+            Save::Asked if self.started.elapsed() >= self.quiet => Save::SignalledEarly,
+            unchanged => unchanged,
+        };
+        if mem::replace(&mut self.save, next) != next {
             let _ = kill_process(pid, Signal::USR1);
         }
         if let Some((since, sent)) = &mut self.ending
@@ -194,16 +233,22 @@ mod tests {
     fn run(script: &str, act: impl FnOnce(&mut Job)) -> (i32, Account) {
         let folder = tempfile::tempdir().unwrap();
         let command = ["bash", "-c", script].map(String::from);
-        let mut job = Job::start(&command, &folder.path().join("stop")).unwrap();
+        let mut job = Job::start(&command, StopFile::create(folder.path().join("stop")).unwrap()).unwrap();
         act(&mut job);
         let code = loop {
-            if let Some(code) = job.poll().unwrap() {
+            if let Some(code) = job.poll() {
                 break code;
             }
             assert!(job.age() < Duration::from_secs(60), "still running");
             thread::sleep(Duration::from_millis(5));
         };
         (code, job.into_account())
+    }
+
+    fn wait_for_a_step(job: &Job) {
+        while job.account.lock().unwrap().reached().is_none() {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]
@@ -225,6 +270,29 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_that_ranks_may_have_missed_is_repeated_once_they_listen() {
+        let script = "n=0; trap 'n=$((n+1))' USR1; echo 'step 1/9  loss 1'; while [ $n = 0 ]; do sleep 0.01; done; \
+                      echo 'starting at step 0 in x'; while [ $n = 1 ]; do sleep 0.01; done; exit 75";
+        let ask = |job: &mut Job| {
+            wait_for_a_step(job);
+            job.quiet = Duration::ZERO;
+            job.ask_to_save().unwrap();
+        };
+        assert_eq!(run(script, ask).0, 75);
+    }
+
+    #[test]
+    fn a_request_reaches_ranks_although_the_folder_of_its_file_was_cleaned() {
+        let script = "exec 3<\"$DDPM_STOP_FILE\"; rm -r \"${DDPM_STOP_FILE%/*}\"; echo 'step 1/9  loss 1'; \
+                      while [ -s /dev/fd/3 ]; do sleep 0.01; done; exit 75";
+        let ask = |job: &mut Job| {
+            wait_for_a_step(job);
+            job.ask_to_save().unwrap();
+        };
+        assert_eq!(run(script, ask).0, 75);
+    }
+
+    #[test]
     fn a_job_that_is_to_end_at_once_is_terminated() {
         assert_eq!(run("trap 'exit 143' TERM; while :; do sleep 0.01; done", Job::end_at_once).0, 143);
     }
@@ -235,7 +303,7 @@ mod tests {
         assert_eq!(code, 0);
         // One that has ended, but that nobody has waited for, has no command line.
         let command = format!("/proc/{}/cmdline", account.reached().unwrap());
-        while fs::read(&command).is_ok_and(|words| !words.is_empty()) {
+        while std::fs::read(&command).is_ok_and(|words| !words.is_empty()) {
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -25,7 +25,7 @@ mod verdict;
 mod tests;
 
 pub use decide::Policy;
-pub use duration::duration;
+pub use duration::{duration, interval};
 pub use error::Error;
 pub use restarts::Backoff;
 pub use supervise::{Report, Request, Task, supervise};

@@ -1,7 +1,9 @@
 //! Asking hosts whether they answer: each by a command of its own, all at the same time.
 
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// Seconds that ssh may take to connect.
 const CONNECT_S: u32 = 5;
+
+/// How much of what a probe says last is looked at, in bytes.
+const LAST_WORDS: u64 = 4096;
 
 /// Asks hosts, and collects their answers.
 pub(crate) struct Prober {
@@ -41,9 +46,10 @@ impl Prober {
 
     /// Asks a host; the answer comes later.
     pub fn ask(&self, host: String) {
-        let (command, sender) = (self.command(&host), self.sender.clone());
+        let (command, sender) = (self.command.clone(), self.sender.clone());
         thread::spawn(move || {
-            let fault = command.and_then(|command| fault(command, LIMIT));
+            // Looking up a name may take as long as a probe.
+            let fault = question(command.as_deref(), &host).and_then(|command| fault(command, LIMIT));
             // Nobody may be waiting for it any more.
             let _ = sender.send(Answer { host, fault });
         });
@@ -53,27 +59,30 @@ impl Prober {
     pub fn answers(&self) -> impl Iterator<Item = Answer> {
         self.answers.try_iter()
     }
+}
 
-    /// The command that asks a host; none if it is this machine.
-    fn command(&self, host: &str) -> Option<Command> {
-        if let Some(command) = &self.command {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &command.replace("{host}", host)]);
-            return Some(shell);
-        }
-        if is_this_machine(host) {
-            return None;
-        }
-        let mut ssh = Command::new("ssh");
-        ssh.args(["-o", "BatchMode=yes", "-o", &format!("ConnectTimeout={CONNECT_S}"), host, "true"]);
-        Some(ssh)
+/// The command that asks a host, by the user's `command` if there is one; none if it is this machine.
+fn question(command: Option<&str>, host: &str) -> Option<Command> {
+    if let Some(command) = command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command.replace("{host}", host)]);
+        return Some(shell);
     }
+    if is_this_machine(host) {
+        return None;
+    }
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-o", "BatchMode=yes", "-o", &format!("ConnectTimeout={CONNECT_S}"), host, "true"]);
+    Some(ssh)
 }
 
 /// Runs a probe; returns why there is no answer.
 fn fault(mut command: Command, limit: Duration) -> Option<String> {
     let started = Instant::now();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    // Not a pipe: a probe may say more than fits into one, and leave a process behind that keeps it open.
+    let said = tempfile::tempfile().and_then(|file| Ok((file.try_clone()?, file)));
+    let (stderr, said) = said.map_or_else(|_| (Stdio::null(), None), |(file, said)| (file.into(), Some(said)));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return Some(format!("{} cannot be started: {error}", command.get_program().to_string_lossy())),
@@ -93,19 +102,37 @@ fn fault(mut command: Command, limit: Duration) -> Option<String> {
         return None;
     }
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-    // A line or two, which fit into the pipe.
-    let mut said = Vec::new();
-    let _ = child.stderr.take().map(|pipe| pipe.take(4096).read_to_end(&mut said));
+    let said = said.and_then(|said| end_of(&said).ok()).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     Some(said.lines().rev().find(|line| !line.trim().is_empty()).map_or_else(|| status.to_string(), Into::into))
 }
 
-/// Whether a host is this machine, which mpirun reaches without ssh.
+/// The last bytes of a file.
+fn end_of(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(LAST_WORDS);
+    let mut bytes = vec![0; (length - start) as usize];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// Whether a host is this machine, by one of its names or addresses: mpirun then needs no ssh. launch/check_hosts.sh
+/// decides alike.
 fn is_this_machine(host: &str) -> bool {
+    // Such as `user@host` and `[::1]`.
+    let name = host.rsplit('@').next().unwrap_or(host).trim_matches(['[', ']']);
     let ours = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let ours = ours.trim();
-    let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-    ["localhost", "127.0.0.1", "::1", ours].contains(&host) || (!ours.is_empty() && host == short(ours))
+    if !ours.is_empty() && (name == ours || ours.split('.').next() == Some(name)) {
+        return true;
+    }
+    (name, 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.any(|address| is_ours(address.ip())))
+}
+
+/// Whether an address is one of this machine's: no socket can be bound to another.
+fn is_ours(address: IpAddr) -> bool {
+    address.is_loopback()
+        || !address.is_unspecified() && !address.is_multicast() && UdpSocket::bind((address, 0)).is_ok()
 }
 
 #[cfg(test)]
@@ -124,6 +151,13 @@ mod tests {
         assert_eq!(fault(shell("echo one >&2; echo two >&2; echo >&2; exit 3"), LIMIT).unwrap(), "two");
         assert_eq!(fault(shell("exit 3"), LIMIT).unwrap(), "exit status: 3");
         assert!(fault(Command::new("/nowhere/ssh"), LIMIT).unwrap().starts_with("/nowhere/ssh cannot be started"));
+    }
+
+    #[test]
+    fn a_probe_may_say_much_and_leave_a_process_behind() {
+        // The process ends by itself, after more time than a probe has.
+        let script = "setsid sleep 20 & for i in $(seq 20000); do echo word $i >&2; done; exit 3";
+        assert_eq!(fault(shell(script), LIMIT).unwrap(), "word 20000");
     }
 
     #[test]
@@ -146,9 +180,13 @@ mod tests {
 
     #[test]
     fn this_machine_needs_no_ssh() {
-        assert!(Prober::new(None).command("localhost").is_none());
-        let ssh = Prober::new(None).command("node1").unwrap();
+        let ours = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        for host in ["localhost", "127.0.0.1", "127.1.2.3", "[::1]", "user@localhost", ours.trim()] {
+            assert!(question(None, host).is_none(), "{host}");
+        }
+        // An address that documentation may use.
+        let ssh = question(None, "192.0.2.1").unwrap();
         let words: Vec<_> = ssh.get_args().map(|word| word.to_str().unwrap()).collect();
-        assert_eq!(words, ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "node1", "true"]);
+        assert_eq!(words, ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "192.0.2.1", "true"]);
     }
 }

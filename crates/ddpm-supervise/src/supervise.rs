@@ -1,7 +1,8 @@
 //! Carrying out the decisions: the loop that starts the job, watches it and its hosts, and reports what happens.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use ddpm_config::Settings;
 use tempfile::TempDir;
 
+use crate::account::{Failure, Origin};
 use crate::command::Template;
 use crate::decide::{Action, Decider, Exit, Pause, Policy, Reason};
 use crate::ending::Ending;
@@ -17,13 +19,16 @@ use crate::error::Error;
 use crate::events::{Event, Events, Summary, rounded};
 use crate::fleet::{Change, Fleet, Layout};
 use crate::hosts::{hostfile, read_hosts};
-use crate::job::Job;
+use crate::job::{Job, StopFile};
 use crate::probe::{Answer, Prober};
 use crate::tally::Tally;
 use crate::verdict::Verdict;
 
 /// How often the job, the hosts and the user are looked at.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The exit code of a job whose command cannot be started: a shell's.
+const NOT_STARTED: i32 = 127;
 
 /// What is to be supervised.
 pub struct Task<'a> {
@@ -69,7 +74,7 @@ pub struct Report {
 /// Keeps a job running until it is done, it cannot be, or the user has had enough.
 ///
 /// # Errors
-/// The hosts do not fit the configuration or the command, or the command cannot be started.
+/// The hosts do not fit the configuration or the command, or there is no place for events and temporary files.
 pub fn supervise(task: Task<'_>) -> Result<Report, Error> {
     let begun = Instant::now();
     let template = Template::new(task.command, task.hosts.is_some())?;
@@ -82,7 +87,7 @@ pub fn supervise(task: Task<'_>) -> Result<Report, Error> {
         decider: Decider::new(task.policy, task.hosts.map(fleet).transpose()?, tally.step().unwrap_or(0)),
         prober: Prober::new(task.probe),
         events: Events::new(open_events(task.events)?, begun),
-        scratch: Scratch::new()?,
+        scratch: Scratch::new().map_err(Error::Scratch)?,
         tally,
         job: None,
         begun,
@@ -92,7 +97,7 @@ pub fn supervise(task: Task<'_>) -> Result<Report, Error> {
         waited: Duration::ZERO,
         pause: Pause::Job,
     };
-    driver.run(task.request)
+    Ok(driver.run(task.request))
 }
 
 struct Driver {
@@ -114,7 +119,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn run(mut self, request: &dyn Fn() -> Request) -> Result<Report, Error> {
+    fn run(mut self, request: &dyn Fn() -> Request) -> Report {
         loop {
             let request = request();
             if request != Request::GoOn {
@@ -128,19 +133,19 @@ impl Driver {
             let answers: Vec<Answer> = self.prober.answers().collect();
             answers.into_iter().for_each(|answer| self.take_answer(&answer));
             if let Some(job) = &mut self.job
-                && let Some(code) = job.poll().map_err(Error::Watch)?
+                && let Some(code) = job.poll()
             {
                 self.take_exit(code);
             }
             match self.decider.next(self.begun.elapsed()) {
                 Action::Probe(hosts) => hosts.into_iter().for_each(|host| self.prober.ask(host)),
-                Action::Start(layout) => self.start(layout)?,
+                Action::Start(layout) => self.start(layout),
                 Action::Stop(reason) => self.stop(reason),
                 Action::Wait(pause) => {
                     self.report_pause(pause);
                     thread::sleep(TICK);
                 }
-                Action::End(verdict) => return Ok(self.end(verdict)),
+                Action::End(verdict) => return self.end(verdict),
             }
         }
     }
@@ -161,23 +166,40 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, layout: Option<Layout>) -> Result<(), Error> {
-        if let Some(layout) = &layout {
-            std::fs::write(self.scratch.hosts(), hostfile(&layout.hosts)).map_err(Error::Scratch)?;
-        }
-        let hosts_file = self.scratch.hosts();
-        let command = self.template.filled(layout.as_ref().map(|layout| (layout.ranks, hosts_file.as_path())));
-        let job = Job::start(&command, &self.scratch.stop())
-            .map_err(|source| Error::Start { program: command.first().cloned().unwrap_or_default(), source })?;
+    fn start(&mut self, layout: Option<Layout>) {
         let now = self.begun.elapsed();
         self.waited += now.saturating_sub(self.down_since);
         self.starts += 1;
+        let job = match self.start_job(layout.as_ref()) {
+            Ok(job) => job,
+            Err(error) => return self.take_failed_start(&error),
+        };
         let (ranks, hosts) = layout.map_or((None, Vec::new()), |layout| (Some(layout.ranks), layout.hosts));
         let shares: Vec<String> = hosts.iter().map(|host| format!(", {} ranks on {}", host.slots, host.name)).collect();
         tracing::info!("start {} of the job{}", self.starts, shares.concat());
         self.events.emit(&Event::Started { attempt: self.starts, ranks, hosts: &hosts, pid: job.pid() });
         self.job = Some(job);
-        Ok(())
+    }
+
+    fn start_job(&mut self, layout: Option<&Layout>) -> Result<Job, Error> {
+        let stop_file = self.scratch.file("stop").and_then(StopFile::create).map_err(Error::Scratch)?;
+        let hosts_file = self.scratch.file("hosts").map_err(Error::Scratch)?;
+        if let Some(layout) = layout {
+            fs::write(&hosts_file, hostfile(&layout.hosts)).map_err(Error::Scratch)?;
+        }
+        let command = self.template.filled(layout.map(|layout| (layout.ranks, hosts_file.as_path())));
+        Job::start(&command, stop_file)
+            .map_err(|source| Error::Start { program: command.first().cloned().unwrap_or_default(), source })
+    }
+
+    /// A machine may have too little memory, room or processes for a while; a command that does not exist is wrong.
+    fn take_failed_start(&mut self, error: &Error) {
+        let wrong =
+            matches!(error, Error::Start { source, .. } if [NotFound, PermissionDenied].contains(&source.kind()));
+        let ending = if wrong && self.starts == 1 { Ending::BadUsage } else { Ending::Failed };
+        let (step, message) = (self.tally.step().unwrap_or(0), error.to_string());
+        let failure = Failure { step, message, origin: Origin::Surroundings };
+        self.take_ending(Exit { ending, reached: step, failure: Some(failure) }, NOT_STARTED, Duration::ZERO);
     }
 
     fn stop(&mut self, reason: Reason) {
@@ -201,6 +223,12 @@ impl Driver {
         let reached = account.reached().max(self.tally.step()).unwrap_or(0);
         // Before training begins, the file still shows the steps of the start before.
         let failure = account.failure(ending, code, account.reached().unwrap_or(reached));
+        self.take_ending(Exit { ending, reached, failure }, code, age);
+    }
+
+    /// Reports how the job ended that ran for this time, and leaves the next decision to the decider.
+    fn take_ending(&mut self, exit: Exit, code: i32, age: Duration) {
+        let Exit { ending, reached, failure } = &exit;
         let (failed_step, message) = failure.as_ref().map(|failure| (failure.step, failure.message.as_str())).unzip();
         match (ending, message) {
             (Ending::Done, _) => {}
@@ -211,15 +239,15 @@ impl Driver {
         self.events.emit(&Event::Exited {
             attempt: self.starts,
             exit_code: code,
-            ending,
-            step: reached,
+            ending: *ending,
+            step: *reached,
             failed_step,
             message,
             seconds: rounded(age),
         });
         self.exit_code = Some(code);
         self.down_since = self.begun.elapsed();
-        self.decider.exited(self.down_since, Exit { ending, reached, failure }, random());
+        self.decider.exited(self.down_since, exit, random());
     }
 
     fn report_pause(&mut self, pause: Pause) {
@@ -295,24 +323,37 @@ fn open_events(file: Option<PathBuf>) -> Result<Box<dyn Write>, Error> {
     }
 }
 
-/// The files that the job is given.
+/// The folder of the files that the job is given.
 struct Scratch(TempDir);
 
 impl Scratch {
-    fn new() -> Result<Self, Error> {
-        tempfile::Builder::new().prefix("ddpm-supervise-").tempdir().map(Self).map_err(Error::Scratch)
+    fn new() -> io::Result<Self> {
+        tempfile::Builder::new().prefix("ddpm-supervise-").tempdir().map(Self)
     }
 
-    fn stop(&self) -> PathBuf {
-        self.0.path().join("stop")
-    }
-
-    fn hosts(&self) -> PathBuf {
-        self.0.path().join("hosts")
+    /// The path of a file in the folder, which is made anew if the system has cleaned it up.
+    fn file(&mut self, name: &str) -> io::Result<PathBuf> {
+        if !self.0.path().is_dir() {
+            *self = Self::new()?;
+        }
+        Ok(self.0.path().join(name))
     }
 }
 
 /// A random number from 0 to 1: the standard library's hash maps are seeded at random.
 fn random() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_cleaned_up_is_made_anew() {
+        let mut scratch = Scratch::new().unwrap();
+        let first = scratch.file("hosts").unwrap();
+        fs::remove_dir_all(first.parent().unwrap()).unwrap();
+        fs::write(scratch.file("hosts").unwrap(), "").unwrap();
+    }
 }

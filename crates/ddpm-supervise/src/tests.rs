@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::account::Failure;
+use crate::account::{Failure, Origin};
 use crate::decide::{Action, Decider, Exit, Pause, Policy, Reason};
 use crate::ending::Ending;
 use crate::fleet::{Change, Fleet, Layout};
@@ -21,6 +21,10 @@ const POLICY: Policy = Policy {
     probe_every: Duration::from_secs(30),
     settle: Duration::from_secs(300),
 };
+
+fn failure(step: u64, message: &str) -> Failure {
+    Failure { step, message: message.into(), origin: Origin::of(message) }
+}
 
 /// One decider, its clock, and the hosts as they are.
 struct Story {
@@ -75,7 +79,7 @@ impl Story {
     }
 
     fn exits(&mut self, ending: Ending, reached: u64, message: Option<&str>) -> Action {
-        let failure = message.map(|message| Failure { step: reached, message: message.into() });
+        let failure = message.map(|message| failure(reached, message));
         self.decider.exited(self.now, Exit { ending, reached, failure }, 0.0);
         self.next()
     }
@@ -137,8 +141,13 @@ fn a_failure_by_a_lost_host_an_outage_or_a_kill_may_repeat() {
         assert_eq!(story.ranks(), 4);
     }
     for _ in 0..2 {
-        story.fails(50, "no connection to store:9000 (refused). Check the server");
-        assert_eq!(story.after(S(60)), RUNS);
+        for outage in [
+            "no connection to store:9000 (refused). Check the server",
+            "waited 5 s in heartbeat: a peer is frozen or the network is down. Check it",
+        ] {
+            story.fails(50, outage);
+            assert_eq!(story.after(S(60)), RUNS);
+        }
         story.exits(Ending::Failed, 50, None);
         assert_eq!(story.after(S(60)), RUNS);
     }
@@ -200,6 +209,32 @@ fn hosts_that_do_not_answer_are_dropped_and_waited_for() {
     story.up = vec![false, false];
     story.exits(Ending::Failed, 10, None);
     assert_eq!(story.after(S(4000)), Action::End(Verdict::NoHosts));
+}
+
+#[test]
+fn hosts_that_answer_slowly_or_are_asked_all_the_time_hold_up_no_start() {
+    for every in [Duration::ZERO, S(1)] {
+        let mut story = Story::new(Policy { probe_every: every, ..POLICY }, &[2, 2], 8);
+        // When each host answers that was asked.
+        let mut awaited: Vec<(Duration, String)> = Vec::new();
+        while story.starts.is_empty() {
+            assert!(story.now < S(60), "no start");
+            let (come, later) = awaited.into_iter().partition::<Vec<_>, _>(|(time, _)| *time <= story.now);
+            awaited = later;
+            for (_, host) in come {
+                story.decider.answered(story.now, &host, true);
+            }
+            match story.decider.next(story.now) {
+                Action::Probe(hosts) => {
+                    let takes = |host: &str| if host == "h0" { S(5) } else { S(15) };
+                    awaited.extend(hosts.into_iter().map(|host| (story.now + takes(&host), host)));
+                }
+                Action::Start(layout) => story.starts.push((story.now, layout)),
+                _ => story.now += Duration::from_millis(50),
+            }
+        }
+        assert_eq!(story.ranks(), 4);
+    }
 }
 
 #[test]
@@ -300,7 +335,7 @@ proptest! {
                     let text = message.map(|message| "x".repeat(message.into()));
                     let layout = story.starts.last().and_then(|(_, layout)| layout.clone());
                     let has_lost = layout.iter().flat_map(|layout| &layout.hosts).any(|host| !story.is_up(&host.name));
-                    let failure = text.map(|message| Failure { step: step.into(), message });
+                    let failure = text.map(|message| failure(step.into(), &message));
                     story.decider.exited(story.now, Exit { ending, reached: step.into(), failure }, jitter);
                     let action = story.next();
                     if let (Ending::Failed, Some(message), false) = (ending, message, has_lost) {

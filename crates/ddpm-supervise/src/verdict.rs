@@ -87,10 +87,11 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Origin;
 
     #[test]
     fn supervision_that_gives_up_has_codes_of_its_own() {
-        let failure = Failure { step: 7, message: "broken".into() };
+        let failure = Failure { step: 7, message: "broken".into(), origin: Origin::Run };
         for (verdict, code) in [
             (Verdict::Done, 0),
             (Verdict::Stopped, 75),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ddpm_supervise::duration;
+use ddpm_supervise::{duration, interval};
 
 use super::numbers::at_least_one;
 use super::paths::path;
@@ -22,7 +22,7 @@ pub struct SuperviseArgs {
     #[arg(long, value_name = "COMMAND", requires = "hosts")]
     pub probe: Option<String>,
     /// Ask hosts that are not in use this often.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = interval)]
     pub probe_every: Duration,
     /// Stop the job to use more hosts once these have answered, and the job has run, for this long.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]

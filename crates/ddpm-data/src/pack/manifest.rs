@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use ddpm_telemetry::write_atomic_with;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
+use crate::DataError;
 use crate::remote::Bucket;
-use crate::{DataError, atomic};
 
 /// The name of the file.
 pub(super) const NAME: &str = "manifest.json";
@@ -65,7 +66,7 @@ impl Manifest {
 
     /// Writes `manifest.json`.
     pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
-        atomic::write(&folder.join(NAME), |file| {
+        write_atomic_with(&folder.join(NAME), |file| {
             serde_json::to_writer_pretty(&mut *file, self)?;
             file.write_all(b"\n")
         })

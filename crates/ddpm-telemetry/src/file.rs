@@ -38,7 +38,7 @@ fn create_beside(path: &Path) -> io::Result<(Temporary, File)> {
     Ok((Temporary(temporary), file))
 }
 
-/// A file that may be incomplete, and whose space is needed on a full disk. Removing it does nothing once it is renamed.
+/// A file that may be incomplete, and whose space is needed on a full disk. Once renamed, there is nothing to remove.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {

@@ -90,7 +90,7 @@ pub struct PackedShard {
 /// have none themselves. `None` if the folder has no manifest that can be used.
 ///
 /// # Errors
-/// [`DataError::Store`] if the store does not say, or [`DataError::Stopped`]: without its names, the data set would count
+/// [`DataError::Store`] if the store does not say, or [`DataError::Stopped`]: without names, the data set would count
 /// as another one.
 pub(crate) fn class_names(folder: &Path, bucket: Option<&Arc<Bucket>>) -> Result<Option<Vec<String>>, DataError> {
     let folder = Folder::new(folder, bucket.cloned());

@@ -112,8 +112,8 @@ check_mpirun() {
     local host
     ! try_mpirun "$(IFS=, && echo "${hosts[*]}")" "${#hosts[@]}" || return 0
     for host in "${hosts[@]}"; do
-        try_mpirun "$host" 1 || fail "mpirun cannot start anything on $host within 30 s$(why_not). \
-Let every host connect to every other and to this machine, $(hostname), on any port, or give -i the network they share" 1
+        try_mpirun "$host" 1 || fail "mpirun cannot start anything on $host within 30 s$(why_not). Let every host \
+connect to every other and to this machine, $(hostname), on any port, or give -i the network they share" 1
     done
 }
 
@@ -158,7 +158,8 @@ ask_hosts() { # SCRIPT HOST...
         [[ $code != 124 && $code != 137 ]] ||
             fail "$host has not answered within $limit_s s. Look for what keeps it busy, or take $host out of $file" 1
         why=$(tail -n 1 "$folder/error-of-$host" | tr -d '\r')
-        fail "$host does not answer: $why. Make \`ssh $host true\` work without a question, or take $host out of $file" 1
+        fail "$host does not answer: $why. \
+Make \`ssh $host true\` work without a question, or take $host out of $file" 1
     done
 }
 

@@ -8,6 +8,7 @@ import kubernetes_validate.utils
 import yaml
 
 FOLDER = Path("launch/kubernetes")
+GUIDE = Path("docs/launching/kubernetes.md")
 OLDEST = "1.29"  # before 1.29, the schema of podFailurePolicy wrongly required onPodConditions in each rule
 
 # The fields that mpijob.yaml may use, from the definition of MPIJob in mpi-operator 0.8.2: a type, choices, or fields.
@@ -74,7 +75,19 @@ def gibibytes(quantity):
     return int(number) / (1024 if unit == "Mi" else 1)
 
 
-def check_pod(pod, name, objects):
+def made_by_commands():
+    """The objects that the commands of the documentation make or replace, each with its file."""
+    made = {}
+    kinds = {"configmap": "ConfigMap", "secret generic": "Secret"}
+    create = r"kubectl create (configmap|secret generic) (\S+) --from-(?:env-)?file=(\S+)"
+    for line in re.findall("kubectl create .*", re.sub(r"\\\n\s*", "", GUIDE.read_text())):
+        kind, name, source = re.match(create, line).groups()
+        expect(line.endswith("--dry-run=client -o yaml | kubectl apply -f -"), f"{GUIDE}: fails if it exists: {line}")
+        made[kinds[kind], name] = source
+    return made
+
+
+def check_pod(pod, name):
     """What holds for each pod: its references lead somewhere, it is as confined as the documentation says."""
     container = pod["containers"][0]
     expect(pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000, f"{name}: user")
@@ -87,18 +100,19 @@ def check_pod(pod, name, objects):
     memory = 0.0
     for volume in volumes.values():
         if "configMap" in volume:
-            expect(("ConfigMap", volume["configMap"]["name"]) in objects, f"{name}: there is no such ConfigMap")
+            expect(("ConfigMap", volume["configMap"]["name"]) in made, f"{name}: {GUIDE} makes no such ConfigMap")
         memory += gibibytes(volume.get("emptyDir", {}).get("sizeLimit", "0Mi"))
     expect(memory < gibibytes(container["resources"]["limits"]["memory"]), f"{name}: volumes exceed the memory limit")
     for source in container.get("envFrom", []):
-        expect(("Secret", source["secretRef"]["name"]) in objects, f"{name}: there is no such Secret")
+        expect(("Secret", source["secretRef"]["name"]) in made, f"{name}: {GUIDE} makes no such Secret")
     hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
     in_image = ["local.sh", *(path.name for path in FOLDER.glob("*.sh"))]
     for program in [container["command"][0], *hook[:1]]:
         expect(program in in_image, f"{name}: no {program} in the image")
     for argument in container["command"]:
         if argument.endswith(".toml") and "config" in mounts:
-            expect(Path(argument).parent == Path(mounts["config"]), f"{name}: {argument} is not where it is mounted")
+            there = Path(mounts["config"]) / made["ConfigMap", volumes["config"]["configMap"]["name"]]
+            expect(Path(argument) == there, f"{name}: the configuration is {there}, not {argument}")
 
 
 def check_job(job):
@@ -139,6 +153,7 @@ def check_mpijob(job, budget):
     expect(len({pod["terminationGracePeriodSeconds"] for pod in pods}) == 1, "mpijob.yaml: grace periods differ")
 
 
+made = made_by_commands()
 files = {file.name: [*yaml.load_all(file.read_text(), Loader)] for file in sorted(FOLDER.glob("*.yaml"))}
 objects = {(document["kind"], document["metadata"]["name"]): document for part in files.values() for document in part}
 for file, documents in files.items():
@@ -154,7 +169,7 @@ for file, documents in files.items():
             pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
             place = f"{title} {role}".strip()
             check_schema(pod, place)
-            check_pod(template["spec"], place, objects)
+            check_pod(template["spec"], place)
 check_job(objects["Job", "ddpm-dist"])
 check_mpijob(objects["MPIJob", "ddpm-dist"], objects["PodDisruptionBudget", "ddpm-dist"])
 

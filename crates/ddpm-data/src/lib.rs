@@ -39,7 +39,6 @@
 //! ```
 
 mod announce;
-mod atomic;
 mod celeba;
 mod classes;
 mod cursor;

@@ -45,7 +45,7 @@ mod work;
 
 pub use chart::{Chart, Series, loss_by_timestep, panel};
 pub use error::DrawError;
-pub use file::write_atomic;
+pub use file::{probe_folder, write_atomic, write_atomic_with};
 pub use grid::{Scale, from_unit_floats, grid};
 pub use heatmap::HeatMap;
 pub use metrics::{Metrics, MetricsLog, read_metrics};

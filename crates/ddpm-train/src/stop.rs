@@ -22,8 +22,8 @@ impl StopRequest {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Does `work`, in which waiting for the store of a data set fails with [`ErrorKind::Stopped`] soon after a request:
-    /// a store that does not respond is retried for minutes.
+    /// Does `work`, in which waiting for the store of a data set fails with [`ErrorKind::Stopped`] soon after a
+    /// request: a store that does not respond is retried for minutes.
     pub(crate) fn heeded<T>(&self, work: impl FnOnce() -> T) -> T {
         ddpm_data::heeding(Arc::clone(&self.0), work)
     }

@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use ddpm_telemetry::write_atomic_with;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
+use crate::DataError;
 use crate::remote::Bucket;
-use crate::{DataError, atomic};
 
 /// The name of the file.
 pub(super) const NAME: &str = "manifest.json";
@@ -65,7 +66,7 @@ impl Manifest {
 
     /// Writes `manifest.json`.
     pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
-        atomic::write(&folder.join(NAME), |file| {
+        write_atomic_with(&folder.join(NAME), |file| {
             serde_json::to_writer_pretty(&mut *file, self)?;
             file.write_all(b"\n")
         })
@@ -89,7 +90,7 @@ pub struct PackedShard {
 /// have none themselves. `None` if the folder has no manifest that can be used.
 ///
 /// # Errors
-/// [`DataError::Store`] if the store does not say, or [`DataError::Stopped`]: without its names, the data set would count
+/// [`DataError::Store`] if the store does not say, or [`DataError::Stopped`]: without names, the data set would count
 /// as another one.
 pub(crate) fn class_names(folder: &Path, bucket: Option<&Arc<Bucket>>) -> Result<Option<Vec<String>>, DataError> {
     let folder = Folder::new(folder, bucket.cloned());

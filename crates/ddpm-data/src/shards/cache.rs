@@ -6,14 +6,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use ddpm_telemetry::{probe_folder, write_atomic_with};
+
 use super::index::{decode, encode};
 use super::record::Records;
 use super::stamp::Stamp;
+use crate::DataError;
 use crate::hash::Fingerprint;
 use crate::interrupt::{LOOK, is_stopped};
 use crate::remote::is_address;
 use crate::user_caches::user_caches;
-use crate::{DataError, atomic};
 
 /// Where indexes and decompressed files are kept.
 pub(super) struct Cache {
@@ -35,7 +37,7 @@ impl Cache {
             tracing::warn!("there is no folder for indexes of data sets, as HOME is not set; set data.cache_dir");
             return Cache { folder: None };
         };
-        let writable = fs::create_dir_all(&folder).and_then(|()| atomic::probe(&folder));
+        let writable = fs::create_dir_all(&folder).and_then(|()| probe_folder(&folder));
         if let Err(error) = writable {
             tracing::warn!(
                 "{}: indexes of the data set cannot be kept here ({error}), so each start scans it; set data.cache_dir",
@@ -104,7 +106,7 @@ impl Slot {
 
     /// Writes the file so that others see it complete or not at all.
     pub(super) fn replace(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-        atomic::write(&self.path, write)
+        write_atomic_with(&self.path, write)
     }
 }
 

@@ -1,14 +1,12 @@
 //! Where statistics of a data set are kept between runs, so that they are computed once.
 
-use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::env;
+use std::path::PathBuf;
 
 use ddpm_data::Source;
-use ddpm_eval::Gaussian;
 use serde_json::json;
 
 use super::extractor::Extractor;
-use super::npz;
 use crate::digest;
 use crate::error::Error;
 
@@ -38,16 +36,6 @@ pub fn path(source: &dyn Source, count: usize, extractor: &Extractor) -> Result<
     });
     let name = digest::of(protocol.to_string());
     Ok(Some(folder.join(&name[..32]).with_extension("npz")))
-}
-
-/// Puts statistics into the cache. Several programs may do so at once.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn store(path: &Path, statistics: &Gaussian) -> Result<(), Error> {
-    let own = path.with_extension(format!("{}.npz", process::id()));
-    npz::write(&own, statistics)?;
-    fs::rename(&own, path).map_err(|e| Error::file(path, e))
 }
 
 /// The user's cache folder, as the scripts choose it.

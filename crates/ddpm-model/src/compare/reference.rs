@@ -93,7 +93,7 @@ fn of_images(
     agree::act_on_root(comm, || {
         let computed = moments.gaussian()?;
         if let Some(path) = &path
-            && let Err(error) = cache::store(path, &computed)
+            && let Err(error) = npz::write(path, &computed)
         {
             tracing::warn!("the statistics of the images are not kept for the next time: {error}");
         }

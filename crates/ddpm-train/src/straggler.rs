@@ -2,8 +2,8 @@
 //!
 //! All ranks take equally long for a step, because they wait for the slowest. What tells them apart is the time for which
 //! a rank works rather than waits. It varies from step to step, so the rule looks at 50 steps, in blocks of 5: a rank is
-//! slow if its mean over all of them exceeds the ranks' median by the factor, and in each fifth of them by half as much.
-//! The first condition ignores noise, and the second a few steps that took very long.
+//! slow if its mean over all of them exceeds the ranks' median by the factor, and in each fifth of them by three quarters of
+//! that. The first condition ignores noise, and the second a few steps that took very long.
 
 /// Steps of a block.
 const BLOCK: usize = 5;
@@ -11,6 +11,9 @@ const BLOCK: usize = 5;
 const BLOCKS: usize = 10;
 /// Neighbouring blocks in each of which a straggler is slow.
 const PART: usize = 2;
+/// The share of the factor's excess over 1 that a straggler has in each part, and below which it has recovered.
+const IN_PARTS: f64 = 0.75;
+const AGAIN: f64 = 0.5;
 /// A step counts for at most this many times the median of its rank's block: so much for the rank that is judged, and
 /// less for those that it is compared with, so that a pause of one rank does not hide another's slowness.
 const JUDGED: f64 = 4.0;
@@ -72,14 +75,14 @@ impl Stragglers {
         }
         let whole = Comparison::of(&self.blocks);
         let parts: Vec<Comparison> = self.blocks.chunks(PART).map(Comparison::of).collect();
-        // Half of the factor's excess over 1.
-        let half = 1.0 + (self.factor - 1.0) / 2.0;
+        let share = |share: f64| 1.0 + share * (self.factor - 1.0);
+        let (in_parts, again) = (share(IN_PARTS), share(AGAIN));
         let mut changes = Vec::new();
         for (rank, slow) in self.slow.iter_mut().enumerate() {
-            if !*slow && whole.exceeds(rank, self.factor) && parts.iter().all(|part| part.exceeds(rank, half)) {
+            if !*slow && whole.exceeds(rank, self.factor) && parts.iter().all(|part| part.exceeds(rank, in_parts)) {
                 *slow = true;
                 changes.push(Change::Slow { rank, times: whole.times(rank) });
-            } else if *slow && !whole.exceeds(rank, half) {
+            } else if *slow && !whole.exceeds(rank, again) {
                 *slow = false;
                 changes.push(Change::Recovered { rank });
             }
@@ -169,11 +172,15 @@ mod tests {
             radius * (std::f64::consts::TAU * self.uniform()).cos()
         }
 
-        /// The seconds of a step on an undisturbed rank: they vary by `noise`, and one step in a hundred takes five times
-        /// as long.
+        /// The seconds of a step on a rank that nothing disturbs: they vary by `noise`.
+        fn even_step(&mut self, noise: f64) -> f64 {
+            0.1 * (noise * self.normal()).exp()
+        }
+
+        /// The same, but one step in 200 takes five times as long.
         fn step(&mut self, noise: f64) -> f64 {
-            let pause = if self.uniform() < 0.01 { 5.0 } else { 1.0 };
-            0.1 * pause * (noise * self.normal()).exp()
+            let pause = if self.uniform() < 0.005 { 5.0 } else { 1.0 };
+            pause * self.even_step(noise)
         }
     }
 
@@ -238,7 +245,7 @@ mod tests {
         for (ranks, seed) in [2, 3, 8].into_iter().flat_map(|ranks| (0..20).map(move |seed| (ranks, seed))) {
             let (mut random, mut rule) = (Random(seed), Stragglers::new(FACTOR, ranks));
             let step = || {
-                let mut seconds: Vec<f64> = (0..ranks).map(|_| random.step(0.05)).collect();
+                let mut seconds: Vec<f64> = (0..ranks).map(|_| random.even_step(0.05)).collect();
                 seconds[ranks - 1] *= 1.3;
                 seconds
             };

@@ -128,6 +128,9 @@ fn a_run_resumed_five_times_shows_each_step_once() {
     for (tag, steps) in &shown {
         assert!(steps.is_sorted_by(|a, b| a < b), "{tag} stands twice at some step: {steps:?}");
     }
+    // A run that was stopped or killed may go on, so only the last start says in the HPARAMS tab that it is complete.
+    assert_eq!(shown["_hparams_/session_end_info"], [last as i64]);
+    assert!(shown.contains_key("_hparams_/session_start_info"));
     // A run that is asked to stop skips the sample grid that is due.
     let grids: Vec<i64> = (1..=last as i64).filter(|step| step % 7 == 0 || *step == last as i64).collect();
     let drawn = |step: &&i64| shown["samples"].contains(step) || !stopped.contains(*step);

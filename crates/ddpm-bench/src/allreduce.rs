@@ -37,7 +37,7 @@ pub fn allreduce(bench: &Bench, repeat: u64) -> Result<Report, Failure> {
             average.begin();
             average.finish();
             // For a GPU's memory this only enqueues the work; reading a norm waits for it.
-            if bench.place.is_gpu() { average.norms(&mut Duration::default()).map(drop) } else { Ok(()) }
+            if bench.place.is_gpu() { average.norms(None, &mut Duration::default()).map(drop) } else { Ok(()) }
         });
         waited?;
         let plainly = timed(comm, || bench.world.plain_all_reduce(&sent, &mut received)).1;

@@ -1,6 +1,7 @@
-//! The probe: whether a store enforces the conditional writes that commits and leases rely on.
+//! The probe: whether a store enforces the conditional writes that commits and leases rely on, and whether several
+//! processes that name the same store write to the same one.
 
-use object_store::{Error, ObjectStoreExt, PutMode, UpdateVersion};
+use object_store::{Error, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
 
 use crate::{CheckpointError, Store, bucket::Bucket, layout::probe_path};
 
@@ -13,9 +14,51 @@ impl Store {
     pub fn probe(&self) -> Result<(), CheckpointError> {
         self.block_on(self.bucket.probe())
     }
+
+    /// Creates an object for [`has_mark`](Self::has_mark), to be deleted by [`remove_mark`](Self::remove_mark), and returns
+    /// its path.
+    ///
+    /// # Errors
+    /// `Store` if it cannot be written.
+    pub fn leave_mark(&self) -> Result<String, CheckpointError> {
+        let path = probe_path();
+        self.block_on(self.bucket.create_mark(&path)).map(|_| path.to_string())
+    }
+
+    /// Whether the mark that another process left is in this store, by a conditional write that must be refused: a folder
+    /// may be another one on another machine. A mark that is created instead is deleted.
+    ///
+    /// # Errors
+    /// `Store` if it cannot be written.
+    pub fn has_mark(&self, mark: &str) -> Result<bool, CheckpointError> {
+        let path = Path::from(mark);
+        let created = self.block_on(self.bucket.create_mark(&path))?;
+        if created {
+            self.remove_mark(mark)?;
+        }
+        Ok(!created)
+    }
+
+    /// Deletes a mark.
+    ///
+    /// # Errors
+    /// `Store` if it cannot be deleted.
+    pub fn remove_mark(&self, mark: &str) -> Result<(), CheckpointError> {
+        let path = Path::from(mark);
+        self.block_on(self.bucket.objects.delete(&path)).map_err(|error| self.bucket.failed("delete", &path, error))
+    }
 }
 
 impl Bucket {
+    /// Creates a mark; false if it exists.
+    async fn create_mark(&self, path: &Path) -> Result<bool, CheckpointError> {
+        match self.objects.put_opts(path, "probe".into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(error) => Err(self.failed("write", path, error)),
+        }
+    }
+
     async fn probe(&self) -> Result<(), CheckpointError> {
         let path = probe_path();
         let refused = |reason: &str| CheckpointError::Unconditional { uri: self.uri.clone(), reason: reason.into() };

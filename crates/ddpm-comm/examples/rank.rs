@@ -29,6 +29,14 @@ fn main() {
     match scenario {
         "suite" => suite::check(&comm),
         "finish" => {}
+        "links" => {
+            for link in world.measure_links() {
+                let plausible = (1e-8..1.0).contains(&link.latency_s)
+                    && (1e6..1e12).contains(&link.bytes_per_s)
+                    && link.skew_s.abs() < 0.5;
+                say(&format!("rank {}: {} to {}: {plausible}", world.rank(), link.from, link.to));
+            }
+        }
         "panic" if failing => panic!("an index\nout of range"),
         "thread-panic" if failing => {
             let _ = thread::spawn(|| panic!("a worker failed")).join();

@@ -88,6 +88,16 @@ fn ranks_know_their_number_and_machine() {
 }
 
 #[test]
+fn every_rank_knows_every_link() {
+    let (code, lines) = run(3, &["links"]);
+    let mut links = messages(&lines);
+    links.sort_unstable();
+    let pairs = ["0 to 1", "0 to 2", "1 to 2"];
+    let expected: Vec<_> = (0..3).flat_map(|rank| pairs.map(|pair| format!("rank {rank}: {pair}: true"))).collect();
+    assert_eq!((code, links), (0, expected.iter().map(String::as_str).collect()));
+}
+
+#[test]
 fn an_agreed_end_is_quiet_and_keeps_its_code() {
     let (code, lines) = run(3, &["finish", "75"]);
     assert_eq!((code, messages(&lines)), (75, vec![]));

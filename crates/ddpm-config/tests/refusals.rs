@@ -206,6 +206,7 @@ fn values_out_of_range_name_key_and_range() {
         ("diffusion.label_dropout=1.5", "diffusion.label_dropout = 1.5", "below 1"),
         ("comm.bucket_mb=0", "comm.bucket_mb = 0", "above 0"),
         ("comm.timeout_s=0", "comm.timeout_s = 0", "at least 1"),
+        ("comm.straggler_factor=1", "comm.straggler_factor = 1", "above 1"),
     ] {
         check("smoke", &[set], &[key, wanted]);
     }

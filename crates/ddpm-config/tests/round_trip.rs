@@ -119,3 +119,18 @@ proptest! {
         prop_assert!(settings.diff(&again).is_empty());
     }
 }
+
+#[test]
+fn hyperparameters_are_what_is_learned_from_and_not_where_results_go() {
+    let settings =
+        Settings::load("smoke", &["run.dir=elsewhere".into(), "train.lr=0.5".into()]).expect("valid overrides");
+    let keys = settings.hyperparameters();
+    let value = |key: &str| keys.iter().find(|(known, _)| known == key).map(|(_, value)| value.to_string());
+    assert_eq!(value("train.lr").as_deref(), Some("0.5"));
+    for key in ["seed", "data.kind", "model.channels", "diffusion.timesteps", "ema.rates"] {
+        assert!(value(key).is_some(), "{key}");
+    }
+    for key in ["run.dir", "comm.backend", "checkpoint.every", "monitor.log_every"] {
+        assert_eq!(value(key), None, "{key}");
+    }
+}

@@ -32,6 +32,7 @@ mod error;
 mod file;
 mod grid;
 mod heatmap;
+mod hparams;
 mod metrics;
 mod picture;
 mod progress;

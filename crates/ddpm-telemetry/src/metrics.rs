@@ -79,6 +79,17 @@ impl Metrics {
         }
     }
 
+    /// Adds a figure that each rank has: the least, the median and the greatest, and the rank that has the last. The keys
+    /// are `{key}_min`, `{key}_median`, `{key}_max` and `{key}_max_rank`, and so are the tags.
+    pub fn ranks(&mut self, key: &str, tag: &str, spread: Option<([f64; 3], u64)>) {
+        for (index, name) in ["min", "median", "max"].into_iter().enumerate() {
+            let value = spread.map_or(Quantity::Absent, |(values, _)| Quantity::Real(values[index]));
+            self.push(format!("{key}_{name}").into(), format!("{tag}_{name}").into(), value);
+        }
+        let rank = spread.map_or(Quantity::Absent, |(_, rank)| Quantity::Count(rank));
+        self.push(format!("{key}_max_rank").into(), format!("{tag}_max_rank").into(), rank);
+    }
+
     /// The value with this key; `None` if it is absent.
     pub fn get(&self, key: &str) -> Option<f64> {
         self.figures.iter().find(|figure| figure.key == key)?.value.number()
@@ -258,5 +269,19 @@ mod tests {
             ["progress/images", "loss/total", "update/grad_norm", "loss_by_t/q0", "loss_by_t/q2", "loss_by_t/q3"];
         assert_eq!(shown, expected);
         assert_eq!((metrics.get("images"), metrics.get("vlb_smoothed")), (Some(96.0), None));
+    }
+
+    #[test]
+    fn a_figure_of_the_ranks_has_four_fields() {
+        let mut metrics = Metrics::at(3);
+        metrics.ranks("step_s", "ranks/step_s", Some(([0.5, 0.75, 1.0], 7)));
+        metrics.ranks("wait_s", "ranks/wait_s", None);
+        assert_eq!(
+            serde_json::to_string(&metrics).unwrap(),
+            "{\"step\":3,\"step_s_min\":0.5,\"step_s_median\":0.75,\"step_s_max\":1.0,\"step_s_max_rank\":7,\"wait_s_min\":null,\
+             \"wait_s_median\":null,\"wait_s_max\":null,\"wait_s_max_rank\":null}"
+        );
+        let shown: Vec<&str> = metrics.scalars().map(|(tag, _)| tag).collect();
+        assert_eq!(shown, ["ranks/step_s_min", "ranks/step_s_median", "ranks/step_s_max", "ranks/step_s_max_rank"]);
     }
 }

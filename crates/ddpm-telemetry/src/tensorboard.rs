@@ -1,4 +1,4 @@
-//! TensorBoard event files: scalars, pictures and text. Each step appears once, no matter how often the run was
+//! TensorBoard event files: scalars, pictures, text and settings. Each step appears once, no matter how often the run was
 //! resumed.
 //!
 //! The messages are those of tensorboard-proto. The writer of tensorboard-rs is not used: it writes from a thread that
@@ -11,12 +11,14 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protobuf::Message;
+use serde_json::Value;
 use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
 use tensorboard_proto::summary::{Summary, Summary_Image, Summary_Value};
 use tensorboard_proto::tensor::TensorProto;
 use tensorboard_proto::types::DataType;
 
 use crate::best_effort::BestEffort;
+use crate::hparams;
 use crate::metrics::Metrics;
 use crate::picture::Picture;
 use crate::records::RecordWriter;
@@ -98,6 +100,16 @@ impl TensorBoard {
         value.mut_metadata().mut_plugin_data().set_plugin_name("text".into());
         value.set_tensor(tensor);
         self.summary(self.first_step, vec![value]);
+    }
+
+    /// Shows the run's settings, by their keys, in the HPARAMS tab.
+    pub fn settings<'a>(&mut self, settings: impl IntoIterator<Item = (&'a str, &'a Value)>) {
+        self.summary(self.first_step, vec![hparams::started(settings, unix_time())]);
+    }
+
+    /// Shows in the HPARAMS tab that the run is complete: `step` was its last. TensorBoard remembers it for good.
+    pub fn finished(&mut self, step: u64) {
+        self.summary(step.max(self.first_step), vec![hparams::finished(unix_time())]);
     }
 
     fn summary(&mut self, step: u64, values: Vec<Summary_Value>) {

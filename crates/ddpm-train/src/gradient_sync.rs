@@ -12,16 +12,18 @@ use ddpm_nn::{Gradients, Layout};
 use tch::{Device, Kind, Tensor};
 use tch_ext::{Grouped, in_range};
 
-use crate::clock::timed;
+use crate::clock::{Lap, timed};
 use crate::program::Program;
 
-/// L2 norms of a step's gradients.
+/// What the ranks tell each other once the gradients are averaged: L2 norms, and their times.
 pub struct Norms {
     /// The norm of each rank's own gradient, by rank.
     pub per_rank: Vec<f64>,
     /// The norm of the average, as computed by rank 0. All ranks use this value: with another processor or number of
     /// threads the last bits could differ, and the ranks' weights would diverge from then on.
     pub average: f64,
+    /// How each rank spent its last step, by rank; empty if the ranks passed none.
+    pub laps: Vec<Lap>,
 }
 
 /// The gradients of a run, averaged once per step.
@@ -123,18 +125,26 @@ impl GradientSync {
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());
     }
 
-    /// Gathers the norms of all ranks. Call this after `finish`, once per step; the time spent is added to `waiting`.
-    pub fn norms(&self, waiting: &mut Duration) -> Result<Norms, Failure> {
-        let ours = self.own_norms()?.map(f64::to_le_bytes);
-        let gather = || self.comm.gather_bytes(ours.as_flattened());
-        let all = timed(c"gather norms", waiting, gather);
-        let read = |rank: &Vec<u8>| {
-            let [part, average] =
-                [0, 8].map(|at| rank[at..].first_chunk().map_or(f64::NAN, |b| f64::from_le_bytes(*b)));
-            (part, average)
+    /// Gathers the norms of all ranks, and how each spent its last step, which all ranks pass or none. Call this after
+    /// `finish`, once per step; the time spent is added to `waiting`.
+    pub fn norms(&self, lap: Option<Lap>, waiting: &mut Duration) -> Result<Norms, Failure> {
+        let times = lap.map(|Lap { step, data, compute, wait }| [step, data, compute, wait]);
+        let ours = self.own_norms()?.into_iter().chain(times.into_iter().flatten());
+        let ours: Vec<u8> = ours.flat_map(f64::to_le_bytes).collect();
+        let all = timed(c"gather norms", waiting, || self.comm.gather_bytes(&ours));
+        let number = |rank: &[u8], index: usize| {
+            let bytes = rank.get(size_of::<f64>() * index..).and_then(|bytes| bytes.first_chunk());
+            bytes.map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes))
         };
-        let (per_rank, averages): (Vec<f64>, Vec<f64>) = all.iter().map(read).unzip();
-        Ok(Norms { per_rank, average: averages[0] })
+        let lap = |rank: &Vec<u8>| {
+            let [step, data, compute, wait] = [2, 3, 4, 5].map(|index| number(rank, index));
+            Lap { step, data, compute, wait }
+        };
+        Ok(Norms {
+            per_rank: all.iter().map(|rank| number(rank, 0)).collect(),
+            average: number(&all[0], 1),
+            laps: if times.is_some() { all.iter().map(lap).collect() } else { Vec::new() },
+        })
     }
 
     /// The norm of this rank's own gradient (of its loss before the division by the number of ranks), and that of the

@@ -18,6 +18,7 @@ use crate::evaluations::{Evaluated, Evaluations, unless_diverged};
 use crate::gpu_usage::GpuUsage;
 use crate::observer::{Run, TrainObserver};
 use crate::preview::{self, Preview};
+use crate::rank_times::{RankSpreads, Spread};
 use crate::report::LogStep;
 use crate::run_config::write_config;
 use crate::task::Task;
@@ -95,6 +96,15 @@ impl TrainObserver for Monitor {
         }
         Ok(())
     }
+
+    fn finished(&mut self, run: &mut Run) -> Result<(), Failure> {
+        let board = self.outputs.as_mut().and_then(|outputs| outputs.tensorboard.as_mut());
+        // A run that was stopped is not finished: it may go on.
+        if let Some(board) = board.filter(|_| run.state.step >= run.settings.train.steps) {
+            board.finished(run.state.step);
+        }
+        Ok(())
+    }
 }
 
 impl Monitor {
@@ -145,6 +155,16 @@ fn metrics(run: &Run, figures: &LogStep, gpu: Option<&GpuUsage>) -> Metrics {
         metrics.real("data_mb", "speed/data_mb", traffic.bytes as f64 / 1e6);
     }
     metrics.real("comm_wait_s", "speed/comm_wait_s", clock.comm_wait.as_secs_f64());
+    if run.comm.size() > 1 {
+        let ranks = figures.ranks.as_ref();
+        let of_ranks = |time: fn(&RankSpreads) -> Spread| {
+            ranks.map(time).map(|spread| ([spread.min, spread.median, spread.max], spread.max_rank as u64))
+        };
+        metrics.ranks("step_s", "ranks/step_s", of_ranks(|ranks| ranks.step));
+        metrics.ranks("step_data_s", "ranks/data_s", of_ranks(|ranks| ranks.data));
+        metrics.ranks("step_compute_s", "ranks/compute_s", of_ranks(|ranks| ranks.compute));
+        metrics.ranks("step_wait_s", "ranks/wait_s", of_ranks(|ranks| ranks.wait));
+    }
     metrics.real("ckpt_stall_s", "speed/ckpt_stall_s", clock.checkpoint_stall.as_secs_f64());
     metrics.real("rss_mb", "memory/rss_mb", rss_mb());
     if let Some(gpu) = gpu {
@@ -173,6 +193,8 @@ impl Outputs {
         if let Some(board) = &mut tensorboard {
             let step = board.first_step();
             board.text("config", &config);
+            let keys = settings.hyperparameters();
+            board.settings(keys.iter().map(|(key, value)| (key.as_str(), value)));
             // An unreadable image is only a warning here. The step that needs it handles it by data.on_corrupt.
             let forward = || pictures::forward_strip(run.source, diffusion, settings.seed);
             show(board, step, "forward", run.stop.heeded(forward));

@@ -3,6 +3,7 @@
 use ddpm_diffusion::quarter;
 
 use crate::clock::Clock;
+use crate::rank_times::RankSpreads;
 use crate::terms::SampleTerms;
 
 /// The metrics that observers receive at a log step.
@@ -15,6 +16,8 @@ pub struct LogStep {
     pub lr: f64,
     /// How this rank spent the time since the last log step.
     pub clock: Clock,
+    /// How the ranks spent a step on average since then; `None` after the first step.
+    pub ranks: Option<RankSpreads>,
     /// Images that could not be read and were replaced, over all ranks, since the run was last started or resumed.
     pub corrupt: u64,
     /// Checkpoints that failed or were skipped since the run was last started or resumed.

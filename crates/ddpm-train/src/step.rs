@@ -11,12 +11,13 @@ use tch::Tensor;
 use tch_ext::{GradientSinks, in_range};
 
 use crate::ahead::Prepared;
-use crate::clock::{Clock, timed};
+use crate::clock::{Clock, Lap, timed};
 use crate::gradient_sync::GradientSync;
 use crate::objective::{Noised, Terms};
 use crate::on_device::OnDevice;
 use crate::passes::{Passes, Turn};
 use crate::state::TrainState;
+use crate::stopwatch::Stopwatch;
 use crate::task::Task;
 use crate::terms::PendingTerms;
 
@@ -28,6 +29,8 @@ pub struct Stepped {
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub lr: f64,
+    /// How each rank spent the step before, by rank; empty after the first.
+    pub laps: Vec<Lap>,
 }
 
 /// Takes one step, all ranks together, on this rank's slice of the global batch.
@@ -37,8 +40,10 @@ pub fn step(
     sync: &mut GradientSync,
     passes: &mut Passes,
     batch: &Batch<Prepared>,
-    clock: &mut Clock,
+    (clock, stopwatch): (&mut Clock, &mut Stopwatch),
 ) -> Result<Stepped, Failure> {
+    let waited = clock.comm_wait;
+    stopwatch.start();
     state.gradients.clear()?;
     let draws = state.sampler.draws(batch.prepared.units());
     let (sinks, device) = (Arc::clone(state.gradients.sinks()), state.weights.flat().device());
@@ -55,8 +60,10 @@ pub fn step(
         let compute = |inputs: &OnDevice| pass(task, &state.weights, &sinks, inputs, count * sync.ranks());
         parts.push(passes.run(&mut state.gradients, &inputs, turn, compute)?);
     }
+    stopwatch.stop();
     timed(c"gradient average", &mut clock.comm_wait, || sync.finish());
-    let norms = sync.norms(&mut clock.comm_wait)?;
+    let norms = sync.norms(clock.last_lap(), &mut clock.comm_wait)?;
+    let passes = stopwatch.read(clock.comm_wait - waited);
     state.record_noise(&norms, task.global_batch);
     let lr = task.lr.at(state.step);
     state.step += 1;
@@ -72,7 +79,8 @@ pub fn step(
     } else {
         skip_update(task, state)?;
     }
-    Ok(Stepped { terms: PendingTerms::new(draws, parts), grad_norm: norms.average, lr })
+    clock.lap(passes.compute, passes.unseen);
+    Ok(Stepped { terms: PendingTerms::new(draws, parts), grad_norm: norms.average, lr, laps: norms.laps })
 }
 
 /// Adds the gradient of a micro-batch's loss, divided by `parts`, to the gradients, and returns its terms. Everything else

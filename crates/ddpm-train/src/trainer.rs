@@ -13,7 +13,7 @@ use tch_ext::in_range;
 use crate::ahead::{Ahead, Prepared};
 use crate::build;
 use crate::checkpointing::{Saver, restore};
-use crate::clock::{Clock, timed};
+use crate::clock::{Clock, Lap, timed};
 use crate::data_record::DataRecord;
 use crate::gradient_sync::GradientSync;
 use crate::heartbeat;
@@ -24,10 +24,13 @@ use crate::peak_flops::peak_tflops;
 use crate::plan::Plan;
 use crate::precision::{agree_on_precision, choose_convolutions};
 use crate::program::Program;
+use crate::rank_times::RankTimes;
 use crate::report::{LogStep, Means};
 use crate::state::TrainState;
 use crate::step::{Stepped, step};
 use crate::stop::StopRequest;
+use crate::stopwatch::Stopwatch;
+use crate::straggler::Change;
 use crate::task::Task;
 use crate::terms::{PendingTerms, SampleTerms, gather_terms};
 
@@ -60,6 +63,8 @@ pub struct Trainer {
     saver: Saver,
     stop: StopRequest,
     clock: Clock,
+    stopwatch: Stopwatch,
+    rank_times: RankTimes,
     resumed: Option<u64>,
     program: Program,
     observers: Vec<Box<dyn TrainObserver>>,
@@ -123,6 +128,7 @@ impl Trainer {
         let ahead = Ahead::of(&settings, &task.network, device);
         let loader = build::loader(&settings, &source, order.clone(), state.step, comm.rank(), comm.size(), ahead);
         let loader = agree::unanimous(comm.as_ref(), loader)?;
+        let rank_times = RankTimes::new(comm.size(), settings.comm.straggler_factor);
         let mut this = Self {
             settings,
             comm: Arc::clone(comm),
@@ -138,6 +144,8 @@ impl Trainer {
             saver,
             stop: stop.clone(),
             clock: Clock::started(),
+            stopwatch: Stopwatch::on(device),
+            rank_times,
             resumed,
             program,
             observers: Vec::new(),
@@ -212,8 +220,9 @@ impl Trainer {
         self.notify(|observer, run| observer.before_step(run))?;
         in_range(c"step", || {
             let Some(batch) = self.fetch()? else { return Ok(false) };
-            let Self { task, state, sync, passes, clock, .. } = self;
-            let stepped = step(task, state, sync, passes, &batch, clock)?;
+            let Self { task, state, sync, passes, clock, stopwatch, .. } = self;
+            let stepped = step(task, state, sync, passes, &batch, (clock, stopwatch))?;
+            self.compare_ranks(&stepped.laps);
             // No copy from the batch is in flight any more: the host has read the norms, which the GPU computes last.
             self.loader.recycle(batch);
             self.report(stepped)?;
@@ -246,6 +255,22 @@ impl Trainer {
         }
     }
 
+    /// Adds how the ranks spent the step before this one. Rank 0 reports those that have begun to hold up the others.
+    fn compare_ranks(&mut self, laps: &[Lap]) {
+        let changes = self.rank_times.record(laps);
+        for change in changes.into_iter().filter(|_| self.comm.rank() == 0) {
+            match change {
+                Change::Slow { rank, times } => tracing::warn!(
+                    "rank {rank} is a straggler: in the 50 steps up to {} it worked {times:.2} times as long as the median of \
+                     the ranks, which wait for it. Look for other programs, throttling or a slow disk on its machine, or \
+                     raise comm.straggler_factor",
+                    self.state.step
+                ),
+                Change::Recovered { rank } => tracing::info!("rank {rank} keeps up with the others again"),
+            }
+        }
+    }
+
     /// Queues the terms of a step until they are due to be gathered, and passes a log step to the observers.
     fn report(&mut self, stepped: Stepped) -> Result<(), Failure> {
         self.pending.push(stepped.terms);
@@ -266,6 +291,7 @@ impl Trainer {
             grad_norm: stepped.grad_norm,
             lr: stepped.lr,
             clock: self.take_clock(),
+            ranks: self.rank_times.take(),
             corrupt: corrupt[0] as u64,
             missed_saves: self.saver.missed(),
         };
@@ -319,7 +345,7 @@ impl Trainer {
 
     /// Returns the time accounting since the last log step or the last call, and resets it.
     pub fn take_clock(&mut self) -> Clock {
-        mem::replace(&mut self.clock, Clock::started())
+        self.clock.take()
     }
 
     /// The number of trained parameters.

@@ -39,6 +39,7 @@ functions!(Functions {
     cudaEventDestroy(*mut c_void) -> c_int;
     cudaEventRecord(*mut c_void, *mut c_void) -> c_int;
     cudaEventQuery(*mut c_void) -> c_int;
+    cudaEventElapsedTime(*mut f32, *mut c_void, *mut c_void) -> c_int;
     cudaMalloc(*mut *mut c_void, usize) -> c_int;
     cudaFree(*mut c_void) -> c_int;
     cudaMemcpyAsync(*mut c_void, *const c_void, usize, c_int, *mut c_void) -> c_int;

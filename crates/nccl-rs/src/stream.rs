@@ -1,15 +1,17 @@
 //! Streams (queues of work for a GPU) and events (points in a stream's work).
 
 use std::ffi::{c_int, c_uint, c_void};
+use std::time::Duration;
 
 use crate::Error;
 use crate::cuda::Cuda;
 
 /// `cudaErrorNotReady`.
 const NOT_READY: c_int = 600;
-/// `cudaStreamNonBlocking`: not synchronized with the default stream; `cudaEventDisableTiming`.
+/// `cudaStreamNonBlocking`: not synchronized with the default stream; `cudaEventDisableTiming`, and no flag at all.
 const NON_BLOCKING: c_uint = 1;
 const DISABLE_TIMING: c_uint = 2;
+const TIMING: c_uint = 0;
 
 /// A live stream owned elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +92,37 @@ impl Event {
     /// # Errors
     /// If CUDA fails.
     pub fn new(cuda: &'static Cuda, device: usize) -> Result<Self, Error> {
+        Self::with(cuda, device, DISABLE_TIMING)
+    }
+
+    /// An event that also takes the time, for [`since`](Self::since).
+    ///
+    /// # Errors
+    /// If CUDA fails.
+    pub fn timing(cuda: &'static Cuda, device: usize) -> Result<Self, Error> {
+        Self::with(cuda, device, TIMING)
+    }
+
+    fn with(cuda: &'static Cuda, device: usize, flags: c_uint) -> Result<Self, Error> {
         cuda.set_device(device)?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: one handle is written.
-        let code = unsafe { (cuda.functions.cudaEventCreateWithFlags)(&mut raw, DISABLE_TIMING) };
+        let code = unsafe { (cuda.functions.cudaEventCreateWithFlags)(&mut raw, flags) };
         cuda.check("cudaEventCreateWithFlags", code)?;
         Ok(Self { cuda, device, raw })
+    }
+
+    /// The time between `earlier` and this event on the GPU, which has passed both; they were created by
+    /// [`timing`](Self::timing).
+    ///
+    /// # Errors
+    /// If an event was not recorded, was not passed yet or takes no time, or the GPU failed.
+    pub fn since(&self, earlier: &Self) -> Result<Duration, Error> {
+        let mut milliseconds = 0f32;
+        // SAFETY: both events are alive, and one float is written.
+        let code = unsafe { (self.cuda.functions.cudaEventElapsedTime)(&mut milliseconds, earlier.raw, self.raw) };
+        self.cuda.check("cudaEventElapsedTime", code)?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds).max(0.0) / 1e3))
     }
 
     /// Records the event after all work currently enqueued on `stream`.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use nccl_rs::{Communicator, Cuda, DType, DeviceMemory, Error, MINIMUM, Nccl, Reduction, Stream, UniqueId};
+use nccl_rs::{Communicator, Cuda, DType, DeviceMemory, Error, Event, MINIMUM, Nccl, Reduction, Stream, UniqueId};
 
 mod fake;
 
@@ -61,6 +61,26 @@ fn work_that_needs_the_host_is_not_recorded() {
     assert!(cause.contains(" failed: operation not permitted when stream is capturing (CUDA error 900). "), "{cause}");
     cuda.capture(stream.handle(), || {}).expect("the stream is usable again");
     memory.upload(&[0; 8], stream.handle()).expect("so is the thread");
+}
+
+#[test]
+fn the_time_between_two_events_is_known_once_the_gpu_has_passed_them() {
+    let (_, cuda) = load();
+    let stream = Stream::new(cuda).expect("there is memory");
+    let [first, second] = [(); 2].map(|()| Event::timing(cuda, 0).expect("there is memory"));
+    let never = refusal(second.since(&first));
+    assert!(never.starts_with("cudaEventElapsedTime failed: "), "{never}");
+    first.record(stream.handle()).expect("it is alive");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    second.record(stream.handle()).expect("it is alive");
+    let mut memory = DeviceMemory::new(cuda, 8).expect("there is memory");
+    // Waits for the stream.
+    memory.upload(&[0; 8], stream.handle()).expect("it fits");
+    let passed = second.since(&first).expect("both are over").as_secs_f64();
+    assert!((0.02..10.0).contains(&passed), "{passed}");
+    let untimed = Event::new(cuda, 0).expect("there is memory");
+    untimed.record(stream.handle()).expect("it is alive");
+    assert!(untimed.since(&first).is_err(), "an event that takes no time");
 }
 
 #[test]

@@ -274,7 +274,10 @@ pub fn load_cuda_backend() -> Result<(), TchError> {
 }
 
 /// The folder of the libtorch that this process has loaded.
-pub(crate) fn libtorch_folder() -> Result<PathBuf, TchError> {
+///
+/// # Errors
+/// If it is not among the libraries of this process, or `/proc` does not show them.
+pub fn libtorch_folder() -> Result<PathBuf, TchError> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let mut files = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
     let library = files.find(|file| file.file_name().is_some_and(|name| name == "libtorch_cpu.so"));
@@ -296,7 +299,10 @@ pub fn with_f32_on_gpu<R>(tensor: &mut Tensor, body: impl FnOnce(DeviceSlice<'_>
 }
 
 /// The stream on which this process computes on `device`. The tests' fake GPU computes on the host, its default stream.
-pub(crate) fn compute_stream(device: Device) -> Result<StreamHandle, TchError> {
+///
+/// # Errors
+/// If there is no such GPU.
+pub fn compute_stream(device: Device) -> Result<StreamHandle, TchError> {
     let Device::Cuda(index) = device else { return Ok(StreamHandle::DEFAULT) };
     let mut handle = null_mut();
     // SAFETY: any number is allowed, and the shim writes one pointer. Libtorch's streams live as long as the process, and

@@ -108,6 +108,19 @@ fn the_probe_accepts_conditional_writes_and_cleans_up() {
 }
 
 #[test]
+fn a_mark_is_seen_in_its_own_store_only() {
+    on_each_store(|store| {
+        let mark = store.leave_mark().unwrap();
+        assert!(store.has_mark(&mark).unwrap());
+        let elsewhere = Store::open("memory://").unwrap();
+        assert!(!elsewhere.has_mark(&mark).unwrap());
+        assert!(!elsewhere.has_mark(&mark).unwrap(), "it is deleted where it did not belong");
+        store.remove_mark(&mark).unwrap();
+        assert!(!store.has_mark(&mark).unwrap());
+    });
+}
+
+#[test]
 fn the_probe_refuses_a_store_without_conditional_writes() {
     let server = Server::new();
     server.fail(json!([{ "op": "PutObject", "key": "probe/", "fault": "overwrite" }]));

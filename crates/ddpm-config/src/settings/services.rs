@@ -15,11 +15,13 @@ pub struct CommSettings {
     pub overlap: bool,
     /// Seconds without progress after which the watchdog ends the job. Default 600.
     pub timeout_s: u64,
+    /// A rank that works this many times as long as the median of the ranks is reported. Default 1.2.
+    pub straggler_factor: f64,
 }
 
 impl Default for CommSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, bucket_mb: 1.0, overlap: true, timeout_s: 600 }
+        Self { backend: Backend::Auto, bucket_mb: 1.0, overlap: true, timeout_s: 600, straggler_factor: 1.2 }
     }
 }
 

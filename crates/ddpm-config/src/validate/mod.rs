@@ -51,6 +51,8 @@ impl Settings {
         in_range("ema.keep_snapshots", self.ema.keep_snapshots, self.ema.keep_snapshots >= 2, "at least 2")?;
         in_range("comm.bucket_mb", self.comm.bucket_mb, positive_finite(self.comm.bucket_mb), "above 0")?;
         positive("comm.timeout_s", self.comm.timeout_s)?;
+        let factor = self.comm.straggler_factor;
+        in_range("comm.straggler_factor", factor, factor > 1.0 && factor.is_finite(), "above 1")?;
         if let Some(uri) = &self.checkpoint.uri {
             not_empty("checkpoint.uri", uri)?;
             spelt("checkpoint.uri", uri, check_address)?;

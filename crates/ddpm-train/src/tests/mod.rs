@@ -25,6 +25,7 @@ use crate::passes::Passes;
 use crate::program::Program;
 use crate::state::TrainState;
 use crate::step::{Stepped, step};
+use crate::stopwatch::Stopwatch;
 use crate::task::Task;
 
 /// Settings of a run in `dir` on the built-in digits, with additional overrides.
@@ -89,7 +90,7 @@ impl Parts {
     fn step(&mut self) -> Result<Stepped, ddpm_model::Failure> {
         let batch = self.loader.next().unwrap();
         let Self { task, state, sync, passes, .. } = self;
-        step(task, state, sync, passes, &batch, &mut Clock::started())
+        step(task, state, sync, passes, &batch, (&mut Clock::started(), &mut Stopwatch::on(Device::Cpu)))
     }
 
     fn steps(&mut self, count: u64) {

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { GPUS = 64 };
 enum { STREAM_ALIVE = 0x51, EVENT_ALIVE = 0x52, DESTROYED = 0x53 };
+enum { DISABLE_TIMING = 2 };
 
 typedef struct {
     int state, device;
@@ -18,6 +20,8 @@ typedef struct {
     vector_clock clock;
     capture *in; // what it was recorded in, after that many operations of its stream
     unsigned long recorded;
+    bool timing;
+    struct timespec when; // of the call, not of the stream's arrival there
 } event;
 
 typedef struct memory {
@@ -294,9 +298,9 @@ int cudaStreamSynchronize(void *handle) {
 }
 
 int cudaEventCreateWithFlags(void **made, unsigned flags) {
-    (void)flags;
     BEGIN(cudaEventCreateWithFlags);
     event *e = calloc(1, sizeof *e);
+    e->timing = !(flags & DISABLE_TIMING);
     e->state = EVENT_ALIVE;
     e->device = device;
     *made = e;
@@ -324,6 +328,7 @@ int cudaEventRecord(void *handle, void *queue) {
         e->clock = on->clock;
         e->in = on->in;
         e->recorded = on->recorded;
+        clock_gettime(CLOCK_MONOTONIC, &e->when);
     }
     pthread_mutex_unlock(&lock);
     return code(good ? SUCCESS : BAD_HANDLE);
@@ -340,6 +345,24 @@ int cudaEventQuery(void *handle) {
     int error = e->in ? CAPTURED_EVENT : !e->on || e->on->done >= e->target ? SUCCESS : NOT_READY;
     pthread_mutex_unlock(&lock);
     return code(error);
+}
+
+int cudaEventElapsedTime(float *milliseconds, void *from, void *to) {
+    BEGIN(cudaEventElapsedTime);
+    event *both[] = {from, to};
+    int error = SUCCESS;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < 2 && !error; i++) {
+        event *e = both[i];
+        if (e->state != EVENT_ALIVE || !e->timing || !e->on) error = BAD_HANDLE;
+        else if (e->in) error = CAPTURED_EVENT;
+        else if (e->on->done < e->target) error = NOT_READY;
+    }
+    pthread_mutex_unlock(&lock);
+    if (error) return code(error);
+    struct timespec a = both[0]->when, b = both[1]->when;
+    *milliseconds = (float)((double)(b.tv_sec - a.tv_sec) * 1e3 + (double)(b.tv_nsec - a.tv_nsec) / 1e6);
+    return SUCCESS;
 }
 
 typedef struct {

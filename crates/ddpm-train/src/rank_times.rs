@@ -62,7 +62,8 @@ impl RankTimes {
 
     /// The figures since the last call; `None` if no step was added since.
     pub fn take(&mut self) -> Option<RankSpreads> {
-        let sums = std::mem::replace(&mut self.sums, vec![Lap::default(); self.sums.len()]);
+        let ranks = self.sums.len();
+        let sums = std::mem::replace(&mut self.sums, vec![Lap::default(); ranks]);
         let steps = std::mem::take(&mut self.steps);
         let spread = |time: fn(&Lap) -> f64| {
             let means: Vec<f64> = sums.iter().map(|sum| time(sum) / steps as f64).collect();

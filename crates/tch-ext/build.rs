@@ -21,8 +21,8 @@ fn main() {
     };
     // The source that NVRTC compiles at run time, as a string.
     let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"));
-    let kernels = std::fs::read_to_string("cpp/group_norm_gpu.h").expect("the source of the GPU's kernels");
-    std::fs::write(out.join("group_norm_gpu.inc"), format!("R\"CUDA({kernels})CUDA\"")).expect("a writable OUT_DIR");
+    let source = std::fs::read_to_string("cpp/group_norm_gpu.h").expect("the source of the GPU's kernels");
+    std::fs::write(out.join("group_norm_gpu.inc"), format!("R\"CUDA({source})CUDA\"")).expect("a writable OUT_DIR");
     sources()
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
@@ -47,14 +47,21 @@ fn main() {
         .file("cpp/snapshot.cpp")
         .file("cpp/memory_watch.cpp")
         .compile("tch_ext_shim");
+    // Kernels pass vectors wider than the processor's only between functions of their file. GCC 12 warns about its own
+    // header of AVX-512 intrinsics.
+    let quiet = ["-Wno-psabi", "-Wno-uninitialized", "-Wno-maybe-uninitialized"];
+    let kernels = || {
+        quiet.iter().fold(sources(), |mut build, flag| {
+            build.flag_if_supported(*flag);
+            build
+        })
+    };
     let x86_64 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|target| target == "x86_64");
-    for kernels in ["group_norm", "winograd"] {
+    for file in ["group_norm", "winograd"] {
         let compile = |processor: &str, flags: &[&str]| {
-            let name = format!("{kernels}_{processor}");
-            let mut build = sources();
-            build.file(format!("cpp/{kernels}_kernels.cpp")).define("KERNELS", name.as_str());
-            // Vectors wider than the processor's are passed only between functions of this file.
-            build.flag_if_supported("-Wno-psabi").flags(flags).compile(&name);
+            let name = format!("{file}_{processor}");
+            let mut build = kernels();
+            build.file(format!("cpp/{file}_kernels.cpp")).define("KERNELS", name.as_str()).flags(flags).compile(&name);
         };
         compile("any", &[]);
         if x86_64 {
@@ -63,8 +70,8 @@ fn main() {
         }
     }
     if x86_64 {
-        let mut build = sources();
-        build.file("cpp/winograd_bf16.cpp").flag_if_supported("-Wno-psabi").flag("-march=x86-64-v4");
+        let mut build = kernels();
+        build.file("cpp/winograd_bf16.cpp").flag("-march=x86-64-v4");
         build.flag_if_supported("-mavx512bf16").compile("winograd_bf16");
     }
     // libtorch's own copy, found by its name: two OpenMP runtimes in one process would each start their own threads.

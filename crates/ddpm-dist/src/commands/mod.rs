@@ -42,7 +42,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Data(command) => on_one_rank(world, || data::run(command, cli.json)),
         Command::Plot(command) => plot::run(command, world).map(|()| 0),
         Command::Bench(command) => bench::run(command, world, signals.stop(), cli.json),
-        Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
+        Command::Doctor(args) => doctor::run(args, world, cli.json).map(|()| 0),
         Command::Completions { .. } | Command::Man { .. } | Command::Supervise(_) => {
             unreachable!("answered before the ranks meet")
         }

@@ -112,13 +112,9 @@ fn failure<T>(outcome: &Outcome<T>) -> Option<String> {
 
 /// The machines whose clock differs from that of rank 0.
 fn skews(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
-    let skew =
-        |facts: &Facts| links.iter().find(|link| (link.from, link.to) == (0, facts.rank)).map(|link| link.skew_s);
     let mut by_host: BTreeMap<&str, f64> = BTreeMap::new();
-    for (facts, skew) in
-        facts.iter().filter_map(|facts| Some((facts, skew(facts)?))).filter(|(_, skew)| skew.abs() > SKEW)
-    {
-        by_host.entry(&facts.host).or_insert(skew);
+    for link in links.iter().filter(|link| link.from == 0 && link.skew_s.abs() > SKEW) {
+        by_host.entry(&facts[link.to].host).or_insert(link.skew_s);
     }
     let remark = |(host, skew): (&str, f64)| Remark {
         severity: Severity::Warning,

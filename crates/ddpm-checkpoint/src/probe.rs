@@ -15,8 +15,8 @@ impl Store {
         self.block_on(self.bucket.probe())
     }
 
-    /// Creates an object for [`has_mark`](Self::has_mark), to be deleted by [`remove_mark`](Self::remove_mark), and returns
-    /// its path.
+    /// Creates an object for [`has_mark`](Self::has_mark), to be deleted by [`remove_mark`](Self::remove_mark), and
+    /// returns its path.
     ///
     /// # Errors
     /// `Store` if it cannot be written.
@@ -25,8 +25,8 @@ impl Store {
         self.block_on(self.bucket.create_mark(&path)).map(|_| path.to_string())
     }
 
-    /// Whether the mark that another process left is in this store, by a conditional write that must be refused: a folder
-    /// may be another one on another machine. A mark that is created instead is deleted.
+    /// Whether the mark that another process left is in this store, by a conditional write that must be refused: a
+    /// folder may be another one on another machine. A mark that is created instead is deleted.
     ///
     /// # Errors
     /// `Store` if it cannot be written.

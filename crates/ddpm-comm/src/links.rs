@@ -42,8 +42,8 @@ pub struct Link {
 }
 
 impl World {
-    /// Measures the links of all pairs of ranks, in as many rounds as there are other ranks, each rank with one other at a
-    /// time; returns all links on every rank, in the order of ranks. Collective over all ranks.
+    /// Measures the links of all pairs of ranks, in as many rounds as there are other ranks, each rank with one other
+    /// at a time; returns all links on every rank, in the order of ranks. Collective over all ranks.
     ///
     /// A pair takes about a tenth of a second, more if its link is slow.
     pub fn measure_links(&self) -> Vec<Link> {

@@ -26,8 +26,8 @@ pub(crate) fn flatten(settings: &Settings) -> Vec<(String, Value)> {
 const OF_EXPERIMENTS: [&str; 6] = ["data", "diffusion", "ema", "model", "seed", "train"];
 
 impl Settings {
-    /// What tells this experiment from others: dotted keys with their values, in alphabetical order, without those that say
-    /// where results go and how ranks work together.
+    /// What tells this experiment from others: dotted keys with their values, in alphabetical order, without those that
+    /// say where results go and how ranks work together.
     pub fn hyperparameters(&self) -> Vec<(String, Value)> {
         let mut keys = flatten(self);
         keys.retain(|(key, _)| OF_EXPERIMENTS.contains(&key.split('.').next().unwrap_or(key)));

@@ -6,6 +6,7 @@ mod compare;
 mod config;
 mod data;
 mod device;
+mod doctor;
 mod ema;
 mod encode;
 mod eval;
@@ -35,6 +36,7 @@ pub use checkpoints::CheckpointsCommand;
 pub use compare::CompareArgs;
 pub use config::ConfigArgs;
 pub use data::DataCommand;
+pub use doctor::DoctorArgs;
 pub use ema::EmaArgs;
 pub use encode::EncodeArgs;
 pub use eval::{ClassesArgs, EvalCommand, FidArgs, KidArgs, NllArgs, PrArgs};
@@ -144,8 +146,8 @@ pub enum Command {
     ///
     /// Nothing is trained, and no GPU is needed. docs/scaling.md explains the model, and how far it has been checked.
     Plan(PlanArgs),
-    /// Check this machine: libtorch, GPUs, MPI, a writable folder.
-    Doctor,
+    /// Check this machine: libtorch, GPUs, MPI, a writable folder. With --ranks, compare all ranks of a run.
+    Doctor(DoctorArgs),
     /// Print completions for a shell.
     Completions {
         /// bash, zsh, fish, …

@@ -1,8 +1,8 @@
 //! What TensorBoard's HPARAMS tab shows of a run: its settings, and whether it is complete.
 //!
-//! The tab compares the runs of a folder. It finds by itself the settings that differ, and the last values of all scalars.
-//! For each run it keeps what it has read first: a run that is resumed with other settings keeps those of its start, and
-//! one that has failed or was stopped, and may go on, must not be called ended.
+//! The tab compares the runs of a folder. It finds by itself the settings that differ, and the last values of all
+//! scalars. For each run it keeps what it has read first: a run that is resumed with other settings keeps those of its
+//! start, and one that has failed or was stopped, and may go on, must not be called ended.
 
 use protobuf::Message;
 use protobuf::well_known_types::Value as Shown;

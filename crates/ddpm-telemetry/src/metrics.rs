@@ -79,8 +79,8 @@ impl Metrics {
         }
     }
 
-    /// Adds a figure that each rank has: the least, the median and the greatest, and the rank that has the last. The keys
-    /// are `{key}_min`, `{key}_median`, `{key}_max` and `{key}_max_rank`, and so are the tags.
+    /// Adds a figure that each rank has: the least, the median and the greatest, and the rank that has the last. The
+    /// keys are `{key}_min`, `{key}_median`, `{key}_max` and `{key}_max_rank`, and so are the tags.
     pub fn ranks(&mut self, key: &str, tag: &str, spread: Option<([f64; 3], u64)>) {
         for (index, name) in ["min", "median", "max"].into_iter().enumerate() {
             let value = spread.map_or(Quantity::Absent, |(values, _)| Quantity::Real(values[index]));
@@ -278,8 +278,8 @@ mod tests {
         metrics.ranks("wait_s", "ranks/wait_s", None);
         assert_eq!(
             serde_json::to_string(&metrics).unwrap(),
-            "{\"step\":3,\"step_s_min\":0.5,\"step_s_median\":0.75,\"step_s_max\":1.0,\"step_s_max_rank\":7,\"wait_s_min\":null,\
-             \"wait_s_median\":null,\"wait_s_max\":null,\"wait_s_max_rank\":null}"
+            "{\"step\":3,\"step_s_min\":0.5,\"step_s_median\":0.75,\"step_s_max\":1.0,\"step_s_max_rank\":7,\
+             \"wait_s_min\":null,\"wait_s_median\":null,\"wait_s_max\":null,\"wait_s_max_rank\":null}"
         );
         let shown: Vec<&str> = metrics.scalars().map(|(tag, _)| tag).collect();
         assert_eq!(shown, ["ranks/step_s_min", "ranks/step_s_median", "ranks/step_s_max", "ranks/step_s_max_rank"]);

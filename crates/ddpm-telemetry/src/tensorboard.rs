@@ -1,5 +1,5 @@
-//! TensorBoard event files: scalars, pictures, text and settings. Each step appears once, no matter how often the run was
-//! resumed.
+//! TensorBoard event files: scalars, pictures, text and settings. Each step appears once, no matter how often the run
+//! was resumed.
 //!
 //! The messages are those of tensorboard-proto. The writer of tensorboard-rs is not used: it writes from a thread that
 //! panics on a full disk, and then also panics the caller when it is dropped; it swaps the height and width of images,

@@ -22,8 +22,8 @@ pub struct Clock {
     laps: Laps,
 }
 
-/// How one rank spent a step, in seconds, from the end of the step before to its own end. Saves, grids and evaluations in
-/// between do not count.
+/// How one rank spent a step, in seconds, from the end of the step before to its own end. Saves, grids and evaluations
+/// in between do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Lap {
     /// In total; about the same on all ranks, which wait for each other.
@@ -70,8 +70,8 @@ impl Clock {
         mem::replace(self, Self { laps, ..Self::started() })
     }
 
-    /// Ends a step, of which `compute` seconds were passes. `unseen` is the time spent in communication that `comm_wait`
-    /// does not include.
+    /// Ends a step, of which `compute` seconds were passes. `unseen` is the time spent in communication that
+    /// `comm_wait` does not include.
     pub(crate) fn lap(&mut self, compute: f64, unseen: f64) {
         let (now, waits) = (Instant::now(), self.waits());
         let [data, wait, other] = [0, 1, 2].map(|kind| waits[kind] - self.laps.from[kind]);

@@ -118,8 +118,8 @@ impl GradientSync {
         self.averager.begin();
     }
 
-    /// Waits until the gradients are those of the global batch or, on a GPU, until all work for that is enqueued. Call this
-    /// when those of the last micro-batch are complete.
+    /// Waits until the gradients are those of the global batch or, on a GPU, until all work for that is enqueued. Call
+    /// this when those of the last micro-batch are complete.
     pub fn finish(&mut self) {
         self.squares = self.averager.finish();
         tracing::debug!("{} of {} buckets were ready during backward", self.averager.early(), self.averager.buckets());

@@ -17,8 +17,8 @@ pub struct Stopwatch {
 }
 
 /// A GPU, which computes after the host has enqueued the work, and later waits for other ranks while the host does not
-/// notice. So events on its compute stream take the time: work that waits for other ranks is on that stream only after the
-/// second one.
+/// notice. So events on its compute stream take the time: work that waits for other ranks is on that stream only after
+/// the second one.
 struct OnDevice {
     stream: StreamHandle,
     begin: Event,
@@ -56,8 +56,8 @@ impl Stopwatch {
         self.host = self.started.elapsed();
     }
 
-    /// Reads the time between `start` and `stop`, once the host has read a result that was enqueued after `stop`. `seen` is
-    /// the time that the host has spent in communication since `start`.
+    /// Reads the time between `start` and `stop`, once the host has read a result that was enqueued after `stop`.
+    /// `seen` is the time that the host has spent in communication since `start`.
     pub fn read(&mut self, seen: Duration) -> Measured {
         if !self.is_gpu {
             return Measured { compute: self.host.as_secs_f64(), unseen: 0.0 };
@@ -77,7 +77,8 @@ impl Stopwatch {
         }
     }
 
-    /// What the GPU has answered. After a failure it is not asked again; libtorch meets the same failure, and ends the run.
+    /// What the GPU has answered. After a failure it is not asked again; libtorch meets the same failure, and ends the
+    /// run.
     fn known<T>(&mut self, answer: Result<T, Error>) -> Option<T> {
         if let Err(why) = &answer {
             unknown(why);

@@ -1,9 +1,9 @@
 //! The rule that calls a rank a straggler, by how long each rank works on its part of each step.
 //!
-//! All ranks take equally long for a step, because they wait for the slowest. What tells them apart is the time for which
-//! a rank works rather than waits. It varies from step to step, so the rule looks at 50 steps, in blocks of 5: a rank is
-//! slow if its mean over all of them exceeds the ranks' median by the factor, and in each fifth of them by three quarters of
-//! that. The first condition ignores noise, and the second a few steps that took very long.
+//! All ranks take equally long for a step, because they wait for the slowest. What tells them apart is the time for
+//! which a rank works rather than waits. It varies from step to step, so the rule looks at 50 steps, in blocks of 5: a
+//! rank is slow if its mean over all of them exceeds the ranks' median by the factor, and in each fifth of them by
+//! three quarters of that. The first condition ignores noise, and the second a few steps that took very long.
 
 /// Steps of a block.
 const BLOCK: usize = 5;
@@ -58,8 +58,8 @@ impl Stragglers {
         Self { factor, steps: Vec::new(), blocks: Vec::new(), slow: vec![false; ranks] }
     }
 
-    /// Adds a step, for which each rank worked so many seconds. A change is returned once: a straggler is not named again
-    /// before it has recovered. A number that is not finite keeps its rank from being named in the next 50 steps.
+    /// Adds a step, for which each rank worked so many seconds. A change is returned once: a straggler is not named
+    /// again before it has recovered. A number that is not finite keeps its rank from being named in the next 50 steps.
     pub fn observe(&mut self, seconds: Vec<f64>) -> Vec<Change> {
         self.steps.push(seconds);
         if self.steps.len() < BLOCK {
@@ -302,7 +302,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranks_of_equal_speed_are_not_named(steps in prop::collection::vec(1e-4..1e3f64, 50..300), ranks in 1..6usize) {
+        fn ranks_of_equal_speed_are_not_named(
+            steps in prop::collection::vec(1e-4..1e3f64, 50..300),
+            ranks in 1..6usize,
+        ) {
             let (mut rule, mut seconds) = (Stragglers::new(FACTOR, ranks), steps.iter());
             prop_assert_eq!(named(&mut rule, steps.len(), || vec![*seconds.next().unwrap(); ranks]), None);
         }
@@ -326,7 +329,8 @@ mod tests {
 
         #[test]
         fn the_unit_of_time_does_not_matter(scale in 1e-3..1e3f64, seed in 0..1000u64) {
-            let (mut random, mut here, mut there) = (Random(seed), Stragglers::new(FACTOR, 3), Stragglers::new(FACTOR, 3));
+            let [mut here, mut there] = [(); 2].map(|()| Stragglers::new(FACTOR, 3));
+            let mut random = Random(seed);
             for _ in 0..100 {
                 let seconds: Vec<f64> = [1.0, 1.0, 1.5].iter().map(|times| times * random.step(0.1)).collect();
                 let scaled = seconds.iter().map(|seconds| seconds * scale).collect();

@@ -261,9 +261,9 @@ impl Trainer {
         for change in changes.into_iter().filter(|_| self.comm.rank() == 0) {
             match change {
                 Change::Slow { rank, times } => tracing::warn!(
-                    "rank {rank} is a straggler: in the 50 steps up to {} it worked {times:.2} times as long as the median of \
-                     the ranks, which wait for it. Look for other programs, throttling or a slow disk on its machine, or \
-                     raise comm.straggler_factor",
+                    "rank {rank} is a straggler: in the 50 steps up to {} it worked {times:.2} times as long as the median \
+                     of the ranks, which wait for it. Look for other programs, throttling or a slow disk on its \
+                     machine, or raise comm.straggler_factor",
                     self.state.step
                 ),
                 Change::Recovered { rank } => tracing::info!("rank {rank} keeps up with the others again"),

@@ -51,8 +51,8 @@ pub use convolution::{
 pub use failure::TorchFailure;
 pub use gpu_kernels::{check_gpu_kernels, compile_gpu_kernels, forget_gpu_kernels, norm_of_the_gpu};
 pub use gpus::{
-    GpuMemory, Gpus, NoGpu, compute_stream, libtorch_folder, load_cuda_backend, make_current, set_deterministic, staging,
-    with_f32_on_gpu,
+    GpuMemory, Gpus, NoGpu, compute_stream, libtorch_folder, load_cuda_backend, make_current, set_deterministic,
+    staging, with_f32_on_gpu,
 };
 pub use gradient_sinks::{GradientSinks, Grouped};
 pub use graph::Graph;

@@ -1,43 +1,41 @@
-//! `doctor`: whether this machine can train, and if not, what is missing.
+//! `doctor`: whether this machine can train, or all ranks of a run can, and what is missing.
 
-use std::process::Command;
-
-use ddpm_comm::World;
-use ddpm_model::{Error, gpu_remedy};
+use ddpm_comm::{World, agree};
+use ddpm_doctor::{Finding, examine, examine_ranks};
+use ddpm_model::{Error, Failure};
 use serde_json::json;
-use tch::{Device, Kind, Tensor};
-use tch_ext::Gpus;
 
+use crate::cli::{ConfigArgs, DoctorArgs};
+use crate::commands::patience::PATIENCE;
+use crate::failure::program;
 use crate::output::{print, print_rows};
+use crate::plan::settings;
 
-struct Finding {
-    what: &'static str,
-    /// What was found, or what is wrong and how to fix it.
-    result: Result<String, String>,
+/// Examines this machine or all ranks, and prints what it finds; fails if something is wrong.
+pub fn run(args: &DoctorArgs, world: &World, json: bool) -> Result<(), Failure> {
+    let comm = world.collective();
+    if !args.ranks {
+        return Ok(agree::act_on_root(comm.as_ref(), || machine(world, json))?);
+    }
+    // Opening a data set may take one rank far longer than another.
+    world.watch(PATIENCE);
+    let config = args.config.clone().map(|config| ConfigArgs { config, overrides: args.overrides.clone() });
+    let settings = config.map(|config| settings(comm.as_ref(), &config, &[])).transpose()?;
+    let examined = examine_ranks(world, &program().name, settings.as_ref())?;
+    let show = || {
+        if json {
+            examined.values().iter().try_for_each(print)?;
+        } else {
+            examined.lines().iter().try_for_each(print)?;
+        }
+        examined.outcome()
+    };
+    Ok(agree::act_on_root(comm.as_ref(), show)?)
 }
 
-/// Checks this machine and prints one line per finding; fails if something is wrong.
-pub fn run(world: &World, json: bool) -> Result<(), Error> {
-    // This comes first: on first use, libtorch fixes the set of devices that it knows.
-    let gpus = match Gpus::find() {
-        Ok(gpus) => format!("{}, one per rank, which computes there by default", gpus.count()),
-        Err(why) if why.is_unexpected() => {
-            format!("there is a driver, but networks compute on the CPU: {why}. {}", gpu_remedy(&why))
-        }
-        Err(why) => format!("none, so networks compute on the CPU: {why}"),
-    };
-    let findings = [
-        Finding { what: "program", result: Ok(format!("ddpm-dist {}", env!("CARGO_PKG_VERSION"))) },
-        Finding { what: "libtorch", result: libtorch() },
-        Finding { what: "threads", result: Ok(format!("{} for libtorch on this rank", tch::get_num_threads())) },
-        Finding { what: "gpu", result: Ok(gpus) },
-        Finding { what: "mpirun", result: mpirun() },
-        Finding {
-            what: "ranks",
-            result: Ok(format!("{} in this run, {} on {}", world.size(), world.local_size(), world.host())),
-        },
-        Finding { what: "run directory", result: writable() },
-    ];
+/// Examines this machine, with one line per finding.
+fn machine(world: &World, json: bool) -> Result<(), Error> {
+    let findings = examine(world, &program().name);
     for Finding { what, result } in &findings {
         let (ok, text) = match result {
             Ok(text) => (true, text),
@@ -54,32 +52,4 @@ pub fn run(world: &World, json: bool) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::internal(format!("{} failed; the lines above say what to do", failed.join(", "))))
-}
-
-/// Multiplies two matrices, which loads and runs the same libraries as training.
-fn libtorch() -> Result<String, String> {
-    let ones = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
-    let sum = ones.f_matmul(&ones).and_then(|product| product.f_sum(Kind::Double)).map_err(|e| e.to_string())?;
-    if sum.double_value(&[]) == f64::from(64 * 64 * 64) {
-        Ok("computes on the CPU".into())
-    } else {
-        Err("computes wrong sums; reinstall it with scripts/setup.sh".into())
-    }
-}
-
-fn mpirun() -> Result<String, String> {
-    let missing = "not found; install Open MPI (scripts/setup.sh does) to train on several ranks";
-    let output = Command::new("mpirun").arg("--version").output().map_err(|_| missing.to_owned())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().next().map(str::to_owned).ok_or_else(|| missing.into())
-}
-
-fn writable() -> Result<String, String> {
-    let here = std::env::current_dir().map_err(|e| format!("the current folder is gone ({e}); change to another"))?;
-    let probe = here.join(format!(".ddpm-dist-doctor-{}", std::process::id()));
-    let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
-    match written {
-        Ok(()) => Ok(format!("{} can be written", here.display())),
-        Err(e) => Err(format!("{} cannot be written ({e}); set run.dir to a folder that can", here.display())),
-    }
 }

@@ -45,7 +45,7 @@ pub fn run(cli: &Cli, world: &World, signals: &Signals) -> Result<i32, Failure> 
         Command::Plot(command) => plot::run(command, world).map(|()| 0),
         Command::Bench(command) => bench::run(command, world, signals.stop(), cli.json),
         Command::Plan(args) => on_one_rank(world, || plan::run(args, cli.json)),
-        Command::Doctor => on_one_rank(world, || doctor::run(world, cli.json)),
+        Command::Doctor(args) => doctor::run(args, world, cli.json).map(|()| 0),
         Command::Completions { .. } | Command::Man { .. } | Command::Supervise(_) => {
             unreachable!("answered before the ranks meet")
         }

@@ -1,0 +1,16 @@
+//! Examines machines before training: [`examine`] one, [`examine_ranks`] all ranks of a run together.
+//!
+//! What is wrong is told as text, with how to fix it. Nothing is changed: what is written to find out whether that is
+//! possible is deleted again.
+
+mod examination;
+mod facts;
+mod machine;
+mod remarks;
+mod store;
+mod table;
+
+pub use examination::{Examination, examine_ranks};
+pub use facts::{Data, Facts, Outcome};
+pub use machine::{Finding, examine};
+pub use remarks::{Remark, Severity};

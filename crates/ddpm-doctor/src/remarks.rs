@@ -72,18 +72,9 @@ pub(crate) fn remarks(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
     .flatten()
     .collect();
     all.extend(skews(facts, links));
-    let resources: [(&str, fn(&Facts) -> Option<f64>, &str); 2] = [
-        ("memory", |facts| facts.memory_mb, "End other programs there"),
-        ("space on the disk of the run", |facts| facts.disk_mb, "Free some, or set run.dir to another disk"),
-    ];
-    for (what, free, fix) in resources {
-        let by_host = group(facts, |facts| (free(facts)? < LEAST_MB).then(|| facts.host.clone()));
-        all.extend(by_host.iter().map(|(host, ranks)| {
-            let least = ranks.iter().filter_map(|rank| free(&facts[*rank])).fold(f64::INFINITY, f64::min);
-            let text = format!("{host} has only {least:.0} MB of {what} left. {fix}");
-            Remark { severity: Severity::Warning, text }
-        }));
-    }
+    all.extend(scarce(facts, "memory", |facts| facts.memory_mb, "End other programs there"));
+    let disk = "space on the disk of the run";
+    all.extend(scarce(facts, disk, |facts| facts.disk_mb, "Free some, or set run.dir to another disk"));
     let failed = |what: &str, failure: fn(&Facts) -> Option<String>| {
         let by_message = group(facts, failure);
         let remark = |(message, ranks): (&String, &Vec<usize>)| Remark {
@@ -97,6 +88,17 @@ pub(crate) fn remarks(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
     all.extend(different_data(facts));
     all.extend(slow_links(facts, links));
     all
+}
+
+/// One remark for each host that has less of something than is sensible.
+fn scarce(facts: &[Facts], what: &str, free: fn(&Facts) -> Option<f64>, fix: &str) -> Vec<Remark> {
+    let by_host = group(facts, |facts| (free(facts)? < LEAST_MB).then(|| facts.host.clone()));
+    let remark = |(host, ranks): (&String, &Vec<usize>)| {
+        let least = ranks.iter().filter_map(|rank| free(&facts[*rank])).fold(f64::INFINITY, f64::min);
+        let text = format!("{host} has only {least:.0} MB of {what} left. {fix}");
+        Remark { severity: Severity::Warning, text }
+    };
+    by_host.iter().map(remark).collect()
 }
 
 fn libtorch(facts: &Facts) -> String {

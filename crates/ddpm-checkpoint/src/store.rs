@@ -5,7 +5,7 @@ use std::{
     path::Path as FsPath,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -95,7 +95,8 @@ impl Store {
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("checkpoint").enable_all().build();
         let (read, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
-        let bucket = Bucket { uri: uri.into(), objects, root, options, read, deleted };
+        let bare_etags = AtomicBool::new(false);
+        let bucket = Bucket { uri: uri.into(), objects, root, options, read, deleted, bare_etags };
         Ok(Self { bucket: Arc::new(bucket), runtime: Arc::new(runtime.map_err(failed)?) })
     }
 

@@ -1,15 +1,19 @@
 //! One conformance suite, run against every kind of store in this build.
 
+mod azurite;
 mod background;
+mod certificates;
+mod credentials;
 mod damage;
 mod environment;
 mod faults;
 mod history;
 mod leases;
-mod moto;
+mod races;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
 mod round_trip;
+mod servers;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -25,8 +29,20 @@ fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
     rank * n / world..(rank + 1) * n / world
 }
 
-/// Runs `check` on an empty store of each kind.
+/// A variable with the address of a folder in a store of another make, for which the environment has the credentials.
+const NAMED_STORE: &str = "DDPM_TEST_STORE";
+
+/// An empty store in the folder of [`NAMED_STORE`], if that is set.
+fn named_store() -> Option<Store> {
+    let folder = std::env::var(NAMED_STORE).ok()?;
+    Some(Store::open(&format!("{folder}/{}", nonce())).unwrap())
+}
+
+/// Runs `check` on an empty store of each kind, or on the one that the environment names.
 fn on_each_store(check: impl Fn(&Store)) {
+    if let Some(store) = named_store() {
+        return check(&store);
+    }
     check(&Store::open("memory://").unwrap());
     let dir = tempfile::tempdir().unwrap();
     check(&local(&dir));

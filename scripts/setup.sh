@@ -19,6 +19,7 @@ DENY_VERSION=0.20.2
 NCCL_VERSION=2.29.7 # the version that the libtorch wheel requires
 NVRTC_VERSION=13.0.88 # likewise
 MOTO_VERSION=5.2.1
+AZURITE_VERSION=3.35.0 # the last that runs on Node.js 20 and older
 NUMPY_VERSION=2.3.5
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -59,6 +60,9 @@ if [ -n "$wanted" ]; then
     PATH=$PATH:/usr/sbin:/sbin have ip || need+=(iproute2)
     have ssh || need+=(openssh-client)
     PATH=$PATH:/usr/sbin have sshd || need+=(openssh-server)
+    # A private authority for servers with TLS; Azurite.
+    have openssl || need+=(openssl)
+    have npm || need+=(npm)
 fi
 if [ ${#need[@]} -gt 0 ]; then
     have apt-get || die "missing (Debian package names): ${need[*]}. Install the equivalents with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"
@@ -136,6 +140,15 @@ if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_
         --target "$CACHE/moto" "moto[s3]==$MOTO_VERSION" flask==3.1.3 flask-cors==6.0.5 ||
         die "pip could not install moto $MOTO_VERSION, which the tests of racing writers need: its message is above. It needs the network and Python 3.10 or newer ($(python3 --version) here)"
     echo "$MOTO_VERSION" >"$CACHE/moto/.complete"
+fi
+# An Azure server, for the tests of az:// addresses.
+if [ -n "$wanted" ] && [ "$(cat "$CACHE/azurite/.complete" 2>/dev/null)" != "$AZURITE_VERSION" ]; then
+    say "installing Azurite $AZURITE_VERSION (190 MB) into $CACHE/azurite"
+    rm -rf "$CACHE/azurite"
+    npm install --prefix "$CACHE/azurite" --no-audit --no-fund --ignore-scripts --omit=optional --loglevel=error \
+        "azurite@$AZURITE_VERSION" >/dev/null ||
+        die "npm could not install Azurite $AZURITE_VERSION, which the tests of az:// addresses need: its message is above"
+    echo "$AZURITE_VERSION" >"$CACHE/azurite/.complete"
 fi
 # An independent reader of .npz files; a feature extractor with published weights (19 MB, and 6 GB while it is made).
 if [ -n "$wanted" ] && [ "$(cat "$CACHE/numpy/.complete" 2>/dev/null)" != "$NUMPY_VERSION" ]; then

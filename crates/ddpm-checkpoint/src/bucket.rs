@@ -3,11 +3,14 @@
 use std::{
     fs, io,
     path::{Path as FsPath, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use object_store::{ObjectStore, ObjectStoreExt, UpdateVersion, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, PutResult, UpdateVersion, path::Path};
 use serde::de::DeserializeOwned;
 use ulid::Ulid;
 
@@ -20,6 +23,9 @@ use crate::{
 
 /// Upper limit on the size of a manifest, so that a broken store cannot exhaust memory.
 pub(crate) const MANIFEST_LIMIT: u64 = 64 << 20;
+
+/// An ETag that no object has.
+pub(crate) const STALE_ETAG: &str = "00000000000000000000000000000000";
 
 /// The asynchronous half of a [`Store`](crate::Store), shared with its background tasks.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct Bucket {
     pub read: AtomicU64,
     /// Objects deleted so far.
     pub deleted: AtomicU64,
+    /// Whether the store compares ETags only if they are sent without quotes: see [`update`](Self::update).
+    pub bare_etags: AtomicBool,
 }
 
 impl Bucket {
@@ -92,6 +100,46 @@ impl Bucket {
             },
         })?;
         Ok((value, version))
+    }
+
+    /// The version of an object, for a conditional update.
+    pub async fn version(&self, path: &Path) -> Result<UpdateVersion, CheckpointError> {
+        let found = self.objects.head(path).await.map_err(|e| self.failed("read", path, e))?;
+        Ok(UpdateVersion { e_tag: found.e_tag, version: found.version })
+    }
+
+    /// Replaces an object in an object store, provided that it still has this version.
+    ///
+    /// radosgw counts the quotes around the ETag in a condition as a part of it, so that no condition ever holds. If a
+    /// store refuses one that holds, and without quotes refuses one that does not, the quotes are left out from then on.
+    pub async fn update(
+        &self,
+        path: &Path,
+        bytes: PutPayload,
+        version: UpdateVersion,
+    ) -> object_store::Result<PutResult> {
+        let put = |e_tag: Option<String>| {
+            let mode = PutMode::Update(UpdateVersion { e_tag, version: version.version.clone() });
+            self.objects.put_opts(path, bytes.clone(), mode.into())
+        };
+        let bare = version.e_tag.as_ref().map(|e_tag| e_tag.replace('"', ""));
+        if self.bare_etags.load(Ordering::Relaxed) {
+            return put(bare).await;
+        }
+        let refusal = match put(version.e_tag.clone()).await {
+            Err(refusal @ object_store::Error::Precondition { .. }) => refusal,
+            done => return done,
+        };
+        if !self.objects.head(path).await.is_ok_and(|there| there.e_tag == version.e_tag) {
+            return Err(refusal);
+        }
+        match put(Some(STALE_ETAG.into())).await {
+            Err(object_store::Error::Precondition { .. }) => {}
+            _ => return Err(refusal),
+        }
+        let done = put(bare).await;
+        self.bare_etags.store(done.is_ok(), Ordering::Relaxed);
+        done
     }
 
     pub fn damaged(&self, path: &Path, reason: impl Into<String>) -> CheckpointError {

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use object_store::{PutMode, UpdateVersion};
+use object_store::{PutMode, PutPayload, UpdateVersion};
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
@@ -284,19 +284,20 @@ impl Bucket {
         let path = lease_path();
         let _lock = self.lock_lease().await?;
         for attempts in 0..TRIES {
-            let mode = match version.clone() {
-                _ if self.root.is_some() => {
-                    let there = self.read_lease().await?.map(|(record, _)| record);
-                    if !unchanged(there.as_ref()) {
-                        return Ok(SwapOutcome::Another(there));
-                    }
-                    PutMode::Overwrite
+            if self.root.is_some() {
+                let there = self.read_lease().await?.map(|(record, _)| record);
+                if !unchanged(there.as_ref()) {
+                    return Ok(SwapOutcome::Another(there));
                 }
-                Some(version) => PutMode::Update(version),
-                None => PutMode::Create,
-            };
+            }
             Failpoint::LeaseLocked.reach();
-            let error = match self.objects.put_opts(&path, seal(new).into(), mode.into()).await {
+            let bytes = PutPayload::from(seal(new));
+            let put = match version.clone() {
+                _ if self.root.is_some() => self.objects.put_opts(&path, bytes, PutMode::Overwrite.into()).await,
+                Some(version) => self.update(&path, bytes, version).await,
+                None => self.objects.put_opts(&path, bytes, PutMode::Create.into()).await,
+            };
+            let error = match put {
                 Ok(put) => return Ok(SwapOutcome::Ours(put.into())),
                 Err(error) => error,
             };

@@ -1,16 +1,20 @@
 //! The probe: whether a store enforces the conditional writes that commits and leases rely on, and whether several
 //! processes that name the same store write to the same one.
 
-use object_store::{Error, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
+use object_store::{Error, ObjectStoreExt, PutMode, PutResult, UpdateVersion, path::Path};
 
-use crate::{CheckpointError, Store, bucket::Bucket, layout::probe_path};
+use crate::{
+    CheckpointError, Store,
+    bucket::{Bucket, STALE_ETAG},
+    layout::probe_path,
+};
 
 impl Store {
-    /// Tests whether the store refuses to create an object that exists and to update one that has changed. Rank 0 calls
-    /// this at startup, unless `checkpoint.exclusive` guarantees that no other run writes there.
+    /// Tests whether the store creates an object only if there is none, and updates one only if it is unchanged. Rank 0
+    /// calls this at startup, unless `checkpoint.exclusive` guarantees that no other run writes there.
     ///
     /// # Errors
-    /// `Unconditional` if it does not refuse, `Store` if the test failed.
+    /// `Unconditional` if it does not, `Store` if the test failed.
     pub fn probe(&self) -> Result<(), CheckpointError> {
         self.block_on(self.bucket.probe())
     }
@@ -61,33 +65,44 @@ impl Bucket {
 
     async fn probe(&self) -> Result<(), CheckpointError> {
         let path = probe_path();
+        let outcome = self.check_conditions(&path).await;
+        if let Err(e) = self.objects.delete(&path).await {
+            tracing::warn!("{path} in {} could not be deleted: {e}", self.uri);
+        }
+        outcome
+    }
+
+    /// Writes to `path`, where there is no object yet, under conditions that hold and others that do not.
+    async fn check_conditions(&self, path: &Path) -> Result<(), CheckpointError> {
         let refused = |reason: &str| CheckpointError::Unconditional { uri: self.uri.clone(), reason: reason.into() };
-        let put = async |mode: PutMode| match self.objects.put_opts(&path, "probe".into(), mode.into()).await {
+        let written = |put: object_store::Result<PutResult>| match put {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
             Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
                 Err(refused("it does not support conditional writes"))
             }
-            Err(e) => Err(self.failed("write", &path, e)),
+            Err(e) => Err(self.failed("write", path, e)),
         };
+        let create = || self.objects.put_opts(path, "probe".into(), PutMode::Create.into());
         // "Already exists" is fine for the first put too: its response was lost and the client retried it.
-        put(PutMode::Create).await?;
-        let created_twice = put(PutMode::Create).await?;
+        written(create().await)?;
+        if written(create().await)? {
+            return Err(refused("it lets an existing object be created again"));
+        }
         // Directories implement conditional updates differently: see the lease.
-        let updated = match &self.root {
-            Some(_) => false,
-            None => {
-                let stale = format!("\"{:032}\"", 0);
-                put(PutMode::Update(UpdateVersion { e_tag: Some(stale), version: Some("1".into()) })).await?
-            }
-        };
-        if let Err(e) = self.objects.delete(&path).await {
-            tracing::warn!("{path} in {} could not be deleted: {e}", self.uri);
+        if self.root.is_some() {
+            return Ok(());
         }
-        match (created_twice, updated) {
-            (true, _) => Err(refused("it lets an existing object be created again")),
-            (_, true) => Err(refused("it lets an object be updated although the condition does not hold")),
-            _ => Ok(()),
+        let before = self.version(path).await?;
+        let updated = written(self.update(path, "probe again".into(), before.clone()).await)?;
+        // An update whose response was lost has changed the version all the same.
+        if !updated && self.version(path).await?.e_tag == before.e_tag {
+            return Err(refused("it refuses to update an object although the condition holds"));
         }
+        let stale = UpdateVersion { e_tag: Some(format!("\"{STALE_ETAG}\"")), version: Some("1".into()) };
+        if written(self.update(path, "stale".into(), stale).await)? {
+            return Err(refused("it lets an object be updated although the condition does not hold"));
+        }
+        Ok(())
     }
 }

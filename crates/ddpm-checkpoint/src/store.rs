@@ -5,7 +5,7 @@ use std::{
     path::Path as FsPath,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -98,7 +98,8 @@ impl Store {
         let (read, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
         let learned = || Learned::new(options.pace());
         let (sending, receiving) = (learned(), learned());
-        let bucket = Bucket { uri: uri.into(), objects, root, options, sending, receiving, read, deleted };
+        let bare_etags = AtomicBool::new(false);
+        let bucket = Bucket { uri: uri.into(), objects, root, options, sending, receiving, read, deleted, bare_etags };
         Ok(Self { bucket: Arc::new(bucket), runtime: Arc::new(runtime.map_err(failed)?) })
     }
 

@@ -1,6 +1,9 @@
 //! One conformance suite, run against every kind of store in this build.
 
+mod azurite;
 mod background;
+mod certificates;
+mod credentials;
 mod damage;
 mod environment;
 mod faults;
@@ -8,11 +11,12 @@ mod history;
 mod leases;
 #[path = "../tests/memory_s3/mod.rs"]
 mod memory_s3;
-mod moto;
 mod pace;
+mod races;
 #[path = "../tests/rig/mod.rs"]
 mod rig;
 mod round_trip;
+mod servers;
 mod transfer;
 
 use std::ops::Range;
@@ -29,8 +33,20 @@ fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
     rank * n / world..(rank + 1) * n / world
 }
 
-/// Runs `check` on an empty store of each kind.
+/// A variable with the address of a folder in a store of another make, for which the environment has the credentials.
+const NAMED_STORE: &str = "DDPM_TEST_STORE";
+
+/// An empty store in the folder of [`NAMED_STORE`], if that is set.
+fn named_store() -> Option<Store> {
+    let folder = std::env::var(NAMED_STORE).ok()?;
+    Some(Store::open(&format!("{folder}/{}", nonce())).unwrap())
+}
+
+/// Runs `check` on an empty store of each kind, or on the one that the environment names.
 fn on_each_store(check: impl Fn(&Store)) {
+    if let Some(store) = named_store() {
+        return check(&store);
+    }
     check(&Store::open("memory://").unwrap());
     let dir = tempfile::tempdir().unwrap();
     check(&local(&dir));

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use object_store::{ObjectStoreExt, PutMode, UpdateVersion};
+use object_store::{ObjectStoreExt, PutMode};
 
 use crate::{
     CheckpointError, SCHEMA, Store,
@@ -129,12 +129,11 @@ impl Bucket {
     async fn overwrite_lease(&self, new: &Record) -> Result<(), CheckpointError> {
         let path = lease_path();
         let _lock = self.lock_lease().await?;
-        let found = self.objects.head(&path).await.map_err(|e| self.failed("read", &path, e))?;
-        let mode = match &self.root {
-            Some(_) => PutMode::Overwrite,
-            None => PutMode::Update(UpdateVersion { e_tag: found.e_tag, version: found.version }),
+        let version = self.version(&path).await?;
+        let put = match &self.root {
+            Some(_) => self.objects.put_opts(&path, seal(new).into(), PutMode::Overwrite.into()).await,
+            None => self.update(&path, seal(new).into(), version).await,
         };
-        let put = self.objects.put_opts(&path, seal(new).into(), mode.into()).await;
         put.map(drop).map_err(|e| self.failed("write", &path, e))
     }
 }

@@ -3,14 +3,21 @@
 use std::{env, str::FromStr, sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path, prefix::PrefixStore,
+    BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
+    aws::AmazonS3Builder,
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    memory::InMemory,
+    path::Path,
+    prefix::PrefixStore,
 };
 
 use crate::{
+    certificates::trust,
     client::Connector,
+    credentials::CredentialServices,
     diagnosis::Provider,
-    endpoint::{CredentialServices, check_bucket, check_s3, check_variable},
+    endpoint::{check_bucket, check_encrypted, check_s3, check_variable},
 };
 
 /// Limits on one request, which with its retries ends within `retry_timeout + request_timeout`.
@@ -72,26 +79,33 @@ pub fn resolve<'a>(uri: &'a str, limits: Limits, env: &[(String, String)]) -> Re
         if ["s3", "gs", "az"].contains(&scheme) {
             check_bucket(bucket)?;
         }
+        let client = trust(limits.client(), env, scheme)?;
         match scheme {
             "s3" => {
                 // Path style unless AWS_VIRTUAL_HOSTED_STYLE_REQUEST says otherwise. Objects are deleted one by one: not
                 // every S3-compatible store has bulk deletion.
-                let builder = AmazonS3Builder::new().with_client_options(limits.client()).with_retry(limits.retry());
+                let builder = AmazonS3Builder::new().with_client_options(client).with_retry(limits.retry());
                 let builder = builder.with_disable_bulk_delete(true).with_http_connector(connector(Provider::S3));
                 let builder = configure(builder, env, "AWS_", |b, k, v| b.with_config(k, v))?;
-                check_s3(&builder, bucket)?;
+                check_s3(&builder, bucket, env)?;
                 shared(builder.with_bucket_name(bucket).build())
             }
             "gs" => {
-                let builder = GoogleCloudStorageBuilder::new().with_client_options(limits.client());
+                let builder = GoogleCloudStorageBuilder::new().with_client_options(client);
                 let builder = builder.with_retry(limits.retry()).with_http_connector(connector(Provider::Google));
                 let builder = configure(builder, env, "GOOGLE_", |b, k, v| b.with_config(k, v))?;
+                let get = |key| builder.get_config_value(&key);
+                let allowed = get(GoogleConfigKey::Client(ClientConfigKey::AllowHttp));
+                check_encrypted(get(GoogleConfigKey::BaseUrl).as_deref(), allowed, "GOOGLE_ALLOW_HTTP")?;
                 shared(builder.with_bucket_name(bucket).build())
             }
             "az" => {
-                let builder = MicrosoftAzureBuilder::new().with_client_options(limits.client());
+                let builder = MicrosoftAzureBuilder::new().with_client_options(client);
                 let builder = builder.with_retry(limits.retry()).with_http_connector(connector(Provider::Azure));
                 let builder = configure(builder, env, "AZURE_", |b, k, v| b.with_config(k, v))?;
+                let get = |key| builder.get_config_value(&key);
+                let allowed = get(AzureConfigKey::Client(ClientConfigKey::AllowHttp));
+                check_encrypted(get(AzureConfigKey::Endpoint).as_deref(), allowed, "AZURE_ALLOW_HTTP")?;
                 shared(builder.with_container_name(bucket).build())
             }
             _ => Err(format!("its scheme is unknown; {FORMS}")),

@@ -26,8 +26,8 @@ use reqwest::{
 use tokio::time::timeout;
 
 use crate::{
+    credentials::CredentialServices,
     diagnosis::{Diagnosis, Provider, deepest},
-    endpoint::CredentialServices,
     patience::is_interactive,
 };
 
@@ -117,9 +117,7 @@ impl Client {
             Ok(response) => response,
             Err(error) => {
                 let diagnosis = match service {
-                    Some(CredentialService::Metadata) => {
-                        Diagnosis::no_credentials(watch.provider, host.clone(), deepest(&error))
-                    }
+                    Some(CredentialService::Metadata) => watch.no_credentials(host.clone(), deepest(&error)),
                     Some(CredentialService::Token) | None => {
                         Diagnosis::unreachable(watch.provider, host.clone(), &error)
                     }
@@ -148,7 +146,7 @@ impl Client {
             Some(CredentialService::Metadata) => {
                 let can_fall_back = status == StatusCode::FORBIDDEN && watch.services.imds_v1_fallback;
                 return match status.is_client_error() && !can_fall_back {
-                    true => Err(permanent(Diagnosis::no_credentials(watch.provider, host, status.to_string()))),
+                    true => Err(permanent(watch.no_credentials(host, status.to_string()))),
                     false => Ok(response),
                 };
             }
@@ -226,6 +224,11 @@ impl Watch {
         } else {
             None
         }
+    }
+
+    /// `host`, which serves credentials, has none, because of `cause`.
+    fn no_credentials(&self, host: String, cause: String) -> Diagnosis {
+        Diagnosis::no_credentials(self.provider, host, cause, self.services.unread_file.clone())
     }
 
     fn record_failure(&self, started: Instant, diagnosis: &Diagnosis) {

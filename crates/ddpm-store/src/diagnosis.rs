@@ -29,7 +29,7 @@ enum Kind {
     /// No connection.
     Unreachable { cause: String, failure: ConnectFailure },
     /// No credentials are set, and no service provides any.
-    NoCredentials { cause: String },
+    NoCredentials { cause: String, unread_file: Option<String> },
     /// The server's own error response.
     Refused { status: StatusCode, code: String, message: String, region: Option<String> },
     /// A web page instead of a response from the store.
@@ -81,9 +81,9 @@ impl Diagnosis {
         Self { provider, host, kind: Kind::Unreachable { cause, failure } }
     }
 
-    /// No credentials are set, and `host`, which serves them, has none.
-    pub fn no_credentials(provider: Provider, host: String, cause: String) -> Self {
-        Self { provider, host, kind: Kind::NoCredentials { cause } }
+    /// No credentials are set, and `host`, which serves them, has none; `unread_file` may hold some.
+    pub fn no_credentials(provider: Provider, host: String, cause: String, unread_file: Option<String>) -> Self {
+        Self { provider, host, kind: Kind::NoCredentials { cause, unread_file } }
     }
 
     /// `host` responded with `status` and an explanation.
@@ -139,7 +139,7 @@ impl Diagnosis {
                 format!("no encrypted connection to {host} ({})", clip(cause))
             }
             Kind::Unreachable { cause, .. } => format!("{NO_CONNECTION} {host} ({})", clip(cause)),
-            Kind::NoCredentials { cause } => {
+            Kind::NoCredentials { cause, .. } => {
                 format!("no credentials: {} not set, and {host} has none ({})", self.are_keys(), clip(cause))
             }
             Kind::WebPage { status } => {
@@ -179,15 +179,18 @@ impl Diagnosis {
                 "The server does not seem to use TLS: write http:// in its address and set AWS_ALLOW_HTTP=true".into()
             }
             Kind::Unreachable { failure: ConnectFailure::Tls, .. } => {
-                "Set SSL_CERT_FILE to the certificate of the server's authority, and check the address".into()
+                let variable = if s3 { "AWS_CA_BUNDLE" } else { "SSL_CERT_FILE" };
+                format!(
+                    "Set {variable} to a file with the certificate of the server's authority, and check the address"
+                )
             }
             Kind::Unreachable { cause, .. } if cause.contains("reset by peer") => {
                 format!("Check {address}, that the server is running, and whether it expects https:// in its address")
             }
             Kind::Unreachable { .. } => format!("Check {address}, that the server is running, and the network"),
-            Kind::NoCredentials { .. } if s3 => format!(
-                "Set {keys}; the files in ~/.aws are not read, but `eval \"$(aws configure export-credentials --format \
-                 env)\"` sets both from them"
+            Kind::NoCredentials { unread_file: Some(file), .. } if s3 => format!(
+                "Set {keys}; {file} is not read, but `eval \"$(aws configure export-credentials --format env)\"` sets \
+                 both from it"
             ),
             Kind::NoCredentials { .. } => format!("Set {keys}"),
             Kind::WebPage { .. } => {
@@ -258,7 +261,8 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
     // The last of several retries; the body was written by our own client.
     if let Some((_, answer)) = whole.split_once("Server returned non-2xx status code: ") {
         let answer = answer.split_once(": ").map_or(answer, |(_, text)| text);
-        return format!("{}{KEEPS}. Check the server, and try again", clip(answer));
+        let answer = element(answer, "Code").unwrap_or_else(|| clip(answer));
+        return format!("{answer}{KEEPS}. Check the server, and try again");
     }
     let whole =
         whole.split_once(" error: ").filter(|(start, _)| start.starts_with("Generic ")).map_or(&*whole, |(_, w)| w);
@@ -305,9 +309,9 @@ fn element(text: &str, name: &str) -> Option<String> {
     Some(content.trim().trim_end_matches('.').into())
 }
 
-/// The first line of a text, shortened to 200 characters.
+/// The first line of a text without its full stop, shortened to 200 characters.
 fn clip(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default().trim_end_matches('.');
     match line.char_indices().nth(200) {
         Some((end, _)) => format!("{} …", &line[..end]),
         None => line.into(),

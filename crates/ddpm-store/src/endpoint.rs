@@ -6,6 +6,11 @@ use std::net::IpAddr;
 use object_store::{ClientConfigKey, aws::AmazonS3Builder, aws::AmazonS3ConfigKey as Key};
 use reqwest::Url;
 
+use crate::{
+    credentials::check_s3_credentials,
+    variables::{is_true, value},
+};
+
 /// The variables that hold a server address.
 const SERVERS: &[&str] = &[
     "AWS_ENDPOINT_URL",
@@ -20,8 +25,17 @@ const SERVERS: &[&str] = &[
 ];
 
 /// Boolean variables; object_store's error message about one does not name it.
-const SWITCHES: &[&str] =
-    &["AWS_ALLOW_HTTP", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "AWS_SKIP_SIGNATURE", "AWS_UNSIGNED_PAYLOAD"];
+const SWITCHES: &[&str] = &[
+    "AWS_ALLOW_HTTP",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_UNSIGNED_PAYLOAD",
+    "AWS_SSE_BUCKET_KEY_ENABLED",
+    "GOOGLE_ALLOW_HTTP",
+    "GOOGLE_SKIP_SIGNATURE",
+    "AZURE_ALLOW_HTTP",
+    "AZURE_SKIP_SIGNATURE",
+];
 
 /// The value of a variable in the form that a client accepts. An error message quotes the value only if it is an
 /// address or a boolean: anything else may be a secret.
@@ -56,35 +70,6 @@ pub(crate) fn check_variable(name: &str, value: &str) -> Result<String, String> 
     Ok(url.as_str().trim_end_matches('/').into())
 }
 
-/// The sources of credentials that this environment adds to the ones every machine asks.
-#[derive(Debug)]
-pub(crate) struct CredentialServices {
-    /// Hosts with their ports.
-    pub hosts: Vec<String>,
-    /// Whether to fall back to version 1 of the instance metadata service if version 2 refuses.
-    pub imds_v1_fallback: bool,
-}
-
-impl CredentialServices {
-    pub fn of(env: &[(String, String)]) -> Self {
-        let names = [
-            "AWS_METADATA_ENDPOINT",
-            "AWS_ENDPOINT_URL_STS",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            "AZURE_MSI_ENDPOINT",
-        ];
-        let urls = env.iter().filter(|(name, _)| names.contains(&name.as_str()));
-        let urls = urls.filter_map(|(_, url)| Url::parse(url).ok());
-        let imds_v1_fallback = env.iter().any(|(name, value)| name == "AWS_IMDSV1_FALLBACK" && is_true(value));
-        Self { hosts: urls.map(|url| url.authority().to_string()).collect(), imds_v1_fallback }
-    }
-}
-
-/// Whether a boolean variable is true.
-fn is_true(value: &str) -> bool {
-    ["1", "true", "on", "yes", "y"].contains(&value.to_ascii_lowercase().as_str())
-}
-
 /// Checks that a bucket name is one that a URL can hold, by the rules of all providers taken together.
 pub(crate) fn check_bucket(bucket: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
@@ -98,27 +83,51 @@ pub(crate) fn check_bucket(bucket: &str) -> Result<(), String> {
     }
 }
 
+/// Checks that the server at `endpoint`, if it is not the provider's own, encrypts what is sent, or that the variable
+/// `switch`, whose value is `allowed`, says that it need not.
+pub(crate) fn check_encrypted(endpoint: Option<&str>, allowed: Option<String>, switch: &str) -> Result<(), String> {
+    match endpoint {
+        Some(endpoint) if endpoint.starts_with("http://") && !allowed.as_deref().is_some_and(is_true) => Err(format!(
+            "its endpoint {endpoint} is not encrypted; set {switch}=true if everyone on that network may read what is \
+                 stored there"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the server is told to encrypt objects in a way that there is, and that no key is set without that.
+fn check_encryption(env: &[(String, String)]) -> Result<(), String> {
+    let variable = "AWS_SERVER_SIDE_ENCRYPTION";
+    match value(env, variable) {
+        Some("AES256" | "aws:kms" | "aws:kms:dsse" | "sse-c") => Ok(()),
+        Some(other) => Err(format!("{variable}={other} is unknown; it can be AES256, aws:kms, aws:kms:dsse or sse-c")),
+        None => {
+            let keys = [("AWS_SSE_KMS_KEY_ID", "aws:kms"), ("AWS_SSE_CUSTOMER_KEY_BASE64", "sse-c")];
+            match keys.into_iter().find(|(key, _)| value(env, key).is_some()) {
+                Some((key, kind)) => Err(format!("{key} is set and {variable} is not; set {variable}={kind}")),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
 /// Checks that the S3 settings are consistent.
-pub(crate) fn check_s3(builder: &AmazonS3Builder, bucket: &str) -> Result<(), String> {
+pub(crate) fn check_s3(builder: &AmazonS3Builder, bucket: &str, env: &[(String, String)]) -> Result<(), String> {
     let get = |key| builder.get_config_value(&key);
     let is_on = |key| get(key).is_some_and(|value| is_true(&value));
     match (get(Key::AccessKeyId).is_some(), get(Key::SecretAccessKey).is_some()) {
         (true, false) => return Err("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not; set both".into()),
         (false, true) => return Err("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not; set both".into()),
-        _ => {}
+        (has_keys, _) => check_s3_credentials(env, has_keys || is_on(Key::SkipSignature))?,
     }
+    check_encryption(env)?;
     let region = get(Key::Region).unwrap_or_default();
     if !region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         return Err(format!("AWS_REGION={region} is not a region name; write it like us-east-1"));
     }
     let Some(endpoint) = get(Key::S3Endpoint).or_else(|| get(Key::Endpoint)) else { return Ok(()) };
     let Ok(url) = Url::parse(&endpoint) else { return Err(format!("its endpoint {endpoint} is not a URL")) };
-    if url.scheme() == "http" && !is_on(Key::Client(ClientConfigKey::AllowHttp)) {
-        return Err(format!(
-            "its endpoint {endpoint} is not encrypted; set AWS_ALLOW_HTTP=true if everyone on that network may read what \
-             is stored there"
-        ));
-    }
+    check_encrypted(Some(&endpoint), get(Key::Client(ClientConfigKey::AllowHttp)), "AWS_ALLOW_HTTP")?;
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", &endpoint));
     let host = url.host_str().unwrap_or_default();
     if is_on(Key::VirtualHostedStyleRequest) {

@@ -4,10 +4,13 @@
 //! Checkpoints and data sets are reached through them alike.
 
 mod address;
+mod certificates;
 mod client;
+mod credentials;
 mod diagnosis;
 mod endpoint;
 mod patience;
+mod variables;
 
 pub use address::{Limits, Location, environment, resolve};
 pub use diagnosis::{explain, is_outage};

@@ -127,6 +127,12 @@ fn the_probe_refuses_a_store_without_conditional_writes() {
     let refused = server.store().probe();
     assert!(matches!(refused, Err(CheckpointError::Unconditional { .. })), "{refused:?}");
 
+    // Updates are refused, whatever their condition.
+    let fault = json!({ "refuse": { "status": 412, "code": "PreconditionFailed" } });
+    server.fail(json!([{ "op": "PutObject", "key": "probe/", "skip": 2, "fault": fault }]));
+    let refused = server.store().probe().unwrap_err().to_string();
+    assert!(refused.contains("it refuses to update an object although the condition holds"), "{refused}");
+
     let mut env = server.rig.env();
     env.push(("AWS_CONDITIONAL_PUT".into(), "disabled".into()));
     let store = Store::open_in(&env, "s3://bucket/run", StoreOptions::default(), |_| Ok(())).unwrap();

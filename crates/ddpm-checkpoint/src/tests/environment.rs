@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    sync::Arc,
     thread,
 };
 
@@ -11,6 +12,10 @@ use super::*;
 
 /// Variables, an address, and a part of the expected remedy.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
+const NO_ID: (&str, &str) = ("AWS_ACCESS_KEY_ID", "");
+const NO_SECRET: (&str, &str) = ("AWS_SECRET_ACCESS_KEY", "");
+const AZURE_ACCOUNT: (&str, &str) = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
 
 /// The environment for an S3 server, in which `changes` replace variables, or remove them if the value is empty.
 fn env(endpoint: &str, changes: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -41,20 +46,27 @@ fn refusal(env: &[(String, String)], uri: &str) -> String {
 }
 
 /// A raw HTTP response; `head` is the status, followed by any headers.
-fn answer(head: &str, body: &str) -> String {
+pub fn answer(head: &str, body: &str) -> String {
     format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
 /// A server that gives this response to every request.
 fn answering(answer: String) -> String {
+    responding(move |_| answer.clone())
+}
+
+/// A server that responds to each request, which has no body, by its head.
+pub fn responding(respond: impl Fn(&str) -> String + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let respond = Arc::new(respond);
     thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
-            let answer = answer.clone();
+            let respond = Arc::clone(&respond);
             thread::spawn(move || {
-                let _ = socket.read(&mut [0; 8192]);
-                let _ = socket.write_all(answer.as_bytes());
+                let mut head = [0; 8192];
+                let length = socket.read(&mut head).unwrap_or(0);
+                let _ = socket.write_all(respond(&String::from_utf8_lossy(&head[..length])).as_bytes());
             });
         }
     });
@@ -88,6 +100,13 @@ fn an_invalid_environment_is_refused_before_anything_is_sent() {
         (&[], "s3:///x", "the bucket name is missing"),
         (&[("GOOGLE_BASE_URL", "localhost:4443")], "gs://b/x", "write GOOGLE_BASE_URL=http://localhost:4443"),
         (&[("AZURE_STORAGE_ENDPOINT", "localhost:1")], "az://c/x", "write AZURE_STORAGE_ENDPOINT=http://localhost:1"),
+        (&[("GOOGLE_BASE_URL", "http://h:1")], "gs://b/x", "set GOOGLE_ALLOW_HTTP=true"),
+        (&[("AZURE_STORAGE_ENDPOINT", "http://h:1"), AZURE_ACCOUNT], "az://c/x", "set AZURE_ALLOW_HTTP=true"),
+        (&[("AZURE_ALLOW_HTTP", "maybe")], "az://c/x", "AZURE_ALLOW_HTTP=maybe is neither true nor false"),
+        (&[("AWS_SERVER_SIDE_ENCRYPTION", "kms")], "s3://b/x", "it can be AES256, aws:kms, aws:kms:dsse or sse-c"),
+        (&[("AWS_SSE_KMS_KEY_ID", "k")], "s3://b/x", "set AWS_SERVER_SIDE_ENCRYPTION=aws:kms"),
+        (&[NO_ID, NO_SECRET, ("AWS_PROFILE", "ours")], "s3://b/x", "export-credentials --profile ours --format env"),
+        (&[NO_ID, NO_SECRET, ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://h")], "s3://b/x", "set both, or neither"),
     ];
     for (changes, uri, remedy) in cases {
         let error = open(&env(server, changes), uri, 1).expect_err(remedy);
@@ -96,6 +115,8 @@ fn an_invalid_environment_is_refused_before_anything_is_sent() {
         assert!(text.contains(remedy), "{changes:?}: {text}");
         assert!(!text.contains("secret\n") && !text.contains("u:p"), "a secret is shown: {text}");
     }
+    // Keys in the environment come before a profile.
+    open(&env(server, &[("AWS_PROFILE", "ours")]), "s3://b/x", 1).unwrap();
     // A slash at the end is not part of the address, even where it would be doubled.
     let server = Server::new();
     let store = open(&env(&format!("{}/", server.rig.endpoint()), &[]), "s3://bucket/run/", 1).unwrap();
@@ -194,9 +215,17 @@ fn missing_credentials_are_reported_without_retries() {
     let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let roleless = answering(answer("404 Not Found", ""));
     let guarded = answering(answer("403 Forbidden", "not from here"));
-    for metadata in [closed, roleless, guarded] {
-        let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("AWS_METADATA_ENDPOINT", &metadata)];
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".aws/credentials");
+    for (metadata, has_file) in [(closed, false), (roleless, false), (guarded, true)] {
+        if has_file {
+            std::fs::create_dir(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, "[default]").unwrap();
+        }
+        let home = ("HOME", home.path().to_str().unwrap());
+        let none = [NO_ID, NO_SECRET, ("AWS_METADATA_ENDPOINT", &metadata), home];
         let text = refusal(&env("http://127.0.0.1:9", &none), "s3://bucket/run");
-        assert!(text.contains("AWS_SECRET_ACCESS_KEY are not set") && text.contains("export-credentials"), "{text}");
+        let advice = format!("{} is not read, but `eval \"$(aws configure export-credentials", file.display());
+        assert!(text.contains("AWS_SECRET_ACCESS_KEY are not set") && text.contains(&advice) == has_file, "{text}");
     }
 }

@@ -248,6 +248,25 @@ fn a_lease_survives_lost_answers_and_conflicts() {
 }
 
 #[test]
+fn a_lease_is_held_where_quotes_count_as_a_part_of_the_etag() {
+    let server = Server::new();
+    server.fail(json!([{ "op": "PutObject", "fault": "quoted_etag" }]));
+    let store = server.store();
+    store.probe().unwrap();
+    let first = frozen(&store);
+    renew(&store, &first).unwrap();
+    // Another process, which has to find out for itself; it waits until the lease has run out.
+    let other = server.store();
+    while matches!(other.acquire_lease("second", LONG), Err(CheckpointError::Held { .. })) {
+        sleep(Duration::from_millis(20));
+    }
+    assert!(is_lost(renew(&store, &first)));
+    let seen = other.lease_status().unwrap().unwrap();
+    other.break_lease(&seen, "test").unwrap();
+    other.acquire_lease("third", LONG).unwrap().release().unwrap();
+}
+
+#[test]
 fn a_lease_renewed_during_a_takeover_stays_with_its_holder() {
     let server = Server::new();
     let store = server.store();

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH},
     http::{request::Parts, uri::PathAndQuery},
     server::conn::http1,
     service::service_fn,
@@ -63,8 +63,8 @@ struct Proxy {
     addressing: Addressing,
     server: S3Service,
     rules: Mutex<Vec<Watched>>,
-    /// Operation and key of each request that arrived.
-    seen: Mutex<Vec<(Op, String)>>,
+    /// Operation, key and headers of each request that arrived.
+    seen: Mutex<Vec<(Op, String, HeaderMap)>>,
     /// Parts of uploads currently being received or delayed, and the maximum so far.
     parts: Mutex<(usize, usize)>,
 }
@@ -124,7 +124,15 @@ impl Rig {
     /// How many requests for this operation on keys that contain `key` have arrived, including failed ones.
     pub fn seen(&self, op: Op, key: &str) -> usize {
         let seen = self.proxy.seen.lock().unwrap();
-        seen.iter().filter(|(its_op, its_key)| *its_op == op && its_key.contains(key)).count()
+        seen.iter().filter(|(its_op, its_key, _)| *its_op == op && its_key.contains(key)).count()
+    }
+
+    /// This header of each request for this operation; empty where it is missing.
+    pub fn sent(&self, op: Op, header: &str) -> Vec<String> {
+        let seen = self.proxy.seen.lock().unwrap();
+        let requests = seen.iter().filter(|(its_op, ..)| *its_op == op);
+        let values = requests.map(|(_, _, headers)| headers.get(header).map_or("", |value| value.to_str().unwrap()));
+        values.map(Into::into).collect()
     }
 
     /// The maximum number of parts that were in flight at once.
@@ -187,7 +195,7 @@ impl Proxy {
         parts.uri = target.parse().map_err(io::Error::other)?;
         let (op, key) = name(&parts, self.addressing);
         let fault = self.fault(op, &key);
-        self.seen.lock().unwrap().push((op, key.clone()));
+        self.seen.lock().unwrap().push((op, key.clone(), parts.headers.clone()));
         let (limit, rate) = match fault {
             Some(Fault::CutRequest { at }) => (at, u64::MAX),
             Some(Fault::Slow { bytes_per_s }) => (usize::MAX, bytes_per_s),
@@ -205,6 +213,11 @@ impl Proxy {
         match &fault {
             Some(Fault::Refuse { status, code }) => return Ok(error(*status, code)),
             Some(Fault::CutRequest { .. }) => return Err(closed()),
+            Some(Fault::QuotedEtag)
+                if parts.headers.get(IF_MATCH).is_some_and(|etag| etag.as_bytes().starts_with(b"\"")) =>
+            {
+                return Ok(error(412, "PreconditionFailed"));
+            }
             Some(Fault::Delay { ms }) => sleep(Duration::from_millis(*ms)).await,
             Some(Fault::Overwrite) => drop(std::fs::remove_file(self.root.join(BUCKET).join(&key))),
             Some(Fault::Flip { at }) if !content.is_empty() => flip(&mut content, *at),

@@ -68,6 +68,8 @@ pub enum Fault {
     LoseAnswer,
     /// A conditional create succeeds even if the object exists.
     Overwrite,
+    /// Refused if it has a condition with a quoted ETag, which never holds on radosgw; executed otherwise.
+    QuotedEtag,
     /// Delayed before it is executed.
     Delay {
         /// The delay.

@@ -63,7 +63,7 @@ def plan(seed, count, timeout):
                 event["host"] = draw.choice(sorted(set(SLOTS) - up))
                 up.add(event["host"])
             case "link_down":
-                # Half of these are longer than mpirun waits for a host.
+                # Some of these the job survives: mpirun gives a host up after 0.4 to 0.75 of the limit.
                 event |= {"host": draw.choice(sorted(up)), "seconds": round(draw.uniform(0.1, 1.4) * timeout, 1)}
             case "rank_killed":
                 event["rank"] = draw.randrange(ranks_on(up))
@@ -289,7 +289,7 @@ def judge(steps, events, applied):
     kept = same if same == steps else same // EVERY * EVERY
     if kept:
         equal = weights(stores / "job", kept) == weights(stores / "undisturbed", kept)
-        yield equal, f"so do weights and averages at step {kept}, the last checkpoint of these"
+        yield equal, f"weights and averages equal its bit for bit at step {kept}, the last checkpoint up to there"
     later = [(abs(ours[step] - theirs[step]) / abs(theirs[step]), step) for step in range(same + 1, steps + 1)]
     if later:
         worst, step = max(later)
@@ -298,7 +298,7 @@ def judge(steps, events, applied):
     where = f"; step {differing[0]} is the first of {len(differing)} that differ" if differing else ""
     yield not differing, f"all losses equal the replay's, on the same numbers of ranks, bit for bit{where}"
     last = weights(stores / "job", steps)
-    yield last == weights(work / "replay/checkpoints", steps), "so do weights and averages at the last step"
+    yield last == weights(work / "replay/checkpoints", steps), "weights and averages equal the replay's bit for bit at the last step"
     off = distance(last, weights(stores / "undisturbed", steps))
     say(f"the last weights are within {off:.1e} of the undisturbed run's")
 

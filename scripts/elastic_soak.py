@@ -234,7 +234,7 @@ def replay(parts, steps):
     for (_, ranks), end in zip(parts, ends):
         run = start(f"replay-{end}", ["launch/local.sh", ranks, *train("replay", end)], env=environment)
         if run.wait() != 0:
-            sys.exit(f"the replay ended with code {run.returncode}: {(work / f'replay-{end}.log').read_text()}")
+            raise Broken(f"the replay ended with code {run.returncode}: see {work}/replay-{end}.log")
 
 
 @functools.cache
@@ -298,7 +298,8 @@ def judge(steps, events, applied):
     where = f"; step {differing[0]} is the first of {len(differing)} that differ" if differing else ""
     yield not differing, f"all losses equal the replay's, on the same numbers of ranks, bit for bit{where}"
     last = weights(stores / "job", steps)
-    yield last == weights(work / "replay/checkpoints", steps), "weights and averages equal the replay's bit for bit at the last step"
+    equal = last == weights(work / "replay/checkpoints", steps)
+    yield equal, "weights and averages equal the replay's bit for bit at the last step"
     off = distance(last, weights(stores / "undisturbed", steps))
     say(f"the last weights are within {off:.1e} of the undisturbed run's")
 

@@ -35,4 +35,4 @@ for program in "$DDPM_DIST" "${DDPM_DIST%/*}/examples/fault_rig"; do
     [[ -x $program ]] || fail "$program cannot be run. Run cargo build --release --workspace --bins --examples"
 done
 mkdir -p runs
-exec python3 scripts/elastic_soak.py "$seed" "$events" "$timeout"
+exec python3 -B scripts/elastic_soak.py "$seed" "$events" "$timeout"

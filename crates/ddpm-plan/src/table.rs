@@ -21,6 +21,8 @@ impl Plan {
             Algorithm::Tree => "in a double tree",
             Algorithm::Binomial => "in MPI's binomial tree",
         };
+        // A core of a processor makes a fraction of one.
+        let decimals = if self.tflops < 10.0 { 4 } else { 0 };
         let rows = [
             ("ranks", format!("{} on {}, {} node(s)", self.gpus, self.gpu, self.nodes)),
             ("batch", format!("{} images, {} on each rank", self.global_batch, self.images_per_gpu)),
@@ -30,7 +32,7 @@ impl Plan {
             ),
             ("memory", memory),
             ("step", format!("{}, {:.0} images/s", time(self.step_s), self.images_per_s)),
-            ("  compute", format!("{} at {:.4} TFLOP/s, {speed}", time(self.compute_s), self.tflops)),
+            ("  compute", format!("{} at {:.decimals$} TFLOP/s, {speed}", time(self.compute_s), self.tflops)),
             ("  stragglers", time(self.straggler_s)),
             ("  all-reduce", format!("{} of {}, {way}", time(self.exposed_s), time(self.allreduce_s))),
             ("  exchanges", format!("{}, heartbeat and norms", time(self.exchanges_s))),

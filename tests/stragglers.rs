@@ -26,8 +26,11 @@ fn a_slowed_rank_is_named_and_the_metrics_tell_the_ranks_apart() {
     let child = start(&mut train(2, dir.path(), steps, &options));
     let ranks = || ranks_below(child.id()).into_iter().filter(|pid| listens(*pid)).collect::<Vec<_>>();
     wait_for(|| ranks().len() == 2);
-    // mpirun starts the ranks in order.
-    let slowed = ranks()[1];
+    let is_rank_1 = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        environment.split(|byte| *byte == 0).any(|variable| variable == b"OMPI_COMM_WORLD_RANK=1")
+    };
+    let slowed = ranks().into_iter().find(is_rank_1).expect("mpirun sets it");
     let mut disturbance =
         Command::new("bash").args(["-c", DUTY_CYCLE, &slowed.to_string()]).stdin(Stdio::null()).spawn().unwrap();
     let outcome = finish(child);

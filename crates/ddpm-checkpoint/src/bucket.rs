@@ -118,24 +118,28 @@ impl Bucket {
         bytes: PutPayload,
         version: UpdateVersion,
     ) -> object_store::Result<PutResult> {
-        let put = |e_tag: Option<String>| {
-            let mode = PutMode::Update(UpdateVersion { e_tag, version: version.version.clone() });
-            self.objects.put_opts(path, bytes.clone(), mode.into())
-        };
-        let bare = version.e_tag.as_ref().map(|e_tag| e_tag.replace('"', ""));
+        let put = |version: UpdateVersion| self.objects.put_opts(path, bytes.clone(), PutMode::Update(version).into());
+        let e_tag = version.e_tag.as_ref().map(|e_tag| e_tag.replace('"', ""));
+        let bare = UpdateVersion { e_tag, version: version.version.clone() };
         if self.bare_etags.load(Ordering::Relaxed) {
             return put(bare).await;
         }
-        let refusal = match put(version.e_tag.clone()).await {
+        let refusal = match put(version.clone()).await {
             Err(refusal @ object_store::Error::Precondition { .. }) => refusal,
             done => return done,
         };
         if !self.objects.head(path).await.is_ok_and(|there| there.e_tag == version.e_tag) {
             return Err(refusal);
         }
-        match put(Some(STALE_ETAG.into())).await {
+        // Google goes by the version, which is a number there.
+        let stale = UpdateVersion { e_tag: Some(STALE_ETAG.into()), version: Some("1".into()) };
+        match put(stale).await {
             Err(object_store::Error::Precondition { .. }) => {}
-            _ => return Err(refusal),
+            Err(_) => return Err(refusal),
+            Ok(_) => {
+                let source = "the store heeds no condition on an update".into();
+                return Err(object_store::Error::NotSupported { source });
+            }
         }
         let done = put(bare).await;
         self.bare_etags.store(done.is_ok(), Ordering::Relaxed);

@@ -79,7 +79,12 @@ impl Bucket {
         let size = file.content_length() as u64;
         let sha256 = hash_beside(file.clone());
         self.send(&path, file).await.map_err(|e| self.failed("write", &path, e))?;
-        let sha256 = sha256.await.expect("hashing ends only with a result as long as it is waited for");
+        // It is dropped without a result if the runtime shuts down.
+        let unhashed = |_| {
+            let source = "the program ended before its checksum was computed".into();
+            self.failed("write", &path, object_store::Error::Generic { store: "checkpoint", source })
+        };
+        let sha256 = sha256.await.map_err(unhashed)?;
         Ok(ShardEntry { path: path.to_string(), size, sha256, holds })
     }
 

@@ -23,8 +23,8 @@ const SHARE: f64 = 0.5;
 const PROBES: [usize; 2] = [1, 3];
 
 /// Images per forward pass of `model` and what guides it, the same number on all ranks, of which each computes `ours` images
-/// at most. It depends on the size of the memory, not on what is free of it, so that the same command computes the same
-/// bits each time. Where several ranks share a machine, each takes its part.
+/// at most. It depends on the size of the memory, not on what is free of it, so that the same command chooses the same
+/// number each time, except where the measured need of a pass is at the edge. Where several ranks share a machine, each takes its part.
 ///
 /// # Errors
 /// A network fails on a single image.

@@ -45,7 +45,9 @@ fn unread_file(env: &[(String, String)]) -> Option<String> {
 /// Checks that credentials for S3 are not to come from where this program does not look for them. `has_keys` says
 /// whether the environment holds the keys themselves, or none are needed.
 pub(crate) fn check_s3_credentials(env: &[(String, String)], has_keys: bool) -> Result<(), String> {
-    if has_keys {
+    // A web identity and a relative address are asked before what is checked below.
+    let asked_first = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
+    if has_keys || asked_first.iter().any(|variable| value(env, variable).is_some()) {
         return Ok(());
     }
     if let Some(profile) = value(env, "AWS_PROFILE") {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -117,7 +117,7 @@ fn end_of(file: &File) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a host is this machine, by one of its names or addresses: mpirun then needs no ssh. launch/check_hosts.sh
-/// decides alike.
+/// knows the addresses by `hostname -I`.
 fn is_this_machine(host: &str) -> bool {
     // Such as `user@host` and `[::1]`.
     let name = host.rsplit('@').next().unwrap_or(host).trim_matches(['[', ']']);
@@ -129,10 +129,17 @@ fn is_this_machine(host: &str) -> bool {
     (name, 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.any(|address| is_ours(address.ip())))
 }
 
-/// Whether an address is one of this machine's: no socket can be bound to another.
+/// Whether an address is one of this machine's: what is sent there comes from the same address. (Binding a socket to it
+/// proves nothing where `net.ipv4.ip_nonlocal_bind` is set.)
 fn is_ours(address: IpAddr) -> bool {
-    address.is_loopback()
-        || !address.is_unspecified() && !address.is_multicast() && UdpSocket::bind((address, 0)).is_ok()
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        // Nothing is sent: this only chooses the route.
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    };
+    address.is_loopback() || source().is_ok_and(|source| source.ip() == address)
 }
 
 #[cfg(test)]

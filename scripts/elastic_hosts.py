@@ -63,7 +63,7 @@ class Hosts:
         self.on(host, "ip", "link", "set", "eth0", state)
 
     def kill(self, host, silent):
-        """Ends a host; if `silent`, nobody is told that its connections are closed."""
+        """Ends a host; if `silent`, its peers get no FIN or RST."""
         kill = lambda: self.on(host, "bash", "-c", "kill -KILL -1")  # noqa: E731
         cut = lambda: self.set_link(host, "down")  # noqa: E731
         for act in (cut, kill) if silent else (kill, cut):

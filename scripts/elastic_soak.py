@@ -105,16 +105,19 @@ def start(name, command, **options):
     return subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
 
 
-def metrics(name):
-    """The complete lines of a run's metrics.jsonl."""
-    file = work / name / "metrics.jsonl"
+def complete_lines(file):
+    """The objects of a file of JSON lines, as text, without one that is being written."""
     text = file.read_text() if file.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    return [line for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def metrics(name):
+    return [json.loads(line) for line in complete_lines(work / name / "metrics.jsonl")]
 
 
 def last_step(name):
-    lines = metrics(name)
-    return lines[-1]["step"] if lines else 0
+    lines = complete_lines(work / name / "metrics.jsonl")
+    return json.loads(lines[-1])["step"] if lines else 0
 
 
 class Broken(Exception):
@@ -134,8 +137,7 @@ class Job:
         self.most = 0  # the last step that it has ever logged
 
     def events(self, kind):
-        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
-        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        events = [json.loads(line) for line in complete_lines(self.file)]
         return [event for event in events if event["event"] == kind]
 
     def ranks(self):

@@ -1,4 +1,4 @@
-//! A rank that is slowed down is named while the run goes on, and the metrics tell how the ranks spend their steps.
+//! A rank that is slowed down is named while the run goes on, and the metrics show how the ranks spend their steps.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-"""The peer of scripts/bench/sampling.sh: the loop of diffusers' DDIMPipeline, on the network of peer_ddp.py.
+"""The peer of scripts/bench/sampling.sh: the loop of diffusers' DDIMPipeline, on the network of peer_unet.py.
 
 The loop is written out because the pipeline cannot return images in bf16: here the scheduler works in f32, as ours does.
 
@@ -14,24 +14,13 @@ import resource
 import time
 
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler
+from peer_unet import network
 
 
 def save(folder):
     torch.manual_seed(0)
-    kinds = ["", "Attn", ""]
-    unet = UNet2DModel(
-        sample_size=32,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(32, 64, 128),
-        layers_per_block=2,
-        down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
-        up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
-        norm_num_groups=32,
-        attention_head_dim=None,  # one head
-    )
-    DDIMPipeline(unet, DDIMScheduler(1000)).save_pretrained(folder)
+    DDIMPipeline(network(), DDIMScheduler(1000)).save_pretrained(folder)
 
 
 def draw(folder, options):

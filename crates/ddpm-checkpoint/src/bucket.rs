@@ -108,6 +108,21 @@ impl Bucket {
         Ok(UpdateVersion { e_tag: found.e_tag, version: found.version })
     }
 
+    /// Replaces an object that still has this version, or creates one that does not exist if there is none. Directories
+    /// have no conditional updates: there the caller holds a lock and has compared.
+    pub async fn replace(
+        &self,
+        path: &Path,
+        bytes: PutPayload,
+        version: Option<UpdateVersion>,
+    ) -> object_store::Result<PutResult> {
+        match version {
+            _ if self.root.is_some() => self.objects.put_opts(path, bytes, PutMode::Overwrite.into()).await,
+            Some(version) => self.update(path, bytes, version).await,
+            None => self.objects.put_opts(path, bytes, PutMode::Create.into()).await,
+        }
+    }
+
     /// Replaces an object in an object store, provided that it still has this version.
     ///
     /// radosgw counts the quotes around the ETag in a condition as a part of it, so that no condition ever holds. If a
@@ -137,7 +152,7 @@ impl Bucket {
             Err(object_store::Error::Precondition { .. }) => {}
             Err(_) => return Err(refusal),
             Ok(_) => {
-                let source = "the store heeds no condition on an update".into();
+                let source = "the store ignores the condition of a conditional update".into();
                 return Err(object_store::Error::NotSupported { source });
             }
         }

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use object_store::{PutMode, PutPayload, UpdateVersion};
+use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
@@ -291,13 +291,7 @@ impl Bucket {
                 }
             }
             Failpoint::LeaseLocked.reach();
-            let bytes = PutPayload::from(seal(new));
-            let put = match version.clone() {
-                _ if self.root.is_some() => self.objects.put_opts(&path, bytes, PutMode::Overwrite.into()).await,
-                Some(version) => self.update(&path, bytes, version).await,
-                None => self.objects.put_opts(&path, bytes, PutMode::Create.into()).await,
-            };
-            let error = match put {
+            let error = match self.replace(&path, seal(new).into(), version.clone()).await {
                 Ok(put) => return Ok(SwapOutcome::Ours(put.into())),
                 Err(error) => error,
             };

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use object_store::{ObjectStoreExt, PutMode};
+use object_store::ObjectStoreExt;
 
 use crate::{
     CheckpointError, SCHEMA, Store,
@@ -130,10 +130,7 @@ impl Bucket {
         let path = lease_path();
         let _lock = self.lock_lease().await?;
         let version = self.version(&path).await?;
-        let put = match &self.root {
-            Some(_) => self.objects.put_opts(&path, seal(new).into(), PutMode::Overwrite.into()).await,
-            None => self.update(&path, seal(new).into(), version).await,
-        };
+        let put = self.replace(&path, seal(new).into(), Some(version)).await;
         put.map(drop).map_err(|e| self.failed("write", &path, e))
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::World;
 
-/// Bytes of a message whose time tells the bandwidth.
+/// Bytes of a message from whose time the bandwidth follows.
 const LARGE: usize = 4 << 20;
 /// Round trips of a small message: enough for one that nothing disturbs.
 const ROUND_TRIPS: Range = Range { least: 5, most: 200, limit: Duration::from_millis(20) };
@@ -135,7 +135,7 @@ fn answer(peer: usize) {
 }
 
 impl Range {
-    /// Runs `act`, which is told whether another time follows.
+    /// Runs `act`, whose argument says whether another run follows.
     fn repeat(&self, mut act: impl FnMut(u8)) {
         let began = Instant::now();
         for done in 1.. {
@@ -176,14 +176,14 @@ mod tests {
 
     #[test]
     fn repetitions_end_by_number_or_by_time() {
-        let told = |range: Range| {
-            let mut told = Vec::new();
-            range.repeat(|follows| told.push(follows));
-            told
+        let calls = |range: Range| {
+            let mut all = Vec::new();
+            range.repeat(|follows| all.push(follows));
+            all
         };
         let hour = Duration::from_secs(3600);
-        assert_eq!(told(Range { least: 1, most: 3, limit: hour }), [MORE, MORE, LAST]);
-        assert_eq!(told(Range { least: 2, most: 9, limit: Duration::ZERO }), [MORE, LAST]);
+        assert_eq!(calls(Range { least: 1, most: 3, limit: hour }), [MORE, MORE, LAST]);
+        assert_eq!(calls(Range { least: 2, most: 9, limit: Duration::ZERO }), [MORE, LAST]);
     }
 
     #[test]

@@ -22,11 +22,11 @@ pub(crate) fn flatten(settings: &Settings) -> Vec<(String, Value)> {
     out
 }
 
-/// The sections, and the key, whose values tell experiments apart.
+/// The sections, and the key, whose values distinguish experiments.
 const OF_EXPERIMENTS: [&str; 6] = ["data", "diffusion", "ema", "model", "seed", "train"];
 
 impl Settings {
-    /// What tells this experiment from others: dotted keys with their values, in alphabetical order, without those that
+    /// What distinguishes this experiment from others: dotted keys with their values, in alphabetical order, without those that
     /// say where results go and how ranks work together.
     pub fn hyperparameters(&self) -> Vec<(String, Value)> {
         let mut keys = flatten(self);

@@ -142,22 +142,13 @@ impl<P: Prepare> Loader<P> {
         Ok(loader)
     }
 
-    /// The batch of the next step; waits until it is ready.
+    /// The batch of the next step; waits until it is ready. An object store that does not respond is retried for minutes.
     ///
     /// # Errors
     /// Those of [`Source::read`] and of [`Prepare`], at the step to which they belong and not before; the next call
     /// returns the following step. [`DataError::Stopped`] if the caller's thread [heeds](crate::heeding) a request that
-    /// comes while the batch is not ready.
+    /// comes while the batch is not ready, which may still be taken later.
     pub fn next(&self) -> Result<Batch<P::Prepared>, DataError> {
-        self.next_unless(is_stopped)?.ok_or(DataError::Stopped)
-    }
-
-    /// Like [`next`](Self::next), but returns `None` soon after `stopped` says so if the batch is not ready: an object
-    /// store that does not respond is retried for minutes. The batch may still be taken later.
-    ///
-    /// # Errors
-    /// Those of [`next`](Self::next).
-    pub fn next_unless(&self, stopped: impl Fn() -> bool) -> Result<Option<Batch<P::Prepared>>, DataError> {
         let mut queue = self.shared.queue();
         loop {
             let step = queue.wanted;
@@ -165,10 +156,10 @@ impl<P: Prepare> Loader<P> {
                 queue.wanted += 1;
                 queue.skipped += result.as_ref().map_or(0, |batch| batch.skipped);
                 self.shared.room.notify_one();
-                return result.map(Some);
+                return result;
             }
-            if stopped() {
-                return Ok(None);
+            if is_stopped() {
+                return Err(DataError::Stopped);
             }
             queue = self.shared.ready.wait_timeout(queue, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -400,9 +391,10 @@ mod tests {
     fn a_request_to_stop_is_heard_while_a_batch_is_waited_for() {
         let source = Arc::new(Slow::default());
         let loader = load(&source);
-        assert_eq!(loader.next_unless(|| true).unwrap(), None);
+        let stopped = heeding(Arc::new(AtomicBool::new(true)), || loader.next());
+        assert!(matches!(stopped, Err(DataError::Stopped)), "{stopped:?}");
         source.responds.store(true, Ordering::Relaxed);
-        let first = loader.next_unless(|| false).unwrap().unwrap();
+        let first = loader.next().unwrap();
         assert_eq!((first.step, &first.images[..]), (0, &[7][..]), "nothing is lost");
         assert_eq!(loader.next().unwrap().step, 1);
     }

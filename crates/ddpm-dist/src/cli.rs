@@ -1,4 +1,4 @@
-//! The command line, as typed.
+//! The command line: its commands and their arguments.
 
 mod bench;
 mod checkpoints;

@@ -1,6 +1,6 @@
 //! `ddpm-dist`: trains denoising diffusion models across ranks, and samples from them.
 //!
-//! `cli/` is the command line as typed, `commands/` has one file per command. Training itself is in the crate
+//! `cli/` defines the command line, `commands/` has one file per command. Training itself is in the crate
 //! `ddpm-train`; opening a model and drawing from it is in `ddpm-model`.
 
 // A closed pipe or a full disk makes these panic: see output.rs.

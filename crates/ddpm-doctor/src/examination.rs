@@ -110,14 +110,14 @@ impl Examination {
             "rank": facts.rank, "host": facts.host, "program": facts.program, "libtorch": facts.libtorch,
             "libtorch_bytes": facts.libtorch_bytes, "instructions": facts.instructions, "processor": facts.processor,
             "threads": facts.threads, "processors": facts.processors, "memory_mb": facts.memory_mb,
-            "folder": facts.folder, "disk_mb": facts.disk_mb, "store": told(&facts.store, |()| json!("ok")),
-            "data": told(&facts.data, |data| json!(data)), "links": links,
+            "folder": facts.folder, "disk_mb": facts.disk_mb, "store": outcome_json(&facts.store, |()| json!("ok")),
+            "data": outcome_json(&facts.data, |data| json!(data)), "links": links,
         })
     }
 }
 
 /// What was found, as JSON; null if nothing was asked, and an object with the failure.
-fn told<T>(outcome: &Outcome<T>, shown: impl Fn(&T) -> Value) -> Value {
+fn outcome_json<T>(outcome: &Outcome<T>, shown: impl Fn(&T) -> Value) -> Value {
     match outcome {
         Outcome::NotAsked => Value::Null,
         Outcome::Fine(found) => shown(found),

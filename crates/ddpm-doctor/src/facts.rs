@@ -8,6 +8,7 @@ use ddpm_comm::World;
 use ddpm_config::Settings;
 use ddpm_data::Split;
 use ddpm_model::data;
+use ddpm_telemetry::machine_mb;
 use serde::{Deserialize, Serialize};
 
 /// The facts of one rank.
@@ -89,7 +90,7 @@ impl Facts {
             processor: processor(),
             threads: tch::get_num_threads() as usize,
             processors: available_parallelism().map_or(1, usize::from),
-            memory_mb: memory_mb(),
+            memory_mb: machine_mb("MemAvailable"),
             folder: folder.display().to_string(),
             disk_mb: rustix::fs::statvfs(folder).ok().map(|disk| disk.f_bavail as f64 * disk.f_frsize as f64 / MB),
             store: Outcome::NotAsked,
@@ -131,13 +132,6 @@ fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     model.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
-}
-
-fn memory_mb() -> Option<f64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024.0 / MB)
 }
 
 fn open(settings: &Settings) -> Outcome<Data> {

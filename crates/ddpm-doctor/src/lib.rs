@@ -1,6 +1,6 @@
 //! Examines machines before training: [`examine`] one, [`examine_ranks`] all ranks of a run together.
 //!
-//! What is wrong is told as text, with how to fix it. Nothing is changed: what is written to find out whether that is
+//! Problems are reported as text, with the fix. Nothing is changed: what is written to find out whether that is
 //! possible is deleted again.
 
 mod examination;

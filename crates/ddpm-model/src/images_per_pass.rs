@@ -4,6 +4,7 @@ use std::fs;
 
 use ddpm_comm::{World, agree};
 use ddpm_diffusion::{DiffusionError, ModelError};
+use ddpm_telemetry::machine_mb;
 use tch::{Device, Kind, Tensor};
 use tch_ext::{GpuMemory, MemoryWatch};
 
@@ -106,10 +107,7 @@ fn memory(device: Device, ranks: usize) -> Option<f64> {
     if device != Device::Cpu {
         return GpuMemory::total(device).map(|bytes| bytes as f64);
     }
-    let of_machine = fs::read_to_string("/proc/meminfo").ok()?.lines().find_map(|line| {
-        let kib: f64 = line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(1024.0 * kib)
-    })?;
+    let of_machine = 1e6 * machine_mb("MemTotal")?;
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let of_container = limits.iter().find_map(|file| fs::read_to_string(file).ok()?.trim().parse::<f64>().ok());
     Some(of_container.map_or(of_machine, |limit| limit.min(of_machine)) / ranks.max(1) as f64)

@@ -1,30 +1,17 @@
 //! What inference prepares once gives what a pass computes by itself.
 
-use ddpm_nn::{Architecture, Heads, ImageShape, Inputs, MidAttention, Network, UNetSpec, Weights};
+mod common;
+
+use common::two_levels;
+use ddpm_nn::{Architecture, Inputs, Network, UNetSpec, Weights};
 use tch::{Device, Kind, Tensor};
 
 /// A U-Net whose layers are of all kinds: with and without Winograd's algorithm, skips, attention, both ways to resample.
 fn unet(classes: Option<i64>, time_scale_shift: bool, residual_resampling: bool) -> Architecture {
-    Architecture::UNet(UNetSpec {
-        image: ImageShape::square(1, 16),
-        out_channels: 2,
-        channels: vec![16, 32],
-        layers_per_block: 1,
-        attention: vec![false, true],
-        heads: Heads::One,
-        norm_groups: 8,
-        norm_eps: 1e-6,
-        mid_attention: MidAttention::Normed { groups: 8 },
-        residual_resampling,
-        dropout: 0.1,
-        time_scale_shift,
-        downsample_padding: 1,
-        time_channels: None,
-        time_scale: 1.0,
-        flip_sin_to_cos: false,
-        freq_shift: 1,
-        classes,
-    })
+    let out_channels = 2;
+    let unet =
+        UNetSpec { out_channels, residual_resampling, dropout: 0.1, time_scale_shift, classes, ..two_levels(16) };
+    Architecture::UNet(unet)
 }
 
 const KINDS: [(Option<i64>, bool, bool); 4] =

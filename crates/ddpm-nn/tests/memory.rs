@@ -1,11 +1,14 @@
 //! Memory that runs out is an error wherever it does, and the next attempt with enough of it goes through.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use common::two_levels;
 use ddpm_nn::{
-    AdamW, Architecture, Averaging, Ema, Gradients, Heads, ImageShape, Inputs, MidAttention, Network, NnError,
-    SmallUNetSpec, UNetSpec, Weights,
+    AdamW, Architecture, Averaging, Ema, Gradients, ImageShape, Inputs, Network, NnError, SmallUNetSpec, UNetSpec,
+    Weights,
 };
 use tch::{Device, Kind, TchError, Tensor};
 use tch_ext::TorchFailure;
@@ -95,26 +98,7 @@ fn with_too_little<P, T>(what: &str, prepare: impl Fn() -> P, work: impl Fn(P) -
 }
 
 fn unet() -> Architecture {
-    Architecture::UNet(UNetSpec {
-        image: ImageShape::square(1, 64),
-        out_channels: 1,
-        channels: vec![16, 32],
-        layers_per_block: 1,
-        attention: vec![false, true],
-        heads: Heads::One,
-        norm_groups: 8,
-        norm_eps: 1e-6,
-        mid_attention: MidAttention::Normed { groups: 8 },
-        residual_resampling: false,
-        dropout: 0.0,
-        time_scale_shift: true,
-        downsample_padding: 1,
-        time_channels: None,
-        time_scale: 1.0,
-        flip_sin_to_cos: false,
-        freq_shift: 1,
-        classes: None,
-    })
+    Architecture::UNet(two_levels(64))
 }
 
 fn small() -> Architecture {

@@ -1,4 +1,4 @@
-//! The authorities that may vouch for a server beside the system's, from the environment.
+//! Certificate authorities trusted in addition to the system's.
 
 use std::fs;
 

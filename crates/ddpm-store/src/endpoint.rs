@@ -95,7 +95,7 @@ pub(crate) fn check_encrypted(endpoint: Option<&str>, allowed: Option<String>, s
     }
 }
 
-/// Checks that the server is told to encrypt objects in a way that there is, and that no key is set without that.
+/// Checks that the requested server-side encryption exists, and that no key is set without it.
 fn check_encryption(env: &[(String, String)]) -> Result<(), String> {
     let variable = "AWS_SERVER_SIDE_ENCRYPTION";
     match value(env, variable) {

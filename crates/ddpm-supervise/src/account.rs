@@ -18,14 +18,14 @@ pub enum Origin {
     /// The run itself: the same would happen again.
     Run,
     /// What it depends on: a host, the network, a store, the launcher.
-    Surroundings,
+    Environment,
 }
 
 impl Origin {
     /// What a message of the ranks is about.
     pub(crate) fn of(message: &str) -> Self {
         let outage = ddpm_store::is_outage(message) || LOST_PEERS.iter().any(|words| message.contains(words));
-        if outage { Self::Surroundings } else { Self::Run }
+        if outage { Self::Environment } else { Self::Run }
     }
 }
 
@@ -76,6 +76,13 @@ pub(crate) struct Account {
 struct Cause {
     step: Option<u64>,
     message: String,
+    origin: Origin,
+}
+
+impl Cause {
+    fn new(step: Option<u64>, message: &str) -> Self {
+        Self { step, message: message.into(), origin: Origin::of(message) }
+    }
 }
 
 impl Account {
@@ -91,9 +98,11 @@ impl Account {
             self.reached = number(step).or(self.reached);
         }
         // What one rank says of the others may come before what is wrong with these.
-        let blames_others = |cause: &Cause| Origin::of(&cause.message) == Origin::Surroundings;
         if let Some(found) = cause(line)
-            && self.cause.as_ref().is_none_or(|earlier| blames_others(earlier) && !blames_others(&found))
+            && self
+                .cause
+                .as_ref()
+                .is_none_or(|earlier| (earlier.origin, found.origin) == (Origin::Environment, Origin::Run))
         {
             self.cause = Some(found);
         }
@@ -122,7 +131,7 @@ impl Account {
         let said = self.cause.as_ref().map(|cause| Failure {
             step: cause.step.unwrap_or(reached),
             message: cause.message.clone(),
-            origin: Origin::of(&cause.message),
+            origin: cause.origin,
         });
         let signal = code - 128;
         if FAULTS.contains(&signal) && said.as_ref().is_none_or(|said| said.origin != Origin::Run) {
@@ -132,7 +141,7 @@ impl Account {
         // The launcher failed, in words of its own.
         let launcher = self.last.as_ref().filter(|_| code < 128 && self.reached.is_none());
         let launcher =
-            launcher.map(|line| Failure { step: reached, message: line.clone(), origin: Origin::Surroundings });
+            launcher.map(|line| Failure { step: reached, message: line.clone(), origin: Origin::Environment });
         said.or(launcher)
     }
 }
@@ -152,7 +161,7 @@ fn untagged(line: &str) -> &str {
 /// What a line says of a failure, `error: MESSAGE`, `rank R: MESSAGE` or `rank R step S: MESSAGE`, if it is one.
 fn cause(line: &str) -> Option<Cause> {
     if let Some(message) = line.strip_prefix("error: ") {
-        return Some(Cause { step: None, message: message.into() });
+        return Some(Cause::new(None, message));
     }
     let (head, message) = line.strip_prefix("rank ")?.split_once(": ")?;
     let (rank, step) = match head.split_once(" step ") {
@@ -160,7 +169,7 @@ fn cause(line: &str) -> Option<Cause> {
         None => (head, None),
     };
     rank.parse::<usize>().ok()?;
-    Some(Cause { step, message: message.strip_prefix("error: ").unwrap_or(message).into() })
+    Some(Cause::new(step, message.strip_prefix("error: ").unwrap_or(message)))
 }
 
 #[cfg(test)]
@@ -211,15 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_surroundings_did_is_told_from_what_the_run_did() {
+    fn failures_of_the_environment_are_distinguished_from_the_runs_own() {
         let watchdog = include_str!("../../ddpm-comm/src/watch.rs");
         assert!(LOST_PEERS[..2].iter().all(|words| watchdog.contains(words)), "ddpm-comm has other words by now");
         let frozen = "rank 0 step 12: waited 5 s in heartbeat: a peer is frozen or the network is down. Check it";
         let origin = |lines: &[&str], code| heard(lines).failure(Ending::Failed, code, 7).unwrap().origin;
-        assert_eq!(origin(&[frozen], 1), Origin::Surroundings);
-        assert_eq!(origin(&["There are not enough slots"], 1), Origin::Surroundings);
+        assert_eq!(origin(&[frozen], 1), Origin::Environment);
+        assert_eq!(origin(&["There are not enough slots"], 1), Origin::Environment);
         let lost = "rank 0 step 12: rank 1 was killed or crashed. Its last status: busy";
-        assert_eq!(origin(&[lost], 137), Origin::Surroundings);
+        assert_eq!(origin(&[lost], 137), Origin::Environment);
         // A crash is the program's own, and so is what another rank says of itself.
         assert_eq!(origin(&[lost], 139), Origin::Run);
         let both = ["step 10/20  loss 1", frozen, "rank 1 step 12: error: it broke", "rank 2 step 11: late"];

@@ -198,7 +198,7 @@ impl Driver {
             matches!(error, Error::Start { source, .. } if [NotFound, PermissionDenied].contains(&source.kind()));
         let ending = if wrong && self.starts == 1 { Ending::BadUsage } else { Ending::Failed };
         let (step, message) = (self.tally.step().unwrap_or(0), error.to_string());
-        let failure = Failure { step, message, origin: Origin::Surroundings };
+        let failure = Failure { step, message, origin: Origin::Environment };
         self.take_ending(Exit { ending, reached: step, failure: Some(failure) }, NOT_STARTED, Duration::ZERO);
     }
 

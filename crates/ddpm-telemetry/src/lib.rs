@@ -52,7 +52,7 @@ pub use heatmap::HeatMap;
 pub use metrics::{Metrics, MetricsLog, read_metrics};
 pub use picture::Picture;
 pub use progress::{Progress, init_logging};
-pub use resident::{peak_rss_mb, rss_mb};
+pub use resident::{machine_mb, peak_rss_mb, rss_mb};
 pub use table::fit_terminal;
 pub use tensorboard::TensorBoard;
 pub use work::{Showing, Unit, Work};

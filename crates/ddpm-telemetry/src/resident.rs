@@ -1,4 +1,4 @@
-//! Resident memory of this process.
+//! Memory of this process and of the machine.
 
 use std::fs;
 
@@ -13,13 +13,20 @@ pub fn peak_rss_mb() -> f64 {
 }
 
 fn status_mb(key: &str) -> f64 {
-    let read = || {
-        let status = fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(kib * 1024.0 / 1e6)
-    };
-    read().unwrap_or(f64::NAN)
+    proc_mb("/proc/self/status", key).unwrap_or(f64::NAN)
+}
+
+/// Memory of this machine in MB (10^6 bytes), of the kind that `/proc/meminfo` calls `name`, such as `MemTotal`.
+pub fn machine_mb(name: &str) -> Option<f64> {
+    proc_mb("/proc/meminfo", &format!("{name}:"))
+}
+
+/// The amount on the line of `file` that begins with `key`.
+fn proc_mb(file: &str, key: &str) -> Option<f64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
 }
 
 #[cfg(test)]
@@ -29,5 +36,6 @@ mod tests {
     #[test]
     fn resident_memory_is_plausible() {
         assert!((1.0..1e6).contains(&rss_mb()), "{} MB", rss_mb());
+        assert!(machine_mb("MemTotal").unwrap() > rss_mb());
     }
 }

@@ -132,7 +132,7 @@ impl Work {
         }
     }
 
-    /// How fast it is, as a suffix; empty for what is not counted in images, and before there is anything to tell.
+    /// How fast it is, as a suffix; empty for what is not counted in images, and before anything is done.
     fn rate(&self, done: u64, elapsed: Duration) -> String {
         if self.unit != Unit::Images || done == 0 {
             return String::new();

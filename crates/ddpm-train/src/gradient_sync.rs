@@ -15,7 +15,7 @@ use tch_ext::{Grouped, in_range};
 use crate::clock::{Lap, timed};
 use crate::program::Program;
 
-/// What the ranks tell each other once the gradients are averaged: L2 norms, and their times.
+/// What the ranks exchange once the gradients are averaged: L2 norms, and their times.
 pub struct Norms {
     /// The norm of each rank's own gradient, by rank.
     pub per_rank: Vec<f64>,

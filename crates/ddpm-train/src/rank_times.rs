@@ -3,7 +3,7 @@
 use crate::clock::Lap;
 use crate::straggler::{Change, Stragglers};
 
-/// The steps of all ranks since the last log step, and what tells stragglers from the others.
+/// The steps of all ranks since the last log step, and which ranks are stragglers by them.
 pub struct RankTimes {
     /// The sums of each rank's times.
     sums: Vec<Lap>,

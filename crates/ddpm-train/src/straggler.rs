@@ -1,6 +1,6 @@
 //! The rule that calls a rank a straggler, by how long each rank works on its part of each step.
 //!
-//! All ranks take equally long for a step, because they wait for the slowest. What tells them apart is the time for
+//! All ranks take equally long for a step, because they wait for the slowest. What differs is the time for
 //! which a rank works rather than waits. It varies from step to step, so the rule looks at 50 steps, in blocks of 5: a
 //! rank is slow if its mean over all of them exceeds the ranks' median by the factor, and in each fifth of them by
 //! three quarters of that. The first condition ignores noise, and the second a few steps that took very long.

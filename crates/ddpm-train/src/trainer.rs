@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ddpm_comm::{Collective, Memory, Reduce, agree, set_step};
 use ddpm_config::Settings;
-use ddpm_data::{Batch, Loader, Order, Source, Split};
+use ddpm_data::{Batch, DataError, Loader, Order, Source, Split};
 use ddpm_diffusion::TimestepSampler;
 use ddpm_model::{Error, Failure, Place, data, initial_weights};
 use tch_ext::in_range;
@@ -235,10 +235,11 @@ impl Trainer {
     fn fetch(&mut self) -> Result<Option<Batch<Prepared>>, Failure> {
         // A store that does not respond is retried for minutes; the heartbeat then says that this rank has no batch
         // because it was asked to stop.
-        let wait = || self.loader.next_unless(|| self.stop.requested());
-        let (batch, missing) = match timed(c"data wait", &mut self.clock.data_wait, wait).map_err(Error::from) {
-            Ok(batch) => (batch, None),
-            Err(error) => (None, Some(error)),
+        let wait = || self.stop.heeded(|| self.loader.next());
+        let (batch, missing) = match timed(c"data wait", &mut self.clock.data_wait, wait) {
+            Ok(batch) => (Some(batch), None),
+            Err(DataError::Stopped) => (None, None),
+            Err(error) => (None, Some(Error::from(error))),
         };
         let (stop, event) = (self.stop.requested(), self.saver.poll());
         let beat = || heartbeat::exchange(self.comm.as_ref(), stop, missing, event);

@@ -68,7 +68,7 @@ char *tch_ext_gpu_memory(int index, int64_t *allocated, int64_t *reserved) {
 char *tch_ext_gpu_total_memory(int index, int64_t *total) {
     return guarded([&] {
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13
-        TORCH_CHECK(false, "this libtorch does not tell the memory of GPU ", index, " (", *total, " bytes known)");
+        TORCH_CHECK(false, "this libtorch does not report the memory of GPU ", index, " (", *total, " bytes known)");
 #else
         auto *allocator = at::getDeviceAllocator(c10::DeviceType::CUDA);
         *total = static_cast<int64_t>(allocator->getMemoryInfo(static_cast<c10::DeviceIndex>(index)).second);

@@ -68,17 +68,10 @@ void forward(const Convolution &c, const uint16_t *x, const uint16_t *u, const f
              uint16_t *y, int64_t begin, int64_t end, float *m, uint16_t *v) {
     const int64_t at_once = tiles_at_once(c), v_plane = at_once * c.in, m_plane = at_once * c.out;
     uint16_t *const zeros = v + 16 * v_plane;
-    // Rows beyond the last tile are multiplied too, and their results ignored.
     __builtin_memset(v, 0, sizeof(uint16_t) * bf16_inputs_work(c));
-    for (int64_t first = begin; first < end; first += at_once) {
-        const int64_t count = end - first < at_once ? end - first : at_once;
-        const int64_t rows = (count + ROWS - 1) / ROWS * ROWS;
-        const Place place(c, first);
-        transform_inputs<uint16_t>(c, x, place, count, v, zeros);
-        for (int64_t k = 0; k < 16; ++k)
-            multiply(v + k * v_plane, rows, u + k * c.in * c.out, m + k * m_plane, c.in, c.out);
-        transform_outputs<uint16_t>(c, m, bias, plus, place, count, y);
-    }
+    convolve_tiles(c, x, bias, plus, y, begin, end, v, m, zeros, [&](int64_t k, int64_t rows) {
+        multiply(v + k * v_plane, rows, u + k * c.in * c.out, m + k * m_plane, c.in, c.out);
+    });
 }
 
 } // namespace

@@ -105,17 +105,10 @@ void forward(const Convolution &c, const float *x, const float *u, const float *
              int64_t begin, int64_t end, float *work) {
     const int64_t at_once = tiles_at_once(c), v_plane = at_once * c.in, m_plane = at_once * c.out;
     float *const v = work, *const m = v + 16 * v_plane, *const zeros = m + 16 * m_plane;
-    // Rows beyond the last tile are multiplied too, and their results ignored.
     fill_zero(work, forward_work(c));
-    for (int64_t first = begin; first < end; first += at_once) {
-        const int64_t count = end - first < at_once ? end - first : at_once;
-        const int64_t rows = (count + ROWS - 1) / ROWS * ROWS;
-        const Place place(c, first);
-        transform_inputs<float>(c, x, place, count, v, zeros);
-        for (int64_t k = 0; k < 16; ++k)
-            multiply<ROWS, false>(v + k * v_plane, c.in, 1, rows, u + k * c.in * c.out, m + k * m_plane, c.out, c.in);
-        transform_outputs<float>(c, m, bias, plus, place, count, y);
-    }
+    convolve_tiles(c, x, bias, plus, y, begin, end, v, m, zeros, [&](int64_t k, int64_t rows) {
+        multiply<ROWS, false>(v + k * v_plane, c.in, 1, rows, u + k * c.in * c.out, m + k * m_plane, c.out, c.in);
+    });
 }
 
 // Row `row` of B^T d B of `count` tiles, for `channels` channels starting at `channel`: v [4, WEIGHT_TILES, channels].

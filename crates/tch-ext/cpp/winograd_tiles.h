@@ -1,6 +1,7 @@
 // The transforms of winograd_kernels.h between images and tiles, for images of f32 or bf16. Each file of kernels has copies
-// of its own, for its processor: it includes this after INLINE, UNROLL, LANES, the vectors `Lanes` of as many floats, and
-// `load` and `store`, which convert between these and the values of images.
+// of its own, for its processor: it includes this after INLINE, UNROLL, LANES, the vectors `Lanes` of as many floats,
+// ROWS, of which the rows of its matrix products are a multiple, and `load` and `store`, which convert between vectors and
+// the values of images.
 #pragma once
 #include "winograd_kernels.h"
 
@@ -95,6 +96,22 @@ void transform_outputs(const Convolution &c, const float *m, const float *bias, 
             put_row(rows[0], first + channel);
             if (below) put_row(rows[1], first + c.width * c.out + channel);
         }
+    }
+}
+
+// A forward convolution of the tiles `begin` to `end`, `tiles_at_once` of them in v and m at a time: `multiply(k, rows)` sets
+// m[k] of that many tiles to v[k] times the weights' plane k.
+template <typename T, typename Multiply>
+INLINE void convolve_tiles(const Convolution &c, const T *x, const float *bias, const T *plus, T *y, int64_t begin, int64_t end,
+                           T *v, const float *m, const T *zeros, const Multiply &multiply) {
+    const int64_t at_once = tiles_at_once(c);
+    for (int64_t first = begin; first < end; first += at_once) {
+        const int64_t count = end - first < at_once ? end - first : at_once;
+        const Place place(c, first);
+        transform_inputs<T>(c, x, place, count, v, zeros);
+        // Rows beyond the last tile are multiplied too, and their results ignored.
+        for (int64_t k = 0; k < 16; ++k) multiply(k, (count + ROWS - 1) / ROWS * ROWS);
+        transform_outputs<T>(c, m, bias, plus, place, count, y);
     }
 }
 

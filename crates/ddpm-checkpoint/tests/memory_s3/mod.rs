@@ -12,10 +12,10 @@ use std::{
     time::SystemTime,
 };
 
-mod clock;
 mod http;
 
 use http::{Request, Response};
+use s3s::dto::{Timestamp, TimestampFormat};
 
 /// The one bucket of the server.
 const BUCKET: &str = "bucket";
@@ -218,7 +218,7 @@ fn copy(state: &mut State, source: &str, key: &str) -> Response {
     let source = http::decoded(source);
     let source = source.trim_start_matches('/').strip_prefix(BUCKET).unwrap_or_default().trim_start_matches('/');
     let Some(object) = state.objects.get(source).cloned() else { return Response::error(404, "NoSuchKey") };
-    let modified = clock::in_listings(SystemTime::now());
+    let modified = written(SystemTime::now(), TimestampFormat::DateTime);
     let (etag, _) = state.put(key, object.pieces);
     Response::xml(format!(
         "<CopyObjectResult><ETag>{etag}</ETag><LastModified>{modified}</LastModified></CopyObjectResult>"
@@ -230,7 +230,7 @@ fn get(object: &Object, request: &Request) -> Response {
     let len = object.len();
     let described = |response: Response| {
         let response = response.header("ETag", object.etag.clone()).header("Accept-Ranges", "bytes".into());
-        response.header("Last-Modified", clock::in_headers(object.modified))
+        response.header("Last-Modified", written(object.modified, TimestampFormat::HttpDate))
     };
     let Some(wanted) = request.header("range") else {
         return described(Response::ok()).body(object.pieces.clone(), 0..len);
@@ -260,7 +260,7 @@ fn list(state: &State, request: &Request) -> Response {
                 "<Contents><Key>{key}</Key><Size>{}</Size><ETag>{}</ETag><LastModified>{}</LastModified></Contents>",
                 object.len(),
                 object.etag,
-                clock::in_listings(object.modified)
+                written(object.modified, TimestampFormat::DateTime)
             )),
         }
     }
@@ -270,4 +270,11 @@ fn list(state: &State, request: &Request) -> Response {
         "<ListBucketResult><Name>{BUCKET}</Name><Prefix>{prefix}</Prefix><IsTruncated>false</IsTruncated>\
          {contents}{folders}</ListBucketResult>"
     ))
+}
+
+/// A time as S3 writes it: in listings as `DateTime`, in headers as `HttpDate`.
+fn written(time: SystemTime, format: TimestampFormat) -> String {
+    let mut text = Vec::new();
+    Timestamp::from(time).format(format, &mut text).expect("a time of today");
+    String::from_utf8(text).expect("it is ASCII")
 }

@@ -1,4 +1,4 @@
-//! `checkpoints …`, as typed.
+//! The arguments of `checkpoints …`.
 
 use clap::Subcommand;
 

@@ -1,4 +1,4 @@
-//! `data …`, as typed.
+//! The arguments of `data …`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `doctor`, as typed.
+//! The arguments of `doctor`.
 
 use clap::Args;
 

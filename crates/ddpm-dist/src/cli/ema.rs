@@ -1,4 +1,4 @@
-//! `ema`, as typed.
+//! The arguments of `ema`.
 
 use clap::Args;
 

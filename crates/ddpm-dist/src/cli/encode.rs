@@ -1,4 +1,4 @@
-//! `encode`, as typed.
+//! The arguments of `encode`.
 
 use std::path::PathBuf;
 

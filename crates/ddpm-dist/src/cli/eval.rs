@@ -1,4 +1,4 @@
-//! `eval …`, as typed.
+//! The arguments of `eval …`.
 
 use std::path::PathBuf;
 

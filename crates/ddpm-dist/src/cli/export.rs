@@ -1,4 +1,4 @@
-//! `export`, as typed.
+//! The arguments of `export`.
 
 use std::path::PathBuf;
 

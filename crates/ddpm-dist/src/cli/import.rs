@@ -1,4 +1,4 @@
-//! `import`, as typed.
+//! The arguments of `import`.
 
 use std::path::PathBuf;
 

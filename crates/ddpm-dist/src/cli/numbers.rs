@@ -1,4 +1,4 @@
-//! Numbers, as typed, each within its range.
+//! Numbers in arguments, each within its range.
 
 use std::str::FromStr;
 

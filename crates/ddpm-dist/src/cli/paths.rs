@@ -1,4 +1,4 @@
-//! Paths and addresses, as typed. Notation that only a shell or another program understands is refused, and the message
+//! Paths and addresses in arguments. Notation that only a shell or another program understands is refused, and the message
 //! gives the spelling that works.
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `plot …`, as typed.
+//! The arguments of `plot …`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `sample`, as typed.
+//! The arguments of `sample`.
 
 use std::path::PathBuf;
 use std::str::FromStr;

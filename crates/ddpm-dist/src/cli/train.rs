@@ -1,4 +1,4 @@
-//! `train` and `train-classifier`, as typed.
+//! The arguments of `train` and `train-classifier`.
 
 use std::path::PathBuf;
 

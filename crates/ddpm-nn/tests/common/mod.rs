@@ -1,4 +1,5 @@
 //! Networks that several tests use.
+#![allow(dead_code, reason = "each test crate uses its part")]
 
 use ddpm_nn::{Heads, ImageShape, MidAttention, UNetSpec};
 
@@ -23,5 +24,22 @@ pub fn ho_cifar10() -> UNetSpec {
         flip_sin_to_cos: false,
         freq_shift: 1,
         classes: None,
+    }
+}
+
+/// A U-Net of two levels, the lower of which has attention, for grey images.
+pub fn two_levels(side: usize) -> UNetSpec {
+    UNetSpec {
+        image: ImageShape::square(1, side),
+        out_channels: 1,
+        channels: vec![16, 32],
+        layers_per_block: 1,
+        attention: vec![false, true],
+        norm_groups: 8,
+        mid_attention: MidAttention::Normed { groups: 8 },
+        dropout: 0.0,
+        time_scale_shift: true,
+        downsample_padding: 1,
+        ..ho_cifar10()
     }
 }

@@ -175,7 +175,7 @@ class Job:
                 before = self.most
             return step > before + 2
 
-        return self.wait_for(f"training on {ranks} ranks to come further than ever before", recovered)
+        return self.wait_for(f"training on {ranks} ranks to pass its last step", recovered)
 
 
 def undisturbed(seconds):

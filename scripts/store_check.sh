@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks a store of another make, started by scripts/stores.sh: the conformance suite of ddpm-checkpoint and its racing
+# Checks a third-party store, started by scripts/stores.sh: the conformance suite of ddpm-checkpoint and its racing
 # writers, then a training on two ranks, one of which is killed again and again. The finished run must equal an undisturbed one.
 # docs/stores.md has the results.
 #

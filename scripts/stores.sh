@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts an object store of another make on this machine, in a scratch folder, and stops it at the end.
+# Starts an object store of a third party on this machine, in a scratch folder, and stops it at the end.
 #
 #   scripts/stores.sh SERVER             prints the variables to set, and serves until Ctrl-C
 #   scripts/stores.sh SERVER COMMAND...  runs COMMAND with them in its environment

@@ -1,11 +1,10 @@
 //! `doctor --ranks` under mpirun: what ranks have in common, what they disagree on, and the verdict.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{mpirun, program, refused, run, succeed};
+use crate::common::{mpirun, program, refused, run, succeed, write_script};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -48,8 +47,7 @@ fn ranks_that_disagree_are_named_and_fail_the_command() {
         "#!/bin/sh\nif [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then {other}; fi\nexec '{}' \"$@\"\n",
         env!("CARGO_BIN_EXE_ddpm-dist")
     );
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&wrapper, &script);
     let mut command = mpirun(2);
     command.env("DDPM_DIST", &wrapper).args(["doctor", "--ranks", "--json", "--config", "smoke"]);
     // A relative path: another folder on each rank.

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{Outcome, root, run, succeed};
+use crate::common::{Outcome, root, run, succeed, write_script};
 use crate::fake;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ddpm-dist");
@@ -26,9 +25,7 @@ fn stand_ins() -> TempDir {
         ("peer", peer),
         ("none", "exit 0"),
     ] {
-        let path = dir.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&dir.path().join(name), &format!("#!/bin/sh\n{script}\n"));
     }
     dir
 }

@@ -1,9 +1,8 @@
 //! launch/hosts.sh on hosts in network namespaces of this machine: a run equals that of launch/local.sh, a lost host ends
 //! it and the others resume it, and whatever is wrong with a host is said before anything starts.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 use crate::common::kill::{ranks_below, tree};
 use crate::common::{
     Outcome, buffers, check_same_bits, finish, last_logged, newest_manifest, root, run, signal, start, succeed, train,
-    verified, wait_for,
+    verified, wait_for, write_script,
 };
 
 /// A login node, which has the launcher, and hosts `h1`, `h2`, ..., which end with it.
@@ -184,8 +183,7 @@ fn what_is_wrong_with_hosts_is_said_before_anything_starts() {
     let bin = TempDir::new().unwrap();
     let (ours, theirs) = (bin.path().join("ddpm-dist"), bin.path().join("other"));
     fs::copy(env!("CARGO_BIN_EXE_ddpm-dist"), &ours).unwrap();
-    fs::write(&theirs, "#!/bin/sh\n").unwrap();
-    fs::set_permissions(&theirs, Permissions::from_mode(0o755)).unwrap();
+    write_script(&theirs, "#!/bin/sh\n");
     for (hide, parts) in [
         (
             vec!["--bind", theirs.to_str().unwrap(), ours.to_str().unwrap()],
@@ -209,8 +207,7 @@ fn what_is_wrong_with_hosts_is_said_before_anything_starts() {
 
     // A request to stop does not wait for a host that hangs.
     let (hangs, begun) = (bin.path().join("hangs"), bin.path().join("begun"));
-    fs::write(&hangs, format!("#!/bin/sh\n: >{}\nexec sleep 1000\n", begun.display())).unwrap();
-    fs::set_permissions(&hangs, Permissions::from_mode(0o755)).unwrap();
+    write_script(&hangs, &format!("#!/bin/sh\n: >{}\nexec sleep 1000\n", begun.display()));
     network.event("h2", &["mount", "--bind", hangs.to_str().unwrap(), ours.to_str().unwrap()]);
     let child = start(network.train(both, dir.path(), 2, QUICK).env("DDPM_DIST", &ours));
     wait_for(|| begun.exists());

@@ -45,7 +45,7 @@ fn a_rank_computes_at_the_given_speed() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_is_told_how_to() {
+fn a_model_that_does_not_fit_gets_advice() {
     let huge = "data.image_size=64 train.global_batch=16384 model.channels=[32,64] model.attention=[false,false]";
     let sets = huge.split(' ').flat_map(|set| ["--set", set]);
     let mut command = program();

@@ -1,8 +1,7 @@
 //! `supervise`: jobs that are killed, that lose and regain hosts, that fail in the same way again, and that are asked
 //! to stop.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread::{self, sleep};
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 use crate::common::kill::{alive, kill_rank, tree};
 use crate::common::{
     buffers, check_same_bits, finish, last_logged, losses, newest_manifest, program, refused, run, signal, start,
-    succeed, train, wait_for,
+    succeed, train, wait_for, write_script,
 };
 
 /// What all jobs here are trained with: short leases, so that a restart after a kill is quick.
@@ -256,8 +255,7 @@ fn a_start_that_fails_is_tried_again_unless_the_command_is_wrong_from_the_start(
     let launcher = dir.path().join("launcher");
     let (temporary, script) = (dir.path().join("tmp"), "#!/bin/bash\nrm -r \"${DDPM_STOP_FILE%/*}\" \"$0\"\nexit 9\n");
     fs::create_dir(&temporary).unwrap();
-    fs::write(&launcher, script).unwrap();
-    fs::set_permissions(&launcher, Permissions::from_mode(0o755)).unwrap();
+    write_script(&launcher, script);
     let job = [launcher.to_str().unwrap(), "train", "--config", "smoke"].map(String::from);
     let options = ["--max-restarts", "2"];
     let outcome = run(supervise(dir.path(), &options, &job).env("TMPDIR", &temporary));

@@ -33,7 +33,7 @@ fn share(n: usize, rank: usize, world: usize) -> Range<usize> {
     rank * n / world..(rank + 1) * n / world
 }
 
-/// A variable with the address of a folder in a store of another make, for which the environment has the credentials.
+/// A variable with the address of a folder in a third-party store, for which the environment has the credentials.
 const NAMED_STORE: &str = "DDPM_TEST_STORE";
 
 /// An empty store in the folder of [`NAMED_STORE`], if that is set.

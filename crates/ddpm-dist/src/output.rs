@@ -7,7 +7,7 @@ use ddpm_comm::World;
 use ddpm_model::{Error, ErrorKind};
 use ddpm_telemetry::{Showing, fit_terminal};
 
-/// How far work is, rank 0 shows.
+/// Only rank 0 shows progress.
 pub fn shown(world: &World) -> Showing {
     if world.rank() == 0 { Showing::Progress } else { Showing::Nothing }
 }

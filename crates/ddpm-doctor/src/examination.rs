@@ -1,5 +1,7 @@
 //! All ranks of a run, examined together: what each has found, the links between them, and a verdict.
 
+use std::collections::BTreeSet;
+
 use ddpm_comm::{Link, World, agree};
 use ddpm_config::Settings;
 use ddpm_model::{Error, ErrorKind, Failure};
@@ -81,9 +83,7 @@ impl Examination {
     }
 
     fn verdict(&self) -> String {
-        let mut hosts: Vec<&str> = self.facts.iter().map(|facts| facts.host.as_str()).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
+        let hosts: BTreeSet<&str> = self.facts.iter().map(|facts| facts.host.as_str()).collect();
         let who = format!("{} on {}", counted(self.facts.len(), "rank"), counted(hosts.len(), "machine"));
         match (self.problems(), self.remarks.len() - self.problems()) {
             (0, 0) => format!("{who}, ready to train"),
@@ -106,13 +106,11 @@ impl Examination {
             Some(json!({ "to": to, "latency_us": latency, "mb_per_s": speed, "clock_ahead_s": skew }))
         };
         let links: Vec<Value> = self.links.iter().filter_map(of_rank).collect();
-        json!({
-            "rank": facts.rank, "host": facts.host, "program": facts.program, "libtorch": facts.libtorch,
-            "libtorch_bytes": facts.libtorch_bytes, "instructions": facts.instructions, "processor": facts.processor,
-            "threads": facts.threads, "processors": facts.processors, "memory_mb": facts.memory_mb,
-            "folder": facts.folder, "disk_mb": facts.disk_mb, "store": outcome_json(&facts.store, |()| json!("ok")),
-            "data": outcome_json(&facts.data, |data| json!(data)), "links": links,
-        })
+        let mut value = json!(facts);
+        value["store"] = outcome_json(&facts.store, |()| json!("ok"));
+        value["data"] = outcome_json(&facts.data, |data| json!(data));
+        value["links"] = json!(links);
+        value
     }
 }
 

@@ -1,10 +1,10 @@
 //! One machine: whether it can train, and what is missing.
 
-use std::fs;
-use std::process::{self, Command};
+use std::process::Command;
 
 use ddpm_comm::World;
 use ddpm_model::gpu_remedy;
+use ddpm_telemetry::probe_folder;
 use tch::{Device, Kind, Tensor};
 use tch_ext::Gpus;
 
@@ -60,9 +60,7 @@ fn mpirun() -> Result<String, String> {
 
 fn writable() -> Result<String, String> {
     let here = std::env::current_dir().map_err(|e| format!("the current folder is gone ({e}); change to another"))?;
-    let probe = here.join(format!(".ddpm-dist-doctor-{}", process::id()));
-    let written = fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe));
-    match written {
+    match probe_folder(&here) {
         Ok(()) => Ok(format!("{} can be written", here.display())),
         Err(e) => Err(format!("{} cannot be written ({e}); set run.dir to a folder that can", here.display())),
     }

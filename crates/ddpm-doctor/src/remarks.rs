@@ -1,6 +1,6 @@
 //! Where ranks disagree or lack something, and what to do about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ddpm_comm::Link;
 use ddpm_model::ErrorKind;
@@ -36,8 +36,8 @@ pub enum Severity {
 
 /// All remarks on the ranks, in the order of ranks, and on the links between them.
 pub(crate) fn remarks(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
-    let differs = |what: &str, value: fn(&Facts) -> String, severity: Severity, fix: &str| {
-        let by_value = group(facts, |facts| Some(value(facts)));
+    let differs = |what: &str, value: fn(&Facts) -> Option<String>, severity: Severity, fix: &str| {
+        let by_value = group(facts, value);
         let values = by_value.iter().map(|(value, ranks)| format!("{value} on {}", named(facts, ranks)));
         let values: Vec<String> = values.collect();
         let text = || format!("{what} differs: {}. {fix}", values.join("; "));
@@ -45,24 +45,29 @@ pub(crate) fn remarks(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
     };
     let problem = Severity::Problem(ErrorKind::Internal);
     let mut all: Vec<Remark> = [
-        differs("the program", |facts| facts.program.clone(), problem, "Install the same version on every machine"),
+        differs(
+            "the program",
+            |facts| Some(facts.program.clone()),
+            problem,
+            "Install the same version on every machine",
+        ),
         differs("libtorch", libtorch, problem, "Install the same one on every machine (scripts/setup.sh)"),
         differs(
             "the set of instructions",
-            |facts| facts.instructions.clone(),
+            |facts| Some(facts.instructions.clone()),
             problem,
             "Ranks would round differently: set ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA on all ranks to the least \
              of these, or remove what sets them on some",
         ),
         differs(
             "the processor",
-            |facts| facts.processor.clone(),
+            |facts| Some(facts.processor.clone()),
             Severity::Warning,
             "The faster ones wait for the slower ones",
         ),
         differs(
             "the number of threads",
-            |facts| facts.threads.to_string(),
+            |facts| Some(facts.threads.to_string()),
             Severity::Warning,
             "Ranks with fewer are slower: set OMP_NUM_THREADS to the same number for all, or give each as many \
              processors",
@@ -85,7 +90,8 @@ pub(crate) fn remarks(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
     };
     all.extend(failed("the store", |facts| failure(&facts.store)));
     all.extend(failed("the data set", |facts| failure(&facts.data)));
-    all.extend(different_data(facts));
+    let storage = Severity::Problem(ErrorKind::Storage);
+    all.extend(differs("the data set", data_set, storage, "Make data.path the same files on every machine"));
     all.extend(slow_links(facts, links));
     all
 }
@@ -101,8 +107,8 @@ fn scarce(facts: &[Facts], what: &str, free: fn(&Facts) -> Option<f64>, fix: &st
     by_host.iter().map(remark).collect()
 }
 
-fn libtorch(facts: &Facts) -> String {
-    format!("{} of {} bytes", facts.libtorch, facts.libtorch_bytes)
+fn libtorch(facts: &Facts) -> Option<String> {
+    Some(format!("{} of {} bytes", facts.libtorch, facts.libtorch_bytes))
 }
 
 fn failure<T>(outcome: &Outcome<T>) -> Option<String> {
@@ -130,21 +136,10 @@ fn skews(facts: &[Facts], links: &[Link]) -> Vec<Remark> {
     by_host.into_iter().map(remark).collect()
 }
 
-/// A data set that ranks see differently.
-fn different_data(facts: &[Facts]) -> Option<Remark> {
-    let identity = |facts: &Facts| match &facts.data {
-        Outcome::Fine(data) => {
-            Some(format!("{} images, fingerprint {:016x}, {}", data.images, data.fingerprint, data.description))
-        }
-        Outcome::NotAsked | Outcome::Failed(_) => None,
-    };
-    let by_identity = group(facts, identity);
-    let sets: Vec<String> =
-        by_identity.iter().map(|(identity, ranks)| format!("{identity} on {}", named(facts, ranks))).collect();
-    (sets.len() > 1).then(|| Remark {
-        severity: Severity::Problem(ErrorKind::Storage),
-        text: format!("the data set differs: {}. Make data.path the same files on every machine", sets.join("; ")),
-    })
+/// The identity of the data set that a rank opened.
+fn data_set(facts: &Facts) -> Option<String> {
+    let Outcome::Fine(data) = &facts.data else { return None };
+    Some(format!("{} images, fingerprint {:016x}, {}", data.images, data.fingerprint, data.description))
 }
 
 /// Links that carry far less than others between the same or between different machines.
@@ -200,9 +195,8 @@ fn named(facts: &[Facts], ranks: &[usize]) -> String {
         _ => format!("{first}-{last}"),
     };
     let spans: Vec<String> = spans.iter().map(span).collect();
-    let mut hosts: Vec<&str> = ranks.iter().map(|rank| facts[*rank].host.as_str()).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
+    let hosts: BTreeSet<&str> = ranks.iter().map(|rank| facts[*rank].host.as_str()).collect();
+    let hosts: Vec<&str> = hosts.into_iter().collect();
     let noun = if ranks.len() == 1 { "rank" } else { "ranks" };
     format!("{noun} {} ({})", spans.join(", "), hosts.join(", "))
 }

@@ -28,7 +28,7 @@ const INSISTING: [(Duration, End); 3] =
 /// How long output is waited for once the job has ended: a process that it left behind may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// The exit code of a job whose own cannot be known.
+/// The exit code reported if that of the job is not available.
 const UNWATCHED: i32 = 1;
 
 #[derive(Clone, Copy)]

@@ -22,18 +22,33 @@ pub struct Clock {
     laps: Laps,
 }
 
-/// How one rank spent a step, in seconds, from the end of the step before to its own end. Saves, grids and evaluations
-/// in between do not count.
+/// How the time of a step was spent, in seconds or in what is known about these.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Lap {
+pub struct Times<T> {
     /// In total; about the same on all ranks, which wait for each other.
-    pub step: f64,
+    pub step: T,
     /// Waiting for images.
-    pub data: f64,
-    /// In forward and backward passes; NaN if that is not known.
-    pub compute: f64,
+    pub data: T,
+    /// In forward and backward passes.
+    pub compute: T,
     /// In exchanges with the other ranks, mostly waiting for them.
-    pub wait: f64,
+    pub wait: T,
+}
+
+/// How one rank spent a step, in seconds, from the end of the step before to its own end. Saves, grids and evaluations
+/// in between do not count. The time of the passes is NaN if it is not known.
+pub type Lap = Times<f64>;
+
+impl<T> Times<T> {
+    /// From the parts in the order of the fields.
+    pub fn from_array([step, data, compute, wait]: [T; 4]) -> Self {
+        Self { step, data, compute, wait }
+    }
+
+    /// The parts in the order of the fields.
+    pub fn into_array(self) -> [T; 4] {
+        [self.step, self.data, self.compute, self.wait]
+    }
 }
 
 /// The step in progress.

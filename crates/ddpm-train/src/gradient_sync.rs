@@ -128,7 +128,7 @@ impl GradientSync {
     /// Gathers the norms of all ranks, and how each spent its last step, which all ranks pass or none. Call this after
     /// `finish`, once per step; the time spent is added to `waiting`.
     pub fn norms(&self, lap: Option<Lap>, waiting: &mut Duration) -> Result<Norms, Failure> {
-        let times = lap.map(|Lap { step, data, compute, wait }| [step, data, compute, wait]);
+        let times = lap.map(Lap::into_array);
         let ours = self.own_norms()?.into_iter().chain(times.into_iter().flatten());
         let ours: Vec<u8> = ours.flat_map(f64::to_le_bytes).collect();
         let all = timed(c"gather norms", waiting, || self.comm.gather_bytes(&ours));
@@ -136,10 +136,7 @@ impl GradientSync {
             let bytes = rank.get(size_of::<f64>() * index..).and_then(|bytes| bytes.first_chunk());
             bytes.map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes))
         };
-        let lap = |rank: &Vec<u8>| {
-            let [step, data, compute, wait] = [2, 3, 4, 5].map(|index| number(rank, index));
-            Lap { step, data, compute, wait }
-        };
+        let lap = |rank: &Vec<u8>| Lap::from_array([2, 3, 4, 5].map(|index| number(rank, index)));
         Ok(Norms {
             per_rank: all.iter().map(|rank| number(rank, 0)).collect(),
             average: number(&all[0], 1),

@@ -68,7 +68,7 @@ pub use adopt::adopt;
 pub use ahead::{Ahead, Prepared};
 pub use build::{loader, transport};
 pub use checkpointing::{Checkpoint, ResumeFrom, Saver, read_together, restore};
-pub use clock::{Clock, Lap};
+pub use clock::{Clock, Lap, Times};
 pub use data_record::{DATA, DataChange, DataRecord};
 pub use footprint::{Footprint, relief};
 pub use gpu_usage::GpuUsage;

@@ -45,12 +45,14 @@ impl Monitor {
     /// Writes `config.toml`, opens the logs at the step from which the run was resumed, removes the grids of later
     /// steps, plots the forward process, and opens what evaluations need; collective over all ranks.
     pub fn open(run: &Run) -> Result<Self, Failure> {
-        let evaluations = run.stop.heeded(|| Evaluations::open(run))?;
-        let opened = match run.comm.rank() {
-            0 => Outputs::open(run).map(Some),
-            _ => Ok(None),
-        };
-        Ok(Self { outputs: agree::unanimous(run.comm.as_ref(), opened)?, evaluations, incomplete: None })
+        run.stop.heeded(|| {
+            let evaluations = Evaluations::open(run)?;
+            let opened = match run.comm.rank() {
+                0 => Outputs::open(run).map(Some),
+                _ => Ok(None),
+            };
+            Ok(Self { outputs: agree::unanimous(run.comm.as_ref(), opened)?, evaluations, incomplete: None })
+        })
     }
 }
 
@@ -78,7 +80,7 @@ impl TrainObserver for Monitor {
         // Drawing may take longer than a stop request allows.
         if (grid || evaluations.any()) && !run.stop.requested_anywhere(run.comm.as_ref()) {
             let started = Instant::now();
-            match run.stop.heeded(|| self.evaluations.run(run, evaluations)) {
+            match self.evaluations.run(run, evaluations) {
                 // Asked to stop, a rank no longer waits for images, which all ranks know. The next step stops.
                 Err(Failure::Agreed(error)) if error.error().kind() == ErrorKind::Stopped => {}
                 done => {
@@ -196,8 +198,7 @@ impl Outputs {
             let keys = settings.hyperparameters();
             board.settings(keys.iter().map(|(key, value)| (key.as_str(), value)));
             // An unreadable image is only a warning here. The step that needs it handles it by data.on_corrupt.
-            let forward = || pictures::forward_strip(run.source, diffusion, settings.seed);
-            show(board, step, "forward", run.stop.heeded(forward));
+            show(board, step, "forward", pictures::forward_strip(run.source, diffusion, settings.seed));
             let timesteps = settings.diffusion.timesteps;
             show(board, step, "schedule", process_charts::schedules(Some(settings), timesteps.max(MIN_TIMESTEPS)));
             let width = settings.model.time_channels.unwrap_or(settings.model.channels[0]);
@@ -231,8 +232,7 @@ impl Outputs {
             return;
         }
         let count = STRIP_IMAGES.min(run.source.len() as usize);
-        let read = run.stop.heeded(|| images::read(run.source, 0, count, process.device()));
-        let picture = read.and_then(|images| {
+        let picture = images::read(run.source, 0, count, process.device()).and_then(|images| {
             process_charts::learned_variance(&EvaluatedModel { network, weights, process, images: &images })
         });
         show(board, step, "variance", picture);

@@ -1,28 +1,18 @@
 //! How all ranks spend their steps: figures for the metrics, and which ranks are stragglers.
 
-use crate::clock::Lap;
+use crate::clock::{Lap, Times};
 use crate::straggler::{Change, Stragglers};
 
 /// The steps of all ranks since the last log step, and which ranks are stragglers by them.
 pub struct RankTimes {
     /// The sums of each rank's times.
-    sums: Vec<Lap>,
+    sums: Vec<[f64; 4]>,
     steps: usize,
     stragglers: Stragglers,
 }
 
 /// How the ranks spent a step on average: each rank's mean over the steps since the last log step, compared.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RankSpreads {
-    /// Seconds of a step in total.
-    pub step: Spread,
-    /// Seconds of waiting for images.
-    pub data: Spread,
-    /// Seconds in forward and backward passes.
-    pub compute: Spread,
-    /// Seconds in exchanges with other ranks, mostly waiting for them.
-    pub wait: Spread,
-}
+pub type RankSpreads = Times<Spread>;
 
 /// A figure that each rank has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,7 +30,7 @@ pub struct Spread {
 impl RankTimes {
     /// For `ranks` ranks; a straggler takes `factor` times as long as the median.
     pub fn new(ranks: usize, factor: f64) -> Self {
-        Self { sums: vec![Lap::default(); ranks], steps: 0, stragglers: Stragglers::new(factor, ranks) }
+        Self { sums: vec![[0.0; 4]; ranks], steps: 0, stragglers: Stragglers::new(factor, ranks) }
     }
 
     /// Adds a step of all ranks, in the order of ranks; an empty one does not count. Returns which ranks have become
@@ -51,10 +41,7 @@ impl RankTimes {
         }
         self.steps += 1;
         for (sum, lap) in self.sums.iter_mut().zip(laps) {
-            sum.step += lap.step;
-            sum.data += lap.data;
-            sum.compute += lap.compute;
-            sum.wait += lap.wait;
+            sum.iter_mut().zip(lap.into_array()).for_each(|(sum, time)| *sum += time);
         }
         // A rank holds up the others by reading its images slowly, too.
         self.stragglers.observe(laps.iter().map(|lap| lap.data + lap.compute).collect())
@@ -63,18 +50,13 @@ impl RankTimes {
     /// The figures since the last call; `None` if no step was added since.
     pub fn take(&mut self) -> Option<RankSpreads> {
         let ranks = self.sums.len();
-        let sums = std::mem::replace(&mut self.sums, vec![Lap::default(); ranks]);
+        let sums = std::mem::replace(&mut self.sums, vec![[0.0; 4]; ranks]);
         let steps = std::mem::take(&mut self.steps);
-        let spread = |time: fn(&Lap) -> f64| {
-            let means: Vec<f64> = sums.iter().map(|sum| time(sum) / steps as f64).collect();
+        let spread = |part: usize| {
+            let means: Vec<f64> = sums.iter().map(|sum| sum[part] / steps as f64).collect();
             Spread::of(&means)
         };
-        (steps > 0).then(|| RankSpreads {
-            step: spread(|lap| lap.step),
-            data: spread(|lap| lap.data),
-            compute: spread(|lap| lap.compute),
-            wait: spread(|lap| lap.wait),
-        })
+        (steps > 0).then(|| RankSpreads::from_array([0, 1, 2, 3].map(spread)))
     }
 }
 

@@ -7,7 +7,7 @@ use nccl_rs::{Cuda, Error, Event, StreamHandle};
 use tch::Device;
 use tch_ext::compute_stream;
 
-/// Measures the passes of a step. If a GPU cannot be asked, they are not known: training goes on.
+/// Measures the passes of a step. If the GPU's timer fails, the time is unknown, and training goes on.
 pub struct Stopwatch {
     device: Option<OnDevice>,
     /// Whether the passes run on a GPU.
@@ -44,7 +44,7 @@ impl Stopwatch {
         Self { device: on_gpu, is_gpu: device.is_cuda(), started: Instant::now(), host: Duration::ZERO }
     }
 
-    /// The first pass is next.
+    /// Call this before the first pass.
     pub fn start(&mut self) {
         self.record(|device| &device.begin);
         self.started = Instant::now();

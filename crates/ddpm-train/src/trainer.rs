@@ -321,7 +321,10 @@ impl Trainer {
         mut event: impl FnMut(&mut dyn TrainObserver, &mut Run) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut observers = mem::take(&mut self.observers);
-        let notified = observers.iter_mut().try_for_each(|observer| event(observer.as_mut(), &mut self.run()));
+        // Observers read images: a store that does not respond must not hold up a stop.
+        let stop = self.stop.clone();
+        let notified =
+            stop.heeded(|| observers.iter_mut().try_for_each(|observer| event(observer.as_mut(), &mut self.run())));
         self.observers = observers;
         notified
     }

@@ -2,7 +2,7 @@
 
 use ddpm_comm::cut_into_buckets;
 use ddpm_config::{Backend, Settings};
-use ddpm_model::Error;
+use ddpm_model::{Error, averagings};
 use ddpm_nn::Weights;
 use ddpm_plan::{Transport, Workload};
 use tch::{Device, Kind};
@@ -36,7 +36,7 @@ pub fn workload(
     let memory = Footprint::of(settings, ranks, precision, on_gpu)?;
     Ok(Workload {
         parameters: layout.len() as u64,
-        averages: settings.ema.rates.len() + settings.ema.widths.len(),
+        averages: averagings(&settings.ema).count(),
         flops_per_image,
         // Backward completes the last parameters first.
         buckets: buckets.iter().rev().map(|bucket| (size_of::<f32>() * bucket.len()) as f64).collect(),

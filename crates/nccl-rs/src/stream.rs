@@ -95,7 +95,7 @@ impl Event {
         Self::with(cuda, device, DISABLE_TIMING)
     }
 
-    /// An event that also takes the time, for [`since`](Self::since).
+    /// An event that records a timestamp, for [`since`](Self::since).
     ///
     /// # Errors
     /// If CUDA fails.
@@ -116,7 +116,7 @@ impl Event {
     /// [`timing`](Self::timing).
     ///
     /// # Errors
-    /// If an event was not recorded, was not passed yet or takes no time, or the GPU failed.
+    /// If an event was not recorded, was not passed yet or has no timestamp, or the GPU failed.
     pub fn since(&self, earlier: &Self) -> Result<Duration, Error> {
         let mut milliseconds = 0f32;
         // SAFETY: both events are alive, and one float is written.

@@ -80,7 +80,7 @@ fn the_time_between_two_events_is_known_once_the_gpu_has_passed_them() {
     assert!((0.02..10.0).contains(&passed), "{passed}");
     let untimed = Event::new(cuda, 0).expect("there is memory");
     untimed.record(stream.handle()).expect("it is alive");
-    assert!(untimed.since(&first).is_err(), "an event that takes no time");
+    assert!(untimed.since(&first).is_err(), "an event without a timestamp");
 }
 
 #[test]

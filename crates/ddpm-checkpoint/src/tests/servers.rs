@@ -1,4 +1,4 @@
-//! Servers of other makes, each a process: moto for S3, Azurite for Azure. Both are independent of our code and the rig's.
+//! Third-party servers, each a process: moto for S3, Azurite for Azure. Both are independent of our code and the rig's.
 
 use std::{
     env,

@@ -21,12 +21,13 @@ use crate::{
 pub struct LeaseStatus {
     /// The holder, as it describes itself.
     pub owner: String,
+    uri: String,
     /// When it acquired the lease, by its own clock; `None` if written by an earlier version of the program.
-    pub taken: Option<SystemTime>,
+    taken: Option<SystemTime>,
     /// When it last renewed the lease, by the store's clock.
-    pub renewed: SystemTime,
+    renewed: SystemTime,
     /// When the lease expires unless it is renewed, by the holder's clock.
-    pub until: SystemTime,
+    until: SystemTime,
     record: Record,
 }
 
@@ -36,14 +37,33 @@ impl LeaseStatus {
         self.until.duration_since(SystemTime::now()).unwrap_or_default()
     }
 
-    /// How often a live holder renews the lease: after every third of its length.
-    pub fn renewal_interval(&self) -> Duration {
-        self.until.duration_since(self.renewed).unwrap_or_default() / 3
+    /// Whether the last renewal is recent enough for a live holder.
+    pub(crate) fn is_being_renewed(&self) -> bool {
+        age(self.renewed) < self.renewal_interval() * 3 / 2
     }
 
-    /// Whether the last renewal is recent enough for a live holder.
-    pub fn is_being_renewed(&self) -> bool {
-        SystemTime::now().duration_since(self.renewed).unwrap_or_default() < self.renewal_interval() * 3 / 2
+    /// A clause: who holds the lease, since when, and when it was last renewed.
+    pub fn describe(&self) -> String {
+        let since = self.taken.map(|taken| format!(" for {}", span(age(taken)))).unwrap_or_default();
+        let (owner, uri, renewed) = (&self.owner, &self.uri, span(age(self.renewed)));
+        format!("{owner} has held {uri}{since}, and last renewed the lease {renewed} ago")
+    }
+
+    /// What the last renewal says about the holder, as a clause, and how long the lease still runs, as another
+    /// sentence without a full stop.
+    pub fn prospects(&self) -> String {
+        let alive = if self.is_being_renewed() {
+            "so this one is alive, or died since"
+        } else {
+            "so this one seems to be dead"
+        };
+        let (interval, remaining) = (span(self.renewal_interval()), span(self.remaining()));
+        format!("a live job renews it every {interval}, {alive}. The lease runs for another {remaining}")
+    }
+
+    /// How often a live holder renews the lease: after every third of its length.
+    fn renewal_interval(&self) -> Duration {
+        self.until.duration_since(self.renewed).unwrap_or_default() / 3
     }
 }
 
@@ -63,6 +83,7 @@ impl Store {
             let time = |unix_ms| UNIX_EPOCH + Duration::from_millis(unix_ms);
             Ok(Some(LeaseStatus {
                 owner: record.owner.clone(),
+                uri: self.bucket.uri.clone(),
                 taken: (record.taken_unix_ms > 0).then(|| time(record.taken_unix_ms)),
                 renewed: written.last_modified.into(),
                 until: time(record.expiry_unix_ms),
@@ -115,6 +136,21 @@ impl Store {
             }
             self.bucket.overwrite_lease(&free(newest + 1, by)).await
         })
+    }
+}
+
+/// How long ago this was.
+fn age(time: SystemTime) -> Duration {
+    SystemTime::now().duration_since(time).unwrap_or_default()
+}
+
+/// A length of time in its two leading units.
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} min {} s", s / 60, s % 60),
+        s @ 3600..86400 => format!("{} h {} min", s / 3600, s / 60 % 60),
+        s => format!("{} d {} h", s / 86400, s / 3600 % 24),
     }
 }
 

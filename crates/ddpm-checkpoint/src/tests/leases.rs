@@ -173,7 +173,9 @@ fn breaking_a_lease_frees_the_store_and_fences_its_holder() {
         save(store, 5, 1);
         let seen = store.lease_status().unwrap().unwrap();
         assert_eq!(seen.owner, "first");
-        assert!(seen.taken.is_some() && seen.is_being_renewed() && !seen.remaining().is_zero());
+        assert!(seen.is_being_renewed() && !seen.remaining().is_zero());
+        assert!(seen.describe().starts_with(&format!("first has held {} for ", store.uri())), "{seen:?}");
+        assert!(seen.prospects().contains("so this one is alive, or died since. "), "{seen:?}");
         // The holder is alive and renews meanwhile.
         renew(store, &first).unwrap();
         store.break_lease(&seen, "unlock").unwrap();

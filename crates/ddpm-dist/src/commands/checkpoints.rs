@@ -1,6 +1,6 @@
 //! `checkpoints`: lists, shows, verifies, prunes and copies the checkpoints of a store, and frees its lease.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ddpm_checkpoint::{CheckpointError, Lease, Manifest, Retention, Store};
 use ddpm_model::{Error, ErrorKind, adopt_run, copy_snapshots, find_snapshots, newest_besides, store_of};
@@ -191,25 +191,17 @@ fn unlock(store: &Store, force: bool, json: bool) -> Result<(), Error> {
         found => found?,
     };
     let Some(lease_status) = lease_status else { return done(None, format!("no job holds {uri}")) };
-    let (left, owner) = (lease_status.remaining(), lease_status.owner.as_str());
-    let since = lease_status.taken.map(|taken| format!(" for {}", ago(taken))).unwrap_or_default();
-    let held = format!("{owner} has held {uri}{since}, and last renewed the lease {} ago", ago(lease_status.renewed));
-    if !left.is_zero() && !force {
-        let alive = if lease_status.is_being_renewed() {
-            "so this one is alive, or died since"
-        } else {
-            "so this one seems to be dead"
-        };
+    let held = lease_status.describe();
+    if !lease_status.remaining().is_zero() && !force {
         let message = format!(
-            "{held}; a live job renews it every {}, {alive}. The lease runs for another {}: if the job is certainly \
-             dead, add --force; a live one ends at its next renewal, and saves nothing more",
-            span(lease_status.renewal_interval()),
-            span(left)
+            "{held}; {}: if the job is certainly dead, add --force; a live one ends at its next renewal, and saves \
+             nothing more",
+            lease_status.prospects()
         );
         return Err(Error::new(ErrorKind::ResumeRefused, message));
     }
     store.break_lease(&lease_status, BY)?;
-    done(Some(owner), format!("freed {uri}: {held}"))
+    done(Some(lease_status.owner.as_str()), format!("freed {uri}: {held}"))
 }
 
 /// Runs `work` on a store while holding its lease, which keeps other writers out.
@@ -220,20 +212,6 @@ fn holding<T>(store: &Store, owner: &str, work: impl FnOnce(&Lease) -> Result<T,
         tracing::warn!("{error}");
     }
     done
-}
-
-fn ago(time: SystemTime) -> String {
-    span(SystemTime::now().duration_since(time).unwrap_or_default())
-}
-
-/// A length of time in its two leading units.
-fn span(time: Duration) -> String {
-    match time.as_secs() {
-        s @ 0..60 => format!("{s} s"),
-        s @ 60..3600 => format!("{} min {} s", s / 60, s % 60),
-        s @ 3600..86400 => format!("{} h {} min", s / 3600, s / 60 % 60),
-        s => format!("{} d {} h", s / 86400, s / 3600 % 24),
-    }
 }
 
 /// Prints a value, or its text, whose last column begins at `indent`.

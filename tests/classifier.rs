@@ -168,6 +168,6 @@ fn check_refusals(classifier: &Path, model: &Path) {
     let missing = ["eval", "classes", "--classifier", c, "--samples", "nowhere.safetensors"];
     check_refused(program().args(missing), 4, "nowhere.safetensors", "");
     let beyond = ["eval", "classes", "--classifier", c, "--split", "test", "-t", "100"];
-    check_refused(program().args(beyond), 2, "--timestep 100 is out of range", "0 to 99");
+    check_refused(program().args(beyond), 2, "timestep 100 is out of range", "0 to 99");
     check_refused(program().args(["eval", "classes", "--classifier", c]), 2, "--samples", "Usage");
 }

@@ -110,7 +110,7 @@ fn plans() {
     let cases = [
         ("--gpus 8", 2, "not provided", "--gpu <NAME>"),
         ("--gpus 0 --gpu h100", 2, "'0' for '--gpus", "at least 1"),
-        ("--gpus 8 --gpu h1000", 2, "no GPU `h1000`", "h100, h100-pcie"),
+        ("--gpus 8 --gpu h1000", 2, "'h1000' for '--gpu", "h100, h100-pcie"),
         ("--gpus 8 --gpu cpu", 2, "the speed of a CPU", "give --tflops"),
         ("--gpus 8 --gpu cpu --tflops 0", 2, "'0' for '--tflops", "above 0"),
         ("--gpus 8 --gpu h100 --tflops 90 --mfu 0.2", 2, "cannot be used with", "--help"),

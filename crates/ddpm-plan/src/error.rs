@@ -3,8 +3,8 @@
 /// Why nothing can be predicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A GPU that is not in the table.
-    #[error("there is no GPU `{name}` in the table; give one of {known}, or cpu with --tflops")]
+    /// A machine that is not in the table.
+    #[error("there is no `{name}` in the table of machines; give one of {known}")]
     UnknownGpu {
         /// As given.
         name: String,

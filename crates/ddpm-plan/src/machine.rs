@@ -24,9 +24,9 @@ pub struct Machine {
     /// Bandwidth of that memory, in GB/s.
     pub memory_gb_s: Option<f64>,
     /// How the ranks of a node are joined.
-    pub medium: Medium,
+    pub(crate) medium: Medium,
     /// What one of them can send to its neighbour while it receives as much, in GB/s.
-    pub inside_gb_s: f64,
+    pub(crate) inside_gb_s: f64,
 }
 
 /// A kind of GPU.
@@ -73,7 +73,7 @@ impl Machine {
     /// # Errors
     /// It is not in the table, its speed is not known, or it has no products in `precision`.
     pub fn named(name: &str, precision: Precision, tflops: Option<f64>, mfu: f64) -> Result<Self, Error> {
-        if name == CPU {
+        if name.eq_ignore_ascii_case(CPU) {
             return Ok(Self {
                 name: CPU,
                 tflops: tflops.ok_or(Error::NoSpeed)?,
@@ -88,7 +88,7 @@ impl Machine {
         }
         let gpu = GPUS.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name)).ok_or_else(|| Error::UnknownGpu {
             name: name.into(),
-            known: GPUS.each_ref().map(|gpu| gpu.name).join(", "),
+            known: Self::names().collect::<Vec<_>>().join(", "),
         })?;
         let bf16 = peak_tflops(gpu.model, true);
         let in_bf16 = match precision {
@@ -109,6 +109,11 @@ impl Machine {
             medium: gpu.medium,
             inside_gb_s: gpu.inside_gb_s,
         })
+    }
+
+    /// The names of all machines: those of GPUs, and that of a CPU.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        GPUS.iter().map(|gpu| gpu.name).chain([CPU])
     }
 
     /// Whether this is a GPU.
@@ -135,7 +140,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         let refused = |name, precision| Machine::named(name, precision, None, 0.3).unwrap_err().to_string();
-        assert!(refused("h1000", Precision::Fp32).contains("`h1000` in the table; give one of v100, a100-40gb"));
+        let unknown = refused("h1000", Precision::Fp32);
+        assert!(unknown.contains("no `h1000` in the table of machines; give one of v100, a100-40gb"), "{unknown}");
         assert!(refused("v100", Precision::Bf16).contains("set train.precision to \"fp32\""));
         assert!(refused("cpu", Precision::Fp32).contains("give --tflops"));
         let cpu = Machine::named("cpu", Precision::Fp32, Some(0.2), 0.3).unwrap();

@@ -1,6 +1,7 @@
 //! The arguments of `plan`.
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use ddpm_plan::{Cluster, Machine};
 
 use super::config::ConfigArgs;
@@ -14,8 +15,8 @@ pub struct PlanArgs {
     /// Number of GPUs, each with one rank; with `--gpu cpu`, of ranks.
     #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
     pub gpus: usize,
-    /// v100, a100-40gb, a100-80gb, h100, h100-pcie, h200, l40s, rtx3090, rtx4090, or cpu with --tflops.
-    #[arg(long, value_name = "NAME")]
+    /// What each rank computes on; cpu needs --tflops.
+    #[arg(long, value_name = "NAME", ignore_case = true, value_parser = PossibleValuesParser::new(Machine::names()))]
     pub gpu: String,
     /// Speed of a rank: the `tflops` that `bench step` reports there, on as many images.
     #[arg(long, value_name = "TFLOPS", value_parser = above_zero, conflicts_with = "mfu")]

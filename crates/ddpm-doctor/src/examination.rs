@@ -16,11 +16,11 @@ use crate::table::table;
 #[derive(Debug)]
 pub struct Examination {
     /// What each rank has found, in the order of ranks.
-    pub facts: Vec<Facts>,
+    facts: Vec<Facts>,
     /// The links between the ranks.
-    pub links: Vec<Link>,
+    links: Vec<Link>,
     /// What is to be done.
-    pub remarks: Vec<Remark>,
+    remarks: Vec<Remark>,
 }
 
 /// Examines all ranks, of the program with this name and version; with `settings` also their store and data set. All

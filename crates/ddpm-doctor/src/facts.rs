@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// The facts of one rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Its number.
     pub rank: usize,
     /// Its machine.
@@ -47,7 +47,7 @@ pub struct Facts {
 
 /// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     /// Without a configuration there was nothing to attempt.
     NotAsked,
     /// What was found.
@@ -58,7 +58,7 @@ pub enum Outcome<T> {
 
 /// What identifies a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Data {
+pub(crate) struct Data {
     /// Its number of images.
     pub images: u64,
     /// A hash of the mapping from ids to images and classes.

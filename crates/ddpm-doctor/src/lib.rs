@@ -11,6 +11,4 @@ mod store;
 mod table;
 
 pub use examination::{Examination, examine_ranks};
-pub use facts::{Data, Facts, Outcome};
 pub use machine::{Finding, examine};
-pub use remarks::{Remark, Severity};

@@ -18,7 +18,7 @@ const ENOUGH_LINKS: usize = 3;
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Remark {
+pub(crate) struct Remark {
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong, where, and how to fix it.
@@ -27,7 +27,7 @@ pub struct Remark {
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Training would fail, or compute something else: with the kind of failure.
     Problem(ErrorKind),
     /// Training works, but may be slow or fail later.

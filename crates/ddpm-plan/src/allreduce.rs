@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// What joins the ranks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
+pub(crate) enum Medium {
     /// NVLink, each GPU to each other.
     NvLink,
     /// PCI Express.
@@ -30,7 +30,7 @@ pub enum Algorithm {
 
 /// Time that averaging takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AllReduce {
+pub(crate) struct AllReduce {
     /// How.
     pub algorithm: Algorithm,
     /// How long.
@@ -39,7 +39,7 @@ pub struct AllReduce {
 
 /// The ranks and what joins them. Links carry as much in each direction at the same time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fabric {
+pub(crate) struct Fabric {
     /// Number of ranks.
     pub ranks: usize,
     /// Of these on each node.
@@ -121,7 +121,7 @@ impl Fabric {
     }
 
     /// A ring: each of the p ranks sends 2(p-1) pieces of a p-th of the buffer to the next one.
-    pub fn ring(&self, bytes: f64) -> f64 {
+    fn ring(&self, bytes: f64) -> f64 {
         let steps = 2 * (self.ranks - 1);
         let crossing = 2 * (self.nodes() - 1);
         let latency = (steps - crossing) as f64 * RING.inside(self.medium) + crossing as f64 * RING.network;
@@ -130,7 +130,7 @@ impl Fabric {
 
     /// Two trees over the nodes, whose ranks form a chain: together they use each link in both directions, so the
     /// buffer passes the slowest one once upwards and once downwards.
-    pub fn tree(&self, bytes: f64) -> f64 {
+    fn tree(&self, bytes: f64) -> f64 {
         let chain = (self.group() - 1) as f64 * TREE.inside(self.medium);
         let levels = rounds(self.nodes()) * TREE.network;
         TREE.call + 2.0 * (chain + levels) + 2.0 * bytes / (LL128 * self.slowest())
@@ -139,7 +139,7 @@ impl Fabric {
     /// One binomial tree. Up: in each round half of the ranks that are left send the whole buffer to the other half.
     /// Down: each rank, once it has the buffer, sends it to all of its children at the same time, which share its
     /// link.
-    pub fn binomial(&self, bytes: f64) -> f64 {
+    fn binomial(&self, bytes: f64) -> f64 {
         let (group, nodes) = (self.group(), self.nodes());
         let [inner, outer] = [rounds(group), rounds(nodes)];
         let latencies = if bytes > EAGER_BYTES { 3.0 } else { 1.0 };

@@ -30,7 +30,7 @@ const PAYLOAD: f64 = 1448.0 / 1514.0;
 
 impl Cluster {
     /// The ranks and what joins them.
-    pub fn fabric(&self) -> Fabric {
+    pub(crate) fn fabric(&self) -> Fabric {
         Fabric {
             ranks: self.ranks,
             per_node: self.per_node,

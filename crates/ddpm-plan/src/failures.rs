@@ -2,7 +2,7 @@
 
 /// What saving costs, and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Saving {
+pub(crate) struct Saving {
     /// How long a save holds up training, in seconds.
     pub stall_s: f64,
     /// How long it takes until a save counts; training goes on meanwhile, but the next save has to wait.
@@ -47,6 +47,8 @@ impl Saving {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A minute, and a day: sqrt(2 * 60 * 86400), and Daly's terms of it.
@@ -67,5 +69,24 @@ mod tests {
         let saving = Saving { stall_s: 1.0, save_s: 5.0, mtbf_s: 1e15, restart_s: 60.0 };
         assert!((saving.goodput(99.0) - 0.99).abs() < 1e-6);
         assert!((saving.goodput(3.0) - 0.5).abs() < 1e-6, "a save that waits 2 s for the last one");
+    }
+
+    proptest! {
+        /// Saves that take up to a tenth of the time between failures; Young's neglects terms that Daly's has.
+        #[test]
+        fn the_best_interval_beats_its_neighbours(
+            mtbf_s in 1e3..1e7,
+            share in 1e-6..0.1,
+            restart_s in 0.0..600.0,
+            factor in 0.05..0.9,
+        ) {
+            let saving = Saving { stall_s: share * mtbf_s, save_s: 0.0, mtbf_s, restart_s };
+            let at = |interval: f64| saving.goodput(interval);
+            let best = at(saving.daly());
+            prop_assert!(best >= at(factor * saving.daly()) && best >= at(saving.daly() / factor));
+            prop_assert!(best >= at(saving.young()) * (1.0 - 1e-12));
+            prop_assert!(at(saving.young()) >= at(0.5 * factor * saving.young()));
+            prop_assert!(at(saving.young()) >= at(2.0 / factor * saving.young()));
+        }
     }
 }

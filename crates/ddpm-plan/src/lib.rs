@@ -51,13 +51,10 @@ mod stragglers;
 mod table;
 mod workload;
 
-pub use allreduce::{Algorithm, AllReduce, Fabric, Medium};
+pub use allreduce::Algorithm;
 pub use cluster::Cluster;
 pub use error::Error;
-pub use failures::Saving;
 pub use machine::Machine;
-pub use overlap::averaged_at;
 pub use peaks::peak_tflops;
 pub use plan::Plan;
-pub use stragglers::expected_max;
 pub use workload::{Transport, Workload};

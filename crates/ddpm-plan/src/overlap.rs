@@ -5,7 +5,7 @@
 ///
 /// Buckets are averaged one after the other. With overlap, one is complete when backward has computed as large a part
 /// of its time as of all bytes; without, when backward is over.
-pub fn averaged_at(buckets: &[f64], backward_s: f64, overlaps: bool, average: impl Fn(f64) -> f64) -> f64 {
+pub(crate) fn averaged_at(buckets: &[f64], backward_s: f64, overlaps: bool, average: impl Fn(f64) -> f64) -> f64 {
     let total: f64 = buckets.iter().sum();
     let (mut computed, mut done) = (0.0, 0.0);
     for bytes in buckets {

@@ -8,7 +8,7 @@ const STEPS: u32 = 4000;
 ///
 /// With F the probability of one number below x, F^n is that of all: the mean of the maximum is the integral of 1 - F^n
 /// over x > 0 less that of F^n over x < 0.
-pub fn expected_max(n: usize) -> f64 {
+pub(crate) fn expected_max(n: usize) -> f64 {
     let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
     let width = 2.0 * RANGE / f64::from(STEPS);
     let all = |one: f64| one.powf(n as f64);

@@ -45,13 +45,13 @@ pub(crate) const VALUE: f64 = 4.0;
 
 impl Workload {
     /// Bytes of a checkpoint: weights, two moments, and the averages.
-    pub fn checkpoint_bytes(&self) -> f64 {
+    pub(crate) fn checkpoint_bytes(&self) -> f64 {
         VALUE * self.parameters as f64 * (3 + self.averages) as f64
     }
 
     /// Bytes that the end of a step moves between a GPU and its memory: clearing the gradients, the norms of the rank's
     /// share and of the average, clipping, the optimizer, and the averages.
-    pub fn update_bytes(&self) -> f64 {
+    pub(crate) fn update_bytes(&self) -> f64 {
         let passes = 1 + 2 + 2 + 7 + 3 * self.averages;
         VALUE * self.parameters as f64 * passes as f64
     }

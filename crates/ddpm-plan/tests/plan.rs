@@ -1,6 +1,6 @@
 //! The model as a whole: an example by hand, and what must hold whatever the numbers are.
 
-use ddpm_plan::{Algorithm, Cluster, Machine, Plan, Saving, Transport, Workload};
+use ddpm_plan::{Algorithm, Cluster, Machine, Plan, Transport, Workload};
 use ddpm_spec::Precision;
 use proptest::prelude::*;
 
@@ -158,22 +158,5 @@ proptest! {
         prop_assert!((parts.iter().sum::<f64>() - plan.step_s).abs() <= 1e-9 * plan.step_s);
         prop_assert!(plan.exposed_s <= plan.allreduce_s * (1.0 + 1e-9) + 1e-12, "{plan:?}");
         prop_assert!(plan.goodput >= 0.0 && plan.goodput < 1.0 && plan.efficiency <= 1.0 + 1e-9, "{plan:?}");
-    }
-
-    /// Saves that take up to a tenth of the time between failures; Young's neglects terms that Daly's has.
-    #[test]
-    fn the_best_interval_beats_its_neighbours(
-        mtbf_s in 1e3..1e7,
-        share in 1e-6..0.1,
-        restart_s in 0.0..600.0,
-        factor in 0.05..0.9,
-    ) {
-        let saving = Saving { stall_s: share * mtbf_s, save_s: 0.0, mtbf_s, restart_s };
-        let at = |interval: f64| saving.goodput(interval);
-        let best = at(saving.daly());
-        prop_assert!(best >= at(factor * saving.daly()) && best >= at(saving.daly() / factor));
-        prop_assert!(best >= at(saving.young()) * (1.0 - 1e-12));
-        prop_assert!(at(saving.young()) >= at(0.5 * factor * saving.young()));
-        prop_assert!(at(saving.young()) >= at(2.0 / factor * saving.young()));
     }
 }

@@ -23,20 +23,20 @@ impl Store {
     /// returns its path.
     ///
     /// # Errors
-    /// `Store` if it cannot be written.
+    /// `Store` if it cannot be written, `Unconditional` if the store has no conditional writes.
     pub fn leave_mark(&self) -> Result<String, CheckpointError> {
         let path = probe_path();
-        self.block_on(self.bucket.create_mark(&path)).map(|_| path.to_string())
+        self.block_on(self.bucket.create_probe(&path)).map(|_| path.to_string())
     }
 
     /// Whether the mark that another process left is in this store, by a conditional write that must be refused: a
     /// folder may be another one on another machine. A mark that is created instead is deleted.
     ///
     /// # Errors
-    /// `Store` if it cannot be written.
+    /// As [`leave_mark`](Self::leave_mark).
     pub fn has_mark(&self, mark: &str) -> Result<bool, CheckpointError> {
         let path = Path::from(mark);
-        let created = self.block_on(self.bucket.create_mark(&path))?;
+        let created = self.block_on(self.bucket.create_probe(&path))?;
         if created {
             self.remove_mark(mark)?;
         }
@@ -54,13 +54,25 @@ impl Store {
 }
 
 impl Bucket {
-    /// Creates a mark; false if it exists.
-    async fn create_mark(&self, path: &Path) -> Result<bool, CheckpointError> {
-        match self.objects.put_opts(path, "probe".into(), PutMode::Create.into()).await {
+    /// Creates an object on condition that there is none; false if there is one.
+    async fn create_probe(&self, path: &Path) -> Result<bool, CheckpointError> {
+        self.written(path, self.objects.put_opts(path, "probe".into(), PutMode::Create.into()).await)
+    }
+
+    /// Whether a conditional write was carried out; false if its condition does not hold.
+    fn written(&self, path: &Path, put: object_store::Result<PutResult>) -> Result<bool, CheckpointError> {
+        match put {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
+                Err(self.unconditional("it does not support conditional writes"))
+            }
             Err(error) => Err(self.failed("write", path, error)),
         }
+    }
+
+    fn unconditional(&self, reason: &str) -> CheckpointError {
+        CheckpointError::Unconditional { uri: self.uri.clone(), reason: reason.into() }
     }
 
     async fn probe(&self) -> Result<(), CheckpointError> {
@@ -74,34 +86,24 @@ impl Bucket {
 
     /// Writes to `path`, where there is no object yet, under conditions that hold and others that do not.
     async fn check_conditions(&self, path: &Path) -> Result<(), CheckpointError> {
-        let refused = |reason: &str| CheckpointError::Unconditional { uri: self.uri.clone(), reason: reason.into() };
-        let written = |put: object_store::Result<PutResult>| match put {
-            Ok(_) => Ok(true),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
-            Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
-                Err(refused("it does not support conditional writes"))
-            }
-            Err(e) => Err(self.failed("write", path, e)),
-        };
-        let create = || self.objects.put_opts(path, "probe".into(), PutMode::Create.into());
         // "Already exists" is fine for the first put too: its response was lost and the client retried it.
-        written(create().await)?;
-        if written(create().await)? {
-            return Err(refused("it lets an existing object be created again"));
+        self.create_probe(path).await?;
+        if self.create_probe(path).await? {
+            return Err(self.unconditional("it lets an existing object be created again"));
         }
         // Directories implement conditional updates differently: see the lease.
         if self.root.is_some() {
             return Ok(());
         }
         let before = self.version(path).await?;
-        let updated = written(self.update(path, "probe again".into(), before.clone()).await)?;
+        let updated = self.written(path, self.update(path, "probe again".into(), before.clone()).await)?;
         // An update whose response was lost has changed the version all the same.
         if !updated && self.version(path).await?.e_tag == before.e_tag {
-            return Err(refused("it refuses to update an object although the condition holds"));
+            return Err(self.unconditional("it refuses to update an object although the condition holds"));
         }
         let stale = UpdateVersion { e_tag: Some(format!("\"{STALE_ETAG}\"")), version: Some("1".into()) };
-        if written(self.update(path, "stale".into(), stale).await)? {
-            return Err(refused("it lets an object be updated although the condition does not hold"));
+        if self.written(path, self.update(path, "stale".into(), stale).await)? {
+            return Err(self.unconditional("it lets an object be updated although the condition does not hold"));
         }
         Ok(())
     }

@@ -76,9 +76,12 @@ pub(crate) fn lease_path() -> Path {
     Path::from("lease.json")
 }
 
+/// Where probes are, which exist for a moment only.
+pub(crate) const PROBES: &str = "probe";
+
 /// A unique name for a probe.
 pub(crate) fn probe_path() -> Path {
-    Path::from(format!("probe/{}", Ulid::generate()))
+    Path::from(format!("{PROBES}/{}", Ulid::generate()))
 }
 
 /// Where a rewind moves a manifest: a unique name each time, so that nothing is ever overwritten.

@@ -1,12 +1,14 @@
 //! The probe: whether a store enforces the conditional writes that commits and leases rely on, and whether several
 //! processes that name the same store write to the same one.
 
+use std::fs;
+
 use object_store::{Error, ObjectStoreExt, PutMode, PutResult, UpdateVersion, path::Path};
 
 use crate::{
     CheckpointError, Store,
     bucket::{Bucket, STALE_ETAG},
-    layout::probe_path,
+    layout::{PROBES, probe_path},
 };
 
 impl Store {
@@ -49,14 +51,31 @@ impl Store {
     /// `Store` if it cannot be deleted.
     pub fn remove_mark(&self, mark: &str) -> Result<(), CheckpointError> {
         let path = Path::from(mark);
-        self.block_on(self.bucket.objects.delete(&path)).map_err(|error| self.bucket.failed("delete", &path, error))
+        self.block_on(self.bucket.delete_probe(&path)).map_err(|error| self.bucket.failed("delete", &path, error))
     }
 }
 
 impl Bucket {
     /// Creates an object on condition that there is none; false if there is one.
     async fn create_probe(&self, path: &Path) -> Result<bool, CheckpointError> {
-        self.written(path, self.objects.put_opts(path, "probe".into(), PutMode::Create.into()).await)
+        let put = self.objects.put_opts(path, "probe".into(), PutMode::Create.into()).await;
+        if put.is_err() {
+            self.remove_empty_folder();
+        }
+        self.written(path, put)
+    }
+
+    async fn delete_probe(&self, path: &Path) -> object_store::Result<()> {
+        let deleted = self.objects.delete(path).await;
+        self.remove_empty_folder();
+        deleted
+    }
+
+    /// In a directory, removes the folder of probes, unless there are any.
+    fn remove_empty_folder(&self) {
+        if let Some(root) = &self.root {
+            let _ = fs::remove_dir(root.join(PROBES));
+        }
     }
 
     /// Whether a conditional write was carried out; false if its condition does not hold.
@@ -78,7 +97,7 @@ impl Bucket {
     async fn probe(&self) -> Result<(), CheckpointError> {
         let path = probe_path();
         let outcome = self.check_conditions(&path).await;
-        if let Err(e) = self.objects.delete(&path).await {
+        if let Err(e) = self.delete_probe(&path).await {
             tracing::warn!("{path} in {} could not be deleted: {e}", self.uri);
         }
         outcome

@@ -7,6 +7,7 @@ use ddpm_checkpoint::{CheckpointError, Store};
 use ddpm_comm::Collective;
 use ddpm_config::Settings;
 use ddpm_model::store_options;
+use ddpm_store::directory;
 
 use crate::facts::Outcome;
 
@@ -74,16 +75,10 @@ fn find(settings: &Settings, uri: &str, mark: &str) -> Result<(), String> {
     }
 }
 
-/// The folders that opening and testing the store at `uri` creates, the innermost first; none if it is not a folder.
+/// The folders that opening the store at `uri` creates, the innermost first; none if it is not a folder.
 fn missing_folders(uri: &str) -> Vec<PathBuf> {
-    let path = uri.strip_prefix("file://").unwrap_or(uri);
-    if path.contains("://") {
-        return Vec::new();
-    }
-    let Ok(path) = std::path::absolute(path) else { return Vec::new() };
-    // That of the probe and of the mark.
-    let innermost = path.join("probe");
-    innermost.ancestors().take_while(|folder| !folder.exists()).map(PathBuf::from).collect()
+    let Some(path) = directory(uri).and_then(|path| std::path::absolute(path).ok()) else { return Vec::new() };
+    path.ancestors().take_while(|folder| !folder.exists()).map(PathBuf::from).collect()
 }
 
 #[cfg(test)]
@@ -121,5 +116,8 @@ mod tests {
         }
         store.remove_mark(&mark).unwrap();
         assert_eq!(find(&settings, &uri(&here), ""), Ok(()));
+        for dir in [&here, &there] {
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+        }
     }
 }

@@ -63,13 +63,12 @@ const FORMS: &str = "give a directory such as runs/mnist/checkpoints, or an addr
 /// # Errors
 /// What is wrong with the address or the environment, and what to change: a phrase without a full stop.
 pub fn resolve<'a>(uri: &'a str, limits: Limits, env: &[(String, String)]) -> Result<Location<'a>, String> {
+    if let Some(path) = directory(uri) {
+        return Ok(Location::Directory(path));
+    }
     let (scheme, rest) = match uri.split_once("://") {
-        None if uri.is_empty() => return Err(format!("the path is empty; {FORMS}")),
-        // A path may contain a colon.
-        Some((scheme, _)) if scheme.contains('/') => return Ok(Location::Directory(uri)),
-        None => return Ok(Location::Directory(uri)),
+        None => return Err(format!("the path is empty; {FORMS}")),
         Some(("memory", "")) => return Ok(Location::Objects(Arc::new(InMemory::new()))),
-        Some(("file", path)) if path.starts_with('/') && !path.contains('%') => return Ok(Location::Directory(path)),
         Some(("file", _)) => return Err("a file:// address takes an absolute path without % escapes".into()),
         Some(parts) => parts,
     };
@@ -116,6 +115,17 @@ pub fn resolve<'a>(uri: &'a str, limits: Limits, env: &[(String, String)]) -> Re
     let objects = build()?;
     let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|e| format!("{e}; {FORMS}"))?;
     Ok(Location::Objects(Arc::new(PrefixStore::new(objects, prefix))))
+}
+
+/// The directory that an address names; `None` if it names an object store, or nothing.
+pub fn directory(uri: &str) -> Option<&str> {
+    match uri.split_once("://") {
+        None => Some(uri).filter(|path| !path.is_empty()),
+        // A path may contain a colon.
+        Some((scheme, _)) if scheme.contains('/') => Some(uri),
+        Some(("file", path)) => Some(path).filter(|path| path.starts_with('/') && !path.contains('%')),
+        Some(_) => None,
+    }
 }
 
 /// Applies `with` to every variable that starts with `prefix` and that the builder knows.

@@ -12,6 +12,6 @@ mod endpoint;
 mod patience;
 mod variables;
 
-pub use address::{Limits, Location, environment, resolve};
+pub use address::{Limits, Location, directory, environment, resolve};
 pub use diagnosis::{explain, is_outage};
 pub use patience::{be_interactive, patience_or};

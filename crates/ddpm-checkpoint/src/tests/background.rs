@@ -104,6 +104,7 @@ fn the_probe_accepts_conditional_writes_and_cleans_up() {
         store.probe().unwrap();
         let left = store.block_on(store.bucket.objects.list_with_delimiter(Some(&Path::from("probe")))).unwrap();
         assert_eq!(left.objects.len(), 0);
+        assert!(store.bucket.root.as_ref().is_none_or(|root| !root.join("probe").exists()));
     });
 }
 
@@ -117,6 +118,7 @@ fn a_mark_is_seen_in_its_own_store_only() {
         assert!(!elsewhere.has_mark(&mark).unwrap(), "it is deleted where it did not belong");
         store.remove_mark(&mark).unwrap();
         assert!(!store.has_mark(&mark).unwrap());
+        assert!(store.bucket.root.as_ref().is_none_or(|root| !root.join("probe").exists()));
     });
 }
 

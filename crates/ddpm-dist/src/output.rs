@@ -3,14 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use ddpm_comm::World;
 use ddpm_model::{Error, ErrorKind};
-use ddpm_telemetry::{Showing, fit_terminal};
-
-/// Only rank 0 shows progress.
-pub fn shown(world: &World) -> Showing {
-    if world.rank() == 0 { Showing::Progress } else { Showing::Nothing }
-}
+use ddpm_telemetry::fit_terminal;
 
 /// Prints a result on stdout, and a newline.
 ///

@@ -39,6 +39,13 @@ pub enum Showing {
     Nothing,
 }
 
+impl Showing {
+    /// For work that all ranks do together: rank 0 shows progress, the others do not.
+    pub fn on(rank: usize) -> Self {
+        if rank == 0 { Self::Progress } else { Self::Nothing }
+    }
+}
+
 /// Work that takes long, and how much of it there is.
 #[derive(Clone, Debug)]
 pub struct Work {

@@ -9,7 +9,7 @@ use ddpm_diffusion::{Diffusion, kept_timesteps};
 use ddpm_model::images::{Images, floats};
 use ddpm_model::tensor_file::{self, Entry};
 use ddpm_model::{Error, Failure, Guides, Model, data, finite, gather, images, steps};
-use ddpm_telemetry::Work;
+use ddpm_telemetry::{Showing, Work};
 use serde_json::json;
 use tch::Tensor;
 
@@ -17,7 +17,7 @@ use crate::cli::EncodeArgs;
 use crate::commands::batch;
 use crate::commands::patience::PATIENCE;
 use crate::model_data;
-use crate::output::{print, shown};
+use crate::output::print;
 
 /// Encodes images and writes the noise.
 pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -52,7 +52,7 @@ pub fn run(args: &EncodeArgs, world: &World, json: bool) -> Result<(), Failure> 
         }
         Ok::<_, Error>(noise)
     };
-    let noise = Work::on_images("encoding", args.count, shown(world), encode);
+    let noise = Work::on_images("encoding", args.count, Showing::on(world.rank()), encode);
     let noise = gather(comm, agree::unanimous(comm, noise)?);
     agree::act_on_root(comm, || write(args, &model, source.as_ref(), &noise))?;
     if comm.rank() == 0 {

@@ -2,12 +2,13 @@
 
 use ddpm_comm::{World, agree};
 use ddpm_model::{Export, ExportFolder, ExportOptions, Failure, Model};
+use ddpm_telemetry::Showing;
 use serde_json::json;
 
 use crate::cli::ExportArgs;
 use crate::commands::patience::PATIENCE;
 use crate::failure::relieve_with;
-use crate::output::{print, shown};
+use crate::output::print;
 
 /// Exports a model.
 pub fn run(args: &ExportArgs, world: &World, json: bool) -> Result<(), Failure> {
@@ -20,7 +21,7 @@ pub fn run(args: &ExportArgs, world: &World, json: bool) -> Result<(), Failure> 
     let export = agree::unanimous(comm, Export::of(&model, options))?;
     tracing::info!("exporting {}", model.description);
     relieve_with("Leave out the sample images with --no-grid");
-    let samples = if args.no_grid { None } else { Some(export.draw(comm, shown(world))?) };
+    let samples = if args.no_grid { None } else { Some(export.draw(comm, Showing::on(comm.rank()))?) };
     agree::act_on_root(comm, || {
         let variants = export.write(&folder, samples.as_deref())?;
         let out = args.out.display().to_string();

@@ -10,12 +10,11 @@ use ddpm_model::file_charts;
 use ddpm_model::pictures::{self, STRIP_IMAGES};
 use ddpm_model::process_charts::{self, EvaluatedModel};
 use ddpm_model::{Drawn, Error, Failure, Generation, Model, data, diffusion, images, steps};
-use ddpm_telemetry::{Picture, Work};
+use ddpm_telemetry::{Picture, Showing, Work};
 use tch::Device;
 
 use crate::cli::PlotCommand;
 use crate::model_data;
-use crate::output::shown;
 
 /// Draws the requested picture.
 pub fn run(command: &PlotCommand, world: &World) -> Result<(), Failure> {
@@ -100,5 +99,6 @@ fn reverse(world: &World, model: &Model, sampler: Sampler, steps: usize, seed: u
         trajectories: STRIP_IMAGES,
         ..Generation::of(model, &process, sampler)
     };
-    Work::on_images("drawing", STRIP_IMAGES, shown(world), |progress| generation.gather(comm, STRIP_IMAGES, progress))
+    let draw = |progress: &dyn Fn(usize, usize)| generation.gather(comm, STRIP_IMAGES, progress);
+    Work::on_images("drawing", STRIP_IMAGES, Showing::on(world.rank()), draw)
 }

@@ -8,14 +8,14 @@ use ddpm_data::ImageShape;
 use ddpm_diffusion::{Clip, Ddim, Diffusion, Langevin, kept_timesteps, space_timesteps};
 use ddpm_model::tensor_file::{self, Entry};
 use ddpm_model::{Drawn, Error, Failure, Generation, Guided, Guides, ImageFolder, Model, kind_name, pictures, steps};
-use ddpm_telemetry::Work;
+use ddpm_telemetry::{Showing, Work};
 use serde_json::json;
 use tch::Tensor;
 
 use crate::cli::{ClassChoice, SampleArgs};
 use crate::commands::batch;
 use crate::commands::patience::PATIENCE;
-use crate::output::{print, shown};
+use crate::output::print;
 
 /// Where samples go.
 enum Output<'a> {
@@ -97,7 +97,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
     let began = Instant::now();
     let gather = || {
         let draw = |progress: &dyn Fn(usize, usize)| generation.gather(comm.as_ref(), count, progress);
-        Work::on_images("drawing", count, shown(world), draw)
+        Work::on_images("drawing", count, Showing::on(world.rank()), draw)
     };
     let image = model.network.image();
     if image.channels != 1 && image.channels != 3 && !matches!(order.output, Output::Safetensors(_)) {
@@ -115,7 +115,7 @@ pub fn run(args: &SampleArgs, world: &World, json: bool) -> Result<(), Failure> 
             agree::unanimous(comm.as_ref(), folder.clear())?;
             let write = |indices, batch: Drawn| folder.write(indices, &batch.samples, image);
             let draw = |progress: &dyn Fn(usize, usize)| generation.run(comm.as_ref(), count, progress, write);
-            Work::on_images("drawing", count, shown(world), draw)?;
+            Work::on_images("drawing", count, Showing::on(world.rank()), draw)?;
         }
         Output::Grid(path) => {
             let drawn = gather()?;

@@ -121,11 +121,11 @@ impl Comparison {
             Against::Data { source, count, .. } => Reference::Images { source: source.as_ref(), count: *count },
             Against::File(path) => Reference::File(path),
         };
-        let reference = reference.statistics(comm, &self.extractor, self.batch, Showing::Progress)?;
+        let reference = reference.statistics(comm, &self.extractor, self.batch, Showing::on(comm.rank()))?;
         if let Some(path) = statistics {
             reference.write(comm, path)?;
         }
-        let moments = |images: &ImageSet| images.moments(comm, &self.extractor, self.batch, Showing::Progress);
+        let moments = |images: &ImageSet| images.moments(comm, &self.extractor, self.batch, Showing::on(comm.rank()));
         let samples = self.evaluated.with_images(self.against.depth(), moments)?;
         Ok((reference.distance(comm, &samples)?, reference.origin))
     }
@@ -159,7 +159,7 @@ impl Comparison {
             return Err(Agreed::known_to_all(Error::config(message)).into());
         };
         [self.evaluated.count(), *count].into_iter().try_for_each(check).map_err(Agreed::known_to_all)?;
-        let rows = |images: &ImageSet| images.rows(comm, &self.extractor, self.batch, Showing::Progress);
+        let rows = |images: &ImageSet| images.rows(comm, &self.extractor, self.batch, Showing::on(comm.rank()));
         let reference = rows(&ImageSet::Data { source: source.as_ref(), count: *count })?;
         Ok((self.evaluated.with_images(self.against.depth(), rows)?, reference))
     }

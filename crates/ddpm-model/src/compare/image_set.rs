@@ -96,7 +96,7 @@ impl ImageSet<'_> {
     }
 
     /// Passes each batch of this rank's share to `take`, with the index of its first image. Which images share a batch
-    /// does not depend on the number of ranks, unless they are drawn. Rank 0 shows how far it is.
+    /// does not depend on the number of ranks, unless they are drawn.
     fn for_each(
         &self,
         comm: &dyn Collective,
@@ -106,7 +106,6 @@ impl ImageSet<'_> {
         take: impl FnMut(usize, &Tensor) -> Result<(), Error>,
     ) -> Result<(), Failure> {
         let what = if matches!(self, Self::Drawn { .. }) { "drawing" } else { "reading" };
-        let showing = if comm.rank() == 0 { showing } else { Showing::Nothing };
         Work::on_images(what, self.count(), showing, |progress| self.pass_each(comm, device, batch, progress, take))
     }
 

@@ -49,7 +49,7 @@ impl<'a> Export<'a> {
     }
 
     /// Draws the images of the model card, all ranks together: f32 `[16, C, H, W]` on rank 0, nothing on the others.
-    /// The classes take turns. Rank 0 shows progress if `showing` says so.
+    /// The classes take turns.
     pub fn draw(&self, comm: &dyn Collective, showing: Showing) -> Result<Vec<f32>, Failure> {
         let model = self.model;
         let total = model.diffusion.timesteps();

@@ -9,12 +9,12 @@ use ddpm_data::Source;
 use ddpm_diffusion::{Clip, Diffusion, space_timesteps};
 use ddpm_eval::{Likelihood, Strata};
 use ddpm_model::{BoundTask, Error, Failure, Guides, Model, data, kind_name};
-use ddpm_telemetry::Work;
+use ddpm_telemetry::{Showing, Work};
 use serde_json::{Value, json};
 
 use crate::cli::NllArgs;
 use crate::commands::batch;
-use crate::output::{print, shown};
+use crate::output::print;
 
 /// How long a rank waits for another at most: enough for a batch read from a slow disk, and a forward pass.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -48,7 +48,7 @@ pub fn run(args: &NllArgs, world: &World, json: bool) -> Result<(), Failure> {
         task.model.description,
         task.kind(args),
     );
-    let sums = Work::on_images("evaluating", images, shown(world), |progress| {
+    let sums = Work::on_images("evaluating", images, Showing::on(world.rank()), |progress| {
         bound.evaluate(comm, &task.source, images, task.settings.data.workers, |done| progress(done, units))
     })?;
     if world.rank() == 0 {

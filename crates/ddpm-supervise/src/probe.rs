@@ -5,8 +5,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,13 @@ const CONNECT_S: u32 = 5;
 /// How much of what a probe says last is looked at, in bytes.
 const LAST_WORDS: u64 = 4096;
 
-/// Asks hosts, and collects their answers.
+/// Asks hosts, and collects their answers. Probes that are still running when it is dropped are killed.
 pub(crate) struct Prober {
     /// A shell's command in place of ssh, in which `{host}` stands for the host.
     command: Option<String>,
     sender: Sender<Answer>,
     answers: Receiver<Answer>,
+    running: Arc<Running>,
 }
 
 /// Whether a host answered.
@@ -41,15 +43,15 @@ impl Prober {
     /// Asks by `command`, else by ssh, and this machine not at all.
     pub fn new(command: Option<String>) -> Self {
         let (sender, answers) = channel();
-        Self { command, sender, answers }
+        Self { command, sender, answers, running: Arc::default() }
     }
 
     /// Asks a host; the answer comes later.
     pub fn ask(&self, host: String) {
-        let (command, sender) = (self.command.clone(), self.sender.clone());
+        let (command, sender, running) = (self.command.clone(), self.sender.clone(), Arc::clone(&self.running));
         thread::spawn(move || {
             // Looking up a name may take as long as a probe.
-            let fault = question(command.as_deref(), &host).and_then(|command| fault(command, LIMIT));
+            let fault = question(command.as_deref(), &host).and_then(|command| fault(command, LIMIT, &running));
             // Nobody may be waiting for it any more.
             let _ = sender.send(Answer { host, fault });
         });
@@ -58,6 +60,72 @@ impl Prober {
     /// The answers that have come since.
     pub fn answers(&self) -> impl Iterator<Item = Answer> {
         self.answers.try_iter()
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.running.end();
+    }
+}
+
+/// The probes that are running, each as a process group of its own: signals to the program do not reach them.
+#[derive(Default)]
+struct Running(Mutex<Groups>);
+
+#[derive(Default)]
+struct Groups {
+    leaders: Vec<Pid>,
+    /// Whether no more probes are to be started.
+    ended: bool,
+}
+
+impl Running {
+    fn start(&self, command: &mut Command) -> io::Result<Child> {
+        let mut groups = self.groups();
+        if groups.ended {
+            return Err(io::Error::other("its supervisor is ending"));
+        }
+        let child = command.process_group(0).spawn()?;
+        groups.leaders.push(Pid::from_child(&child));
+        Ok(child)
+    }
+
+    /// How a probe ended, if it has.
+    fn poll(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+        // Once it is waited for, another process may get its number, so it must not be killed any more.
+        let mut groups = self.groups();
+        let status = child.try_wait()?;
+        if status.is_some() {
+            groups.forget(Pid::from_child(child));
+        }
+        Ok(status)
+    }
+
+    fn kill(&self, child: &mut Child) {
+        let leader = Pid::from_child(child);
+        let _ = kill_process_group(leader, Signal::KILL);
+        self.groups().forget(leader);
+        let _ = child.wait();
+    }
+
+    /// Kills all probes; none is started after this.
+    fn end(&self) {
+        let mut groups = self.groups();
+        groups.ended = true;
+        for leader in groups.leaders.drain(..) {
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Groups {
+    fn forget(&mut self, leader: Pid) {
+        self.leaders.retain(|other| *other != leader);
     }
 }
 
@@ -77,23 +145,22 @@ fn question(command: Option<&str>, host: &str) -> Option<Command> {
 }
 
 /// Runs a probe; returns why there is no answer.
-fn fault(mut command: Command, limit: Duration) -> Option<String> {
+fn fault(mut command: Command, limit: Duration, running: &Running) -> Option<String> {
     let started = Instant::now();
     // Not a pipe: a probe may say more than fits into one, and leave a process behind that keeps it open.
     let said = tempfile::tempfile().and_then(|file| Ok((file.try_clone()?, file)));
     let (stderr, said) = said.map_or_else(|_| (Stdio::null(), None), |(file, said)| (file.into(), Some(said)));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
-    let mut child = match command.spawn() {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    let mut child = match running.start(&mut command) {
         Ok(child) => child,
         Err(error) => return Some(format!("{} cannot be started: {error}", command.get_program().to_string_lossy())),
     };
     let status = loop {
-        match child.try_wait() {
+        match running.poll(&mut child) {
             Ok(Some(status)) => break status,
             Ok(None) if started.elapsed() < limit => thread::sleep(Duration::from_millis(10)),
             _ => {
-                let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-                let _ = child.wait();
+                running.kill(&mut child);
                 return Some(format!("no answer within {} s", limit.as_secs_f64()));
             }
         }
@@ -152,6 +219,10 @@ mod tests {
         command
     }
 
+    fn fault(command: Command, limit: Duration) -> Option<String> {
+        super::fault(command, limit, &Running::default())
+    }
+
     #[test]
     fn the_last_line_of_a_failed_probe_is_the_reason() {
         assert_eq!(fault(shell("echo no >&2"), LIMIT), None);
@@ -171,6 +242,20 @@ mod tests {
     fn a_probe_that_hangs_is_no_answer() {
         let limit = Duration::from_millis(100);
         assert_eq!(fault(shell("sleep 1000 & wait"), limit).unwrap(), "no answer within 0.1 s");
+    }
+
+    #[test]
+    fn probes_end_with_their_prober() {
+        let running = Running::default();
+        thread::scope(|scope| {
+            let probe = scope.spawn(|| super::fault(shell("sleep 1000"), LIMIT, &running));
+            while running.groups().leaders.is_empty() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            running.end();
+            assert!(probe.join().unwrap().unwrap().starts_with("signal: 9"));
+        });
+        assert!(super::fault(shell("true"), LIMIT, &running).unwrap().contains("supervisor is ending"));
     }
 
     #[test]

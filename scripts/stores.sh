@@ -68,18 +68,10 @@ moto() {
         } 2>openssl.log
     )
     export PYTHONPATH=$CACHE/moto
-    start moto python3 -u -c '
-import sys
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-application = DomainDispatcherApplication(create_backend_app)
-server = make_server("127.0.0.1", 0, application, threaded=False, ssl_context=tuple(sys.argv[1:]))
-print(f"listens on https://127.0.0.1:{server.port}")
-server.serve_forever()' "$scratch/server.pem" "$scratch/server.key"
+    start moto python3 "$here/moto_server.py" "$scratch/server.pem" "$scratch/server.key"
     unset PYTHONPATH
     s3 "$(address moto)"
     export AWS_CA_BUNDLE=$scratch/ca.pem
-    curl -sf --cacert "$AWS_CA_BUNDLE" -X PUT "$AWS_ENDPOINT_URL/bucket"
 }
 
 azurite() {

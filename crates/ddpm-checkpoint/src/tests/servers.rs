@@ -23,21 +23,7 @@ pub struct Moto(Process);
 /// Azurite, with a container.
 pub struct Azurite(Process);
 
-/// moto handles one request at a time: it checks a condition and then writes without holding a lock, so with threads it
-/// sometimes lets two competitors win.
-const MOTO: &str = "
-import ssl, sys, threading, urllib.request
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-certificate = tuple(sys.argv[1:]) or None
-application = DomainDispatcherApplication(create_backend_app)
-server = make_server('127.0.0.1', 0, application, threaded=False, ssl_context=certificate)
-threading.Thread(target=server.serve_forever).start()
-address = f\"{'https' if certificate else 'http'}://127.0.0.1:{server.port}\"
-trusting = ssl._create_unverified_context() if certificate else None
-urllib.request.urlopen(urllib.request.Request(f'{address}/bucket', method='PUT'), context=trusting).close()
-print(f'listens on {address}', flush=True)
-";
+const MOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/moto_server.py");
 /// The account that every Azurite has.
 const ACCOUNT: &str = "devstoreaccount1";
 const ACCOUNT_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
@@ -98,7 +84,7 @@ impl Moto {
 
     fn start_with(certificate: &[&Path]) -> Self {
         let mut command = Command::new("python3");
-        command.args(["-c", MOTO]).args(certificate).env("PYTHONPATH", installed("moto"));
+        command.arg(MOTO).args(certificate).env("PYTHONPATH", installed("moto"));
         Self(Process::start(&mut command))
     }
 

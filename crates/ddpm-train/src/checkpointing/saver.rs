@@ -11,18 +11,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ddpm_checkpoint::{
-    Attempt, Commit, Failpoint, Lease, Manifest, Retention, SCHEMA, ShardEntry, Store, Upload, nonce,
-};
+use ddpm_checkpoint::{Attempt, Failpoint, Lease, Manifest, Retention, SCHEMA, Store, nonce};
 use ddpm_comm::{Agreed, Collective, agree};
 use ddpm_config::{OnFailure, Settings, WhenBusy};
 use ddpm_model::{Error, ErrorKind, Failure, current_folder, store_options};
 use ddpm_nn::Network;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkpointing::lease::{acquire, begin_run};
 use crate::checkpointing::retaining::Retaining;
+use crate::checkpointing::save::{Save, SaveEvent};
 use crate::checkpointing::share::share_of;
 use crate::checkpointing::snapshots::Snapshots;
 use crate::data_record::DataRecord;
@@ -74,41 +72,6 @@ impl Drop for Saver {
             tracing::warn!("{error}");
         }
     }
-}
-
-/// A save in flight.
-struct Save {
-    step: u64,
-    begun: Instant,
-    /// When the current phase began.
-    since: Instant,
-    /// This rank's shard, until it is written and reported.
-    upload: Option<Upload>,
-    /// The shard that each rank has written, if it has reported one.
-    shards: Vec<Option<ShardEntry>>,
-    /// The manifest without its shards, until the commit takes it; on rank 0.
-    draft: Option<Manifest>,
-    /// The running commit, on rank 0.
-    commit: Option<Commit>,
-}
-
-impl Save {
-    fn is_late(&self, limit_s: u64) -> bool {
-        self.since.elapsed() > Duration::from_secs(limit_s)
-    }
-}
-
-/// What happened on one rank to the save in flight.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum SaveEvent {
-    /// Its shard is written.
-    Written(ShardEntry),
-    /// The manifest is committed; from rank 0.
-    Committed,
-    /// Its part of the save failed.
-    Failed(Error),
-    /// The lease is lost, so no more saves are possible.
-    LeaseLost(Error),
 }
 
 impl Saver {
@@ -248,31 +211,7 @@ impl Saver {
             return Some(SaveEvent::LeaseLost(error.into()));
         }
         self.advance_background();
-        let limit = self.settings.comm.timeout_s;
-        let save = self.in_flight.as_mut()?;
-        match save.upload.as_mut().and_then(Upload::poll) {
-            Some(Ok(entry)) => {
-                save.upload = None;
-                return Some(SaveEvent::Written(entry));
-            }
-            Some(Err(error)) => return Some(SaveEvent::Failed(error.into())),
-            None => {}
-        }
-        match save.commit.as_mut().and_then(Commit::poll) {
-            Some(Ok(())) => Some(SaveEvent::Committed),
-            Some(Err(error)) => Some(SaveEvent::Failed(error.into())),
-            // Only a rank with an upload or a commit of its own in progress can be late.
-            None if (save.upload.is_some() || save.commit.is_some()) && save.is_late(limit) => {
-                let message = format!(
-                    "the save of step {} took over {limit} s for its {}; find out why the store is slow, or raise \
-                     comm.timeout_s",
-                    save.step,
-                    if save.upload.is_some() { "shard" } else { "commit" }
-                );
-                Some(SaveEvent::Failed(Error::new(ErrorKind::Storage, message)))
-            }
-            None => None,
-        }
+        self.in_flight.as_mut()?.poll(self.settings.comm.timeout_s)
     }
 
     /// Applies the events of all ranks, in rank order. Every rank must pass the same events.
@@ -292,16 +231,13 @@ impl Saver {
         }
         let Some(save) = &mut self.in_flight else { return Ok(()) };
         for (rank, entry) in written {
-            save.shards[rank] = Some(entry);
+            save.written(rank, entry);
             if rank == self.comm.rank() {
                 Failpoint::ShardReported.reach();
             }
         }
-        if let Some(draft) = save.draft.take_if(|_| save.shards.iter().all(Option::is_some)) {
-            let shards = save.shards.drain(..).flatten().collect();
-            let manifest = Manifest { shards, ..draft };
-            save.since = Instant::now();
-            save.commit = Some(self.store.start_commit(manifest, self.lease.as_ref()));
+        if let Some(manifest) = save.take_manifest() {
+            save.committing(self.store.start_commit(manifest, self.lease.as_ref()));
         }
         Ok(())
     }
@@ -390,15 +326,8 @@ impl Saver {
         let values = share_of(state, rank, world)?;
         Failpoint::SnapshotTaken.reach();
         let draft = (rank == 0).then(|| self.draft(network, state, attempt));
-        self.in_flight = Some(Save {
-            step: state.step,
-            begun: Instant::now(),
-            since: Instant::now(),
-            upload: Some(self.store.start_upload(state.step, &attempt, rank, world, values)),
-            shards: vec![None; world],
-            draft,
-            commit: None,
-        });
+        let upload = self.store.start_upload(state.step, &attempt, rank, world, values);
+        self.in_flight = Some(Save::new(state.step, world, upload, draft));
         Ok(())
     }
 

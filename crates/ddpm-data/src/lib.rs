@@ -39,6 +39,7 @@
 //! ```
 
 mod announce;
+mod batch;
 mod celeba;
 mod classes;
 mod cursor;
@@ -72,6 +73,7 @@ mod unread;
 mod user_caches;
 mod windows;
 
+pub use batch::{Batch, Prepare};
 pub use classes::{Class, class_phrases};
 pub use ddpm_spec::{
     Alpha, DataSpec, Depth, Fit, FolderLabels, IdxLabels, ImageShape, OnCorrupt, ShardFormat, ShardLabels, ShardSpec,
@@ -83,7 +85,7 @@ pub use folder::{class_folders, first_shape};
 pub use guard::is_guarded;
 pub use interrupt::heeding;
 pub use listing::images_below;
-pub use loader::{Batch, Loader, LoaderConfig, Prepare};
+pub use loader::{Loader, LoaderConfig};
 pub use open::{levels, open, preview};
 pub use order::Order;
 pub use pack::{Manifest, PackFormat, PackedShard, Packing, pack, verify};

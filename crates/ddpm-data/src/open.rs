@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use ddpm_spec::{DataSpec, Depth, Naming, SourceKind};
 
+use crate::batch::{Batch, label};
 use crate::error::DataError;
 use crate::folder::Folder;
 use crate::idx::Idx;
-use crate::loader::{Batch, label};
 use crate::parallel;
 use crate::pixels::Reader;
 use crate::replace::read_or_next;

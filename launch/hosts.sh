@@ -144,7 +144,7 @@ checked=yes
 check_hosts
 
 for i in "${!hosts[@]}"; do echo "${hosts[i]} slots=${slots[i]}"; done >"$folder/hosts"
-# mpirun gives up a host that has been silent for that many seconds: before the ranks do, which cannot tell which it is.
+# mpirun gives up on a host that has been silent for that many seconds: before the ranks, which cannot tell which it is.
 limit=$((timeout * 3 / 4 < 120 ? timeout * 3 / 4 : 120))
 idle=$((limit > 1 ? limit / 2 : 1)) interval=$((limit > 9 ? limit / 10 : 1))
 launcher=(

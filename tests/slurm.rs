@@ -52,7 +52,7 @@ impl Cluster {
                 None => command.env_remove(name),
             };
         }
-        // Other than mpirun, srun does not tell ranks that they share processors.
+        // Unlike mpirun, srun does not tell ranks that they share processors.
         command.env("OMPI_MCA_mpi_yield_when_idle", "1");
         command.env("DDPM_DIST", of_program.get_program()).env("DDPM_LOGS", self.dir.path().join("logs"));
         command

@@ -41,7 +41,7 @@ fn a_slowed_rank_is_named_and_the_metrics_tell_the_ranks_apart() {
     assert!(!outcome.stderr.contains("rank 0 is a straggler"), "{}", outcome.stderr);
 
     let lines = metrics(dir.path());
-    assert!(lines[&1]["step_s_max"].is_null(), "nothing is known of the first step when it is logged");
+    assert!(lines[&1]["step_s_max"].is_null(), "nothing is known about the first step when it is logged");
     let of = |step: u64, key: &str| lines[&step][key].as_f64().unwrap();
     let slowest_is_1 = (10..=steps).filter(|step| of(*step, "step_compute_s_max_rank") == 1.0).count();
     assert!(slowest_is_1 > 35, "rank 1 was the slowest in {slowest_is_1} steps");

@@ -58,7 +58,7 @@ fn what_the_weights_do_not_tell() {
         (
             "",
             2,
-            "the weights do not tell the size of the images (convolutions fit any), the heads of its attention (any",
+            "the weights do not reveal the size of the images (convolutions fit any), the heads of its attention (any",
             "--image-size, --num-heads or --num-head-channels, --diffusion-steps, --noise-schedule",
         ),
         (
@@ -111,8 +111,8 @@ fn what_the_weights_do_not_tell() {
         ("--out DIR/taken --num-heads 4", 2, "taken holds a run already", "another directory"),
         ("--num-heads 4", 2, "not provided", "--out <RUN>"),
     ];
-    let told = "--image-size 16 --diffusion-steps 1000 --noise-schedule linear --use-new-attention-order false";
-    check(dir.path(), &format!("{IMPORT} {told}"), &cases);
+    let given = "--image-size 16 --diffusion-steps 1000 --noise-schedule linear --use-new-attention-order false";
+    check(dir.path(), &format!("{IMPORT} {given}"), &cases);
     assert!(!dir.path().join("run").exists(), "refused imports leave nothing behind");
     let cases = [
         (
@@ -129,7 +129,7 @@ fn what_the_weights_do_not_tell() {
         ),
     ];
     check(dir.path(), "", &cases);
-    // Nothing is known of its data.
+    // Nothing is known about its data.
     let imported = dir.path().join("imported");
     succeed(program().args(["import", "tests/golden/pipeline-digits", "--out"]).arg(&imported));
     let cases = [

@@ -24,7 +24,7 @@ pub struct ModelDescription {
 
 impl Settings {
     /// The settings of a run in `dir` that holds this model: its network, its images and its process, and otherwise
-    /// defaults. Nothing is known of its data. Averages begin at trained weights, so they are not warmed up.
+    /// defaults. Nothing is known about its data. Averages begin at trained weights, so they are not warmed up.
     ///
     /// # Errors
     /// [`SpecError`] if a number of the model is larger than any that settings hold.

@@ -223,7 +223,7 @@ fn losses_and_bounds_are_finite_and_right_at_the_last_timestep() {
             let bound = process.bound_terms(&x_start, &t, &eps, Clip::Unit, model).unwrap();
             assert!(is_finite(&bound.vb) && is_finite(&bound.xstart_mse), "{what}");
             assert!(bound.mse.double_value(&[0]) < 1e-20, "{what}: pure noise is its own eps");
-            assert!(process.prior_bpd(&x_start).abs().max().double_value(&[]) < 1e-12, "{what}: x_T tells nothing");
+            assert!(process.prior_bpd(&x_start).abs().max().double_value(&[]) < 1e-12, "{what}: x_T reveals nothing");
             if variance == Variance::FixedSmall {
                 // The divergence of two normals with variance 1 - abar and means sqrt(abar) x_0, at t - 1.
                 let abar = process.alphas_cumprod[98];

@@ -84,8 +84,8 @@ impl Cli {
         Self::from_arg_matches(&typed).map_err(|error| error.format(&mut command))
     }
 
-    /// How long the person who waits for the command gives a store; none for commands that the configuration tells how
-    /// long to retry.
+    /// How long the person who waits for the command gives a store; none for commands whose configuration says how long
+    /// to retry.
     pub fn patience(&self) -> Result<Option<Duration>, Error> {
         use Command::{Bench, Import, Train, TrainClassifier};
         let configured = matches!(self.command, Train(_) | TrainClassifier(_) | Bench(_) | Import(_));

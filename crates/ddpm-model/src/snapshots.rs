@@ -64,7 +64,7 @@ pub fn copy_snapshots(
     Ok(())
 }
 
-/// Tells damage, without which the rest may still serve, from other errors.
+/// Separates damage, without which the rest may still serve, from other errors.
 pub(crate) fn usable<T>(read: Result<T, CheckpointError>) -> Result<Result<T, CheckpointError>, Error> {
     match read {
         Err(damaged @ CheckpointError::Damaged { .. }) => Ok(Err(damaged)),

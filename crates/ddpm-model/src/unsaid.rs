@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A property of a model that a file of weights does not tell. OpenAI's code takes it as an argument.
+/// A property of a model that a file of weights does not reveal. OpenAI's code takes it as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unsaid {
     /// `image_size`.
@@ -20,7 +20,7 @@ pub enum Unsaid {
 }
 
 impl Unsaid {
-    /// What it is, and why the weights do not tell.
+    /// What it is, and why the weights do not reveal it.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::ImageSize => "the size of the images (convolutions fit any)",

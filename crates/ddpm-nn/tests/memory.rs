@@ -1,4 +1,4 @@
-//! Memory that runs out is an error wherever it does, and the next attempt with enough of it goes through.
+//! Running out of memory is an error wherever it happens, and the next attempt with enough memory succeeds.
 
 mod common;
 

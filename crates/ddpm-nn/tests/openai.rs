@@ -43,7 +43,7 @@ fn networks_compute_what_openais_code_computes() {
         let distance = distance(name, heads, order);
         assert!(distance <= 1e-4, "{name} is off by {distance:e}");
     }
-    // What the shapes do not tell matters.
+    // What the shapes do not reveal matters.
     for (name, heads, order) in [
         ("improved-hybrid", Heads::Number(4), HeadsFirst),
         ("guided-updown", Heads::Number(2), HeadsFirst),

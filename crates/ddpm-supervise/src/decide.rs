@@ -32,7 +32,7 @@ pub struct Policy {
 pub(crate) struct Exit {
     /// How it ended.
     pub ending: Ending,
-    /// The last step that is known of.
+    /// The last step that is known.
     pub reached: u64,
     /// Why it failed, if it said so.
     pub failure: Option<Failure>,

@@ -27,7 +27,7 @@ pub(crate) enum Event<'a> {
         attempt: usize,
         exit_code: i32,
         ending: Ending,
-        /// The last step that is known of.
+        /// The last step that is known.
         step: u64,
         /// The step of the failure.
         failed_step: Option<u64>,

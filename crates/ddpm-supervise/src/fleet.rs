@@ -31,7 +31,7 @@ enum State {
     Silent,
 }
 
-/// A change in what is known of a host.
+/// A change in what is known about a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It does not answer any more, or did not from the start.
@@ -57,7 +57,7 @@ impl Layout {
 }
 
 impl Fleet {
-    /// Hosts of which nothing is known yet; `fits` tells whether the job can run on a number of ranks. `batch` is for
+    /// Hosts about which nothing is known yet; `fits` says whether the job can run on a number of ranks. `batch` is for
     /// the message only.
     ///
     /// # Errors
@@ -119,8 +119,8 @@ impl Fleet {
         self.members.iter().any(|member| member.host.name == name && member.state == State::Silent)
     }
 
-    /// The largest number of ranks that fits on the hosts that answer, if any does; `counts` is told since when a host
-    /// has answered. The first hosts are filled first, so that as few as possible can fail.
+    /// The largest number of ranks that fits on the hosts that answer, if any does; `counts` gets the time since which
+    /// a host has answered. The first hosts are filled first, so that as few as possible can fail.
     pub(crate) fn layout(&self, counts: impl Fn(Duration) -> bool) -> Option<Layout> {
         let answering = |member: &&Member| matches!(member.state, State::Answering(since) if counts(since));
         let answering: Vec<&Host> = self.members.iter().filter(answering).map(|member| &member.host).collect();

@@ -71,7 +71,7 @@ pub struct Report {
     pub message: String,
 }
 
-/// Keeps a job running until it is done, it cannot be, or the user has had enough.
+/// Keeps a job running until it is done, it cannot be, or the user asks it to stop.
 ///
 /// # Errors
 /// The hosts do not fit the configuration or the command, or there is no place for events and temporary files.
@@ -253,7 +253,7 @@ impl Driver {
     fn report_pause(&mut self, pause: Pause) {
         let now = self.begun.elapsed();
         let (reason, until) = match pause {
-            // The answers come within seconds, and may come amid another pause.
+            // The answers come within seconds, and may come during another pause.
             Pause::Probes => return,
             _ if pause == self.pause => return,
             Pause::Job => {
@@ -331,7 +331,7 @@ impl Scratch {
         tempfile::Builder::new().prefix("ddpm-supervise-").tempdir().map(Self)
     }
 
-    /// The path of a file in the folder, which is made anew if the system has cleaned it up.
+    /// The path of a file in the folder, which is created again if the system has cleaned it up.
     fn file(&mut self, name: &str) -> io::Result<PathBuf> {
         if !self.0.path().is_dir() {
             *self = Self::new()?;

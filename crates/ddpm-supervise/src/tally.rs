@@ -85,7 +85,7 @@ fn sum(all: impl Iterator<Item = Training>) -> Training {
     })
 }
 
-/// The lines of the file by step; `is_ours` is told the step and digest of each.
+/// The lines of the file by step; `is_ours` gets the step and digest of each.
 fn read(file: &Path, is_ours: impl Fn(u64, u64) -> bool) -> Option<BTreeMap<u64, Line>> {
     let bytes = fs::read(file).ok()?;
     let mut lines = BTreeMap::new();

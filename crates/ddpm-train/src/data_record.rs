@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// are ordered: that follows from their number, and from how they are spread over files if it is an order of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRecord {
-    /// Number of images; 0 if nothing is known of the data, as of an imported model's.
+    /// Number of images; 0 if nothing is known about the data, as for an imported model.
     pub images: u64,
     /// [`Source::fingerprint`] in hexadecimal; `None` in checkpoints of versions without fingerprints.
     #[serde(default)]

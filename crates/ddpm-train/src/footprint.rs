@@ -87,7 +87,7 @@ impl Footprint {
     /// measured in libtorch's allocator during forward and backward passes of a few images, since both kept and peak
     /// memory are affine in the number of images. The rest is what this process uses apart from its tensors.
     /// Everything is measured on the CPU, even for GPUs: tensors have the same size there, provided that the group
-    /// norms are computed in the way of this process's GPU.
+    /// norms are computed as on this process's GPU.
     pub fn of(settings: &Settings, world: usize, precision: Kind, on_gpu: bool) -> Result<Self, Error> {
         if on_gpu {
             with_group_norm(norm_of_the_gpu(), || Self::measured(settings, world, precision, true))

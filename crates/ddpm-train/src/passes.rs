@@ -169,7 +169,7 @@ fn verify(
             );
             Stage::Eager
         }
-        // A step that training skips; the next one may tell.
+        // A step that training skips; the next one may show it.
         _ => Stage::Recorded(recording),
     };
     Ok((stage, terms))

@@ -11,7 +11,7 @@ use crate::footprint::Footprint;
 use crate::precision::choose_convolutions;
 use crate::task::Task;
 
-/// How long a run waits before it gives up a silent host, at most: the keepalives of launch/hosts.sh.
+/// How long a run waits before it gives up on a silent host, at most: the keepalives of launch/hosts.sh.
 const SILENCE_S: f64 = 120.0;
 
 /// What a run with these settings, which fit `ranks` ranks, computes on a data set of `images`. Its operations are

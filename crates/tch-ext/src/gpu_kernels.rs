@@ -37,7 +37,7 @@ pub fn forget_gpu_kernels() {
     unsafe { tch_ext_unload_gpu_kernels() }
 }
 
-/// How the CPU can compute group norms in the way of this process's GPU: with the same operations and tensors.
+/// How the CPU can compute group norms as this process's GPU does: with the same operations and tensors.
 pub fn norm_of_the_gpu() -> NormOnCpu {
     // SAFETY: the shim reads a pointer, which is written before anything computes.
     if unsafe { tch_ext_has_gpu_kernels() } { NormOnCpu::AsGpuKernels } else { NormOnCpu::Composed }

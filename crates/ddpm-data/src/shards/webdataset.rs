@@ -64,7 +64,7 @@ pub(super) fn scan(path: &Path, cursor: Cursor, labels: &ShardLabels) -> Result<
         return Err(DataError::format(path, reason));
     }
     let records = scan.finish()?;
-    // A file that was cut between two members can be told from a whole one by the block of zeros that ends these.
+    // A file that was cut between two members differs from a whole one by the block of zeros that ends these.
     if end.next_multiple_of(BLOCK) + BLOCK > length {
         let reason = "this tar file is truncated between two members: the zeros that end a tar file are missing; fetch it \
                       again, or if it is known to be complete, append them by truncate -s +1024";

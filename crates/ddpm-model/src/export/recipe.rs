@@ -6,7 +6,7 @@ use ddpm_config::Settings;
 use ddpm_spec::DataKind;
 use ddpm_telemetry::read_metrics;
 
-/// The metrics of training that a reader of the model's description is told.
+/// The metrics of training that the model's description reports.
 const METRICS: [&str; 4] = ["loss", "mse", "vlb_smoothed", "epoch"];
 
 /// The settings with every path reduced to its last part, in the current folder, and the run in a folder by its name;

@@ -21,8 +21,8 @@ pub enum NoiseSchedule {
     Cosine,
 }
 
-/// The arguments with which OpenAI's code built a model, as far as its weights do not tell them. What is `None` was not
-/// given; the others have the defaults of that code.
+/// The arguments with which OpenAI's code built a model, as far as its weights do not reveal them. What is `None` was
+/// not given; the others have the defaults of that code.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpenAiArguments {
     /// Side of the square images.
@@ -114,7 +114,7 @@ fn complete(arguments: &OpenAiArguments) -> Result<Complete, Error> {
             Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
             _ => reasons.concat(),
         };
-        return Err(Error::config(format!("the weights do not tell {reasons}")).or(Remedy::Describe(missing)));
+        return Err(Error::config(format!("the weights do not reveal {reasons}")).or(Remedy::Describe(missing)));
     };
     let time_scale = if rescales { 1000.0 / timesteps.max(1) as f64 } else { 1.0 };
     let order = if queries_first { AttentionOrder::HeadsLast } else { AttentionOrder::HeadsFirst };

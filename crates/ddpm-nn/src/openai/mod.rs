@@ -1,5 +1,5 @@
 //! Reads a U-Net of OpenAI's improved-diffusion (Nichol & Dhariwal 2021) or guided-diffusion (Dhariwal & Nichol 2021):
-//! a file of weights, whose shapes tell most of the architecture.
+//! a file of weights, whose shapes reveal most of the architecture.
 
 mod names;
 mod structure;
@@ -47,7 +47,7 @@ impl OpenAiUNet {
         Ok(Self { structure, file })
     }
 
-    /// What the network is built from, given what the shapes do not tell: the side of the square images, the heads of
+    /// What the network is built from, given what the shapes do not reveal: the side of the square images, the heads of
     /// its attention, and the factor by which its timesteps were rescaled.
     pub fn config(&self, image_size: usize, heads: Heads, time_scale: f64) -> UNetSpec {
         let s = &self.structure;

@@ -1,10 +1,10 @@
-//! What the names and shapes of the tensors tell of the architecture.
+//! What the names and shapes of the tensors reveal of the architecture.
 
 use std::collections::BTreeMap;
 
 use crate::stored::Stored;
 
-/// The architecture, as far as shapes tell it.
+/// The architecture, as far as shapes reveal it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Structure {
     pub(super) in_channels: i64,
@@ -39,7 +39,7 @@ impl Shapes<'_> {
     }
 }
 
-/// Infers the architecture, or says why this is not such a U-Net. The way up tells most: there a level ends with what
+/// Infers the architecture, or says why this is not such a U-Net. The way up reveals most: a level there ends with what
 /// doubles the resolution, in the same block as its last layer. On the way down, a residual block that halves it looks
 /// like any other.
 pub(super) fn infer(tensors: &BTreeMap<String, Stored>) -> Result<Structure, String> {

@@ -22,7 +22,8 @@ fn a_slowed_rank_is_named_and_the_metrics_tell_the_ranks_apart() {
     ] {
         options.extend(["--set", option]);
     }
-    let steps = 70;
+    // A rank is named after 10 seconds.
+    let steps = 200;
     let child = start(&mut train(2, dir.path(), steps, &options));
     let ranks = || ranks_below(child.id()).into_iter().filter(|pid| listens(*pid)).collect::<Vec<_>>();
     wait_for(|| ranks().len() == 2);
@@ -44,7 +45,7 @@ fn a_slowed_rank_is_named_and_the_metrics_tell_the_ranks_apart() {
     assert!(lines[&1]["step_s_max"].is_null(), "nothing is known about the first step when it is logged");
     let of = |step: u64, key: &str| lines[&step][key].as_f64().unwrap();
     let slowest_is_1 = (10..=steps).filter(|step| of(*step, "step_compute_s_max_rank") == 1.0).count();
-    assert!(slowest_is_1 > 35, "rank 1 was the slowest in {slowest_is_1} steps");
+    assert!(slowest_is_1 > steps as usize / 2, "rank 1 was the slowest in {slowest_is_1} steps");
     for step in 2..=steps {
         for key in ["step_s", "step_data_s", "step_compute_s", "step_wait_s"] {
             let [min, median, max] = ["min", "median", "max"].map(|name| of(step, &format!("{key}_{name}")));

@@ -3,8 +3,8 @@
 TARGET=${CARGO_TARGET_DIR:-target}
 die() { echo "bench: $1" >&2; exit 2; }
 
-# build [ARGS...]: the program and its examples.
-build() { cargo build --release --locked --quiet -p ddpm-dist "$@"; }
+# build [ARGS...]: the program, with the features that the tests compile it with; --examples adds the examples.
+build() { cargo build --release --locked --quiet --workspace --bins "$@"; }
 
 # venv NAME PACKAGE...: a Python environment in the cache with these packages; sets PYTHON to its interpreter.
 venv() {

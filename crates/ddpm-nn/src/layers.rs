@@ -83,7 +83,7 @@ impl Conv2d {
         if let Some(planes) = self.planes(w, x)? {
             return tch_ext::winograd_with_planes(x, &planes, &w[self.bias], None);
         }
-        if self.channels_of_3x3(w)?.is_some_and(|(input, output)| tch_ext::winograd_applies(x, input, output)) {
+        if self.kind_of_planes(w, x)?.is_some() {
             return tch_ext::winograd(x, &w[self.weight], &w[self.bias]);
         }
         let kind = kind_of_products(x);
@@ -122,10 +122,12 @@ impl Conv2d {
         Ok(sum.expect("there is an input"))
     }
 
-    /// Input and output channels of a 3x3 convolution that keeps the size, which is what Winograd's algorithm computes.
-    fn channels_of_3x3(&self, w: &Weights) -> Result<Option<(i64, i64)>, TchError> {
+    /// The kind of the transformed weights by which Winograd's algorithm convolves `x` fastest: for 3x3 convolutions that
+    /// keep the size.
+    fn kind_of_planes(&self, w: &Weights, x: &Tensor) -> Result<Option<Kind>, TchError> {
         let (output, input, kernel, _) = w[self.weight].size4()?;
-        Ok(((kernel, self.stride, self.padding) == (3, 1, 1)).then_some((input, output)))
+        let supported = (kernel, self.stride, self.padding) == (3, 1, 1);
+        Ok(if supported { tch_ext::winograd_planes_for(x, input, output) } else { None })
     }
 
     /// The transformed weights for `x`, where they are the fastest choice and no gradient is needed.
@@ -133,8 +135,7 @@ impl Conv2d {
         if !w.is_prepared() || x.requires_grad() {
             return Ok(None);
         }
-        let Some((input, output)) = self.channels_of_3x3(w)? else { return Ok(None) };
-        let Some(kind) = tch_ext::winograd_planes_for(x, input, output) else { return Ok(None) };
+        let Some(kind) = self.kind_of_planes(w, x)? else { return Ok(None) };
         let planes =
             w.prepared(self.weight, Form::Planes(kind), || Ok(vec![tch_ext::winograd_planes(&w[self.weight], kind)?]))?;
         Ok(planes.and_then(|mut planes| planes.pop()))

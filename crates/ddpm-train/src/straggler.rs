@@ -1,13 +1,15 @@
 //! The rule that calls a rank a straggler, by how long each rank works on its part of each step.
 //!
 //! All ranks take equally long for a step, because they wait for the slowest. What differs is the time for
-//! which a rank works rather than waits. It varies from step to step, so the rule looks at 50 steps, in blocks of 5: a
-//! rank is slow if its mean over all of them exceeds the ranks' median by the factor, and in each fifth of them by
-//! three quarters of that. The first condition ignores noise, and the second a few steps that took very long.
+//! which a rank works rather than waits. It varies from step to step, so the rule looks at 50 steps, or at as many as
+//! take 10 s if that is more, in ten blocks: a rank is slow if its mean over all of them exceeds the ranks' median by
+//! the factor, and in each fifth of them by three quarters of that. The first condition ignores noise, and the second a
+//! few steps that took very long. The 10 s are for short steps: another program may well take a core for 50 of them.
 
-/// Steps of a block.
-const BLOCK: usize = 5;
-/// Blocks that are looked at: 50 steps.
+/// The fewest and the most steps of a block, and the seconds that it takes on the slowest rank, unless it has the most.
+const BLOCK: std::ops::Range<usize> = 5..1000;
+const BLOCK_S: f64 = 1.0;
+/// Blocks that are looked at.
 const BLOCKS: usize = 10;
 /// Neighbouring blocks in each of which a straggler is slow.
 const PART: usize = 2;
@@ -22,10 +24,12 @@ const COMPARED: f64 = 2.0;
 /// A rank that becomes a straggler, or ceases to be one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
-    /// Over the last 50 steps it worked this many times as long as the median of the ranks.
+    /// Over the last `steps` steps it worked `times` times as long as the median of the ranks.
     Slow {
         /// The rank.
         rank: usize,
+        /// The steps that were looked at, at least 50.
+        steps: usize,
         /// How many times as long.
         times: f64,
     },
@@ -36,7 +40,7 @@ pub enum Change {
     },
 }
 
-/// What the ranks did in the last 50 steps, and which of them are stragglers.
+/// What the ranks did in the last steps, and which of them are stragglers.
 pub struct Stragglers {
     factor: f64,
     /// The steps of the block in progress: the seconds of each rank.
@@ -48,6 +52,7 @@ pub struct Stragglers {
 
 /// The mean seconds of each rank in a block, with a limit on what one step counts.
 struct Block {
+    steps: usize,
     judged: Vec<f64>,
     compared: Vec<f64>,
 }
@@ -59,10 +64,13 @@ impl Stragglers {
     }
 
     /// Adds a step, for which each rank worked so many seconds. A change is returned once: a straggler is not named
-    /// again before it has recovered. A number that is not finite keeps its rank from being named in the next 50 steps.
+    /// again before it has recovered. A number that is not finite keeps its rank from being named for as long as it is
+    /// looked at.
     pub fn observe(&mut self, seconds: Vec<f64>) -> Vec<Change> {
         self.steps.push(seconds);
-        if self.steps.len() < BLOCK {
+        let of_rank = |rank: usize| self.steps.iter().map(|step| step[rank]).sum::<f64>();
+        let slowest = (0..self.slow.len()).map(of_rank).fold(0.0, f64::max);
+        if self.steps.len() < BLOCK.start || (slowest < BLOCK_S && self.steps.len() < BLOCK.end) {
             return Vec::new();
         }
         if self.blocks.len() == BLOCKS {
@@ -73,6 +81,7 @@ impl Stragglers {
         if self.blocks.len() < BLOCKS {
             return Vec::new();
         }
+        let steps = self.blocks.iter().map(|block| block.steps).sum();
         let whole = Comparison::of(&self.blocks);
         let parts: Vec<Comparison> = self.blocks.chunks(PART).map(Comparison::of).collect();
         let share = |share: f64| 1.0 + share * (self.factor - 1.0);
@@ -81,7 +90,7 @@ impl Stragglers {
         for (rank, slow) in self.slow.iter_mut().enumerate() {
             if !*slow && whole.exceeds(rank, self.factor) && parts.iter().all(|part| part.exceeds(rank, in_parts)) {
                 *slow = true;
-                changes.push(Change::Slow { rank, times: whole.times(rank) });
+                changes.push(Change::Slow { rank, steps, times: whole.times(rank) });
             } else if *slow && !whole.exceeds(rank, again) {
                 *slow = false;
                 changes.push(Change::Recovered { rank });
@@ -103,7 +112,7 @@ impl Block {
             };
             (0..ranks).map(of_rank).collect()
         };
-        Self { judged: mean(JUDGED), compared: mean(COMPARED) }
+        Self { steps: steps.len(), judged: mean(JUDGED), compared: mean(COMPARED) }
     }
 }
 
@@ -153,6 +162,8 @@ mod tests {
     use super::*;
 
     const FACTOR: f64 = 1.2;
+    /// Seconds of a step that nothing disturbs: long enough for 50 steps to suffice.
+    const STEP: f64 = 0.25;
 
     /// Random numbers, the same in each run of the tests.
     struct Random(u64);
@@ -174,7 +185,7 @@ mod tests {
 
         /// The seconds of a step on a rank that nothing disturbs: they vary by `noise`.
         fn even_step(&mut self, noise: f64) -> f64 {
-            0.1 * (noise * self.normal()).exp()
+            STEP * (noise * self.normal()).exp()
         }
 
         /// The same, but one step in 200 takes five times as long.
@@ -220,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_rank_slowed_by_30_percent_is_named_within_60_steps() {
-        for (ranks, period) in [(2, 0.1), (4, 0.02), (8, 1.0)] {
+        for (ranks, period) in [(2, 0.25), (4, 0.05), (8, 2.5)] {
             for seed in 0..20 {
                 let (mut random, mut rule) = (Random(seed), Stragglers::new(FACTOR, ranks));
                 // Not always at the first step of a block.
@@ -266,13 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn short_steps_are_looked_at_for_10_seconds() {
+        for (step_s, least) in [(0.01, 1000), (0.04, 250), (0.2, 50), (2.0, 50)] {
+            let mut rule = Stragglers::new(FACTOR, 2);
+            let (number, rank) = named(&mut rule, 2000, || vec![step_s / 1.3, step_s]).unwrap();
+            assert!(rank == 1 && (least..=least + 10).contains(&number), "steps of {step_s} s: {number}");
+        }
+    }
+
+    #[test]
     fn a_pause_is_not_slowness() {
         let mut rule = Stragglers::new(FACTOR, 2);
         let mut number = 0;
         let step = || {
             number += 1;
             // Twenty steps at ten times the usual, such as while a disk is checked.
-            vec![0.1, if (60..80).contains(&number) { 1.0 } else { 0.1 }]
+            vec![STEP, if (60..80).contains(&number) { 10.0 * STEP } else { STEP }]
         };
         assert_eq!(named(&mut rule, 500, step), None);
     }
@@ -281,9 +301,9 @@ mod tests {
     fn a_straggler_is_named_once_until_it_has_recovered() {
         let mut rule = Stragglers::new(FACTOR, 3);
         let changes: Vec<Change> = (0..600)
-            .flat_map(|step| rule.observe(vec![0.1, 0.1, if step / 150 % 2 == 0 { 0.2 } else { 0.1 }]))
+            .flat_map(|step| rule.observe(vec![STEP, STEP, if step / 150 % 2 == 0 { 2.0 * STEP } else { STEP }]))
             .collect();
-        let slow = Change::Slow { rank: 2, times: 2.0 };
+        let slow = Change::Slow { rank: 2, steps: 50, times: 2.0 };
         let recovered = Change::Recovered { rank: 2 };
         assert_eq!(changes.len(), 4, "{changes:?}");
         assert_eq!((changes[0], changes[1], changes[3]), (slow, recovered, recovered));
@@ -295,7 +315,7 @@ mod tests {
         for odd in [f64::NAN, f64::INFINITY] {
             let mut rule = Stragglers::new(FACTOR, 2);
             assert_eq!(named(&mut rule, 200, || vec![odd, odd]), None);
-            assert_eq!(named(&mut rule, 200, || vec![0.1, odd]), None);
+            assert_eq!(named(&mut rule, 200, || vec![STEP, odd]), None);
             assert_eq!(named(&mut rule, 200, || vec![0.0, 0.0]), None);
         }
     }
@@ -320,7 +340,7 @@ mod tests {
             for _ in 0..120 {
                 let seconds = speeds.iter().map(|speed| speed * (0.02 * random.normal()).exp()).collect();
                 for change in rule.observe(seconds) {
-                    let Change::Slow { rank, times } = change else { continue };
+                    let Change::Slow { rank, times, .. } = change else { continue };
                     prop_assert!(speeds[rank] > 1.1 * median, "rank {} of {:?}", rank, speeds);
                     prop_assert!((times / (speeds[rank] / median) - 1.0).abs() < 0.1, "{} of {:?}", times, speeds);
                 }
@@ -328,7 +348,7 @@ mod tests {
         }
 
         #[test]
-        fn the_unit_of_time_does_not_matter(scale in 1e-3..1e3f64, seed in 0..1000u64) {
+        fn how_long_steps_take_does_not_matter(scale in 1.0..1e3f64, seed in 0..1000u64) {
             let [mut here, mut there] = [(); 2].map(|()| Stragglers::new(FACTOR, 3));
             let mut random = Random(seed);
             for _ in 0..100 {

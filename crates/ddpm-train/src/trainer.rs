@@ -261,8 +261,8 @@ impl Trainer {
         let changes = self.rank_times.record(laps);
         for change in changes.into_iter().filter(|_| self.comm.rank() == 0) {
             match change {
-                Change::Slow { rank, times } => tracing::warn!(
-                    "rank {rank} is a straggler: in the 50 steps up to {} it worked {times:.2} times as long as the median \
+                Change::Slow { rank, steps, times } => tracing::warn!(
+                    "rank {rank} is a straggler: in the {steps} steps up to {} it worked {times:.2} times as long as the median \
                      of the ranks, which wait for it. Look for other programs, throttling or a slow disk on its \
                      machine, or raise comm.straggler_factor",
                     self.state.step

@@ -1,5 +1,5 @@
-// 3x3 convolutions by Winograd's algorithm, with their gradients, on the CPU in f32. libtorch's own convolutions need
-// 2.25 times as many multiplications.
+// 3x3 convolutions by Winograd's algorithm, with their gradients, on the CPU. libtorch's own convolutions need
+// four times as many multiplications.
 #include "guarded.h"
 #include "processor.h"
 #include "winograd_planes.h"
@@ -19,8 +19,8 @@
 namespace {
 
 using at::MemoryFormat;
-using tch_ext::CHANNELS, tch_ext::Convolution, tch_ext::winograd_kernels;
-using tch_ext::convolve, tch_ext::planes_of, tch_ext::shape_of, tch_ext::work_of;
+using tch_ext::CHANNELS, tch_ext::Convolution, tch_ext::ImageKernels, tch_ext::WEIGHT_PARTS, tch_ext::winograd_kernels;
+using tch_ext::convolve, tch_ext::planes_of, tch_ext::shape_of, tch_ext::values_of, tch_ext::work_of;
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
@@ -34,24 +34,37 @@ Convolution reversed(Convolution c) {
     return c;
 }
 
+// The input channels of a part of a weight gradient: few enough for all threads to have as many parts, if possible, but at
+// most twice as many parts as there are threads.
+int64_t channels_of_a_part(const Convolution &c) {
+    const int64_t threads = at::get_num_threads(), blocks_of_channels = c.in / CHANNELS;
+    int64_t blocks = 1;
+    while (blocks < blocks_of_channels && WEIGHT_PARTS * blocks < 2 * threads && WEIGHT_PARTS * blocks % threads != 0) ++blocks;
+    return std::min(MAX_CHANNELS_OF_A_PART, (blocks_of_channels + blocks - 1) / blocks * CHANNELS);
+}
+
 Tensor weight_gradient(const Convolution &c, const Tensor &x, const Tensor &dy) {
-    auto du = at::empty({16, c.in, c.out}, x.options().memory_format(MemoryFormat::Contiguous));
-    const auto *const from = x.const_data_ptr<float>(), *const upstream = dy.const_data_ptr<float>();
+    const auto in_f32 = x.options().dtype(at::kFloat).memory_format(MemoryFormat::Contiguous);
+    auto du = at::empty({tch_ext::PLANES, c.in, c.out}, in_f32);
     auto *const planes = du.mutable_data_ptr<float>();
-    // Four rows of positions, and enough blocks of channels for all threads. No sum is split, so results do not depend
-    // on their number.
-    const int64_t wanted = std::max<int64_t>(1, at::get_num_threads() / 4);
-    const int64_t most = std::min(MAX_CHANNELS_OF_A_PART, (c.in / CHANNELS + wanted - 1) / wanted * CHANNELS);
-    const int64_t blocks = (c.in + most - 1) / most;
-    at::parallel_for(0, 4 * blocks, 1, [&](int64_t begin, int64_t end) {
-        const auto work = work_of(weight_work(c, most));
-        for (int64_t part = begin; part < end; ++part) {
-            const int64_t first = part / 4 * most;
-            winograd_kernels().weight_gradient(c, from, upstream, planes, part % 4, first, std::min(first + most, c.in),
-                                               work.get());
-        }
-    });
-    auto gradient = at::empty({c.out, c.in, 3, 3}, x.options().memory_format(MemoryFormat::Contiguous));
+    const auto transformed = [&]<typename T>(const ImageKernels<T> &kernels) {
+        const auto *const from = values_of<T>(x), *const upstream = values_of<T>(dy);
+        // No sum is split, so results do not depend on the number of threads.
+        const int64_t most = channels_of_a_part(c), blocks = (c.in + most - 1) / most;
+        at::parallel_for(0, WEIGHT_PARTS * blocks, 1, [&](int64_t begin, int64_t end) {
+            const auto work = work_of(weight_work(c, most));
+            for (int64_t part = begin; part < end; ++part) {
+                const int64_t first = part / WEIGHT_PARTS * most, last = std::min(first + most, c.in);
+                kernels.weight_gradient(c, from, upstream, planes, part % WEIGHT_PARTS, first, last, work.get());
+            }
+        });
+    };
+    if (x.scalar_type() == at::kBFloat16) {
+        transformed(winograd_kernels().bf16);
+    } else {
+        transformed(winograd_kernels().f32);
+    }
+    auto gradient = at::empty({c.out, c.in, 3, 3}, in_f32);
     auto *const values = gradient.mutable_data_ptr<float>();
     at::parallel_for(0, c.in, CHANNELS, [&](int64_t begin, int64_t end) {
         winograd_kernels().restore_weights(c, planes, values, begin, end);
@@ -59,15 +72,21 @@ Tensor weight_gradient(const Convolution &c, const Tensor &x, const Tensor &dy) 
     return gradient;
 }
 
+// The type in which transformed weights are multiplied with x fastest.
+at::ScalarType kind_of_planes(const Tensor &x) {
+    return x.scalar_type() == at::kBFloat16 && tch_ext::planes_in_bf16_are_fastest() ? at::kBFloat16 : at::kFloat;
+}
+
 struct Winograd : torch::autograd::Function<Winograd> {
-    // x, and so the result, may be bf16: that halves the memory saved for backward. Sums are f32 in any case.
+    // x, and so the result, may be bf16: that halves the memory saved for backward. Sums, and the gradient of the weights,
+    // are f32 in any case.
     static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weights, const Tensor &bias) {
         at::RecordFunction guard(at::RecordScope::FUNCTION);
         const std::array<const c10::IValue, 2> inputs{x, weights};
         if (guard.isActive()) guard.before("tch_ext::winograd", c10::ArrayRef<const c10::IValue>(inputs));
         ctx->save_for_backward({x, weights});
         const auto c = shape_of(x, weights.size(0));
-        auto y = convolve(c, x.to(at::kFloat), planes_of(c, weights, false), bias, Tensor()).to(x.scalar_type());
+        auto y = convolve(c, x, planes_of(c, weights, false, kind_of_planes(x)), bias, Tensor());
         if (guard.isActive()) guard.setOutputs(std::vector<c10::IValue>{y});
         return y;
     }
@@ -76,19 +95,19 @@ struct Winograd : torch::autograd::Function<Winograd> {
         TORCH_CHECK(!at::GradMode::is_enabled(), "second-order gradients of this convolution are not supported");
         const auto saved = ctx->get_saved_variables();
         const auto &x = saved[0], &weights = saved[1];
-        const auto dy = upstream[0].to(at::kFloat).contiguous(MemoryFormat::ChannelsLast);
+        const auto dy = upstream[0].contiguous(MemoryFormat::ChannelsLast);
         const auto c = shape_of(x, weights.size(0));
         variable_list d(3);
         if (ctx->needs_input_grad(0)) {
             RECORD_FUNCTION("tch_ext::winograd_backward", c10::ArrayRef<const c10::IValue>{});
             const auto back = reversed(c);
-            d[0] = convolve(back, dy, planes_of(back, weights, true), Tensor(), Tensor()).to(x.scalar_type());
+            d[0] = convolve(back, dy, planes_of(back, weights, true, kind_of_planes(x)), Tensor(), Tensor());
         }
         if (ctx->needs_input_grad(1)) {
             RECORD_FUNCTION("tch_ext::winograd_weights", c10::ArrayRef<const c10::IValue>{});
-            d[1] = weight_gradient(c, x.to(at::kFloat), dy);
+            d[1] = weight_gradient(c, x, dy);
         }
-        if (ctx->needs_input_grad(2)) d[2] = dy.sum({0, 2, 3});
+        if (ctx->needs_input_grad(2)) d[2] = dy.sum({0, 2, 3}, false, at::kFloat);
         return d;
     }
 };
@@ -101,19 +120,13 @@ extern "C" {
 
 void tch_ext_allow_winograd(bool allow) { allowed = allow; }
 
-// bf16 only for processors that cannot multiply it: others have faster algorithms.
-bool tch_ext_winograd_applies(const at::Tensor *x, int64_t in, int64_t out) {
-    const auto kind = x->scalar_type();
-    return allowed && x->is_cpu() && (kind == at::kFloat || (kind == at::kBFloat16 && !tch_ext::multiplies_bf16())) &&
-           in % CHANNELS == 0 && out % CHANNELS == 0;
-}
-
-// The type of the transformed weights with which a convolution without gradients is fastest: 1 for f32, 2 for bf16, 0 if
-// it is faster in another way.
+// 1 or 2 if a convolution of x is fastest in this way, with transformed weights in f32 or bf16; otherwise 0, as for bf16 where
+// the processor has a matrix unit for it.
 int tch_ext_winograd_planes_for(const at::Tensor *x, int64_t in, int64_t out) {
-    if (tch_ext_winograd_applies(x, in, out)) return 1;
-    const bool fits = allowed && x->is_cpu() && in % CHANNELS == 0 && out % CHANNELS == 0;
-    return fits && x->scalar_type() == at::kBFloat16 && tch_ext::planes_in_bf16_are_fastest() ? 2 : 0;
+    if (!allowed || !x->is_cpu() || in % CHANNELS != 0 || out % CHANNELS != 0) return 0;
+    const auto kind = x->scalar_type();
+    if (kind == at::kBFloat16 && tch_ext::multiplies_bf16()) return tch_ext::planes_in_bf16_are_fastest() ? 2 : 0;
+    return kind == at::kFloat || kind == at::kBFloat16 ? 1 : 0;
 }
 
 // The convolution of x [B, in, H, W], f32 or bf16, with f32 weights [out, in, 3, 3] at stride 1 and padding 1, in the

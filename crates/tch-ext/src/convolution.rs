@@ -15,7 +15,6 @@ unsafe extern "C" {
         bias: *const C_tensor,
         y: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn tch_ext_winograd_applies(x: *const C_tensor, input: i64, output: i64) -> bool;
     fn tch_ext_winograd_planes_for(x: *const C_tensor, input: i64, output: i64) -> c_int;
     fn tch_ext_winograd_planes(weights: *const C_tensor, bf16: bool, planes: *mut *mut C_tensor) -> *mut c_char;
     fn tch_ext_winograd_with_planes(
@@ -31,10 +30,11 @@ unsafe extern "C" {
 }
 
 /// The convolution of `x` `[B, in, H, W]` with `weights` `[out, in, 3, 3]` and `bias` `[out]` at stride 1 and padding
-/// 1, with its gradients, by F(2x2, 3x3) (Lavin & Gray 2015, arXiv 1509.09308): 2.25 times fewer multiplications than
-/// direct convolution, at about twice its rounding error. On the CPU only, with channels in multiples of 16; weights
-/// are f32, x is f32 or bf16, and the result has the type of x, channels last. The result does not depend on the number
-/// of threads. Second-order gradients are not supported.
+/// 1, with its gradients, by F(4x4, 3x3) (Lavin & Gray 2015, arXiv 1509.09308): four times fewer multiplications than
+/// direct convolution, at some six times its rounding error. On the CPU only, with channels in multiples of 16; weights
+/// are f32, x is f32 or bf16, and the result has the type of x, channels last. For x in bf16, what is multiplied is rounded
+/// to bf16 if [`winograd_planes_for`] says so, except for the gradient of the weights; sums are f32. The result does not
+/// depend on the number of threads. Second-order gradients are not supported.
 ///
 /// # Errors
 /// If shapes, types or devices are not supported, or there is not enough memory.
@@ -47,15 +47,8 @@ pub fn winograd(x: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<Tensor, T
     }
 }
 
-/// Whether [`winograd`] supports a convolution of `x` from `input` to `output` channels and is the fastest choice: on
-/// the CPU in f32, and in bf16 if the processor cannot multiply bf16.
-pub fn winograd_applies(x: &Tensor, input: i64, output: i64) -> bool {
-    // SAFETY: `x` is a live tensor, of which only properties are read.
-    unsafe { tch_ext_winograd_applies(x.as_ptr(), input, output) }
-}
-
-/// The kind of [`winograd_planes`] with which a convolution of `x` from `input` to `output` channels is fastest where no
-/// gradient is needed; none if it is faster in another way.
+/// The kind of [`winograd_planes`] with which a convolution of `x` from `input` to `output` channels is fastest; none if
+/// [`winograd`] does not support it or another way is faster, as in bf16 on processors with a matrix unit for it.
 pub fn winograd_planes_for(x: &Tensor, input: i64, output: i64) -> Option<Kind> {
     // SAFETY: `x` is a live tensor, of which only properties are read.
     match unsafe { tch_ext_winograd_planes_for(x.as_ptr(), input, output) } {
@@ -66,10 +59,11 @@ pub fn winograd_planes_for(x: &Tensor, input: i64, output: i64) -> Option<Kind> 
 }
 
 /// The f32 `weights` `[out, in, 3, 3]` as Winograd's algorithm multiplies them: transformed once, for many calls of
-/// [`winograd_with_planes`]. They take 16/9 of the weights' memory in f32, half of that in bf16.
+/// [`winograd_with_planes`]. They take four times the weights' memory in f32, half of that in bf16.
 ///
 /// # Errors
-/// If shape, type or device are not supported, or there is not enough memory.
+/// If shape, type or device are not supported, the processor has no instructions for planes in bf16, or there is not
+/// enough memory.
 pub fn winograd_planes(weights: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
     let mut planes = null_mut();
     // SAFETY: `weights` is a live tensor; on success `planes` is a new tensor, whose ownership from_ptr takes.
@@ -80,12 +74,11 @@ pub fn winograd_planes(weights: &Tensor, kind: Kind) -> Result<Tensor, TchError>
 }
 
 /// [`winograd`] without gradients, with weights that are transformed already, plus `plus` of the shape and type of the
-/// result. With planes in f32 the result is that of `winograd` and an addition, bit for bit for `x` in f32. Planes in bf16
-/// are for `x` in bf16: what is multiplied is rounded to bf16, sums are f32.
+/// result. With planes of the kind of [`winograd_planes_for`] the result is that of `winograd` and an addition, bit for bit
+/// for `x` in f32. Planes in bf16 are for `x` in bf16: what is multiplied is rounded to bf16, sums are f32.
 ///
 /// # Errors
-/// If shapes, types or devices are not supported, the processor has no instructions for planes in bf16, or there is not
-/// enough memory.
+/// If shapes, types or devices are not supported, or there is not enough memory.
 pub fn winograd_with_planes(
     x: &Tensor,
     planes: &Tensor,
@@ -100,8 +93,8 @@ pub fn winograd_with_planes(
     }
 }
 
-/// Allows or forbids Winograd convolutions in the whole process: if forbidden, [`winograd_applies`] returns false,
-/// and [`winograd_planes_for`] none. They are allowed by default.
+/// Allows or forbids Winograd convolutions in the whole process: if forbidden, [`winograd_planes_for`] returns none. They
+/// are allowed by default.
 pub fn allow_winograd(allow: bool) {
     // SAFETY: sets an atomic flag.
     unsafe { tch_ext_allow_winograd(allow) }

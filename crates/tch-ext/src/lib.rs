@@ -45,8 +45,7 @@ pub use attempt::{attempt, is_attempt};
 pub use channels::channels_last;
 pub use checkpoint::checkpoint;
 pub use convolution::{
-    allow_winograd, multiplies_bf16, processor, winograd, winograd_applies, winograd_planes, winograd_planes_for,
-    winograd_with_planes,
+    allow_winograd, multiplies_bf16, processor, winograd, winograd_planes, winograd_planes_for, winograd_with_planes,
 };
 pub use failure::TorchFailure;
 pub use gpu_kernels::{check_gpu_kernels, compile_gpu_kernels, forget_gpu_kernels, norm_of_the_gpu};

@@ -1,4 +1,4 @@
-# Sourced by the benchmarks that alternate with PyTorch: its environment, the network of both sides, the peer's settings.
+# Sourced by the benchmarks that alternate with PyTorch: the environment, network and fastest setting of the peer.
 . scripts/bench/env.sh
 
 # peers: the environment of the peers; sets PYTHON.
@@ -6,8 +6,8 @@ peers() {
     venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
 }
 
-# untrained CONFIG FOLDER: exports the network of CONFIG after one step on one image: for diffusers, or, if it has no such
-# network, as tensors with their description. For 120 million parameters it takes 3 GB there for some ten seconds.
+# untrained CONFIG FOLDER: exports the network of CONFIG after one step on one image: for diffusers, or, if it has no
+# such network, as tensors with their description. For 120 million parameters this takes 3 GB of disk for ten seconds.
 untrained() {
     local program=$TARGET/release/ddpm-dist format=diffusers
     {
@@ -20,8 +20,8 @@ untrained() {
     rm -r "$2.run"
 }
 
-# fastest RUN SETTING...: prints the most images per second that RUN reports, and the setting with which it does. A setting
-# is options of the peer joined by commas, which are given to RUN.
+# fastest RUN SETTING...: prints the most images per second that RUN reports, and the setting with which it does. A
+# setting is options of the peer joined by commas, which are given to RUN.
 fastest() {
     local run=$1 setting best="" most=0 report found
     for setting in "${@:2}"; do

@@ -4,8 +4,8 @@
 #
 #   scripts/bench/shapes.sh [PRESET...]     by default cifar10 celeba64 improved-imagenet64 mnist-small
 #
-# About half an hour on two cores with COMPILE=0, which leaves torch.compile out; that takes minutes for each network and
-# precision.
+# About half an hour on two cores with COMPILE=0, which leaves torch.compile out; that takes minutes for each network
+# and precision.
 #
 # In each precision every setting of the peer takes a few steps. The fastest one then alternates with ddpm-dist ROUNDS=3
 # times, in as many steps as take the peer about EACH=20 seconds. BATCH replaces the images per step of every preset. A
@@ -39,8 +39,8 @@ size() {
 }
 # check PRESET: prints its size, and refuses what would not fit in memory.
 check() {
-    "$TARGET/release/ddpm-dist" train --config "$1" --dry-run --json --set run.dir="$work/run" --set data.kind=synthetic \
-        --set data.workers=1 --set train.global_batch="$batch" 2>"$work/log" >"$work/plan" ||
+    "$TARGET/release/ddpm-dist" train --config "$1" --dry-run --json --set run.dir="$work/run" \
+        --set data.kind=synthetic --set data.workers=1 --set train.global_batch="$batch" 2>"$work/log" >"$work/plan" ||
         { cat "$work/log" >&2; exit 1; }
     "$PYTHON" scripts/bench/shapes.py size "$1" <"$work/plan"
 }

@@ -8,6 +8,9 @@
 #   objective    hybrid against simple
 #   importance   importance-sampled against uniform timesteps, training on the bound
 #   schedules    cosine against linear
+#   ema          rates of the moving average, at a constant learning rate
+#   guidance     scales of classifier-free guidance and of guidance by a classifier
+#   corrector    the size of Langevin corrector steps
 #
 # Needs data/mnist (scripts/datasets.sh mnist). Stop it at any time, and run it again to go on: runs that are complete
 # and evaluations that were made are kept in $RUNS, and what several claims need is trained and evaluated once.
@@ -20,14 +23,14 @@
 #   FEATURES=FILE.pt    features of that distance, as of `eval fid`; by default those of EfficientNet-Lite0, which
 #                       scripts/features.sh makes if it has not yet
 #   RUNS=runs/claims    the runs, NAME-SEED; evaluations, CLAIM.jsonl; tables, CLAIM.md
-#   IMAGES=docs/images/results      the figures, CLAIM.png
+#   IMAGES=docs/images/results      the figures, CLAIM.png, and pictures of guided samples
 #   DDPM_DIST=PROGRAM   a program that is built already
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/../.."
 . scripts/bench/env.sh
 
-ALL=(few-steps objective importance schedules)
+ALL=(few-steps objective importance schedules ema guidance corrector)
 seeds=${SEEDS:-3} minutes=${MINUTES:-20} samples=${FID_SAMPLES:-2000}
 RUNS=${RUNS:-runs/claims} IMAGES=${IMAGES:-docs/images/results}
 
@@ -64,7 +67,7 @@ print(max(100, int(seconds) // 100 * 100))' "$minutes")
 
 # trained RUN: trains the run of this name and the current seed, unless it is complete.
 trained() {
-    local keys
+    local command=train config=scripts/bench/results.toml keys
     case $1 in
         simple) keys=() ;;
         linear) keys=(diffusion.schedule=linear) ;;
@@ -73,9 +76,13 @@ trained() {
         vlb-importance)
             keys=(diffusion.variance=learned_range diffusion.loss=vlb diffusion.timestep_sampler=loss_second_moment)
             ;;
+        averages) keys=(train.lr_schedule=constant 'ema.rates=[0.9,0.99,0.999,0.9999]') ;;
+        conditional) keys=(model.classes=10 diffusion.label_dropout=0.1) ;;
+        classifier) command=train-classifier config=mnist-classifier keys=() ;;
+        judge) command=train-classifier config=mnist-classifier keys=('model.channels=[32,64,128]') ;;
     esac
     keys+=(run.dir="$RUNS/$1-$seed" seed="$seed")
-    ours train --config scripts/bench/results.toml --steps "$steps" "${keys[@]/#/--set=}"
+    ours "$command" --config "$config" --steps "$steps" "${keys[@]/#/--set=}"
 }
 
 # record SERIES X COMMAND...: one line of the claim, with the JSON that COMMAND prints. If any claim has the same
@@ -111,11 +118,18 @@ logged() { record "$2" "$3" metric "$RUNS/$1-$seed" "$3" "$4"; } # at step X; th
 
 bound() { ours eval nll -n 512 --timesteps 40 --json "$@"; }
 
-# distance COUNT FEATURES OPTIONS...: of samples drawn with these options. Timesteps run from the last to the first, as
-# in the papers' figures, which `eval fid` alone would not do.
-distance() {
-    ours sample -n "$1" --spacing linspace --out "$RUNS/drawn.safetensors" "${@:3}"
-    ours eval fid --samples "$RUNS/drawn.safetensors" --data scripts/bench/results.toml --features "$2" --json
+# distance COUNT FEATURES OPTIONS...: of samples drawn with these options. judged_distance COUNT FEATURES JUDGE
+# OPTIONS...: also how many show the class asked for, by this classifier.
+distance() { draw "$1" "${@:3}"; compare "$2"; }
+judged_distance() {
+    draw "$1" "${@:4}"
+    ours eval classes --samples "$RUNS/drawn.safetensors" --classifier "$3" --json
+    compare "$2"
+}
+# Timesteps run from the last to the first, as in the papers' figures, which `eval fid` alone cannot do.
+draw() { ours sample -n "$1" --spacing linspace --out "$RUNS/drawn.safetensors" "${@:2}"; }
+compare() {
+    ours eval fid --samples "$RUNS/drawn.safetensors" --data scripts/bench/results.toml --features "$1" --json
 }
 
 # metric FOLDER STEP KEY: its last value up to this step.
@@ -176,6 +190,54 @@ schedules() {
         trained "$run"
         for n in 10 25 50 100 250; do fid "$run" "$series" "$n" --sampler ddpm --steps "$n"; done
         nll "$run" "$series" null
+    done
+}
+
+ema() {
+    local average
+    trained averages
+    for average in 1:raw 10:0.9 100:0.99 1000:0.999 10000:0.9999; do
+        averaged averages "constant learning rate" "$average"
+    done
+    trained simple
+    for average in 1:raw 100:0.99; do averaged simple "falling to 0" "$average"; done
+}
+averaged() { # RUN SERIES X:WEIGHTS
+    fid "$1" "$2" "${3%:*}" --weights "${3#*:}" --sampler ddim --steps 50
+    nll "$1" "$2" "${3%:*}" --weights "${3#*:}"
+}
+
+guidance() {
+    local scale judge=$RUNS/judge-100
+    trained conditional
+    trained classifier
+    # The classifier that guides would find its class more often than an independent one.
+    seed=100 trained judge
+    ((seed > 0)) || record "real test images" null ours eval classes --classifier "$judge" --split test -n 10000 --json
+    for scale in 0 1 1.5 3 5; do guided "classifier-free" "$scale" guidance --guidance "$scale"; done
+    for scale in 1 3 10; do
+        guided "by a classifier" "$scale" classifier-guidance --guidance 0 --classifier "$RUNS/classifier-$seed" \
+            --classifier-scale "$scale"
+    done
+}
+guided() { # SERIES SCALE PICTURE OPTIONS...
+    local draws=(--model "$RUNS/conditional-$seed" --sampler ddim --steps 25 "${@:4}")
+    record "$1" "$2" judged_distance "$samples" "$features" "$judge" "${draws[@]}"
+    # Eight samples of each class.
+    ((seed > 0)) || ours sample -n 80 --class all --spacing linspace --out "$IMAGES/$3-$2.png" "${draws[@]}"
+}
+
+corrector() {
+    local sampler ratio
+    trained simple
+    for sampler in ddpm ddim; do
+        fid simple "$sampler, 25 steps" 0 --sampler "$sampler" --steps 25
+        for ratio in 0.05 0.1 0.2 0.3; do
+            fid simple "$sampler, 25 steps" "$ratio" --sampler "$sampler" --steps 25 \
+                --corrector-steps 1 --corrector-snr "$ratio"
+        done
+        # As many evaluations as with a corrector: each step but the last has one more.
+        fid simple "$sampler, 49 steps" null --sampler "$sampler" --steps 49
     done
 }
 

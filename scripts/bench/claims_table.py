@@ -15,6 +15,7 @@ import sys
 
 # What is shown of a result: its name and format.
 METRICS = {
+    "accuracy": ("as requested", "{:.1%}"),
     "bits_per_dim": ("bits/dim", "{:.3f}"),
     "frechet_distance": ("Fréchet distance", "{:.1f}"),
     "grad_variance": ("tr(Σ)", "{:.1e}"),
@@ -27,6 +28,7 @@ class Claim:
     figure: str = "frechet_distance"    # the metric that is drawn over x
     runs: tuple = ()                    # instead, runs of which that metric is drawn as they logged it
     difference: bool = False            # compare the second of two series with the first, seed by seed
+    tall: bool = False                  # each x has a row, not a column
 
 
 CLAIMS = {
@@ -34,6 +36,9 @@ CLAIMS = {
     "objective": Claim(figure="vlb_smoothed", runs=("simple", "hybrid"), difference=True),
     "importance": Claim(x="step", figure="grad_variance", runs=("vlb-uniform", "vlb-importance")),
     "schedules": Claim(x="steps", difference=True),
+    "ema": Claim(x="1 / (1 - rate)", tall=True),
+    "guidance": Claim(x="guidance scale", tall=True),
+    "corrector": Claim(x="signal-to-noise ratio of the corrector", tall=True),
 }
 
 
@@ -62,17 +67,26 @@ def cell(metric, by_seed):
     return " ± ".join(map(METRICS[metric][1].format, shown))
 
 
+def number(x):
+    return "" if x is None else f"{x:g}"
+
+
 def markdown(claim, table):
-    """A row for each series; its columns are in order of x, and those without x last."""
-    columns = {column for values in table.values() for column in values}
+    """A row for each series, or each x of it. Columns are in order of x, and those without x last."""
+    rows = {}
+    for series, values in table.items():
+        for (metric, x), by_seed in values.items():
+            row, column = ((series, number(x)), None) if claim.tall else ((series,), x)
+            rows.setdefault(row, {})[metric, column] = by_seed
+    columns = {column for values in rows.values() for column in values}
     columns = sorted(columns, key=lambda column: (column[1] is None, column[1] or 0, column[0]))
     over_x = sorted({METRICS[metric][0] for metric, x in columns if x is not None})
-    rows = [[f"{', '.join(over_x)} by {claim.x}" if over_x else ""]]
-    rows[0] += [METRICS[metric][0] if x is None else f"{x:g}" for metric, x in columns]
-    rows.append(["---"] * len(rows[0]))
-    for series, values in table.items():
-        rows.append([series] + [cell(column[0], values[column]) if column in values else "" for column in columns])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    heads = ["", claim.x] if claim.tall else [f"{', '.join(over_x)} by {claim.x}" if over_x else ""]
+    heads += [METRICS[metric][0] if x is None else number(x) for metric, x in columns]
+    cells = [heads, ["---"] * len(heads)]
+    for labels, values in rows.items():
+        cells.append([*labels, *(cell(column[0], values[column]) if column in values else "" for column in columns)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def curves(claim, table, folder):
@@ -80,6 +94,8 @@ def curves(claim, table, folder):
     folder.mkdir(exist_ok=True)
     for series, values in table.items():
         points = {x: by_seed for (metric, x), by_seed in values.items() if metric == claim.figure and x is not None}
+        if not points:
+            continue
         path = folder / f"{series}.txt"
         path.write_text("".join(f"{x} {statistics.mean(by_seed.values())}\n" for x, by_seed in points.items()))
         yield path

@@ -16,11 +16,11 @@
 # and evaluations that were made are kept in $RUNS, and what several claims need is trained and evaluated once.
 #
 #   SEEDS=3             runs of each kind; with more than one, tables have mean ± standard deviation
-#   MINUTES=20          how long the simple run trains on this machine when it is idle. All runs take as many steps,
-#                       whatever a step costs them. Measured once, by the first call, and kept in $RUNS/steps
+#   MINUTES=20          how long the simple run trains. All runs take as many steps, whatever a step costs them; their
+#                       number is measured by the first call, at the speed of that moment, and kept in $RUNS/steps
 #   STEPS=N             that number itself, instead of MINUTES
 #   FID_SAMPLES=2000    images drawn for each distance from the training images; compare only figures of the same number
-#   FEATURES=FILE.pt    features of that distance, as of `eval fid`; by default those of EfficientNet-Lite0, which
+#   FEATURES=FILE.pt    features of that distance, as of `eval fid`, or `pixels`; by default of EfficientNet-Lite0, which
 #                       scripts/features.sh makes if it has not yet
 #   RUNS=runs/claims    the runs, NAME-SEED; evaluations, CLAIM.jsonl; tables, CLAIM.md
 #   IMAGES=docs/images/results      the figures, CLAIM.png, and pictures of guided samples

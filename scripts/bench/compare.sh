@@ -8,20 +8,25 @@
 #
 # PEER=ddp, the default, is diffusers' UNet2DModel under DistributedDataParallel: the same network, the same steps.
 # PEER=lucidrains is denoising-diffusion-pytorch's trainer with its own Unet of about this size: a different network.
-# OURS holds more arguments for `bench step`, such as "--set comm.overlap=false"; STEPS is 30. The first run fetches
-# PyTorch with its CUDA libraries, several gigabytes, which its Python package requires even without a GPU;
+#
+# CONFIG is the configuration whose network both train, a preset or a file; by default scripts/bench/compare.toml. Its
+# images are drawn. BATCH is the images per rank, 32; STEPS is 30, after WARMUP others, 5. OURS holds more arguments for
+# `bench step`, such as "--set comm.overlap=false". The first run fetches PyTorch with its CUDA libraries, several
+# gigabytes, which its Python package requires even without a GPU;
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu fetches a small build instead.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-. scripts/bench/env.sh
+. scripts/bench/peers.sh
 
-ranks=${1:-2} rounds=${2:-5} steps=${STEPS:-30} script=scripts/bench/peer_${PEER:-ddp}.py
+ranks=${1:-2} rounds=${2:-5} steps=${STEPS:-30} warmup=${WARMUP:-5} batch=${BATCH:-32}
+config=${CONFIG:-scripts/bench/compare.toml} script=scripts/bench/peer_${PEER:-ddp}.py
 [ -f "$script" ] || die "unknown peer $PEER. Set PEER to ddp or lucidrains"
+[ "${PEER:-ddp}" = ddp ] || [ -z "${CONFIG:-}" ] || die "PEER=$PEER has a network of its own. Leave CONFIG out"
 shift $(($# < 2 ? $# : 2))
 read -ra ours <<<"${OURS:-}"
 [[ " $* " != *" --bf16 "* ]] || ours=(--set train.precision=bf16 "${ours[@]}")
 build
-venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+peers
 
 work=$(mktemp -d "$CACHE/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -29,13 +34,22 @@ cores=$(env -u OMP_NUM_THREADS nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > ranks ? cores / ranks : 1))}
 peer=("$PYTHON")
 ((ranks == 1)) || peer+=(-m torch.distributed.run --standalone --nproc-per-node "$ranks")
+peer+=("$script" --batch "$batch" --steps "$steps" --warmup "$warmup" --threads "$OMP_NUM_THREADS")
+if [ "${PEER:-ddp}" = ddp ]; then
+    # shapes.sh has exported it already.
+    network=${NETWORK:-$work/network}
+    [ -d "$network" ] || untrained "$config" "$network"
+    peer+=(--model "$network")
+fi
 
 for ((round = 1; round <= rounds; round++)); do
-    launch/local.sh "$ranks" bench step --config scripts/bench/compare.toml --set train.global_batch=$((32 * ranks)) \
-        --steps "$steps" --json "${ours[@]}" 2>"$work/log" >"$work/ours" || { cat "$work/log" >&2; exit 1; }
-    "${peer[@]}" "$script" --steps "$steps" --threads "$OMP_NUM_THREADS" "$@" 2>"$work/log" >"$work/theirs" ||
-        { cat "$work/log" >&2; exit 1; }
+    # Drawn images take one worker, and the peer always clips.
+    launch/local.sh "$ranks" bench step --config "$config" --set train.global_batch=$((batch * ranks)) \
+        --set data.kind=synthetic --set data.workers=1 --set train.grad_clip=1.0 --steps "$steps" --warmup "$warmup" \
+        --json "${ours[@]}" 2>"$work/log" >"$work/ours" || { cat "$work/log" >&2; exit 1; }
+    "${peer[@]}" "$@" 2>"$work/log" >"$work/theirs" || { cat "$work/log" >&2; exit 1; }
     tee -a "$work/all.ours" <"$work/ours"
     tee -a "$work/all.theirs" <"$work/theirs"
 done
-"$PYTHON" scripts/bench/ratios.py "$work/all.ours" "$work/all.theirs" params images_per_s median_step_s first_step_s max_rss_mb
+"$PYTHON" scripts/bench/ratios.py "$work/all.ours" "$work/all.theirs" \
+    params images_per_s median_step_s first_step_s max_rss_mb

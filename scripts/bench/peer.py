@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-BATCH, SIZE, IMAGES = 32, 32, 4096
+IMAGES = 512
 
 
 def since_launch():
@@ -28,10 +28,13 @@ def since_launch():
 def run(name, network, loss, optimizer, average):
     """Times training steps and prints the results.
 
-    `network()` is the module to train, `loss(model, images)` its loss on a batch of images in 0..1,
-    `optimizer(network)` its optimizer, and `average(network, rank)` a function that updates its EMA.
+    `network(model)` is the module to train and its images' channels, height and width, where `model` is the folder of
+    --model, `loss(model, images)` its loss on a batch of images in 0..1, `optimizer(network)` its optimizer, and
+    `average(network, rank)` a function that updates its EMA.
     """
     options = argparse.ArgumentParser()
+    options.add_argument("--model", help="a folder of `ddpm-dist export`, whose network is trained from fresh weights")
+    options.add_argument("--batch", type=int, default=32, help="images per rank")
     options.add_argument("--steps", type=int, default=30)
     options.add_argument("--warmup", type=int, default=5)
     options.add_argument("--threads", type=int, default=1)
@@ -46,16 +49,17 @@ def run(name, network, loss, optimizer, average):
         dist.init_process_group("gloo")
 
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network = network().to(memory_format=layout)
+    network, image = network(options.model)
+    network.to(memory_format=layout)
     average = average(network, rank)
     model = DistributedDataParallel(network) if world > 1 else network
     if options.compile:
         model = torch.compile(model)
     optimizer = optimizer(network)
-    images = torch.randint(0, 256, (IMAGES, 1, SIZE, SIZE), dtype=torch.uint8)
+    images = torch.randint(0, 256, (IMAGES, *image), dtype=torch.uint8)
 
     def step():
-        batch = images[torch.randint(0, IMAGES, (BATCH,))].float() / 255
+        batch = images[torch.randint(0, IMAGES, (options.batch,))].float() / 255
         batch = batch.to(memory_format=layout)
         with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
             value = loss(model, batch)
@@ -80,10 +84,11 @@ def run(name, network, loss, optimizer, average):
     if rank == 0:
         print(json.dumps({
             "peer": f"{name}, torch {torch.__version__}", "world": world, "threads": options.threads,
-            "params": sum(p.numel() for p in network.parameters()), "batch_per_rank": BATCH, "steps": options.steps,
-            "channels_last": options.channels_last, "bf16": options.bf16, "compile": options.compile,
-            "images_per_s": BATCH * world * len(seconds) / sum(seconds), "median_step_s": statistics.median(seconds),
-            "first_step_s": largest[0].item(), "max_rss_mb": largest[1].item(),
+            "params": sum(p.numel() for p in network.parameters()), "batch_per_rank": options.batch,
+            "steps": options.steps, "channels_last": options.channels_last, "bf16": options.bf16,
+            "compile": options.compile, "images_per_s": options.batch * world * len(seconds) / sum(seconds),
+            "median_step_s": statistics.median(seconds), "first_step_s": largest[0].item(),
+            "max_rss_mb": largest[1].item(),
         }), flush=True)
     # In about one of 60 runs the interpreter's normal exit waited forever for a PyTorch thread.
     os._exit(0)

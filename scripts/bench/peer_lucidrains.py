@@ -11,8 +11,8 @@ from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 from ema_pytorch import EMA
 
 
-def network():
-    return GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 4), channels=1), image_size=peer.SIZE)
+def network(_):
+    return GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 4), channels=1), image_size=32), (1, 32, 32)
 
 
 def average(network, rank):

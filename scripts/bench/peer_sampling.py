@@ -1,9 +1,8 @@
-"""The peer of scripts/bench/sampling.sh: the loop of diffusers' DDIMPipeline, on the network of peer_unet.py.
+"""The peer of scripts/bench/sampling.sh: the loop of diffusers' DDIMPipeline, on a pipeline that ddpm-dist exported.
 
 The loop is written out because the pipeline cannot return images in bf16: here the scheduler works in f32, as ours does.
 
-    peer_sampling.py save FOLDER                     writes the pipeline, with fresh weights
-    peer_sampling.py draw FOLDER [OPTIONS]           draws images from it, and prints a JSON object
+    peer_sampling.py FOLDER [OPTIONS]           draws images from it, and prints a JSON object
 
 What is compiled, and what libtorch sets up in its first pass, is not timed.
 """
@@ -14,13 +13,7 @@ import resource
 import time
 
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler
-from peer_unet import network
-
-
-def save(folder):
-    torch.manual_seed(0)
-    DDIMPipeline(network(), DDIMScheduler(1000)).save_pretrained(folder)
+from diffusers import DDIMPipeline
 
 
 def draw(folder, options):
@@ -59,7 +52,6 @@ def draw(folder, options):
 
 
 options = argparse.ArgumentParser()
-options.add_argument("what", choices=["save", "draw"])
 options.add_argument("folder")
 options.add_argument("--images", type=int, default=64)
 options.add_argument("--steps", type=int, default=50)
@@ -71,7 +63,4 @@ options.add_argument("--channels-last", action="store_true")
 options.add_argument("--compile", action="store_true", help="torch.compile")
 options = options.parse_args()
 torch.set_num_threads(options.threads)
-if options.what == "save":
-    save(options.folder)
-else:
-    draw(options.folder, options)
+draw(options.folder, options)

@@ -15,6 +15,6 @@ def medians(path, keys):
 
 
 ours, theirs, *keys = sys.argv[1:]
-print(f"{'median':<16} {'ddpm-dist':>10} {'peer':>10} {'ratio':>7}")
+print(f"{'median':<16} {'ddpm-dist':>12} {'peer':>12} {'ratio':>7}")
 for key, a, b in zip(keys, medians(ours, keys), medians(theirs, keys)):
-    print(f"{key:<16} {a:>10.3f} {b:>10.3f} {a / b:>7.2f}")
+    print(f"{key:<16} {a:>12.3f} {b:>12.3f} {a / b:>7.2f}")

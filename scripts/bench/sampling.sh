@@ -10,22 +10,22 @@
 # 64; THREADS the threads. The first run fetches PyTorch and diffusers: see compare.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-. scripts/bench/env.sh
+. scripts/bench/peers.sh
 
 rounds=${1:-5} images=${2:-64} steps=${3:-50} batch=${BATCH:-64}
 build
-venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+peers
 
 work=$(mktemp -d "$CACHE/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=${THREADS:-$(env -u OMP_NUM_THREADS nproc)}
-"$PYTHON" scripts/bench/peer_sampling.py save "$work/model" 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+untrained scripts/bench/compare.toml "$work/model"
 
 # theirs STEPS OPTION...: one JSON object
 theirs() {
     local steps=$1
     shift
-    "$PYTHON" scripts/bench/peer_sampling.py draw "$work/model" --images "$images" --steps "$steps" --batch "$batch" \
+    "$PYTHON" scripts/bench/peer_sampling.py "$work/model" --images "$images" --steps "$steps" --batch "$batch" \
         --threads "$OMP_NUM_THREADS" "$@" 2>"$work/log" || { cat "$work/log" >&2; return 1; }
 }
 # ours PRECISION: one JSON object
@@ -33,28 +33,15 @@ ours() {
     "$TARGET/release/ddpm-dist" sample --model "$work/model" -n "$images" --steps "$steps" --batch "$batch" --json \
         --precision "$1" --out "$work/samples.safetensors" 2>"$work/log" || { cat "$work/log" >&2; return 1; }
 }
-rate() { "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["images_per_s"])'; }
-
-# fastest OPTION...: the fastest of the peer's settings, each one word of options joined by commas
-fastest() {
-    local setting best="" most=0 found
-    for setting in "$@"; do
-        # A setting that a version of PyTorch cannot run is passed over.
-        # shellcheck disable=SC2086 # split into options
-        found=$(theirs "$(((steps + 9) / 10))" ${setting//,/ } | rate) || { echo "$setting: failed" >&2; continue; }
-        printf '%-40s %8.2f images/s in %s steps\n' "peer ${setting:-as it is}" "$found" "$(((steps + 9) / 10))" >&2
-        if awk "BEGIN { exit !($found > $most) }"; then most=$found best=$setting; fi
-    done
-    echo "$best"
-}
+tenth() { theirs "$(((steps + 9) / 10))" "$@"; }
 
 fp32=("" --channels-last) bf16=(--autocast --autocast,--channels-last --bf16 --bf16,--channels-last)
 if [ "${COMPILE:-1}" = 1 ]; then
     fp32+=(--compile --compile,--channels-last)
     bf16+=(--compile,--autocast,--channels-last --compile,--bf16 --compile,--bf16,--channels-last)
 fi
-best_fp32=$(fastest "${fp32[@]}")
-best=$(fastest "$best_fp32" "${bf16[@]}")
+read -r _ best_fp32 < <(fastest tenth "${fp32[@]}")
+read -r _ best < <(fastest tenth "$best_fp32" "${bf16[@]}")
 
 for ((round = 1; round <= rounds; round++)); do
     ours fp32 | tee -a "$work/ours.fp32"

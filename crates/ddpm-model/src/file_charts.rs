@@ -10,6 +10,9 @@ use crate::Error;
 /// Weight of a new value in the averaged curve.
 const AVERAGING: f64 = 0.15;
 
+/// On a linear axis, numbers that differ by more than this factor would leave the small ones in one place.
+const FAR: f64 = 20.0;
+
 /// Metrics that are not averaged, because they are computed from the same images and noise each time.
 const EVALUATIONS: [&str; 3] = ["eval_loss", "eval_bits_per_dim", "fid"];
 
@@ -99,9 +102,18 @@ pub fn points(files: &[PathBuf], x_label: &str, y_label: &str) -> Result<Picture
         let name = path.file_stem().map_or("points".into(), |name| name.to_string_lossy().into_owned());
         series.push(Series { name, points });
     }
+    let all = || series.iter().flat_map(|series| &series.points);
+    let (log_x, log_y) = (far_apart(all().map(|point| point.0)), far_apart(all().map(|point| point.1)));
     let (x_label, y_label) = (x_label.into(), y_label.into());
     let title = format!("{y_label} against {x_label}");
-    Ok(Chart { title, x_label, y_label, series, ..Chart::default() }.draw()?)
+    Ok(Chart { title, x_label, y_label, log_x, log_y, series, ..Chart::default() }.draw()?)
+}
+
+/// Whether numbers are positive and the largest is more than [`FAR`] times the smallest.
+fn far_apart(numbers: impl Iterator<Item = f64>) -> bool {
+    let (least, most) =
+        numbers.fold((f64::INFINITY, 0.0), |(least, most), number| (number.min(least), number.max(most)));
+    least > 0.0 && most > FAR * least
 }
 
 /// The part of `eval nll --json` that is drawn.
@@ -139,3 +151,21 @@ pub fn bound_terms(path: &Path) -> Result<Picture, Error> {
 
 /// The largest number of timesteps that a configuration may have.
 const MOST_TIMESTEPS: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_is_logarithmic_if_its_numbers_are_positive_and_far_apart() {
+        for (numbers, logarithmic) in [
+            (vec![10.0, 1000.0, 100.0], true),
+            (vec![0.05, 0.25], false),
+            (vec![0.0, 1.0, 1000.0], false),
+            (vec![-1000.0, -1.0], false),
+            (Vec::new(), false),
+        ] {
+            assert_eq!(far_apart(numbers.iter().copied()), logarithmic, "{numbers:?}");
+        }
+    }
+}

@@ -21,7 +21,7 @@ shift $(($# < 2 ? $# : 2))
 read -ra ours <<<"${OURS:-}"
 [[ " $* " != *" --bf16 "* ]] || ours=(--set train.precision=bf16 "${ours[@]}")
 build
-venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+peers
 
 work=$(mktemp -d "$CACHE/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT

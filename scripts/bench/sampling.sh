@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 
 rounds=${1:-5} images=${2:-64} steps=${3:-50} batch=${BATCH:-64}
 build
-venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+peers
 
 work=$(mktemp -d "$CACHE/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT

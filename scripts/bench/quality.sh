@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Quality at equal time of training, the start included: ddpm-dist and diffusers, one after the other on the same cores.
-# Prints one JSON object per run, and a table of medians. docs/performance.md describes the measurement.
+# Prints one JSON object per run, and a table of medians: see docs/performance.md. It needs cores that nothing else
+# uses: threads that wait for each other lose more than their share on busy ones.
 #
 #   scripts/bench/quality.sh [MINUTES=20] [SEEDS=1]
 #

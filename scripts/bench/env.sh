@@ -17,3 +17,8 @@ venv() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile "$@" || die "pip could not install $*"
     echo "$*" >"$home/.complete"
 }
+
+# peers: the environment of the peers in PyTorch; the judge of samples runs in it too.
+peers() {
+    venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+}

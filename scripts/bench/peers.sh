@@ -1,10 +1,5 @@
-# Sourced by the benchmarks that alternate with PyTorch: the environment, network and fastest setting of the peer.
+# Sourced by the benchmarks that alternate with PyTorch: the network and the fastest setting of the peer.
 . scripts/bench/env.sh
-
-# peers: the environment of the peers; sets PYTHON.
-peers() {
-    venv peers torch==2.13.0 diffusers==0.42.1 numpy setuptools denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
-}
 
 # untrained CONFIG FOLDER: exports the network of CONFIG after one step on one image: for diffusers, or, if it has no
 # such network, as tensors with their description. For 120 million parameters this takes 3 GB of disk for ten seconds.

@@ -105,7 +105,7 @@ mod tests {
             let fast = Lap { step: 3.0, data: 0.0, compute: 1.0, wait: 2.0 };
             let slow = Lap { step: 3.0, data, compute, wait: 0.0 };
             let changes: Vec<Change> = (0..50).flat_map(|_| times.record(&[fast, slow])).collect();
-            assert_eq!(changes, [Change::Slow { rank: 1, times: 3.0 }]);
+            assert_eq!(changes, [Change::Slow { rank: 1, steps: 50, times: 3.0 }]);
         }
     }
 }

@@ -64,6 +64,8 @@ if [ -n "$wanted" ]; then
     # A private authority for servers with TLS; Azurite.
     have openssl || need+=(openssl)
     have npm || need+=(npm)
+    # The Python environment in which scripts/features.sh makes a feature extractor, once.
+    [ -e "$CACHE/features/efficientnet-lite0.pt" ] || python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
 fi
 if [ ${#need[@]} -gt 0 ]; then
     have apt-get || die "missing (Debian package names): ${need[*]}. Install the equivalents with this system's package manager, set LIBCLANG_PATH to libclang's folder, and run this again"

@@ -20,8 +20,8 @@
 #                       number is measured by the first call, at the speed of that moment, and kept in $RUNS/steps
 #   STEPS=N             that number itself, instead of MINUTES
 #   FID_SAMPLES=2000    images drawn for each distance from the training images; compare only figures of the same number
-#   FEATURES=FILE.pt    features of that distance, as of `eval fid`, or `pixels`; by default of EfficientNet-Lite0, which
-#                       scripts/features.sh makes if it has not yet
+#   FEATURES=FILE.pt    features of that distance, as of `eval fid`, or `pixels`; by default those of EfficientNet-Lite0,
+#                       which scripts/features.sh makes if it has not yet
 #   RUNS=runs/claims    the runs, NAME-SEED; evaluations, CLAIM.jsonl; tables, CLAIM.md
 #   IMAGES=docs/images/results      the figures, CLAIM.png, and pictures of guided samples
 #   DDPM_DIST=PROGRAM   a program that is built already
@@ -159,8 +159,8 @@ few_steps() {
         fid simple "DDIM, eta 0.5" "$n" --sampler ddim --eta 0.5 --steps "$n"
         fid simple "DDIM, eta 0" "$n" --sampler ddim --eta 0 --steps "$n"
         fid simple "DPM-Solver++ 2M" "$n" --sampler dpmpp --steps "$n"
-        # Two evaluations in each step but the last.
-        fid simple "Heun" "$n" --sampler heun --steps $((n / 2))
+        # Two evaluations in each step but the last, so one less than an even n.
+        fid simple "Heun" "$n" --sampler heun --steps $(((n + 1) / 2))
     done
 }
 

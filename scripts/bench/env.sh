@@ -13,7 +13,8 @@ venv() {
     PYTHON=$home/bin/python
     [ "$(cat "$home/.complete" 2>/dev/null)" = "$*" ] && return
     # An older environment is kept and completed: PyTorch is gigabytes.
-    "$PYTHON" -m pip --version >/dev/null 2>&1 || python3 -m venv "$home" || die "python3 -m venv failed; on Debian install python3-venv"
+    "$PYTHON" -m pip --version >/dev/null 2>&1 || python3 -m venv "$home" ||
+        die "python3 -m venv failed; on Debian install python3-venv"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile "$@" || die "pip could not install $*"
     echo "$*" >"$home/.complete"
 }

@@ -79,8 +79,9 @@ class Tuned:
         self.warmup = recipe["warmup_steps"] if options.lr_warmup is None else options.lr_warmup
         self.clip = recipe["grad_clip"] or math.inf
         parameters = list(self.network.parameters())
+        decay, eps = recipe["weight_decay"], recipe["adam_eps"]
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=self.peak, betas=recipe["betas"], weight_decay=recipe["weight_decay"], eps=recipe["adam_eps"]
+            parameters, lr=self.peak, betas=recipe["betas"], weight_decay=decay, eps=eps, fused=True
         )
         # Below this rate it follows (1 + n)/(10 + n), as ours does.
         self.ema = EMAModel(parameters, decay=options.ema or max(config["ema"]["rates"]), foreach=True)
@@ -184,7 +185,8 @@ def train(options):
         }
         if options.steps is not None:
             rate = (len(losses) - WARMING) * recipe.batch / (now - warm)
-            report["expected"] = report["images"] + rate * (options.deadline - ended)
+            # Over the whole time, of which compiling is a part.
+            report["images_per_s"] = (report["images"] + rate * (options.deadline - ended)) / options.seconds
         else:
             recipe.ema.copy_to(network.parameters())
             network.to(memory_format=torch.contiguous_format)

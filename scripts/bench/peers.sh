@@ -1,4 +1,4 @@
-# Sourced by the benchmarks that alternate with PyTorch: the network and the fastest setting of the peer.
+# Sourced by the benchmarks that compare with PyTorch: the network and the fastest setting of the peer.
 . scripts/bench/env.sh
 
 # untrained CONFIG FOLDER: exports the network of CONFIG after one step on one image: for diffusers, or, if it has no

@@ -19,6 +19,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/bench/quality_env.sh
+. scripts/bench/peers.sh
 
 minutes=${1:-20} seeds=${2:-1}
 [[ $minutes =~ ^[1-9][0-9]*$ && $seeds =~ ^[1-9][0-9]*$ ]] || die "give minutes and seeds, such as 20 3"
@@ -50,30 +51,29 @@ peer() {
         "${like[@]}" "${@:4}"
 }
 
-# fastest: writes the ranks and options with which `tuned` gets through most images to $out/fastest
-fastest() {
+# trial RANKS OPTION...: a report of the first steps of `tuned`
+trial() { peer tuned "$1" "$out/trial" --steps 12 "${tuned[@]}" "${@:2}"; }
+
+# choose: writes the ranks and options with which `tuned` gets through most images to $out/fastest
+choose() {
     [ ! -s "$out/fastest" ] || return 0
-    local compile=("") count layout precision choice images best="" most=0
-    [ "${COMPILE:-0}" = 0 ] || compile+=(" --compile")
-    for count in 1 "$cores"; do for layout in "" " --channels-last"; do for precision in "" " --bf16"; do
-        for choice in "${compile[@]}"; do
-            choice=$count$layout$precision$choice
-            # A setting that a version of PyTorch cannot run is passed over.
-            # shellcheck disable=SC2086 # split into options
-            images=$(peer tuned "$count" "$out/trial" --steps 12 "${tuned[@]}" ${choice#"$count"} | numbers expected) ||
-                { echo "$choice: failed" >&2; continue; }
-            printf '%-40s %10.0f images in %s minutes\n' "tuned: $choice" "$images" "$minutes" >&2
-            if awk "BEGIN { exit !($images > $most) }"; then most=$images best=$choice; fi
-        done
+    local counts=(1) settings=() count layout precision best
+    ((cores == 1)) || counts+=("$cores")
+    for count in "${counts[@]}"; do for layout in "" ,--channels-last; do for precision in "" ,--bf16; do
+        settings+=("$count$layout$precision")
+        [ "${COMPILE:-0}" = 0 ] || settings+=("$count$layout$precision,--compile")
     done; done; done
+    read -r _ best < <(fastest trial "${settings[@]}")
     [ -n "$best" ] || die "no setting of the peer works: see $out/log"
-    echo "$best" >"$out/fastest"
+    echo "${best//,/ }" >"$out/fastest"
 }
 
 # draw_peer FOLDER SEED
 draw_peer() {
+    local precision=()
+    [ "${BF16:-0}" = 0 ] || precision=(--bf16)
     [ -s "$1/samples.safetensors" ] || logged "$out" "$PYTHON" scripts/bench/peer_quality.py draw "$1" --data "$data" \
-        --count "$samples" --seed "$2" --threads "$cores" --out "$1/samples.safetensors" ${BF16:+--bf16}
+        --count "$samples" --seed "$2" --threads "$cores" --out "$1/samples.safetensors" "${precision[@]}"
 }
 
 run_ours() { # FOLDER SEED
@@ -85,7 +85,7 @@ run_tuned() {
     local setting
     if [ ! -s "$1/trained.json" ]; then
         like
-        fastest
+        choose
         read -ra setting <"$out/fastest"
         rm -rf "$1"
         peer tuned "${setting[0]}" "$1" --seed "$2" "${setting[@]:1}" "${tuned[@]}" >/dev/null

@@ -1,7 +1,6 @@
 """The figures of scripts/bench/quality.sh and quality_search.sh.
 
     quality_results.py steps SECONDS BENCH.json                     the steps that fit, by what `bench step` measured
-    quality_results.py expected <TRIAL.json                         the images that a peer would get through
     quality_results.py trained RUN SECONDS BENCH.json [OPTION...]   what training by ddpm-dist came to
     quality_results.py result WHO SEED FOLDER                       one run in a line, from the JSON files in its folder
     quality_results.py table BASE RESULT.json...                    medians by WHO, best first, and ratios to BASE
@@ -23,10 +22,6 @@ def steps(seconds, bench):
     batch = bench["world"] * bench["batch_per_rank"]
     # A reserve of 3%, because the schedule of the learning rate should end with the time.
     print(max(1, int(0.97 * (float(seconds) - bench["first_step_s"]) * bench["images_per_s"] / batch)))
-
-
-def expected():
-    print(json.load(sys.stdin)["expected"])
 
 
 def trained(run, seconds, bench, *options):
@@ -88,4 +83,4 @@ def table(base, *paths):
 
 
 command, *arguments = sys.argv[1:]
-{"steps": steps, "expected": expected, "trained": trained, "result": result, "table": table}[command](*arguments)
+{"steps": steps, "trained": trained, "result": result, "table": table}[command](*arguments)

@@ -14,11 +14,11 @@ pub enum Precision {
     Auto,
 }
 
-/// How the CPU computes 3x3 convolutions in fp32.
+/// How the CPU computes 3x3 convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Convolutions {
-    /// By Winograd's algorithm where the channels allow it: faster on every processor measured.
+    /// By Winograd's algorithm where the channels allow it and the CPU has no faster way.
     Auto,
     /// By libtorch alone.
     Direct,

@@ -7,7 +7,8 @@
 //! few steps that took very long. The 10 s are for short steps: another program may well take a core for 50 of them.
 
 /// The fewest and the most steps of a block, and the seconds that it takes on the slowest rank, unless it has the most.
-const BLOCK: std::ops::Range<usize> = 5..1000;
+const FEWEST: usize = 5;
+const MOST: usize = 1000;
 const BLOCK_S: f64 = 1.0;
 /// Blocks that are looked at.
 const BLOCKS: usize = 10;
@@ -45,6 +46,8 @@ pub struct Stragglers {
     factor: f64,
     /// The steps of the block in progress: the seconds of each rank.
     steps: Vec<Vec<f64>>,
+    /// The sum of these steps for each rank.
+    worked: Vec<f64>,
     /// The last blocks, oldest first.
     blocks: Vec<Block>,
     slow: Vec<bool>,
@@ -60,17 +63,17 @@ struct Block {
 impl Stragglers {
     /// For `ranks` ranks, of which one is slow if it takes more than `factor` times as long as the median.
     pub fn new(factor: f64, ranks: usize) -> Self {
-        Self { factor, steps: Vec::new(), blocks: Vec::new(), slow: vec![false; ranks] }
+        Self { factor, steps: Vec::new(), worked: vec![0.0; ranks], blocks: Vec::new(), slow: vec![false; ranks] }
     }
 
     /// Adds a step, for which each rank worked so many seconds. A change is returned once: a straggler is not named
     /// again before it has recovered. A number that is not finite keeps its rank from being named for as long as it is
     /// looked at.
     pub fn observe(&mut self, seconds: Vec<f64>) -> Vec<Change> {
+        self.worked.iter_mut().zip(&seconds).for_each(|(worked, seconds)| *worked += seconds);
         self.steps.push(seconds);
-        let of_rank = |rank: usize| self.steps.iter().map(|step| step[rank]).sum::<f64>();
-        let slowest = (0..self.slow.len()).map(of_rank).fold(0.0, f64::max);
-        if self.steps.len() < BLOCK.start || (slowest < BLOCK_S && self.steps.len() < BLOCK.end) {
+        let slowest = self.worked.iter().copied().fold(0.0, f64::max);
+        if self.steps.len() < FEWEST || (slowest < BLOCK_S && self.steps.len() < MOST) {
             return Vec::new();
         }
         if self.blocks.len() == BLOCKS {
@@ -78,6 +81,7 @@ impl Stragglers {
         }
         self.blocks.push(Block::of(&self.steps, self.slow.len()));
         self.steps.clear();
+        self.worked.fill(0.0);
         if self.blocks.len() < BLOCKS {
             return Vec::new();
         }
@@ -127,9 +131,12 @@ struct Comparison {
 impl Comparison {
     fn of(blocks: &[Block]) -> Self {
         let ranks = blocks.first().map_or(0, |block| block.judged.len());
+        let steps: usize = blocks.iter().map(|block| block.steps).sum();
+        // Over steps, not over blocks: a block in which a rank is held up has fewer of them.
         let mean = |seconds: fn(&Block) -> &Vec<f64>| -> Vec<f64> {
-            let of_rank = |rank: usize| blocks.iter().map(|block| seconds(block)[rank]).sum::<f64>();
-            (0..ranks).map(|rank| of_rank(rank) / blocks.len() as f64).collect()
+            let in_block = |block: &Block, rank: usize| block.steps as f64 * seconds(block)[rank];
+            let of_rank = |rank: usize| blocks.iter().map(|block| in_block(block, rank)).sum::<f64>();
+            (0..ranks).map(|rank| of_rank(rank) / steps as f64).collect()
         };
         let compared = mean(|block| &block.compared);
         Self { judged: mean(|block| &block.judged), median: lower_median(compared.clone()), compared }

@@ -153,8 +153,8 @@ void weight_gradient_row(const Convolution &c, const T *x, const T *dy, float *d
         transform_input_row<row>(c, x, begin, channels, place, count, v, outside);
         transform_gradient_row<row>(c, dy, place, count, d, outside);
         for (int64_t j = 0; j < SIZE; ++j)
-            multiply<WEIGHT_ROWS, true, false>(v + j * WEIGHT_TILES * channels, 1, channels, channels, d + j * WEIGHT_TILES * c.out,
-                                        sums + j * channels * c.out, c.out, count);
+            multiply<WEIGHT_ROWS, true, false>(v + j * WEIGHT_TILES * channels, 1, channels, channels,
+                                               d + j * WEIGHT_TILES * c.out, sums + j * channels * c.out, c.out, count);
     }
     for (int64_t j = 0; j < SIZE; ++j)
         __builtin_memcpy(du + ((row * SIZE + j) * c.in + begin) * c.out, sums + j * channels * c.out,

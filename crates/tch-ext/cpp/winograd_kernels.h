@@ -70,7 +70,8 @@ static inline int64_t weight_work(const Convolution &c, int64_t channels) {
     return WEIGHT_PARTS * (WEIGHT_TILES * (channels + c.out) + channels * c.out) + (c.in > c.out ? c.in : c.out);
 }
 
-// Transforming weights, an even number of channels at a time, and forward, where u is bf16 too, and so is what is multiplied. `sums` holds bf16_sums_work() values, `inputs` bf16_inputs_work().
+// Where u is bf16 too, and so is what is multiplied. transform_weights stores pairs of channels, so `begin` and `end` must be
+// even. `sums` holds bf16_sums_work() values, `inputs` bf16_inputs_work().
 struct Bf16Kernels {
     void (*transform_weights)(const Convolution &, const Weights &, uint16_t *u, int64_t begin, int64_t end, float *work);
     void (*forward)(const Convolution &, const uint16_t *x, const uint16_t *u, const float *bias, const uint16_t *plus,

@@ -41,8 +41,9 @@ at::Tensor planes_of(const Convolution &c, const at::Tensor &weights, bool backw
     auto u = at::empty({PLANES, c.in, c.out}, weights.options().dtype(kind));
     const auto from = weights_of(c, weights, backward);
     const auto transform = [&](const auto &kernels, auto *to) {
-        at::parallel_for(0, c.in, CHANNELS, [&](int64_t begin, int64_t end) {
-            kernels.transform_weights(c, from, to, begin, end, work_of(9 * c.out).get());
+        // By blocks: threads must not share the pair of channels that bf16 kernels store together.
+        at::parallel_for(0, c.in / CHANNELS, 1, [&](int64_t begin, int64_t end) {
+            kernels.transform_weights(c, from, to, begin * CHANNELS, end * CHANNELS, work_of(9 * c.out).get());
         });
     };
     if (kind == at::kBFloat16) {
@@ -93,10 +94,10 @@ extern "C" {
 char *tch_ext_winograd_planes(const at::Tensor *weights, bool bf16, at::Tensor **planes) {
     return tch_ext::guarded([&] {
         const auto size = weights->sizes();
-        TORCH_CHECK(size.size() == 4 && size[2] == 3 && size[3] == 3 && size[0] % tch_ext::CHANNELS == 0 && size[1] % tch_ext::CHANNELS == 0 &&
-                        weights->is_cpu() && weights->scalar_type() == at::kFloat,
-                    "f32 weights [out, in, 3, 3] on the CPU of channels in multiples of ", tch_ext::CHANNELS, " are required, not ",
-                    size);
+        TORCH_CHECK(size.size() == 4 && size[2] == 3 && size[3] == 3 && size[0] % tch_ext::CHANNELS == 0 &&
+                        size[1] % tch_ext::CHANNELS == 0 && weights->is_cpu() && weights->scalar_type() == at::kFloat,
+                    "f32 weights [out, in, 3, 3] on the CPU of channels in multiples of ", tch_ext::CHANNELS,
+                    " are required, not ", size);
         const at::NoGradGuard no_grad;
         const tch_ext::Convolution c{0, 0, 0, size[1], size[0]};
         const auto values = weights->contiguous();

@@ -2,7 +2,7 @@
 // by winograd_tiles.h.
 //
 // They are those of Lavin & Gray 2015 (arXiv 1509.09308) for other points: 0, +-A, +-B and infinity, with A = 1 / sqrt 2 and
-// B = sqrt 2, leave a third of the rounding error of 0, +-1, +-2 and infinity.
+// B = sqrt 2, leave half of the rounding error of 0, +-1, +-2 and infinity (docs/log.md, 2026-11-28).
 #pragma once
 #include "winograd_kernels.h"
 

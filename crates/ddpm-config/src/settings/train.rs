@@ -38,7 +38,7 @@ pub struct TrainSettings {
     pub grad_clip: f64,
     /// Arithmetic of the network; weights and optimizer stay fp32. Default `fp32`.
     pub precision: Precision,
-    /// How the CPU computes 3x3 convolutions in fp32. Default `auto`.
+    /// How the CPU computes 3x3 convolutions. Default `auto`.
     pub convolutions: Convolutions,
     /// Where the network computes. Default `auto`.
     pub device: Device,

@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 kills=${2:-6}
 say() { printf 'store_check: %s\n' "$*" >&2; }
 if [ -z "${NO_SUITE:-}" ]; then
-    cargo build --release --locked -p ddpm-dist
+    cargo build --release --locked --workspace --bins
     DDPM_TEST_STORE=$STORE/suite cargo nextest run --workspace --release --locked --run-ignored all \
         -E 'package(ddpm-checkpoint) & test(/^tests::(background|damage|history|leases|races|round_trip)::/) - test(on_moto)'
 fi

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Hosts on this machine, for the tests of launch/hosts.sh and the benchmarks over a network: a login node and hosts h1,
 # h2, ..., each in namespaces with a name, an address, processes and a folder for temporary files of its own, joined by
-# a switch. Hosts run sshd, and let every node in without a password. They share processors and all other files.
+# a switch. Hosts run sshd, and let every node in without a password, to a home without start-up files. They share
+# processors and all other files.
 #
 #   scripts/netns_hosts.sh up DIR [HOSTS]             runs them, by default 2, until stdin ends or Ctrl-C; says `ready`
 #   scripts/netns_hosts.sh on DIR NODE COMMAND...     runs a command on `login` or a host, in the current folder
@@ -41,6 +42,7 @@ UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 PidFile none
+SetEnv HOME=$dir
 END
     cat >"$dir/ssh_config" <<END
 IdentityFile $dir/key

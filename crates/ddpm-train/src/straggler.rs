@@ -53,7 +53,7 @@ pub struct Stragglers {
     slow: Vec<bool>,
 }
 
-/// The mean seconds of each rank in a block, with a limit on what one step counts.
+/// The seconds of each rank in a block, with a limit on what one step counts.
 struct Block {
     steps: usize,
     judged: Vec<f64>,
@@ -106,21 +106,20 @@ impl Stragglers {
 
 impl Block {
     fn of(steps: &[Vec<f64>], ranks: usize) -> Self {
-        let mean = |limit: f64| -> Vec<f64> {
-            let of_rank = |rank: usize| {
+        let sum = |limit: f64| -> Vec<f64> {
+            let of_rank = |rank: usize| -> f64 {
                 let seconds = || steps.iter().map(move |step| step[rank]);
                 let most = limit * lower_median(seconds().collect());
                 // Unlike `min`, this keeps what is not a number.
-                let limited = seconds().map(|seconds| if seconds > most { most } else { seconds });
-                limited.sum::<f64>() / steps.len() as f64
+                seconds().map(|seconds| if seconds > most { most } else { seconds }).sum()
             };
             (0..ranks).map(of_rank).collect()
         };
-        Self { steps: steps.len(), judged: mean(JUDGED), compared: mean(COMPARED) }
+        Self { steps: steps.len(), judged: sum(JUDGED), compared: sum(COMPARED) }
     }
 }
 
-/// The ranks over several blocks.
+/// The seconds of each rank over several blocks.
 struct Comparison {
     judged: Vec<f64>,
     compared: Vec<f64>,
@@ -131,15 +130,11 @@ struct Comparison {
 impl Comparison {
     fn of(blocks: &[Block]) -> Self {
         let ranks = blocks.first().map_or(0, |block| block.judged.len());
-        let steps: usize = blocks.iter().map(|block| block.steps).sum();
-        // Over steps, not over blocks: a block in which a rank is held up has fewer of them.
-        let mean = |seconds: fn(&Block) -> &Vec<f64>| -> Vec<f64> {
-            let in_block = |block: &Block, rank: usize| block.steps as f64 * seconds(block)[rank];
-            let of_rank = |rank: usize| blocks.iter().map(|block| in_block(block, rank)).sum::<f64>();
-            (0..ranks).map(|rank| of_rank(rank) / steps as f64).collect()
+        let sum = |seconds: fn(&Block) -> &Vec<f64>| -> Vec<f64> {
+            (0..ranks).map(|rank| blocks.iter().map(|block| seconds(block)[rank]).sum()).collect()
         };
-        let compared = mean(|block| &block.compared);
-        Self { judged: mean(|block| &block.judged), median: lower_median(compared.clone()), compared }
+        let compared = sum(|block| &block.compared);
+        Self { judged: sum(|block| &block.judged), median: lower_median(compared.clone()), compared }
     }
 
     fn times(&self, rank: usize) -> f64 {

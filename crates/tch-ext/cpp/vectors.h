@@ -2,6 +2,9 @@
 // file has copies of its own, because the linker would keep only one, which another processor might not be able to run.
 #pragma once
 #include <cstdint>
+#if defined __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace tch_ext {
 namespace {
@@ -30,10 +33,14 @@ INLINE Lanes widened(HalfLanes halves) {
 
 // Rounds to the nearest bf16, ties to even, as libtorch does.
 INLINE HalfLanes halved(Lanes lanes) {
+#if defined __AVX512BF16__
+    return (HalfLanes)_mm512_cvtneps_pbh((__m512)lanes);
+#else
     const auto bits = __builtin_bit_cast(BitLanes, lanes);
     const BitLanes rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const BitLanes nan = BitLanes{} + 0x7fc0u;
     return __builtin_convertvector(lanes == lanes ? rounded : nan, HalfLanes);
+#endif
 }
 
 } // namespace

@@ -125,8 +125,8 @@ void tch_ext_allow_winograd(bool allow) { allowed = allow; }
 int tch_ext_winograd_planes_for(const at::Tensor *x, int64_t in, int64_t out) {
     if (!allowed || !x->is_cpu() || in % CHANNELS != 0 || out % CHANNELS != 0) return 0;
     const auto kind = x->scalar_type();
-    if (kind == at::kBFloat16 && tch_ext::multiplies_bf16()) return tch_ext::planes_in_bf16_are_fastest() ? 2 : 0;
-    return kind == at::kFloat || kind == at::kBFloat16 ? 1 : 0;
+    if (kind_of_planes(*x) == at::kBFloat16) return 2;
+    return kind == at::kFloat || (kind == at::kBFloat16 && !tch_ext::multiplies_bf16()) ? 1 : 0;
 }
 
 // The convolution of x [B, in, H, W], f32 or bf16, with f32 weights [out, in, 3, 3] at stride 1 and padding 1, in the

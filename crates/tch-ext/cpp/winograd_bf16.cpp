@@ -12,15 +12,6 @@ namespace {
 // Tiles in a register block of two vectors of output channels: 24 of 32 registers hold sums.
 constexpr int64_t ROWS = 12;
 
-INLINE Lanes load(const float *from) { return (Lanes)_mm512_loadu_ps(from); }
-INLINE Lanes load(const uint16_t *from) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
-    return (Lanes)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-INLINE void store(uint16_t *to, Lanes lanes) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), (__m256i)_mm512_cvtneps_pbh((__m512)lanes));
-}
-
 } // namespace
 } // namespace tch_ext
 
@@ -33,7 +24,7 @@ namespace {
 void transform_weights(const Convolution &c, const Weights &weights, uint16_t *u, int64_t begin, int64_t end, float *work) {
     const auto put = [&](int64_t panel, int64_t width, int64_t plane, int64_t i, int64_t o, Lanes values) {
         uint16_t *const to = u + (plane * c.out + panel) * c.in + (i / 2 * width + o) * 2;
-        const __m512i halves = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)values));
+        const __m512i halves = _mm512_cvtepu16_epi32((__m256i)halved(values));
         // The first of a pair clears the place of the second.
         const auto pairs = i % 2 ? _mm512_or_si512(_mm512_loadu_si512(to), _mm512_slli_epi32(halves, 16)) : halves;
         _mm512_storeu_si512(to, pairs);

@@ -14,20 +14,6 @@ constexpr int64_t ROWS = 12, WEIGHT_ROWS = 8;
 constexpr int64_t ROWS = 6, WEIGHT_ROWS = 4;
 #endif
 
-INLINE Lanes load(const float *from) { return *reinterpret_cast<const Lanes *>(from); }
-INLINE Lanes load(const uint16_t *from) {
-    HalfLanes halves;
-    __builtin_memcpy(&halves, from, sizeof halves);
-    return widened(halves);
-}
-INLINE void store(float *to, Lanes lanes) { *reinterpret_cast<Lanes *>(to) = lanes; }
-INLINE void store(uint16_t *to, Lanes lanes) {
-    const auto halves = halved(lanes);
-    __builtin_memcpy(to, &halves, sizeof halves);
-}
-// Subtracting zero changes no value, not even -0, so the compiler drops it; adding zero would need an instruction.
-INLINE Lanes all(float value) { return value - Lanes{}; }
-
 } // namespace
 } // namespace tch_ext
 
@@ -35,6 +21,9 @@ INLINE Lanes all(float value) { return value - Lanes{}; }
 
 namespace tch_ext {
 namespace {
+
+// Subtracting zero changes no value, not even -0, so the compiler drops it; adding zero would need an instruction.
+INLINE Lanes all(float value) { return value - Lanes{}; }
 
 void fill_zero(float *values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) values[i] = 0;
@@ -93,48 +82,25 @@ void forward(const Convolution &c, const T *x, const float *u, const float *bias
     });
 }
 
-// Row `row` of B^T d B of `count` tiles, for `channels` channels starting at `channel`: v [SIZE, WEIGHT_TILES, channels].
-template <int row, typename T>
-void transform_input_row(const Convolution &c, const T *x, int64_t channel, int64_t channels, Place place, int64_t count,
-                         float *v, const T *zeros) {
+// Row `row` of the transform of the squares of side x side pixels that have `count` tiles, starting at `place`, in their
+// middle, for `channels` of the `stride` channels of the images: to [SIZE, WEIGHT_TILES, channels].
+template <int row, int64_t side, void transform(const Lanes (&)[side], Lanes (&)[SIZE]), typename T>
+void transform_row(const Convolution &c, const T *images, int64_t stride, int64_t channels, Place place, int64_t count,
+                   float *to, const T *zeros) {
     for (int64_t t = 0; t < count; ++t, place.next(c)) {
-        const T *from[SIZE][SIZE];
-        for (int64_t i = 0; i < SIZE; ++i)
-            for (int64_t j = 0; j < SIZE; ++j)
-                from[i][j] = pixel(c, x + channel, c.in, place.image, place.row - 1 + i, place.column - 1 + j, zeros);
-        for (int64_t at = 0; at < channels; at += LANES) {
-            Lanes sides[SIZE], places[SIZE];
+        const T *from[side][side];
+        square(c, images, stride, place, zeros, from);
+        for (int64_t channel = 0; channel < channels; channel += LANES) {
+            Lanes sides[side], places[SIZE];
             // The compiler drops what the other rows need.
-            UNROLL for (int64_t j = 0; j < SIZE; ++j) {
-                Lanes d[SIZE], to[SIZE];
-                UNROLL for (int64_t i = 0; i < SIZE; ++i) d[i] = load(from[i][j] + at);
-                input_transform(d, to);
-                sides[j] = to[row];
+            UNROLL for (int64_t j = 0; j < side; ++j) {
+                Lanes column[side], transformed[SIZE];
+                UNROLL for (int64_t i = 0; i < side; ++i) column[i] = load(from[i][j] + channel);
+                transform(column, transformed);
+                sides[j] = transformed[row];
             }
-            input_transform(sides, places);
-            UNROLL for (int64_t j = 0; j < SIZE; ++j) store(v + (j * WEIGHT_TILES + t) * channels + at, places[j]);
-        }
-    }
-}
-
-// Row `row` of A dy A^T of `count` tiles: d [SIZE, WEIGHT_TILES, out].
-template <int row, typename T>
-void transform_gradient_row(const Convolution &c, const T *dy, Place place, int64_t count, float *d, const T *zeros) {
-    for (int64_t t = 0; t < count; ++t, place.next(c)) {
-        const T *from[TILE][TILE];
-        for (int64_t i = 0; i < TILE; ++i)
-            for (int64_t j = 0; j < TILE; ++j)
-                from[i][j] = pixel(c, dy, c.out, place.image, place.row + i, place.column + j, zeros);
-        for (int64_t channel = 0; channel < c.out; channel += LANES) {
-            Lanes sides[TILE], places[SIZE];
-            UNROLL for (int64_t j = 0; j < TILE; ++j) {
-                Lanes column[TILE], to[SIZE];
-                UNROLL for (int64_t i = 0; i < TILE; ++i) column[i] = load(from[i][j] + channel);
-                gradient_transform(column, to);
-                sides[j] = to[row];
-            }
-            gradient_transform(sides, places);
-            UNROLL for (int64_t j = 0; j < SIZE; ++j) store(d + (j * WEIGHT_TILES + t) * c.out + channel, places[j]);
+            transform(sides, places);
+            UNROLL for (int64_t j = 0; j < SIZE; ++j) store(to + (j * WEIGHT_TILES + t) * channels + channel, places[j]);
         }
     }
 }
@@ -150,8 +116,8 @@ void weight_gradient_row(const Convolution &c, const T *x, const T *dy, float *d
     for (int64_t first = 0; first < tiles; first += WEIGHT_TILES) {
         const int64_t count = tiles - first < WEIGHT_TILES ? tiles - first : WEIGHT_TILES;
         const Place place(c, first);
-        transform_input_row<row>(c, x, begin, channels, place, count, v, outside);
-        transform_gradient_row<row>(c, dy, place, count, d, outside);
+        transform_row<row, SIZE, input_transform>(c, x + begin, c.in, channels, place, count, v, outside);
+        transform_row<row, TILE, gradient_transform>(c, dy, c.out, c.out, place, count, d, outside);
         for (int64_t j = 0; j < SIZE; ++j)
             multiply<WEIGHT_ROWS, true, false>(v + j * WEIGHT_TILES * channels, 1, channels, channels,
                                                d + j * WEIGHT_TILES * c.out, sums + j * channels * c.out, c.out, count);

@@ -1,11 +1,22 @@
-// What the convolutions of winograd_kernels.h have in common. Each file of kernels includes this after vectors.h, ROWS, of
-// which the rows of its matrix products are a multiple, and `load` and `store`, which convert between vectors and the values
-// of images and of what is multiplied.
+// What the convolutions of winograd_kernels.h have in common. Each file of kernels includes this after vectors.h and ROWS,
+// of which the rows of its matrix products are a multiple.
 #pragma once
 #include "winograd_transforms.h"
 
 namespace tch_ext {
 namespace {
+
+INLINE Lanes load(const float *from) { return *reinterpret_cast<const Lanes *>(from); }
+INLINE Lanes load(const uint16_t *from) {
+    HalfLanes halves;
+    __builtin_memcpy(&halves, from, sizeof halves);
+    return widened(halves);
+}
+INLINE void store(float *to, Lanes lanes) { *reinterpret_cast<Lanes *>(to) = lanes; }
+INLINE void store(uint16_t *to, Lanes lanes) {
+    const auto halves = halved(lanes);
+    __builtin_memcpy(to, &halves, sizeof halves);
+}
 
 // The position of a tile: the image, and the tile's first row and column of pixels in it.
 struct Place {
@@ -37,15 +48,23 @@ INLINE const T *pixel(const Convolution &c, const T *images, int64_t channels, i
     return inside ? images + ((image * c.height + row) * c.width + column) * channels : outside;
 }
 
+// The channels of the pixels of a square with a tile in its middle.
+template <int64_t side, typename T>
+INLINE void square(const Convolution &c, const T *images, int64_t channels, const Place &place, const T *outside,
+                   const T *(&from)[side][side]) {
+    const int64_t top = place.row - (side - TILE) / 2, left = place.column - (side - TILE) / 2;
+    for (int64_t i = 0; i < side; ++i)
+        for (int64_t j = 0; j < side; ++j)
+            from[i][j] = pixel(c, images, channels, place.image, top + i, left + j, outside);
+}
+
 // v [PLANES, tiles_at_once, in], B^T d B of `count` tiles starting at `place`.
 template <typename T, typename V>
 void transform_inputs(const Convolution &c, const T *x, Place place, int64_t count, V *v, const T *zeros) {
     const int64_t plane = tiles_at_once(c) * c.in;
     for (int64_t t = 0; t < count; ++t, place.next(c)) {
         const T *from[SIZE][SIZE];
-        for (int64_t i = 0; i < SIZE; ++i)
-            for (int64_t j = 0; j < SIZE; ++j)
-                from[i][j] = pixel(c, x, c.in, place.image, place.row - 1 + i, place.column - 1 + j, zeros);
+        square(c, x, c.in, place, zeros, from);
         for (int64_t channel = 0; channel < c.in; channel += LANES) {
             Lanes rows[SIZE][SIZE];
             UNROLL for (int64_t j = 0; j < SIZE; ++j) {

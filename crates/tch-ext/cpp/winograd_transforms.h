@@ -11,15 +11,20 @@ namespace {
 
 constexpr float A = 0.70710678f, B = 1.41421356f;
 
+// The values of a polynomial's even and odd terms at +-A, and at +-B.
+INLINE void set_pairs(Lanes even, Lanes odd, Lanes even2, Lanes odd2, Lanes (&to)[SIZE]) {
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = even2 + odd2;
+    to[4] = even2 - odd2;
+}
+
 // B^T d
 INLINE void input_transform(const Lanes (&d)[SIZE], Lanes (&to)[SIZE]) {
     const Lanes even = d[4] - 2.0f * d[2], odd = A * (d[3] - 2.0f * d[1]);
     const Lanes even2 = d[4] - 0.5f * d[2], odd2 = B * (d[3] - 0.5f * d[1]);
     to[0] = d[0] - 2.5f * d[2] + d[4];
-    to[1] = even + odd;
-    to[2] = even - odd;
-    to[3] = even2 + odd2;
-    to[4] = even2 - odd2;
+    set_pairs(even, odd, even2, odd2, to);
     to[5] = d[1] - 2.5f * d[3] + d[5];
 }
 
@@ -38,10 +43,7 @@ INLINE void weight_transform(const Lanes (&g)[3], Lanes (&to)[SIZE]) {
     const Lanes even = (-1.0f / 3) * (2.0f * g[0] + g[2]), odd = (-2.0f / 3) * A * g[1];
     const Lanes even2 = (1.0f / 6) * (g[0] + 2.0f * g[2]), odd2 = (1.0f / 6) * B * g[1];
     to[0] = g[0];
-    to[1] = even + odd;
-    to[2] = even - odd;
-    to[3] = even2 + odd2;
-    to[4] = even2 - odd2;
+    set_pairs(even, odd, even2, odd2, to);
     to[5] = g[2];
 }
 
@@ -50,10 +52,7 @@ INLINE void gradient_transform(const Lanes (&dy)[TILE], Lanes (&to)[SIZE]) {
     const Lanes even = dy[0] + 0.5f * dy[2], odd = A * (dy[1] + 0.5f * dy[3]);
     const Lanes even2 = dy[0] + 2.0f * dy[2], odd2 = B * (dy[1] + 2.0f * dy[3]);
     to[0] = dy[0];
-    to[1] = even + odd;
-    to[2] = even - odd;
-    to[3] = even2 + odd2;
-    to[4] = even2 - odd2;
+    set_pairs(even, odd, even2, odd2, to);
     to[5] = dy[3];
 }
 
